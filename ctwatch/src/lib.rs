@@ -1,1 +1,7 @@
-//! ctwatch.
+//! ctwatch watches the connection tracking table of a Linux box: how full it is, what is refused
+//! and why. The rooms, and who may know whom, are in ARCHITECTURE.md.
+
+pub mod collect;
+pub mod host;
+pub mod probe;
+pub mod sample;

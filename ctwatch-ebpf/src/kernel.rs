@@ -1,0 +1,51 @@
+//! Reading the kernel's own structures at the offsets that user space resolved.
+
+use aya_ebpf::helpers::bpf_probe_read_kernel;
+use ctwatch_ebpf::{Layout, NetnsKey};
+
+/// Overwritten before loading; all zero matches no code address and so counts nothing.
+#[unsafe(no_mangle)]
+pub(crate) static LAYOUT: Layout = Layout {
+    nf_conntrack_alloc: NOWHERE,
+    nf_conntrack_free: NOWHERE,
+    nf_hook_slow: NOWHERE,
+    netfilter_drop: 0,
+    skb_nfct: 0,
+    skb_dev: 0,
+    skb_sk: 0,
+    net_device_nd_net: 0,
+    sock_net: 0,
+    nf_conn_status: 0,
+    nf_conn_net: 0,
+    net_inum: 0,
+    net_cookie: 0,
+};
+
+const NOWHERE: ctwatch_ebpf::Code = ctwatch_ebpf::Code { start: 0, len: 0 };
+
+/// One field of [`LAYOUT`], read where the verifier sees a constant.
+macro_rules! layout {
+    ($field:ident) => {
+        // SAFETY: a static of plain integers; volatile, because the loader rewrites it and the
+        // compiler must not fold today's zero in.
+        unsafe { core::ptr::read_volatile(&raw const $crate::kernel::LAYOUT.$field) }
+    };
+}
+pub(crate) use layout;
+
+
+/// Reads a `T` at `base + offset`. The kernel checks the address: a bad one is an `Err`.
+#[inline(always)]
+pub(crate) fn read<T: Copy>(base: u64, offset: u32) -> Option<T> {
+    // SAFETY: the helper validates the address and T is plain data.
+    unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const T) }.ok()
+}
+
+/// Names the namespace behind a `struct net *`.
+#[inline(always)]
+pub(crate) fn netns_key(net: u64) -> Option<NetnsKey> {
+    let inode = read::<u32>(net, layout!(net_inum))?;
+    let cookie_at = layout!(net_cookie);
+    let cookie = if cookie_at == 0 { 0 } else { read::<u64>(net, cookie_at)? };
+    Some(NetnsKey { cookie, inode, padding: 0 })
+}

@@ -1,0 +1,210 @@
+//! One reading of everything: the namespaces, what the kernel says in each, what the probes
+//! counted. Runs on a thread of its own, because entering a namespace changes the thread.
+
+use std::{
+    collections::HashMap,
+    sync::mpsc,
+    thread,
+    time::Instant,
+};
+
+use anyhow::{Context, Result};
+use ctwatch_ebpf::{MAX_NETNS, NetnsKey, NetnsTally};
+use tokio::sync::oneshot;
+
+use crate::{
+    host::{
+        netns::{self, Netns},
+        visit::{Reading, Source, Visitor, sysctl},
+    },
+    probe::read::Probes,
+    sample::{HookReadings, Sample, TableSample},
+};
+
+/// Which namespaces are read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    All,
+    /// This process's own: what may be read without `CAP_SYS_ADMIN`.
+    Own,
+    /// The one with this inode number.
+    One(u32),
+}
+
+/// What is needed to read.
+pub struct Means {
+    pub source: Source,
+    pub probes: Option<Probes>,
+    pub scope: Scope,
+    /// The programs name namespaces by cookie too, so both sides must.
+    pub cookies: bool,
+}
+
+/// Asks the collecting thread for samples.
+pub struct Collector {
+    requests: mpsc::Sender<oneshot::Sender<Result<Sample>>>,
+}
+
+impl Collector {
+    pub fn start(means: Means) -> Result<Self> {
+        let (requests, inbox) = mpsc::channel::<oneshot::Sender<Result<Sample>>>();
+        let mut worker = Worker::new(means);
+        thread::Builder::new()
+            .name("collector".to_owned())
+            .spawn(move || {
+                let mut visitor = None;
+                for reply in inbox {
+                    // Whoever asked may have gone; there is nobody to tell.
+                    let _ = reply.send(worker.sample(&mut visitor));
+                }
+            })
+            .context("cannot start the collecting thread")?;
+        Ok(Self { requests })
+    }
+
+    pub async fn sample(&self) -> Result<Sample> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(reply).ok().context("the collecting thread has ended")?;
+        answer.await.context("the collecting thread has ended")?
+    }
+}
+
+struct Worker {
+    means: Means,
+    started: Instant,
+    /// The cookies of namespaces that were entered, by inode number, and their names.
+    names: HashMap<NetnsKey, String>,
+}
+
+impl Worker {
+    fn new(means: Means) -> Self {
+        Self { means, started: Instant::now(), names: HashMap::new() }
+    }
+
+    fn sample(&mut self, visitor: &mut Option<Visitor>) -> Result<Sample> {
+        let visitor = match visitor {
+            Some(visitor) => visitor,
+            None => visitor.insert(Visitor::new(self.means.source)?),
+        };
+        let found = self.find()?;
+        let before = self.tallies()?;
+        let readings = found
+            .into_iter()
+            .map(|netns| visitor.read(&netns).map(|reading| (netns, reading)))
+            .collect::<Result<Vec<_>>>()?;
+        let after = self.tallies()?;
+        let elapsed = self.started.elapsed();
+        let probes = self.means.probes.as_ref();
+        let sample = Sample {
+            time: jiff::Timestamp::now(),
+            elapsed,
+            limit: sysctl("nf_conntrack_max").ok(),
+            buckets: sysctl("nf_conntrack_buckets").ok(),
+            host: probes.map(Probes::host).transpose()?,
+            misses: probes.map(Probes::misses).transpose()?,
+            tables: self.tables(readings, before.as_ref(), after.as_ref()),
+        };
+        self.make_room(&sample)?;
+        Ok(sample)
+    }
+
+    fn find(&self) -> Result<Vec<Netns>> {
+        Ok(match self.means.scope {
+            Scope::Own => vec![netns::current()?],
+            Scope::All => netns::find()?.into_values().collect(),
+            Scope::One(inode) => netns::find()?.remove(&inode).into_iter().collect(),
+        })
+    }
+
+    fn tallies(&self) -> Result<Option<HashMap<NetnsKey, NetnsTally>>> {
+        self.means.probes.as_ref().map(Probes::tallies).transpose()
+    }
+
+    /// A row for each namespace that was found, and for each that only the probes know: gone, or
+    /// kept alive by something that does not show where it is.
+    fn tables(
+        &mut self,
+        readings: Vec<(Netns, Result<Reading>)>,
+        before: Option<&HashMap<NetnsKey, NetnsTally>>,
+        after: Option<&HashMap<NetnsKey, NetnsTally>>,
+    ) -> Vec<TableSample> {
+        let hooks = |key: &NetnsKey| {
+            let of = |tallies: &HashMap<NetnsKey, NetnsTally>| {
+                tallies.get(key).copied().unwrap_or_default()
+            };
+            Some(HookReadings { before: of(before?), after: of(after?) })
+        };
+        let mut tables: Vec<TableSample> = Vec::with_capacity(readings.len());
+        for (netns, reading) in readings {
+            let mut table = table_of(netns, reading, self.means.cookies);
+            table.hooks = hooks(&table.key);
+            if let Some(name) = &table.name {
+                self.names.insert(table.key, name.clone());
+            }
+            tables.push(table);
+        }
+        for key in after.into_iter().flat_map(HashMap::keys) {
+            if self.means.scope.admits(key.inode) && tables.iter().all(|table| table.key != *key) {
+                tables.push(TableSample {
+                    key: *key,
+                    name: self.names.get(key).cloned(),
+                    reachable: false,
+                    entries: None,
+                    counters: None,
+                    unread: None,
+                    hooks: hooks(key),
+                });
+            }
+        }
+        tables
+    }
+
+    /// The probes' map holds so many namespaces and no more: where it fills up, those that are
+    /// gone make room. What they counted has been handed on in this sample.
+    fn make_room(&mut self, sample: &Sample) -> Result<()> {
+        let Some(probes) = self.means.probes.as_mut() else { return Ok(()) };
+        let known = sample.tables.iter().filter(|table| table.hooks.is_some()).count();
+        if known <= MAX_NETNS as usize * 3 / 4 {
+            return Ok(());
+        }
+        for table in sample.tables.iter().filter(|table| !table.reachable) {
+            probes.forget(&table.key)?;
+            self.names.remove(&table.key);
+        }
+        Ok(())
+    }
+}
+
+impl Scope {
+    fn admits(&self, inode: u32) -> bool {
+        match self {
+            Self::All => true,
+            Self::Own => netns::current().is_ok_and(|own| own.inode == inode),
+            Self::One(wanted) => *wanted == inode,
+        }
+    }
+}
+
+fn table_of(netns: Netns, reading: Result<Reading>, cookies: bool) -> TableSample {
+    let mut table = TableSample {
+        key: NetnsKey { cookie: 0, inode: netns.inode, padding: 0 },
+        name: netns.name,
+        reachable: true,
+        entries: None,
+        counters: None,
+        unread: None,
+        hooks: None,
+    };
+    let mut note = |error: anyhow::Error| {
+        table.unread.get_or_insert(format!("{error:#}"));
+    };
+    match reading {
+        Ok(reading) => {
+            table.key.cookie = reading.cookie.filter(|_| cookies).unwrap_or(0);
+            table.entries = reading.entries.map_err(&mut note).ok();
+            table.counters = reading.counters.map_err(&mut note).ok();
+        }
+        Err(error) => note(error),
+    }
+    table
+}

@@ -1,0 +1,267 @@
+//! The conntrack counters of one network namespace, from ctnetlink: what `conntrack -S` and
+//! `conntrack -C` read. <https://github.com/torvalds/linux/blob/v6.12/net/netfilter/nf_conntrack_netlink.c>
+
+use std::{os::fd::AsRawFd, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NlaBuffer, NlasIterator};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+
+use crate::sample::CpuCounters;
+
+/// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET_STATS_CPU` and `…_GET_STATS`.
+const GET_STATS_CPU: u16 = 1 << 8 | 4;
+const GET_STATS: u16 = 1 << 8 | 5;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+/// `struct nlmsghdr` and `struct nfgenmsg`.
+const HEADER: usize = 16;
+const NFGENMSG: usize = 4;
+/// A namespace whose answer does not come is passed over, not waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A socket in the namespace that the calling thread was in when it was opened.
+///
+/// An open socket keeps its namespace alive, so this lives for one reading only.
+pub struct Ctnetlink {
+    socket: Socket,
+    sequence: u32,
+}
+
+impl Ctnetlink {
+    pub fn open() -> Result<Self> {
+        let socket = Socket::new(NETLINK_NETFILTER).context("cannot open a netfilter socket")?;
+        rustix::net::sockopt::set_socket_timeout(
+            &socket,
+            rustix::net::sockopt::Timeout::Recv,
+            Some(PATIENCE),
+        )
+        .context("cannot set a timeout on a netfilter socket")?;
+        Ok(Self { socket, sequence: 0 })
+    }
+
+    /// `SO_NETNS_COOKIE` (Linux 5.14): the name of this namespace that is never used again.
+    pub fn netns_cookie(&self) -> Option<u64> {
+        let mut cookie = 0u64;
+        let mut len = libc::socklen_t::try_from(size_of::<u64>()).ok()?;
+        // SAFETY: an open socket, and a buffer of the length that is passed along.
+        let answer = unsafe {
+            libc::getsockopt(
+                self.socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_NETNS_COOKIE,
+                (&raw mut cookie).cast(),
+                &raw mut len,
+            )
+        };
+        (answer == 0).then_some(cookie)
+    }
+
+    /// How many entries there are, those not yet confirmed included.
+    pub fn entries(&mut self) -> Result<u32> {
+        let mut entries = None;
+        self.ask(GET_STATS, 0, |body| {
+            entries = attribute(body, 1)?;
+            Ok(())
+        })?;
+        entries.context("the kernel's answer has no CTA_STATS_GLOBAL_ENTRIES")
+    }
+
+    /// The counters of every possible CPU.
+    pub fn counters(&mut self) -> Result<Vec<CpuCounters>> {
+        let mut cpus = Vec::new();
+        self.ask(GET_STATS_CPU, NLM_F_DUMP, |body| {
+            cpus.push(cpu_counters(body)?);
+            Ok(())
+        })?;
+        if cpus.is_empty() {
+            bail!("the kernel's answer has no CPU in it");
+        }
+        Ok(cpus)
+    }
+
+    fn ask(
+        &mut self,
+        request: u16,
+        flags: u16,
+        each: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        self.sequence += 1;
+        let message = message(request, NLM_F_REQUEST | flags, self.sequence);
+        self.socket
+            .send_to(&message, &SocketAddr::new(0, 0), 0)
+            .context("cannot ask ctnetlink")?;
+        let mut each = each;
+        loop {
+            let (datagram, from) =
+                self.socket.recv_from_full().context("no answer from ctnetlink")?;
+            if from.port_number() == 0
+                && messages(&datagram, request, self.sequence, flags & NLM_F_DUMP != 0, &mut each)?
+            {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn message(request: u16, flags: u16, sequence: u32) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(HEADER + NFGENMSG);
+    bytes.extend_from_slice(&(HEADER as u32 + NFGENMSG as u32).to_ne_bytes());
+    bytes.extend_from_slice(&request.to_ne_bytes());
+    bytes.extend_from_slice(&flags.to_ne_bytes());
+    bytes.extend_from_slice(&sequence.to_ne_bytes());
+    bytes.extend_from_slice(&[0; 4 + NFGENMSG]);
+    bytes
+}
+
+/// Hands the body of each answer in one datagram to `each`; true when the answer is complete.
+fn messages(
+    mut datagram: &[u8],
+    request: u16,
+    sequence: u32,
+    dump: bool,
+    each: &mut impl FnMut(&[u8]) -> Result<()>,
+) -> Result<bool> {
+    while !datagram.is_empty() {
+        let header = datagram.get(..HEADER).context("a netlink header is cut off")?;
+        let field = |at: usize| u16::from_ne_bytes([header[at], header[at + 1]]);
+        let len = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
+        let body = datagram.get(HEADER..len).context("a netlink message is cut off")?;
+        let ours = u32::from_ne_bytes([header[8], header[9], header[10], header[11]]) == sequence;
+        match field(4) {
+            _ if !ours => {}
+            NLMSG_ERROR => {
+                let code = body.first_chunk().map_or(0, |bytes| i32::from_ne_bytes(*bytes));
+                return Err(std::io::Error::from_raw_os_error(-code))
+                    .context("ctnetlink refused the question");
+            }
+            NLMSG_DONE => return Ok(true),
+            kind if kind == request => {
+                each(body)?;
+                if !dump {
+                    return Ok(true);
+                }
+            }
+            kind => bail!("ctnetlink answered with message type {kind:#x}"),
+        }
+        datagram = datagram.get(len.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Ok(false)
+}
+
+/// The attribute of this type, a big-endian 32-bit number.
+fn attribute(body: &[u8], wanted: u16) -> Result<Option<u32>> {
+    let attributes = body.get(NFGENMSG..).context("an answer without a netfilter header")?;
+    for attribute in NlasIterator::new(attributes) {
+        let attribute: NlaBuffer<&[u8]> = attribute.context("malformed netlink attributes")?;
+        if attribute.kind() == wanted {
+            let value = attribute.value().first_chunk().context("a counter of the wrong size")?;
+            return Ok(Some(u32::from_be_bytes(*value)));
+        }
+    }
+    Ok(None)
+}
+
+/// `enum ctattr_stats_cpu`.
+/// <https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/netfilter/nfnetlink_conntrack.h>
+fn cpu_counters(body: &[u8]) -> Result<CpuCounters> {
+    let mut counters = CpuCounters::default();
+    // nfgenmsg.res_id, big-endian, is the CPU.
+    let [_, _, high, low] = *body.first_chunk().context("an answer without a netfilter header")?;
+    counters.cpu = u16::from_be_bytes([high, low]);
+    for attribute in NlasIterator::new(&body[NFGENMSG..]) {
+        let attribute: NlaBuffer<&[u8]> = attribute.context("malformed netlink attributes")?;
+        let Some(value) = attribute.value().first_chunk() else { continue };
+        let value = u32::from_be_bytes(*value);
+        match attribute.kind() {
+            2 => counters.found = value,
+            4 => counters.invalid = value,
+            8 => counters.insert = value,
+            9 => counters.insert_failed = value,
+            10 => counters.drop = value,
+            11 => counters.early_drop = value,
+            12 => counters.error = value,
+            13 => counters.search_restart = value,
+            14 => counters.clash_resolve = value,
+            15 => counters.chaintoolong = Some(value),
+            _ => {}
+        }
+    }
+    Ok(counters)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(kind: u16, sequence: u32, body: &[u8]) -> Vec<u8> {
+        let mut bytes = message(kind, 0, sequence);
+        bytes.truncate(HEADER);
+        bytes.extend_from_slice(body);
+        let len = bytes.len() as u32;
+        bytes[..4].copy_from_slice(&len.to_ne_bytes());
+        bytes
+    }
+
+    fn cpu_body(cpu: u16, attributes: &[(u16, u32)]) -> Vec<u8> {
+        let mut body = vec![0, 0];
+        body.extend_from_slice(&cpu.to_be_bytes());
+        for (kind, value) in attributes {
+            body.extend_from_slice(&8u16.to_ne_bytes());
+            body.extend_from_slice(&kind.to_ne_bytes());
+            body.extend_from_slice(&value.to_be_bytes());
+        }
+        body
+    }
+
+    #[test]
+    fn a_dump_of_two_cpus_is_read_to_its_end() {
+        let mut datagram = answer(GET_STATS_CPU, 7, &cpu_body(0, &[(10, 5), (9, 2)]));
+        datagram.extend(answer(GET_STATS_CPU, 7, &cpu_body(1, &[(10, 6), (15, 1)])));
+        datagram.extend(answer(NLMSG_DONE, 7, &[0; 4]));
+        let mut cpus = Vec::new();
+        let done = messages(&datagram, GET_STATS_CPU, 7, true, &mut |body| {
+            cpus.push(cpu_counters(body)?);
+            Ok(())
+        });
+        assert!(done.unwrap());
+        assert_eq!((cpus[0].drop, cpus[0].insert_failed, cpus[0].chaintoolong), (5, 2, None));
+        assert_eq!((cpus[1].cpu, cpus[1].drop, cpus[1].chaintoolong), (1, 6, Some(1)));
+    }
+
+    #[test]
+    fn an_error_answer_carries_the_kernels_reason() {
+        let datagram = answer(NLMSG_ERROR, 1, &(-libc::EPERM).to_ne_bytes());
+        let error = messages(&datagram, GET_STATS, 1, false, &mut |_| Ok(())).unwrap_err();
+        assert!(format!("{error:#}").contains("not permitted"), "{error:#}");
+    }
+
+    #[test]
+    fn an_answer_to_another_question_is_passed_over() {
+        let datagram = answer(GET_STATS, 1, &cpu_body(0, &[(1, 99)]));
+        assert!(!messages(&datagram, GET_STATS, 2, false, &mut |_| panic!()).unwrap());
+    }
+
+    #[test]
+    fn truncated_and_absurd_answers_are_errors_not_panics() {
+        let mut whole = answer(GET_STATS_CPU, 7, &cpu_body(0, &[(10, 5), (9, 2)]));
+        whole.extend(answer(NLMSG_DONE, 7, &[0; 4]));
+        let mut read = |bytes: &[u8]| {
+            let _ = messages(bytes, GET_STATS_CPU, 7, true, &mut |body| {
+                cpu_counters(body)?;
+                attribute(body, 1)?;
+                Ok(())
+            });
+        };
+        for len in 0..whole.len() {
+            read(&whole[..len]);
+        }
+        for at in 0..whole.len() {
+            for value in [0, 1, 0x7f, 0xff] {
+                let mut bytes = whole.clone();
+                bytes[at] = value;
+                read(&bytes);
+            }
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Finding the network namespaces of this host, and naming them.
+//!
+//! A namespace is found by a bind mount (`ip netns`, container runtimes) or by a process in it.
+//! One that only an open file descriptor or a thread keeps alive is not found here; the probes
+//! still count in it, under its inode number.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+
+/// Where `ip netns` keeps its bind mounts.
+const IP_NETNS: &str = "/run/netns";
+
+/// A way into a namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Netns {
+    pub inode: u32,
+    pub name: Option<String>,
+    /// A file whose opening gives the namespace; gone when the namespace or the process is.
+    pub path: PathBuf,
+}
+
+/// Every namespace that a bind mount or a process shows, by inode number.
+pub fn find() -> Result<BTreeMap<u32, Netns>> {
+    let mut found = BTreeMap::new();
+    let mounts = fs::read("/proc/self/mountinfo").context("cannot read /proc/self/mountinfo")?;
+    for (inode, path) in bind_mounts(&mounts) {
+        let name = Some(mount_name(&path));
+        let netns = Netns { inode, name, path };
+        // The name of `ip netns` is the one that an operator knows.
+        match found.get(&inode) {
+            Some(Netns { path, .. }) if path.starts_with(IP_NETNS) => {}
+            _ => _ = found.insert(inode, netns),
+        }
+    }
+    // Before the processes: else it would be called after one of them.
+    let host = current_of_init()?;
+    found.entry(host.inode).or_insert(host);
+    add_of_processes(&mut found)?;
+    Ok(found)
+}
+
+/// The namespace of the init process where that may be read, else this process's own: the one
+/// that is called "host".
+fn current_of_init() -> Result<Netns> {
+    let path = PathBuf::from("/proc/1/ns/net");
+    match inode_of(&path) {
+        Ok(inode) => Ok(Netns { inode, name: Some("host".to_owned()), path }),
+        Err(_) => current(),
+    }
+}
+
+/// The namespace this process is in.
+pub fn current() -> Result<Netns> {
+    let path = PathBuf::from("/proc/self/ns/net");
+    let inode = inode_of(&path)?;
+    let elsewhere = inode_of(Path::new("/proc/1/ns/net")).is_ok_and(|init| init != inode);
+    let name = (!elsewhere).then(|| "host".to_owned());
+    Ok(Netns { inode, name, path })
+}
+
+fn add_of_processes(found: &mut BTreeMap<u32, Netns>) -> Result<()> {
+    for entry in fs::read_dir("/proc").context("cannot list /proc")? {
+        let Ok(entry) = entry else { continue };
+        if !entry.file_name().as_bytes().first().is_some_and(u8::is_ascii_digit) {
+            continue;
+        }
+        let path = entry.path().join("ns/net");
+        // A process that ended meanwhile, or that this user may not look at, has nothing to add.
+        let Ok(inode) = inode_of(&path) else { continue };
+        found.entry(inode).or_insert_with(|| Netns { inode, name: process_name(&entry.path()), path });
+    }
+    Ok(())
+}
+
+/// `ss[4711]`: a namespace without a name of its own is best known by who lives there.
+fn process_name(process: &Path) -> Option<String> {
+    let comm = fs::read(process.join("comm")).ok()?;
+    let comm = String::from_utf8_lossy(&comm);
+    let pid = process.file_name()?.to_string_lossy();
+    Some(format!("{}[{pid}]", comm.trim_end_matches('\n')))
+}
+
+fn inode_of(link: &Path) -> Result<u32> {
+    let target = fs::read_link(link).with_context(|| format!("cannot read {}", link.display()))?;
+    ns_inode(target.as_os_str().as_bytes())
+        .with_context(|| format!("{} is no network namespace", link.display()))
+}
+
+/// `net:[4026531840]`
+fn ns_inode(target: &[u8]) -> Option<u32> {
+    let digits = target.strip_prefix(b"net:[")?.strip_suffix(b"]")?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// The last part of the path; with what made it where that is not `ip netns`.
+fn mount_name(path: &Path) -> String {
+    let last = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+    if path.starts_with("/run/docker/netns") || path.starts_with("/var/run/docker/netns") {
+        return format!("docker/{last}");
+    }
+    last
+}
+
+/// Inode number and mount point of every network namespace in a `mountinfo` file. Only fields 4
+/// and 5 of a line are looked at.
+/// <https://docs.kernel.org/filesystems/proc.html#proc-pid-mountinfo-information-about-mounts>
+fn bind_mounts(mountinfo: &[u8]) -> impl Iterator<Item = (u32, PathBuf)> {
+    mountinfo.split(|byte| *byte == b'\n').filter_map(|line| {
+        let mut fields = line.split(|byte| *byte == b' ').skip(3);
+        let inode = ns_inode(fields.next()?)?;
+        Some((inode, PathBuf::from(std::ffi::OsStr::from_bytes(&unescape(fields.next()?)))))
+    })
+}
+
+/// The kernel writes space, tab, newline and backslash as three octal digits.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&byte, after)) = rest.split_first() {
+        let octal = after.get(..3).filter(|_| byte == b'\\').and_then(|digits| {
+            u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok()
+        });
+        out.push(octal.unwrap_or(byte));
+        rest = if octal.is_some() { &after[3..] } else { after };
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bind_mounts_of_network_namespaces_are_found_among_others() {
+        let text = b"\
+22 27 0:21 / /proc rw,nosuid shared:13 - proc proc rw
+331 25 0:4 net:[4026532246] /run/netns/rt rw shared:168 - nsfs nsfs rw
+332 25 0:4 net:[4026532300] /run/netns/a\\040b\\134c rw - nsfs nsfs rw
+333 25 0:4 mnt:[4026532301] /run/snapd/ns/x.mnt rw - nsfs nsfs rw
+garbage
+334 25 0:4 net:[nan] /x rw - nsfs nsfs rw
+";
+        let found: Vec<_> = bind_mounts(text).collect();
+        assert_eq!(found, [
+            (4026532246, PathBuf::from("/run/netns/rt")),
+            (4026532300, PathBuf::from("/run/netns/a b\\c")),
+        ]);
+    }
+
+    #[test]
+    fn names_tell_who_made_the_namespace() {
+        assert_eq!(mount_name(Path::new("/run/netns/rt")), "rt");
+        assert_eq!(mount_name(Path::new("/run/docker/netns/1f0b")), "docker/1f0b");
+    }
+
+    #[test]
+    fn this_process_is_in_a_namespace_that_is_found() {
+        let current = current().unwrap();
+        assert!(find().unwrap().contains_key(&current.inode));
+    }
+}

@@ -1,0 +1,115 @@
+//! Reading conntrack's state inside each namespace.
+//!
+//! Entering a namespace changes the calling thread, so this belongs on a thread of its own.
+//! Nothing is kept open between two visits: an open socket or namespace file would keep a
+//! namespace alive that its owner has deleted.
+
+use std::{
+    fs::{self, File},
+    os::{fd::AsFd, unix::fs::MetadataExt},
+    path::Path,
+};
+
+use anyhow::{Context, Result, ensure};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use super::{
+    ctnetlink::Ctnetlink,
+    netns::{self, Netns},
+    procstat,
+};
+use crate::sample::CpuCounters;
+
+/// Where a namespace's numbers are read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Everything, and it may enter other namespaces' sockets: needs `CAP_NET_ADMIN`.
+    Ctnetlink,
+    /// `/proc/sys/net/netfilter/nf_conntrack_count` and `/proc/net/stat/nf_conntrack`: readable
+    /// by anyone, the latter absent on some kernels.
+    Procfs,
+}
+
+/// What one visit found.
+#[derive(Debug)]
+pub struct Reading {
+    pub cookie: Option<u64>,
+    pub entries: Result<u32>,
+    pub counters: Result<Vec<CpuCounters>>,
+}
+
+/// A thread that can go into namespaces and comes back.
+pub struct Visitor {
+    home: File,
+    home_inode: u32,
+    source: Source,
+}
+
+impl Visitor {
+    pub fn new(source: Source) -> Result<Self> {
+        let Netns { inode, .. } = netns::current()?;
+        let home = File::open("/proc/thread-self/ns/net")
+            .or_else(|_| File::open("/proc/self/ns/net"))
+            .context("cannot open this thread's network namespace")?;
+        Ok(Self { home, home_inode: inode, source })
+    }
+
+    /// Reads one namespace. `Ok(Err)` says why it could not be entered; an `Err` is the end: this
+    /// thread is lost in another namespace, and whatever it read next would be that one's.
+    pub fn read(&self, netns: &Netns) -> Result<Result<Reading>> {
+        if netns.inode == self.home_inode {
+            return Ok(Ok(self.read_here()));
+        }
+        if let Err(error) = Self::enter(netns) {
+            return Ok(Err(error));
+        }
+        let reading = self.read_here();
+        enter(&self.home).context("cannot return from another network namespace")?;
+        Ok(Ok(reading))
+    }
+
+    fn enter(netns: &Netns) -> Result<()> {
+        let file = File::open(&netns.path)
+            .with_context(|| format!("cannot open {}", netns.path.display()))?;
+        // The path may lead elsewhere by now: a name used again, a process id used again.
+        let inode = file.metadata().context("cannot stat a namespace file")?.ino();
+        ensure!(inode == u64::from(netns.inode), "{} is another namespace now", netns.path.display());
+        enter(&file).with_context(|| format!("cannot enter {}", netns.path.display()))
+    }
+
+    fn read_here(&self) -> Reading {
+        match self.source {
+            Source::Ctnetlink => match Ctnetlink::open() {
+                Ok(mut socket) => Reading {
+                    cookie: socket.netns_cookie(),
+                    counters: socket.counters(),
+                    entries: socket.entries(),
+                },
+                Err(error) => {
+                    let entries = Err(anyhow::anyhow!("{error:#}"));
+                    Reading { cookie: None, entries, counters: Err(error) }
+                }
+            },
+            Source::Procfs => {
+                Reading { cookie: None, entries: entries(), counters: procstat::counters() }
+            }
+        }
+    }
+}
+
+fn enter(netns: &File) -> Result<()> {
+    move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))?;
+    Ok(())
+}
+
+fn entries() -> Result<u32> {
+    sysctl("nf_conntrack_count")
+}
+
+/// A number below `/proc/sys/net/netfilter`, of the calling thread's namespace.
+pub fn sysctl(name: &str) -> Result<u32> {
+    let path = Path::new("/proc/sys/net/netfilter").join(name);
+    let text =
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    text.trim().parse().with_context(|| format!("{} holds no number: {text:?}", path.display()))
+}

@@ -1,0 +1,71 @@
+//! Numbers as they were read: cumulative, uninterpreted, `None` where they could not be had.
+
+use std::time::Duration;
+
+use ctwatch_ebpf::{HostTally, NetnsKey, NetnsTally};
+
+/// One reading of everything.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// Wall-clock time, for people and for the JSON.
+    pub time: jiff::Timestamp,
+    /// Monotonic time since the start: what rates are computed from.
+    pub elapsed: Duration,
+    /// `net.netfilter.nf_conntrack_max`; one limit for all namespaces, each with its own count.
+    /// 0 is no limit.
+    pub limit: Option<u32>,
+    /// `net.netfilter.nf_conntrack_buckets`: one hash table for all namespaces.
+    pub buckets: Option<u32>,
+    pub tables: Vec<TableSample>,
+    /// `None` where no program runs.
+    pub host: Option<HostTally>,
+    pub misses: Option<Misses>,
+}
+
+/// One namespace's share of it.
+#[derive(Clone, Debug)]
+pub struct TableSample {
+    pub key: NetnsKey,
+    pub name: Option<String>,
+    /// A way into the namespace was found. False: it is gone, or nothing shows where it is.
+    pub reachable: bool,
+    pub entries: Option<u32>,
+    pub counters: Option<Vec<CpuCounters>>,
+    /// Why `entries` or `counters` are missing from a reachable namespace.
+    pub unread: Option<String>,
+    pub hooks: Option<HookReadings>,
+}
+
+/// One CPU's counters since the namespace was made, in the words of `conntrack -S`. They are 32
+/// bits wide in the kernel and wrap around.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CpuCounters {
+    pub cpu: u16,
+    pub found: u32,
+    pub invalid: u32,
+    pub insert: u32,
+    pub insert_failed: u32,
+    pub drop: u32,
+    pub early_drop: u32,
+    pub error: u32,
+    pub search_restart: u32,
+    pub clash_resolve: u32,
+    /// `None` before Linux 5.15: those kernels have no limit on a chain's length.
+    pub chaintoolong: Option<u32>,
+}
+
+/// What the programs had counted just before and just after the namespace itself was read: the
+/// truth at that moment is between the two.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HookReadings {
+    pub before: NetnsTally,
+    pub after: NetnsTally,
+}
+
+/// Events of a whole tracepoint (not only conntrack's) that a program did not get to see.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Misses {
+    pub dropped: u64,
+    pub allocated: u64,
+    pub freed: u64,
+}
