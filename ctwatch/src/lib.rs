@@ -3,5 +3,6 @@
 
 pub mod collect;
 pub mod host;
+pub mod model;
 pub mod probe;
 pub mod sample;

@@ -1,0 +1,137 @@
+//! A number together with what is known about it.
+
+/// How far a number can be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exactness {
+    /// Every event was counted, and nothing else.
+    Exact,
+    /// It is at most this; the truth is between `at_least` and it.
+    UpperBound,
+    /// What could be read until the namespace was out of reach; there may have been more.
+    Sampled,
+    /// Nothing here measures it. Not zero: unknown.
+    Unavailable,
+}
+
+impl Exactness {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::UpperBound => "upper_bound",
+            Self::Sampled => "sampled",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+/// A total since the start, as it is shown.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Figure {
+    pub total: Option<u64>,
+    /// The least it can be: equal to `total` where that is exact.
+    pub at_least: Option<u64>,
+    /// `None` also in the first sample, which has nothing before it.
+    pub per_s: Option<f64>,
+    pub exactness: Exactness,
+}
+
+/// What the evidence says about a count: not less than `at_least`, not more than `at_most`.
+///
+/// Every cause of doubt widens the interval, every independent witness narrows it; the exactness
+/// mark follows from it and is never set by hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bounds {
+    Unmeasured,
+    Within {
+        at_least: u64,
+        /// `None`: some of it could not be read.
+        at_most: Option<u64>,
+    },
+}
+
+impl Bounds {
+    pub fn exactly(count: u64) -> Self {
+        Self::Within { at_least: count, at_most: Some(count) }
+    }
+
+    /// An interval; witnesses that contradict each other (read at slightly different moments) make
+    /// the lower one win, since something counted it.
+    pub fn between(at_least: u64, at_most: u64) -> Self {
+        Self::Within { at_least, at_most: Some(at_most.max(at_least)) }
+    }
+
+    pub fn at_least(count: u64) -> Self {
+        Self::Within { at_least: count, at_most: None }
+    }
+
+    pub fn or_unmeasured(bounds: Option<Self>) -> Self {
+        bounds.unwrap_or(Self::Unmeasured)
+    }
+
+    /// The number to show: the upper end where there is one.
+    pub fn total(self) -> Option<u64> {
+        match self {
+            Self::Unmeasured => None,
+            Self::Within { at_least, at_most } => Some(at_most.unwrap_or(at_least)),
+        }
+    }
+
+    pub fn least(self) -> Option<u64> {
+        match self {
+            Self::Unmeasured => None,
+            Self::Within { at_least, .. } => Some(at_least),
+        }
+    }
+
+    pub fn exactness(self) -> Exactness {
+        match self {
+            Self::Unmeasured => Exactness::Unavailable,
+            Self::Within { at_most: None, .. } => Exactness::Sampled,
+            Self::Within { at_least, at_most: Some(most) } if at_least == most => Exactness::Exact,
+            Self::Within { .. } => Exactness::UpperBound,
+        }
+    }
+
+    /// With its rate since the total was `before`, `seconds` ago.
+    pub fn figure(self, before: Option<u64>, seconds: Option<f64>) -> Figure {
+        let total = self.total();
+        let per_s = match (total, before, seconds) {
+            (Some(now), Some(before), Some(seconds)) if seconds > 0.0 => {
+                Some(now.saturating_sub(before) as f64 / seconds)
+            }
+            _ => None,
+        };
+        Figure { total, at_least: self.least(), per_s, exactness: self.exactness() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mark_follows_from_the_interval() {
+        assert_eq!(Bounds::exactly(3).exactness(), Exactness::Exact);
+        assert_eq!(Bounds::between(3, 3).exactness(), Exactness::Exact);
+        assert_eq!(Bounds::between(3, 4).exactness(), Exactness::UpperBound);
+        assert_eq!(Bounds::at_least(3).exactness(), Exactness::Sampled);
+        assert_eq!(Bounds::Unmeasured.exactness(), Exactness::Unavailable);
+    }
+
+    #[test]
+    fn what_was_counted_wins_over_a_bound_below_it() {
+        assert_eq!(Bounds::between(5, 4), Bounds::exactly(5));
+    }
+
+    #[test]
+    fn unmeasured_has_no_number_and_no_rate() {
+        let figure = Bounds::Unmeasured.figure(Some(0), Some(1.0));
+        assert_eq!((figure.total, figure.per_s), (None, None));
+    }
+
+    #[test]
+    fn a_rate_needs_something_before_it() {
+        assert_eq!(Bounds::exactly(30).figure(None, None).per_s, None);
+        assert_eq!(Bounds::exactly(30).figure(Some(10), Some(2.0)).per_s, Some(10.0));
+    }
+}

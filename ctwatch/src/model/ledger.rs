@@ -1,0 +1,281 @@
+//! What is carried from one reading of a namespace to the next.
+
+use ctwatch_ebpf::Count;
+
+use super::{
+    counters::{Counters, Counts},
+    evidence::{Dropped, Evidence, Reasons},
+    figure::Bounds,
+};
+use crate::sample::{HookReadings, TableSample};
+
+/// What is known about the machine as a whole, since the start.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Machine {
+    /// Entries the slab allocator refused; `None`: not watched.
+    pub(super) no_memory: Option<u64>,
+    /// Drops, and ends of entries, that the probes may not have seen or not have placed.
+    pub(super) missed_drops: u64,
+    pub(super) missed_ends: u64,
+}
+
+/// The totals of one namespace, as intervals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Totals {
+    pub(super) insertions: Bounds,
+    pub(super) removals: Bounds,
+    pub(super) reasons: Reasons,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Ledger {
+    /// The namespace was made after ctwatch started: everything in it counts.
+    new: bool,
+    /// Counting by counters began when it should have, not at a later first reading.
+    from_start: bool,
+    counters: Option<Counters>,
+    /// At most how many refusals were a protocol tracker's verdict.
+    tracker: u64,
+    /// `invalid` of the last interval but one.
+    invalid_before: u64,
+    base_hooks: Option<HookReadings>,
+    base_entries: Option<u32>,
+    /// At the last look inside: entries, and how many had ended by then.
+    last_seen: Option<(u32, u64)>,
+    /// Totals never go back, though one reading is not all of one moment.
+    insertions: u64,
+}
+
+impl Ledger {
+    /// Counting begins here, or began with the namespace itself where that is `new`.
+    pub(super) fn open(sample: &TableSample, new: bool) -> Self {
+        let mut ledger = Self {
+            new,
+            from_start: new || sample.counters.is_some(),
+            counters: None,
+            tracker: 0,
+            invalid_before: 0,
+            base_hooks: sample.hooks.map(|hooks| if new { HookReadings::default() } else { hooks }),
+            base_entries: if new { Some(0) } else { sample.entries },
+            last_seen: None,
+            insertions: 0,
+        };
+        ledger.enter(sample);
+        ledger
+    }
+
+    /// Takes in the next reading.
+    pub(super) fn enter(&mut self, sample: &TableSample) {
+        let before = self.counts();
+        if let Some(cpus) = sample.counters.as_deref() {
+            match &mut self.counters {
+                Some(counters) => counters.advance(cpus),
+                none if self.new => *none = Some(Counters::from_zero(cpus)),
+                none => *none = Some(Counters::from(cpus)),
+            }
+        }
+        let now = self.counts();
+        // A tracker's drop bumps `invalid` just before `drop`; a reading may fall in between.
+        let invalid = now.invalid - before.invalid;
+        let refused = now.refused_at_door().saturating_sub(before.refused_at_door());
+        self.tracker += refused.min(invalid + self.invalid_before);
+        self.invalid_before = invalid;
+        if let (Some(entries), Some(hooks)) = (sample.entries, sample.hooks) {
+            self.last_seen = Some((entries, hooks.before.get(Count::Removed)));
+        }
+    }
+
+    /// What it all adds up to.
+    pub(super) fn totals(&mut self, sample: &TableSample, machine: &Machine) -> Totals {
+        let evidence = Evidence {
+            counts: self.counters.as_ref().map(|counters| counters.counts),
+            complete: self.from_start && sample.counters.is_some(),
+            tracker: self.tracker,
+            dropped: self.dropped(sample, machine),
+            no_memory: machine.no_memory,
+        };
+        Totals {
+            insertions: Bounds::or_unmeasured(self.insertions(sample, machine)),
+            removals: Bounds::or_unmeasured(self.removals(sample).map(|(_, most)| {
+                Bounds::between(most, most + machine.missed_ends)
+            })),
+            reasons: evidence.reasons(),
+        }
+    }
+
+    fn counts(&self) -> Counts {
+        self.counters.as_ref().map_or(Counts::default(), |counters| counters.counts)
+    }
+
+    fn dropped(&self, sample: &TableSample, machine: &Machine) -> Option<Dropped> {
+        let (base, now) = (self.base_hooks?, sample.hooks?);
+        // From just before the first reading to just after this one: not fewer than the counters
+        // can have counted in between.
+        let since = |count| {
+            let seen = now.after.get(count).saturating_sub(base.before.get(count));
+            seen.saturating_add(machine.missed_drops)
+        };
+        Some(Dropped {
+            untracked: since(Count::DroppedUntracked),
+            unconfirmed: since(Count::DroppedUnconfirmed),
+            unconfirmed_nat: since(Count::DroppedUnconfirmedNat),
+        })
+    }
+
+    /// Entries that ended since the number of entries was first read; that moment is somewhere
+    /// within the first reading, so: at least, at most.
+    fn removals(&self, sample: &TableSample) -> Option<(u64, u64)> {
+        let (base, now) = (self.base_hooks?, sample.hooks?);
+        let now = now.before.get(Count::Removed);
+        Some((
+            now.saturating_sub(base.after.get(Count::Removed)),
+            now.saturating_sub(base.before.get(Count::Removed)),
+        ))
+    }
+
+    /// What is in the table now and was not at the start, and what ended meanwhile, was inserted.
+    /// An entry whose first packet is still on its way counts as inserted at once.
+    fn insertions(&mut self, sample: &TableSample, machine: &Machine) -> Option<Bounds> {
+        let (least, most) = self.removals(sample)?;
+        let base = u64::from(self.base_entries?);
+        let entries = match sample.entries {
+            Some(entries) => Some(u64::from(entries)),
+            None if self.is_emptied(sample) => Some(0),
+            None => None,
+        };
+        let known = entries.unwrap_or(0);
+        self.insertions = self.insertions.max((known + least).saturating_sub(base));
+        Some(match entries {
+            Some(entries) => Bounds::between(
+                self.insertions,
+                (entries + most + machine.missed_ends).saturating_sub(base),
+            ),
+            None => Bounds::at_least(self.insertions),
+        })
+    }
+
+    /// Nothing leads into the namespace any more, and everything that was last seen in it has
+    /// ended: it was taken down, and its table with it.
+    fn is_emptied(&self, sample: &TableSample) -> bool {
+        let (Some(hooks), false) = (sample.hooks, sample.reachable) else { return false };
+        let (entries, ended) = self.last_seen.unwrap_or((0, 0));
+        hooks.after.get(Count::Removed).saturating_sub(ended) >= u64::from(entries)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ctwatch_ebpf::{NetnsKey, NetnsTally};
+
+    use super::*;
+    use crate::sample::CpuCounters;
+
+    fn tally(untracked: u64, removed: u64) -> NetnsTally {
+        let mut tally = NetnsTally::zero();
+        (0..untracked).for_each(|_| tally.bump(Count::DroppedUntracked));
+        (0..removed).for_each(|_| tally.bump(Count::Removed));
+        tally
+    }
+
+    fn sample(entries: u32, drop: u32, invalid: u32, hooks: (u64, u64)) -> TableSample {
+        let tally = tally(hooks.0, hooks.1);
+        TableSample {
+            key: NetnsKey { cookie: 1, inode: 1, padding: 0 },
+            name: None,
+            reachable: true,
+            entries: Some(entries),
+            counters: Some(vec![CpuCounters { drop, invalid, ..Default::default() }]),
+            unread: None,
+            hooks: Some(HookReadings { before: tally, after: tally }),
+        }
+    }
+
+    fn gone(hooks: (u64, u64)) -> TableSample {
+        TableSample {
+            reachable: false,
+            entries: None,
+            counters: None,
+            ..sample(0, 0, 0, hooks)
+        }
+    }
+
+    const QUIET: Machine = Machine { no_memory: Some(0), missed_drops: 0, missed_ends: 0 };
+
+    fn run(new: bool, samples: &[TableSample]) -> Totals {
+        let mut ledger = Ledger::open(&samples[0], new);
+        let mut totals = ledger.totals(&samples[0], &QUIET);
+        for sample in &samples[1..] {
+            ledger.enter(sample);
+            totals = ledger.totals(sample, &QUIET);
+        }
+        totals
+    }
+
+    #[test]
+    fn totals_count_from_the_start_of_ctwatch() {
+        let totals = run(false, &[sample(50, 7, 0, (7, 20)), sample(80, 17, 0, (17, 25))]);
+        assert_eq!(totals.insertions, Bounds::exactly(35));
+        assert_eq!(totals.removals, Bounds::exactly(5));
+        assert_eq!(totals.reasons.table_full, Bounds::exactly(10));
+    }
+
+    #[test]
+    fn a_namespace_made_meanwhile_counts_from_its_own_beginning() {
+        let totals = run(true, &[sample(200, 1783, 0, (1783, 17))]);
+        assert_eq!(totals.insertions, Bounds::exactly(217));
+        assert_eq!(totals.reasons.table_full, Bounds::exactly(1783));
+    }
+
+    #[test]
+    fn a_namespace_taken_down_after_it_was_read_stays_exact() {
+        let totals = run(true, &[sample(200, 1783, 0, (1783, 17)), gone((1783, 217))]);
+        assert_eq!(totals.insertions, Bounds::exactly(217));
+        assert_eq!(totals.removals, Bounds::exactly(217));
+        assert_eq!(totals.reasons.table_full, Bounds::exactly(1783));
+    }
+
+    #[test]
+    fn a_namespace_out_of_reach_that_still_holds_entries_claims_no_exact_number() {
+        let totals = run(true, &[sample(200, 0, 0, (0, 17)), gone((0, 100))]);
+        assert_eq!(totals.insertions, Bounds::at_least(217));
+    }
+
+    #[test]
+    fn a_namespace_that_was_never_entered_is_known_from_the_probes() {
+        let totals = run(true, &[gone((1783, 217))]);
+        assert_eq!(totals.insertions, Bounds::exactly(217));
+        assert_eq!(totals.reasons.table_full, Bounds::between(0, 1783));
+    }
+
+    #[test]
+    fn only_drops_beside_an_invalid_packet_may_be_the_trackers() {
+        let totals = run(false, &[
+            sample(0, 0, 0, (0, 0)),
+            sample(200, 100, 0, (100, 0)),
+            sample(200, 150, 5, (150, 0)),
+            // Still within reach of the five: a reading can fall between the two counters.
+            sample(200, 160, 5, (160, 0)),
+            sample(200, 200, 5, (200, 0)),
+        ]);
+        assert_eq!(totals.reasons.table_full, Bounds::between(190, 200));
+    }
+
+    #[test]
+    fn doubt_about_the_first_moment_stays_in_the_interval() {
+        let mut first = sample(100, 0, 0, (0, 0));
+        first.hooks = Some(HookReadings { before: tally(0, 10), after: tally(0, 13) });
+        let totals = run(false, &[first, sample(100, 0, 0, (0, 20))]);
+        assert_eq!(totals.insertions, Bounds::between(7, 10));
+    }
+
+    #[test]
+    fn totals_never_go_back() {
+        // The second reading caught two entries that a rule then dropped: never inserted.
+        let totals = run(false, &[
+            sample(0, 0, 0, (0, 0)),
+            sample(12, 0, 0, (0, 0)),
+            sample(10, 0, 0, (0, 0)),
+        ]);
+        assert_eq!(totals.insertions, Bounds::exactly(12));
+    }
+}

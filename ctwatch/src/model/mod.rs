@@ -1,0 +1,11 @@
+//! Pure: from one sample after another to snapshots. Knows no clock, no file, no socket, and
+//! nothing of how the numbers were had.
+
+mod counters;
+mod evidence;
+pub mod figure;
+mod ledger;
+mod snapshot;
+mod trend;
+
+pub use snapshot::{Change, Model, Snapshot, Table};

@@ -1,0 +1,298 @@
+//! What every output renders.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use ctwatch_ebpf::NetnsKey;
+
+use super::{
+    figure::{Bounds, Figure},
+    ledger::{Ledger, Machine, Totals},
+    trend::{Trend, time_to_full},
+};
+use crate::sample::{Sample, TableSample};
+
+/// Above this fill the kernel's garbage collector removes entries before their time (Linux 6.0).
+/// <https://github.com/torvalds/linux/blob/v6.12/net/netfilter/nf_conntrack_core.c>
+const PRESSED: f64 = 0.95;
+/// So many namespaces that are gone are kept for the summary.
+const MAX_DEPARTED: usize = 1024;
+
+/// The state of all tables at one moment, and what happened since the moment before.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    pub time: jiff::Timestamp,
+    /// Since the snapshot before; zero in the first.
+    pub interval: Duration,
+    /// Since the start.
+    pub elapsed: Duration,
+    /// Events that the probes are known not to have seen or not to have placed in a namespace.
+    pub lost: u64,
+    pub tables: Vec<Table>,
+    /// Namespaces that are gone and were left out of `tables` to keep memory bounded.
+    pub forgotten: u64,
+}
+
+/// One namespace's table.
+#[derive(Clone, Debug)]
+pub struct Table {
+    pub key: NetnsKey,
+    pub name: Option<String>,
+    pub reachable: bool,
+    pub unread: Option<String>,
+    pub entries: Option<u32>,
+    pub limit: Option<u32>,
+    pub buckets: Option<u32>,
+    /// Entries by limit; `None` where either is unknown or there is no limit.
+    pub fill: Option<f64>,
+    pub trend_per_s: Option<f64>,
+    pub time_to_full_s: Option<f64>,
+    pub insertions: Figure,
+    pub removals: Figure,
+    /// Packets dropped by conntrack, by reason.
+    pub drops: Drops,
+    /// Entries evicted to make room, by how.
+    pub evictions: Evictions,
+    /// Packets left untracked because they fit no connection: not dropped by conntrack.
+    pub invalid: Figure,
+    pub saturated: bool,
+    pub change: Option<Change>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Drops {
+    pub table_full: Figure,
+    pub no_memory: Figure,
+    pub clash: Figure,
+    pub chain_too_long: Figure,
+    pub nat_exhausted: Figure,
+    pub tracker: Figure,
+}
+
+impl Drops {
+    /// With the names that every output uses.
+    pub fn named(&self) -> [(&'static str, &Figure); 6] {
+        [
+            ("table_full", &self.table_full),
+            ("no_memory", &self.no_memory),
+            ("clash", &self.clash),
+            ("chain_too_long", &self.chain_too_long),
+            ("nat_exhausted", &self.nat_exhausted),
+            ("tracker", &self.tracker),
+        ]
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Evictions {
+    pub early_drop: Figure,
+    /// No counter counts these, and no tracepoint tells them from other ends of entries.
+    pub gc: Figure,
+}
+
+impl Evictions {
+    pub fn named(&self) -> [(&'static str, &Figure); 2] {
+        [("early_drop", &self.early_drop), ("gc", &self.gc)]
+    }
+}
+
+/// A turn that deserves a loud line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    Saturated,
+    Recovered,
+}
+
+impl Table {
+    /// Whether anything was ever tracked here, or anything happens.
+    pub fn is_tracking(&self) -> bool {
+        let figures = [&self.insertions, &self.removals, &self.invalid];
+        let drops = self.drops.named();
+        let evictions = self.evictions.named();
+        let mut all = figures
+            .into_iter()
+            .chain(drops.iter().map(|(_, figure)| *figure))
+            .chain(evictions.iter().map(|(_, figure)| *figure));
+        self.entries.is_some_and(|entries| entries > 0)
+            || all.any(|figure| figure.total.is_some_and(|total| total > 0))
+    }
+}
+
+/// Turns samples into snapshots.
+#[derive(Clone, Debug, Default)]
+pub struct Model {
+    last: Option<Duration>,
+    no_memory_base: u64,
+    tables: BTreeMap<NetnsKey, State>,
+    forgotten: u64,
+}
+
+#[derive(Clone, Debug)]
+struct State {
+    ledger: Ledger,
+    trend: Trend,
+    totals: Option<Totals>,
+    saturated: bool,
+    sample: TableSample,
+}
+
+impl Model {
+    /// Takes in the next sample. The first one is the start: totals count from there.
+    pub fn advance(&mut self, sample: &Sample) -> Snapshot {
+        let first = self.last.is_none();
+        let interval = self.last.map(|last| sample.elapsed.saturating_sub(last));
+        let machine = self.machine(sample, first);
+        for state in self.tables.values_mut() {
+            state.lose_sight();
+        }
+        for table in &sample.tables {
+            match self.tables.get_mut(&table.key) {
+                Some(state) => state.see(table),
+                None => _ = self.tables.insert(table.key, State::new(table, !first)),
+            }
+        }
+        let seconds = interval.map(|interval| interval.as_secs_f64());
+        let tables = self
+            .tables
+            .values_mut()
+            .map(|state| state.table(sample, &machine, seconds))
+            .collect();
+        self.last = Some(sample.elapsed);
+        self.forget_departed();
+        Snapshot {
+            time: sample.time,
+            interval: interval.unwrap_or_default(),
+            elapsed: sample.elapsed,
+            lost: machine.missed_drops + machine.missed_ends,
+            tables,
+            forgotten: self.forgotten,
+        }
+    }
+
+    fn machine(&mut self, sample: &Sample, first: bool) -> Machine {
+        let host = sample.host.unwrap_or_default();
+        let misses = sample.misses.unwrap_or_default();
+        if first {
+            self.no_memory_base = host.no_memory;
+        }
+        Machine {
+            // A miss of the allocation probe may have been one of ours.
+            no_memory: sample
+                .host
+                .map(|host| host.no_memory - self.no_memory_base + misses.allocated),
+            missed_drops: misses.dropped + host.unplaced_drops,
+            missed_ends: misses.freed + host.unplaced_ends,
+        }
+    }
+
+    fn forget_departed(&mut self) {
+        let departed = self.tables.iter().filter(|(_, state)| !state.sample.reachable);
+        let keys: Vec<_> = departed.map(|(key, _)| *key).collect();
+        for key in keys.iter().take(keys.len().saturating_sub(MAX_DEPARTED)) {
+            self.tables.remove(key);
+            self.forgotten += 1;
+        }
+    }
+}
+
+impl State {
+    fn new(sample: &TableSample, new: bool) -> Self {
+        Self {
+            ledger: Ledger::open(sample, new),
+            trend: Trend::default(),
+            totals: None,
+            saturated: false,
+            sample: sample.clone(),
+        }
+    }
+
+    fn see(&mut self, sample: &TableSample) {
+        self.ledger.enter(sample);
+        self.sample = sample.clone();
+    }
+
+    /// Until this reading says otherwise, the namespace is gone.
+    fn lose_sight(&mut self) {
+        self.sample.reachable = false;
+        self.sample.entries = None;
+        self.sample.counters = None;
+    }
+
+    fn table(&mut self, sample: &Sample, machine: &Machine, seconds: Option<f64>) -> Table {
+        let totals = self.ledger.totals(&self.sample, machine);
+        let entries = self.sample.entries;
+        if let Some(entries) = entries {
+            self.trend.push(sample.elapsed, entries);
+        }
+        let limit = sample.limit;
+        let fill = entries.zip(limit).and_then(|(entries, limit)| {
+            (limit > 0).then(|| f64::from(entries) / f64::from(limit))
+        });
+        let trend_per_s = entries.and_then(|_| self.trend.per_s());
+        let change = self.turn(&totals, fill);
+        // What was counted in a new namespace before its first snapshot was counted since the one
+        // before: it was not there then.
+        let before = self.totals.replace(totals);
+        let figure = |of: fn(&Totals) -> Bounds| {
+            let last = before.as_ref().map_or(Some(0), |before| of(before).total());
+            of(&totals).figure(last, seconds)
+        };
+        Table {
+            key: self.sample.key,
+            name: self.sample.name.clone(),
+            reachable: self.sample.reachable,
+            unread: self.sample.unread.clone(),
+            entries,
+            limit,
+            buckets: sample.buckets,
+            fill,
+            trend_per_s,
+            time_to_full_s: entries
+                .zip(trend_per_s)
+                .and_then(|(entries, per_s)| time_to_full(entries, limit, per_s)),
+            insertions: figure(|totals| totals.insertions),
+            removals: figure(|totals| totals.removals),
+            drops: Drops {
+                table_full: figure(|totals| totals.reasons.table_full),
+                no_memory: figure(|totals| totals.reasons.no_memory),
+                clash: figure(|totals| totals.reasons.clash),
+                chain_too_long: figure(|totals| totals.reasons.chain_too_long),
+                nat_exhausted: figure(|totals| totals.reasons.nat_exhausted),
+                tracker: figure(|totals| totals.reasons.tracker),
+            },
+            evictions: Evictions {
+                early_drop: figure(|totals| totals.reasons.early_drop),
+                gc: Bounds::Unmeasured.figure(None, None),
+            },
+            invalid: figure(|totals| totals.reasons.invalid),
+            saturated: self.saturated,
+            change,
+        }
+    }
+
+    /// Saturated: full, or refusing, or evicting to make room. Over when none of it happens any
+    /// more and the table is below the mark at which the kernel still collects early.
+    fn turn(&mut self, totals: &Totals, fill: Option<f64>) -> Option<Change> {
+        let grew = |of: fn(&Totals) -> Option<u64>| {
+            let before = self.totals.as_ref().map_or(Some(0), of).unwrap_or(0);
+            of(totals).is_some_and(|now| now > before)
+        };
+        let refusing = grew(|totals| totals.reasons.table_full.least())
+            // An upper bound alone (a raw-table rule drops, perhaps) is not enough to cry out.
+            || (fill.is_some_and(|fill| fill >= PRESSED)
+                && grew(|totals| totals.reasons.table_full.total()));
+        let evicting = grew(|totals| totals.reasons.early_drop.least());
+        let full = fill.is_some_and(|fill| fill >= 1.0);
+        let pressed = full || refusing || evicting;
+        match (self.saturated, pressed) {
+            (false, true) => {
+                self.saturated = true;
+                Some(Change::Saturated)
+            }
+            (true, false) if fill.is_none_or(|fill| fill < PRESSED) => {
+                self.saturated = false;
+                Some(Change::Recovered)
+            }
+            _ => None,
+        }
+    }
+}
