@@ -1,8 +1,11 @@
 //! ctwatch watches the connection tracking table of a Linux box: how full it is, what is refused
 //! and why. The rooms, and who may know whom, are in ARCHITECTURE.md.
 
+pub mod cli;
 pub mod collect;
+pub mod commands;
 pub mod host;
 pub mod model;
+pub mod output;
 pub mod probe;
 pub mod sample;

@@ -69,3 +69,13 @@ pub struct Misses {
     pub allocated: u64,
     pub freed: u64,
 }
+
+impl Sample {
+    /// No entry ended while it was read, so its numbers are of one moment.
+    pub fn is_still(&self) -> bool {
+        use ctwatch_ebpf::Count::{NeverInserted, Removed};
+        self.tables.iter().filter_map(|table| table.hooks).all(|HookReadings { before, after }| {
+            [Removed, NeverInserted].iter().all(|count| before.get(*count) == after.get(*count))
+        })
+    }
+}

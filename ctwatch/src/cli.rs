@@ -1,0 +1,151 @@
+//! The command line: types and their parsing, no logic.
+
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Watches the connection tracking table: how full it is, where it is heading, and which packets
+/// it refuses.
+///
+/// Without a command: watch.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub watch: WatchArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show rates, tick by tick, for every network namespace that tracks connections
+    Watch(WatchArgs),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct WatchArgs {
+    /// Seconds, or with a unit (500ms, 1s, 2m), between two lines [default: 1s]
+    #[arg(value_name = "INTERVAL", value_parser = interval, conflicts_with = "interval")]
+    pub interval_word: Option<Duration>,
+    /// Stop after so many lines; the same as --count
+    #[arg(value_name = "COUNT", value_parser = count(), conflicts_with = "count")]
+    pub count_word: Option<u64>,
+    /// The same as INTERVAL
+    #[arg(short, long, value_name = "TIME", value_parser = interval)]
+    pub interval: Option<Duration>,
+    /// Stop after so many intervals
+    #[arg(short = 'n', long, value_name = "N", value_parser = count())]
+    pub count: Option<u64>,
+    /// Watch one network namespace, by name or inode number, or all
+    #[arg(long, value_name = "NAME|INODE|all", default_value = "all")]
+    pub netns: Netns,
+    /// How to count: the best this kernel offers, or only this
+    #[arg(long, value_enum, default_value_t = Mechanism::Auto)]
+    pub mechanism: Mechanism,
+    /// Text for people, or one JSON object a line
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+impl WatchArgs {
+    pub fn interval(&self) -> Duration {
+        self.interval.or(self.interval_word).unwrap_or(Duration::from_secs(1))
+    }
+
+    pub fn count(&self) -> Option<u64> {
+        self.count.or(self.count_word)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Mechanism {
+    /// The best for each figure
+    Auto,
+    /// eBPF programs on the kernel's generic tracepoints
+    Tracepoint,
+    /// Conntrack's own counters only: no eBPF
+    Counters,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    Text,
+    Json,
+}
+
+/// Which namespace is meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Netns {
+    All,
+    Inode(u32),
+    Name(String),
+}
+
+impl std::str::FromStr for Netns {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(match (text, text.parse()) {
+            ("all", _) => Self::All,
+            (_, Ok(inode)) => Self::Inode(inode),
+            _ => Self::Name(text.to_owned()),
+        })
+    }
+}
+
+fn count() -> clap::builder::RangedU64ValueParser {
+    clap::value_parser!(u64).range(1..)
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    const LEAST: Duration = Duration::from_millis(100);
+    const MOST: Duration = Duration::from_secs(86_400);
+    let parsed = match text.parse::<f64>() {
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).ok(),
+        Err(_) => text.parse::<jiff::SignedDuration>().ok().and_then(|time| time.try_into().ok()),
+    };
+    match parsed {
+        Some(interval) if (LEAST..=MOST).contains(&interval) => Ok(interval),
+        Some(_) => Err("an interval is between 100ms and one day".to_owned()),
+        None => Err("neither a command nor a time such as 500ms, 1s or 2m".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn intervals_are_seconds_or_have_a_unit() {
+        assert_eq!(interval("2"), Ok(Duration::from_secs(2)));
+        assert_eq!(interval("0.5"), Ok(Duration::from_millis(500)));
+        assert_eq!(interval("1m 30s"), Ok(Duration::from_secs(90)));
+        for bad in ["", "0", "-1", "99ms", "2d", "NaN", "inf", "1e99", "soon"] {
+            assert!(interval(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn plain_ctwatch_takes_what_watch_takes() {
+        let plain = Cli::try_parse_from(["ctwatch", "2", "5", "--output", "json"]).unwrap();
+        assert_eq!((plain.watch.interval(), plain.watch.count()), (Duration::from_secs(2), Some(5)));
+        let cli = Cli::try_parse_from(["ctwatch", "watch", "-i", "2s", "-n", "5"]).unwrap();
+        let Some(Command::Watch(watch)) = cli.command else { panic!() };
+        assert_eq!((watch.interval(), watch.count()), (Duration::from_secs(2), Some(5)));
+    }
+
+    #[test]
+    fn namespaces_are_meant_by_name_or_number() {
+        assert_eq!("all".parse(), Ok(Netns::All));
+        assert_eq!("4026532246".parse(), Ok(Netns::Inode(4_026_532_246)));
+        assert_eq!("rt".parse(), Ok(Netns::Name("rt".to_owned())));
+    }
+}

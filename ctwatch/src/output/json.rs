@@ -1,0 +1,151 @@
+//! One JSON object a line. The names here are a contract: fields are added, never renamed.
+
+use std::io::{self, Write};
+
+use serde::{Serialize, ser::SerializeMap};
+
+use super::{Header, escape::json_escape};
+use crate::model::{
+    Snapshot, Table,
+    figure::Figure,
+};
+
+#[derive(Serialize)]
+struct Object<'a> {
+    time: String,
+    interval_s: f64,
+    elapsed_s: f64,
+    kernel: &'a str,
+    mechanisms: Pairs<Vec<(&'a str, Option<&'a str>)>>,
+    lost: u64,
+    forgotten: u64,
+    tables: Vec<TableObject<'a>>,
+}
+
+#[derive(Serialize)]
+struct TableObject<'a> {
+    netns: NetnsObject<'a>,
+    reachable: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unread: Option<&'a str>,
+    saturated: bool,
+    entries: Option<u32>,
+    limit: Option<u32>,
+    buckets: Option<u32>,
+    fill: Option<f64>,
+    trend_per_s: Option<f64>,
+    time_to_full_s: Option<f64>,
+    insertions: FigureObject,
+    removals: FigureObject,
+    drops: Pairs<Vec<(&'a str, FigureObject)>>,
+    evictions: Pairs<Vec<(&'a str, FigureObject)>>,
+    invalid: FigureObject,
+}
+
+#[derive(Serialize)]
+struct NetnsObject<'a> {
+    inode: u32,
+    name: Option<&'a str>,
+    /// A cookie is 64 bits wide, and many readers of JSON keep 53.
+    cookie: Option<String>,
+}
+
+#[derive(Serialize)]
+struct FigureObject {
+    total: Option<u64>,
+    per_s: Option<f64>,
+    exactness: &'static str,
+    /// The truth is between this and `total`.
+    at_least: Option<u64>,
+}
+
+impl From<&Figure> for FigureObject {
+    fn from(figure: &Figure) -> Self {
+        Self {
+            total: figure.total,
+            per_s: figure.per_s,
+            exactness: figure.exactness.name(),
+            at_least: figure.at_least,
+        }
+    }
+}
+
+/// Pairs that are written as an object, in their order.
+struct Pairs<T>(T);
+
+impl<T: Serialize> Serialize for Pairs<Vec<(&str, T)>> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (key, value) in &self.0 {
+            map.serialize_entry(key, value)?;
+        }
+        map.end()
+    }
+}
+
+/// Writes the snapshot as one line.
+pub fn write(out: &mut impl Write, header: &Header, snapshot: &Snapshot) -> io::Result<()> {
+    let object = Object {
+        time: snapshot.time.to_string(),
+        interval_s: snapshot.interval.as_secs_f64(),
+        elapsed_s: snapshot.elapsed.as_secs_f64(),
+        kernel: &header.kernel,
+        mechanisms: Pairs(header.mechanisms.clone()),
+        lost: snapshot.lost,
+        forgotten: snapshot.forgotten,
+        tables: snapshot.tables.iter().map(table).collect(),
+    };
+    let mut line = Vec::with_capacity(2048);
+    object
+        .serialize(&mut serde_json::Serializer::with_formatter(&mut line, Printable))
+        .map_err(io::Error::other)?;
+    line.push(b'\n');
+    out.write_all(&line)
+}
+
+fn table(table: &Table) -> TableObject<'_> {
+    TableObject {
+        netns: NetnsObject {
+            inode: table.key.inode,
+            name: table.name.as_deref(),
+            cookie: (table.key.cookie != 0).then(|| table.key.cookie.to_string()),
+        },
+        reachable: table.reachable,
+        unread: table.unread.as_deref(),
+        saturated: table.saturated,
+        entries: table.entries,
+        limit: table.limit,
+        buckets: table.buckets,
+        fill: table.fill,
+        trend_per_s: table.trend_per_s,
+        time_to_full_s: table.time_to_full_s,
+        insertions: (&table.insertions).into(),
+        removals: (&table.removals).into(),
+        drops: named(&table.drops.named()),
+        evictions: named(&table.evictions.named()),
+        invalid: (&table.invalid).into(),
+    }
+}
+
+fn named<'a>(figures: &[(&'a str, &Figure)]) -> Pairs<Vec<(&'a str, FigureObject)>> {
+    Pairs(figures.iter().map(|(name, figure)| (*name, (*figure).into())).collect())
+}
+
+/// serde_json's compact form, in which no character that does not print appears as itself.
+struct Printable;
+
+impl serde_json::ser::Formatter for Printable {
+    fn write_string_fragment<W: ?Sized + Write>(
+        &mut self,
+        writer: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
+        let mut result = Ok(());
+        json_escape(fragment, |part| {
+            if result.is_ok() {
+                result = writer.write_all(part.as_bytes());
+            }
+        });
+        result
+    }
+}

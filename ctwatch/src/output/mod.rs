@@ -1,0 +1,50 @@
+//! Rendering a snapshot. Nothing here measures or computes what is shown.
+
+pub mod escape;
+pub mod json;
+mod summary;
+pub mod text;
+
+use crate::model::Snapshot;
+
+/// What does not change while watching.
+#[derive(Clone, Debug)]
+pub struct Header {
+    pub version: &'static str,
+    pub kernel: String,
+    pub interval: std::time::Duration,
+    /// Signal and mechanism; `None` where nothing measures it.
+    pub mechanisms: Vec<(&'static str, Option<&'static str>)>,
+    /// What is not measured, or not seen, and why.
+    pub notes: Vec<String>,
+}
+
+/// The lines before the first: what is watched, by what means, and what is missing and why.
+pub fn preamble(header: &Header, snapshot: &Snapshot) -> Vec<String> {
+    let mechanisms: Vec<_> = header
+        .mechanisms
+        .iter()
+        .map(|(signal, mechanism)| format!("{signal} by {}", mechanism.unwrap_or("nothing")))
+        .collect();
+    let mut lines = vec![format!(
+        "ctwatch {} on Linux {}, every {} s; {}",
+        header.version,
+        header.kernel,
+        header.interval.as_secs_f64(),
+        mechanisms.join(", ")
+    )];
+    if let Some(table) = snapshot.tables.first() {
+        let number = |value: Option<u32>| value.map_or_else(|| "?".to_owned(), |v| v.to_string());
+        let tracking = snapshot.tables.iter().filter(|table| table.is_tracking()).count();
+        lines.push(format!(
+            "limit {} entries for each namespace, {} buckets for all; {tracking} of {} namespaces \
+             track connections",
+            number(table.limit),
+            number(table.buckets),
+            snapshot.tables.len()
+        ));
+    }
+    lines.extend(header.notes.iter().map(|note| format!("note: {}", escape::escaped(note))));
+    lines.push("/s rates over the interval; <= at most, >= at least, - not measured".to_owned());
+    lines
+}

@@ -1,0 +1,78 @@
+//! What it came to, at the end: all totals, table by table.
+
+use super::{escape::escaped, text};
+use crate::model::{
+    Snapshot, Table,
+    figure::{Exactness, Figure},
+};
+
+pub(super) fn lines(snapshot: &Snapshot) -> Vec<String> {
+    let mut lines = vec![format!("--- {:.1} s watched", snapshot.elapsed.as_secs_f64())];
+    let mut quiet = 0;
+    for table in &snapshot.tables {
+        if table.is_tracking() {
+            lines.extend(of_table(table));
+        } else {
+            quiet += 1;
+        }
+    }
+    match quiet {
+        0 => {}
+        1 => lines.push("1 namespace tracked nothing".to_owned()),
+        more => lines.push(format!("{more} namespaces tracked nothing")),
+    }
+    if snapshot.forgotten > 0 {
+        lines.push(format!(
+            "{} namespaces that are gone are not listed any more",
+            snapshot.forgotten
+        ));
+    }
+    if snapshot.lost > 0 {
+        lines.push(format!("up to {} events were not seen by the probes", snapshot.lost));
+    }
+    lines
+}
+
+fn of_table(table: &Table) -> Vec<String> {
+    let mut state = match (table.entries, table.limit) {
+        (Some(entries), Some(limit)) if limit > 0 => format!("{entries} of {limit} entries"),
+        (Some(entries), _) => format!("{entries} entries, no limit"),
+        (None, _) if table.reachable => "not readable".to_owned(),
+        (None, _) => "gone".to_owned(),
+    };
+    if let Some(why) = &table.unread {
+        state = format!("{state} ({})", escaped(why));
+    }
+    let name = escaped(&text::name(table));
+    let mut lines = vec![format!("{name} (inode {}): {state}", table.key.inode)];
+    lines.push(listed("inserted", &[("", &table.insertions)]));
+    lines.push(listed("ended", &[("", &table.removals)]));
+    lines.push(listed("dropped", &table.drops.named()));
+    lines.push(listed("evicted", &table.evictions.named()));
+    lines.push(listed("left untracked", &[("invalid", &table.invalid)]));
+    lines
+}
+
+/// `  dropped: table_full 1783, clash <=3; none for no_memory, tracker; not measured: gc`
+fn listed(what: &str, figures: &[(&str, &Figure)]) -> String {
+    let mut counted = Vec::new();
+    let (mut none, mut unmeasured) = (Vec::new(), Vec::new());
+    for (name, figure) in figures {
+        match (figure.exactness, figure.total) {
+            (Exactness::Unavailable, _) | (_, None) => unmeasured.push(*name),
+            (Exactness::Exact, Some(0)) => none.push(*name),
+            _ => counted.push(format!("{name} {}", text::total(figure)).trim().to_owned()),
+        }
+    }
+    let mut parts = Vec::new();
+    if !counted.is_empty() {
+        parts.push(counted.join(", "));
+    }
+    if !none.is_empty() {
+        parts.push(format!("0 {}", none.join(", ")).trim().to_owned());
+    }
+    if !unmeasured.is_empty() {
+        parts.push(format!("not measured {}", unmeasured.join(", ")).trim().to_owned());
+    }
+    format!("  {what}: {}", parts.join("; "))
+}

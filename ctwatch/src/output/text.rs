@@ -1,0 +1,314 @@
+//! Text for a terminal, like sar: a line a tick and table, the header again every screenful, loud
+//! lines when a table saturates and recovers, a summary at the end. Plain ASCII: a console may
+//! know nothing else.
+
+use std::io::{self, Write};
+
+use super::{Header, escape::escaped, summary};
+use crate::model::{
+    Change, Snapshot, Table,
+    figure::{Exactness, Figure},
+};
+
+/// How the terminal is.
+#[derive(Clone, Debug)]
+pub struct Style {
+    pub columns: usize,
+    pub rows: usize,
+    pub colour: bool,
+    pub zone: jiff::tz::TimeZone,
+}
+
+/// A column: what stands above it, how wide it is, and how soon it is left out of a narrow
+/// terminal (0: never).
+struct Column {
+    title: &'static str,
+    width: usize,
+    rank: u8,
+    cell: fn(&Table) -> String,
+}
+
+/// The name's column, on a wide and on a narrow terminal.
+const NAME_WIDTH: usize = 15;
+const NARROW_NAME_WIDTH: usize = 10;
+
+const COLUMNS: &[Column] = &[
+    Column { title: "entries", width: 8, rank: 3, cell: |table| count(table.entries) },
+    Column { title: "limit", width: 8, rank: 5, cell: |table| count(table.limit) },
+    Column { title: "fill", width: 6, rank: 0, cell: |table| percent(table.fill) },
+    Column { title: "trend/s", width: 8, rank: 6, cell: |table| signed(table.trend_per_s) },
+    Column { title: "full in", width: 8, rank: 2, cell: time_to_full },
+    Column { title: "new/s", width: 9, rank: 4, cell: |table| rate(&table.insertions) },
+    Column { title: "ended/s", width: 9, rank: 8, cell: |table| rate(&table.removals) },
+    Column { title: "refused/s", width: 9, rank: 0, cell: |table| rate(&table.drops.table_full) },
+    Column { title: "evicted/s", width: 9, rank: 7, cell: |table| rate(&table.evictions.early_drop) },
+    Column { title: "failed/s", width: 8, rank: 9, cell: |table| failed(table) },
+    Column { title: "invalid/s", width: 9, rank: 10, cell: |table| rate(&table.invalid) },
+];
+
+/// The running output.
+pub struct Text {
+    style: Style,
+    since_header: usize,
+    name_width: usize,
+    columns: Vec<&'static Column>,
+}
+
+impl Text {
+    pub fn new(style: Style) -> Self {
+        let name_width = if style.columns < 80 { NARROW_NAME_WIDTH } else { NAME_WIDTH };
+        let columns = fitting(style.columns, name_width);
+        Self { style, since_header: 0, name_width, columns }
+    }
+
+    /// What is watched and how, and the tables as they are now.
+    pub fn start(
+        &mut self,
+        out: &mut impl Write,
+        header: &Header,
+        snapshot: &Snapshot,
+    ) -> io::Result<()> {
+        for line in super::preamble(header, snapshot) {
+            wrapped(out, &line, self.style.columns)?;
+        }
+        self.rows(out, snapshot, Table::is_tracking)
+    }
+
+    /// What happened since the snapshot before.
+    pub fn tick(&mut self, out: &mut impl Write, snapshot: &Snapshot) -> io::Result<()> {
+        self.rows(out, snapshot, has_something_to_say)?;
+        for table in &snapshot.tables {
+            if let Some(change) = table.change {
+                self.loud(out, table, change)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub fn finish(&self, out: &mut impl Write, snapshot: &Snapshot) -> io::Result<()> {
+        for line in summary::lines(snapshot) {
+            wrapped(out, &line, self.style.columns)?;
+        }
+        Ok(())
+    }
+
+    fn rows(
+        &mut self,
+        out: &mut impl Write,
+        snapshot: &Snapshot,
+        wanted: fn(&Table) -> bool,
+    ) -> io::Result<()> {
+        let time = snapshot.time.to_zoned(self.style.zone.clone()).strftime("%H:%M:%S").to_string();
+        let mut any = false;
+        for table in snapshot.tables.iter().filter(|table| wanted(table)) {
+            any = true;
+            self.header(out)?;
+            let width = self.name_width;
+            let mut line = format!("{time} {:<width$}", shortened(&name(table), width));
+            for column in &self.columns {
+                line.push_str(&format!(" {:>width$}", (column.cell)(table), width = column.width));
+            }
+            writeln!(out, "{}", line.trim_end())?;
+        }
+        if !any {
+            self.header(out)?;
+            let tracking = snapshot.tables.iter().filter(|table| table.is_tracking()).count();
+            writeln!(out, "{time} {}", quiet(tracking, snapshot.tables.len()))?;
+        }
+        Ok(())
+    }
+
+    fn header(&mut self, out: &mut impl Write) -> io::Result<()> {
+        if self.since_header == 0 {
+            let mut line = format!("{:<8} {:<width$}", "time", "netns", width = self.name_width);
+            for column in &self.columns {
+                line.push_str(&format!(" {:>width$}", column.title, width = column.width));
+            }
+            writeln!(out, "{}", line.trim_end())?;
+        }
+        self.since_header = (self.since_header + 1) % self.style.rows.saturating_sub(2).max(5);
+        Ok(())
+    }
+
+    fn loud(&self, out: &mut impl Write, table: &Table, change: Change) -> io::Result<()> {
+        let name = escaped(&name(table));
+        let (colour, text) = match change {
+            Change::Saturated => ("\x1b[1;31m", format!("*** {name}: TABLE FULL: {}", state(table))),
+            Change::Recovered => ("\x1b[1;32m", format!("*** {name}: recovered: {}", state(table))),
+        };
+        if self.style.colour {
+            write!(out, "{colour}")?;
+        }
+        wrapped(out, &text, self.style.columns)?;
+        if self.style.colour {
+            write!(out, "\x1b[0m")?;
+        }
+        Ok(())
+    }
+}
+
+/// The columns that fit, the least needed left out first.
+fn fitting(width: usize, name_width: usize) -> Vec<&'static Column> {
+    let mut columns: Vec<_> = COLUMNS.iter().collect();
+    let wide = |columns: &[&Column]| {
+        8 + 1 + name_width + columns.iter().map(|column| column.width + 1).sum::<usize>()
+    };
+    while wide(&columns) > width {
+        let Some(least) = columns.iter().map(|column| column.rank).max().filter(|rank| *rank > 0)
+        else {
+            break;
+        };
+        columns.retain(|column| column.rank != least);
+    }
+    columns
+}
+
+fn has_something_to_say(table: &Table) -> bool {
+    let moved = |figure: &Figure| figure.per_s.is_some_and(|per_s| per_s > 0.0);
+    table.saturated
+        || table.change.is_some()
+        || table.fill.is_some_and(|fill| fill >= 0.8)
+        || [&table.insertions, &table.removals, &table.invalid].into_iter().any(moved)
+        || table.drops.named().iter().any(|(_, figure)| moved(figure))
+        || table.evictions.named().iter().any(|(_, figure)| moved(figure))
+        || table.trend_per_s.is_some_and(|trend| trend != 0.0)
+}
+
+fn quiet(tracking: usize, all: usize) -> String {
+    match (tracking, all) {
+        (0, 1) => "quiet: nothing is tracked in the one namespace seen".to_owned(),
+        (0, all) => format!("quiet: nothing is tracked in the {all} namespaces seen"),
+        (1, _) => "quiet: 1 namespace tracks connections, nothing moved".to_owned(),
+        (some, _) => format!("quiet: {some} namespaces track connections, nothing moved"),
+    }
+}
+
+/// `200 of 200 entries, 1783 packets refused so far, 17 entries evicted`
+fn state(table: &Table) -> String {
+    let mut parts = Vec::new();
+    match (table.entries, table.limit) {
+        (Some(entries), Some(limit)) => parts.push(format!("{entries} of {limit} entries")),
+        (Some(entries), None) => parts.push(format!("{entries} entries")),
+        (None, _) => {}
+    }
+    let refused = &table.drops.table_full;
+    if refused.total.is_some() {
+        parts.push(format!("{} packets refused so far", total(refused)));
+    }
+    let evicted = &table.evictions.early_drop;
+    if evicted.total.is_some_and(|total| total > 0) {
+        parts.push(format!("{} entries evicted", total(evicted)));
+    }
+    parts.join(", ")
+}
+
+/// The name, or what stands for it.
+pub(super) fn name(table: &Table) -> String {
+    table.name.clone().unwrap_or_else(|| format!("net:[{}]", table.key.inode))
+}
+
+/// Escaped, and not wider than its column.
+fn shortened(name: &str, width: usize) -> String {
+    let escaped = escaped(name);
+    if escaped.chars().count() <= width {
+        return escaped;
+    }
+    let mut short: String = escaped.chars().take(width - 1).collect();
+    short.push('~');
+    short
+}
+
+/// `1783`, `<=1783`, `>=1783`, or `-` for what is not measured.
+pub(super) fn total(figure: &Figure) -> String {
+    figure.total.map_or_else(|| "-".to_owned(), |total| marked(figure.exactness, &total.to_string()))
+}
+
+fn rate(figure: &Figure) -> String {
+    match figure.per_s {
+        None => "-".to_owned(),
+        Some(per_s) if per_s > 0.0 => marked(figure.exactness, &number(per_s)),
+        Some(_) => "0".to_owned(),
+    }
+}
+
+/// All drops that are not a full table's.
+fn failed(table: &Table) -> String {
+    let others: Vec<_> =
+        table.drops.named().into_iter().filter(|(name, _)| *name != "table_full").collect();
+    let rates: Vec<f64> = others.iter().filter_map(|(_, figure)| figure.per_s).collect();
+    if rates.is_empty() {
+        return "-".to_owned();
+    }
+    let sum: f64 = rates.iter().sum();
+    let doubtful = others.iter().any(|(_, figure)| {
+        figure.exactness == Exactness::UpperBound && figure.per_s.is_some_and(|per_s| per_s > 0.0)
+    });
+    marked(if doubtful { Exactness::UpperBound } else { Exactness::Exact }, &number(sum))
+}
+
+fn marked(exactness: Exactness, number: &str) -> String {
+    match exactness {
+        Exactness::Exact => number.to_owned(),
+        Exactness::UpperBound => format!("<={number}"),
+        Exactness::Sampled => format!(">={number}"),
+        Exactness::Unavailable => "-".to_owned(),
+    }
+}
+
+/// Whole from ten on; one decimal below.
+fn number(value: f64) -> String {
+    if value == 0.0 || value >= 9.95 { format!("{value:.0}") } else { format!("{value:.1}") }
+}
+
+fn count(value: Option<u32>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+fn percent(fill: Option<f64>) -> String {
+    fill.map_or_else(|| "-".to_owned(), |fill| format!("{:.1}%", fill * 100.0))
+}
+
+fn signed(trend: Option<f64>) -> String {
+    trend.map_or_else(
+        || "-".to_owned(),
+        |trend| if trend == 0.0 { "0".to_owned() } else { format!("{trend:+.1}") },
+    )
+}
+
+/// How long until the table is full: `3m20s`, or `FULL`.
+fn time_to_full(table: &Table) -> String {
+    if table.fill.is_some_and(|fill| fill >= 1.0) {
+        return "FULL".to_owned();
+    }
+    let Some(seconds) = table.time_to_full_s else { return "-".to_owned() };
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "positive, and the largest values saturate"
+    )]
+    let seconds = seconds.ceil() as u64;
+    match seconds {
+        0..=119 => format!("{seconds}s"),
+        120..=7_199 => format!("{}m{:02}s", seconds / 60, seconds % 60),
+        7_200..=172_799 => format!("{}h{:02}m", seconds / 3600, seconds / 60 % 60),
+        172_800..=8_640_000 => format!("{}d", seconds / 86_400),
+        _ => ">100d".to_owned(),
+    }
+}
+
+/// Breaks between words so that a narrow terminal does not break within them.
+fn wrapped(out: &mut impl Write, text: &str, width: usize) -> io::Result<()> {
+    let mut line = String::new();
+    for word in text.split(' ') {
+        let needed = line.chars().count() + 1 + word.chars().count();
+        if !line.is_empty() && needed > width {
+            writeln!(out, "{line}")?;
+            line.clear();
+            line.push_str("  ");
+        } else if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    writeln!(out, "{line}")
+}
