@@ -1,12 +1,11 @@
 //! Reading the kernel's own structures at the offsets that user space resolved.
 
 use aya_ebpf::helpers::bpf_probe_read_kernel;
-use ctwatch_ebpf::{Layout, NetnsKey};
+use ctwatch_ebpf::{Layout, NetnsId};
 
 /// Overwritten before loading; all zero matches no code address and so counts nothing.
 #[unsafe(no_mangle)]
 pub(crate) static LAYOUT: Layout = Layout {
-    nf_conntrack_alloc: NOWHERE,
     nf_conntrack_free: NOWHERE,
     nf_hook_slow: NOWHERE,
     netfilter_drop: 0,
@@ -33,7 +32,6 @@ macro_rules! layout {
 }
 pub(crate) use layout;
 
-
 /// Reads a `T` at `base + offset`. The kernel checks the address: a bad one is an `Err`.
 #[inline(always)]
 pub(crate) fn read<T: Copy>(base: u64, offset: u32) -> Option<T> {
@@ -43,9 +41,14 @@ pub(crate) fn read<T: Copy>(base: u64, offset: u32) -> Option<T> {
 
 /// Names the namespace behind a `struct net *`.
 #[inline(always)]
-pub(crate) fn netns_key(net: u64) -> Option<NetnsKey> {
-    let inode = read::<u32>(net, layout!(net_inum))?;
-    let cookie_at = layout!(net_cookie);
-    let cookie = if cookie_at == 0 { 0 } else { read::<u64>(net, cookie_at)? };
-    Some(NetnsKey { cookie, inode, padding: 0 })
+pub(crate) fn netns_id(net: u64) -> Option<NetnsId> {
+    match layout!(net_cookie) {
+        0 => netns_inode(net).map(u64::from),
+        at => read(net, at),
+    }
+}
+
+#[inline(always)]
+pub(crate) fn netns_inode(net: u64) -> Option<u32> {
+    read(net, layout!(net_inum))
 }

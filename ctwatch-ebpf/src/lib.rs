@@ -4,28 +4,21 @@
 #![no_std]
 
 /// Namespaces that can be told apart at once. The map is allocated whole at start (an allocation
-/// inside a slab tracepoint could recurse): 1,024 x 48 bytes for each possible CPU.
+/// inside a slab tracepoint could recurse): 1,024 x 64 bytes for each possible CPU.
 pub const MAX_NETNS: u32 = 1024;
 
-/// Names a network namespace for as long as the kernel runs.
+/// Names a network namespace: `net->net_cookie`, what `SO_NETNS_COOKIE` reports.
 ///
-/// Inode numbers are reused as soon as a namespace is gone, the cookie never is. Kernels before
-/// 5.12 have no cookie in `struct net`: there it is 0, and the inode number alone must do.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NetnsKey {
-    /// `net->net_cookie`, what `SO_NETNS_COOKIE` reports; 0 where the kernel has none.
-    pub cookie: u64,
-    /// `net->ns.inum`, what `ls -l /proc/PID/ns/net` shows.
-    pub inode: u32,
-    pub padding: u32,
-}
+/// Inode numbers are used again as soon as a namespace is gone, the cookie never is. Where it is
+/// not to be had (Linux before 5.14) the inode number stands in for it: those start at 2^32 -
+/// 2^28, cookies at 1.
+pub type NetnsId = u64;
 
 /// What is counted, each an index into [`NetnsTally`].
 ///
 /// Each count has exactly one writing program. A program cannot be interrupted by itself on one
-/// CPU (the kernel counts that as a recursion miss and skips it), so a plain per-CPU addition
-/// never loses an event.
+/// CPU (the kernel skips it and counts a recursion miss), so a plain per-CPU addition never loses
+/// an event that the program was run for.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Count {
@@ -41,10 +34,13 @@ pub enum Count {
     Removed = 3,
     /// Entries that were allocated and ended without ever being inserted.
     NeverInserted = 4,
+    /// As the two above: ends that their program was not run for, and its second was.
+    RemovedMissed = 5,
+    NeverInsertedMissed = 6,
 }
 
 impl Count {
-    pub const ALL: usize = 5;
+    pub const ALL: usize = 7;
 }
 
 /// The counts of one namespace on one CPU.
@@ -52,11 +48,18 @@ impl Count {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NetnsTally {
     counts: [u64; Count::ALL],
+    /// `net->ns.inum`, what `ls -l /proc/PID/ns/net` shows.
+    inode: u32,
+    padding: u32,
 }
 
 impl NetnsTally {
-    pub const fn zero() -> Self {
-        Self { counts: [0; Count::ALL] }
+    pub const fn of(inode: u32) -> Self {
+        Self { counts: [0; Count::ALL], inode, padding: 0 }
+    }
+
+    pub fn inode(&self) -> u32 {
+        self.inode
     }
 
     pub fn get(&self, count: Count) -> u64 {
@@ -75,6 +78,19 @@ impl NetnsTally {
         for (sum, more) in self.counts.iter_mut().zip(other.counts) {
             *sum = sum.wrapping_add(more);
         }
+        // A CPU that never counted in this namespace has no inode number either.
+        self.inode = self.inode.max(other.inode);
+    }
+
+    /// Entries that were in the table and ended, whichever program saw it.
+    pub fn removed(&self) -> u64 {
+        self.get(Count::Removed).wrapping_add(self.get(Count::RemovedMissed))
+    }
+
+    /// Entries that ended, inserted or not.
+    pub fn ended(&self) -> u64 {
+        let never = self.get(Count::NeverInserted) + self.get(Count::NeverInsertedMissed);
+        self.removed().wrapping_add(never)
     }
 }
 
@@ -82,12 +98,14 @@ impl NetnsTally {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HostTally {
-    /// Entries the slab allocator had no memory for. Written by `kmem_cache_alloc` alone.
+    /// Times that the page allocator had not even a single page. The slab allocator asks it last
+    /// of all, so at most so many entries were refused for lack of memory.
     pub no_memory: u64,
     /// Packets dropped with no conntrack attached, in a namespace the map had no room for.
     pub unplaced_drops: u64,
-    /// Entries that ended in a namespace the map had no room for.
+    /// Entries that ended in a namespace the map had no room for, as either program saw it.
     pub unplaced_ends: u64,
+    pub unplaced_ends_missed: u64,
 }
 
 /// A function's code in the running kernel: `address - start < len` says "inside". All zero: not
@@ -111,11 +129,11 @@ impl Code {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Layout {
-    pub nf_conntrack_alloc: Code,
     pub nf_conntrack_free: Code,
     pub nf_hook_slow: Code,
     /// `SKB_DROP_REASON_NETFILTER_DROP`, whose number moves between kernels.
     pub netfilter_drop: u32,
+    /// All three lie within the first [`SKB_HEAD`] bytes.
     pub skb_nfct: u32,
     pub skb_dev: u32,
     pub skb_sk: u32,
@@ -124,22 +142,23 @@ pub struct Layout {
     pub nf_conn_status: u32,
     pub nf_conn_net: u32,
     pub net_inum: u32,
-    /// 0 where `struct net` has no cookie.
+    /// 0 where the inode number is to stand in for the cookie.
     pub net_cookie: u32,
 }
 
+/// So much of a packet's descriptor is read at once: one call costs as much as another, whatever
+/// the length.
+pub const SKB_HEAD: usize = 128;
+
 const _: () = {
-    assert!(size_of::<NetnsKey>() == 16);
-    assert!(size_of::<NetnsTally>() == 8 * Count::ALL);
-    assert!(size_of::<HostTally>() == 24);
-    assert!(size_of::<Layout>() == 3 * 16 + 10 * 4);
+    assert!(size_of::<NetnsTally>() == 8 * Count::ALL + 8);
+    assert!(size_of::<HostTally>() == 32);
+    assert!(size_of::<Layout>() == 2 * 16 + 10 * 4);
 };
 
 #[cfg(not(target_arch = "bpf"))]
 mod pod {
     // SAFETY: repr(C), integers only, and no implicit padding (the assertions above).
-    unsafe impl aya::Pod for super::NetnsKey {}
-    // SAFETY: as above.
     unsafe impl aya::Pod for super::NetnsTally {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::HostTally {}
@@ -165,12 +184,14 @@ mod tests {
 
     #[test]
     fn tallies_of_two_cpus_add_up_field_by_field() {
-        let (mut a, mut b) = (NetnsTally::zero(), NetnsTally::zero());
+        let (mut a, mut b) = (NetnsTally::of(7), NetnsTally::of(0));
         a.bump(Count::Removed);
         b.bump(Count::Removed);
+        b.bump(Count::RemovedMissed);
         b.bump(Count::DroppedUntracked);
         a.add(&b);
         assert_eq!(a.get(Count::Removed), 2);
+        assert_eq!((a.removed(), a.ended(), a.inode()), (3, 3, 7));
         assert_eq!(a.get(Count::DroppedUntracked), 1);
         assert_eq!(a.get(Count::NeverInserted), 0);
     }

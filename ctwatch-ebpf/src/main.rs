@@ -17,24 +17,31 @@ mod programs {
     /// `TP_PROTO(struct sk_buff *skb, void *location, enum skb_drop_reason reason, …)`
     /// <https://github.com/torvalds/linux/blob/v6.12/include/trace/events/skb.h>
     #[raw_tracepoint(tracepoint = "kfree_skb")]
-    pub fn dropped(ctx: RawTracePointContext) -> i32 {
+    pub(crate) fn dropped(ctx: RawTracePointContext) -> i32 {
         kfree_skb::dropped(&ctx, ctx.arg(0), ctx.arg(1), ctx.arg(2));
         0
     }
 
     /// `TP_PROTO(unsigned long call_site, const void *ptr, …)`
     /// <https://github.com/torvalds/linux/blob/v6.12/include/trace/events/kmem.h>
-    #[raw_tracepoint(tracepoint = "kmem_cache_alloc")]
-    pub fn allocated(ctx: RawTracePointContext) -> i32 {
-        kmem::allocated(&ctx, ctx.arg(0), ctx.arg(1));
+    #[raw_tracepoint(tracepoint = "kmem_cache_free")]
+    pub(crate) fn freed(ctx: RawTracePointContext) -> i32 {
+        kmem::freed(&ctx, ctx.arg(0), ctx.arg(1));
         0
     }
 
-    /// `TP_PROTO(unsigned long call_site, const void *ptr, …)`
-    /// <https://github.com/torvalds/linux/blob/v6.12/include/trace/events/kmem.h>
+    /// As [`freed`], and attached after it: for what that was not run for.
     #[raw_tracepoint(tracepoint = "kmem_cache_free")]
-    pub fn freed(ctx: RawTracePointContext) -> i32 {
-        kmem::freed(&ctx, ctx.arg(0), ctx.arg(1));
+    pub(crate) fn freed_missed(ctx: RawTracePointContext) -> i32 {
+        kmem::freed_missed(&ctx, ctx.arg(0), ctx.arg(1));
+        0
+    }
+
+    /// `TP_PROTO(struct page *page, unsigned int order, …)`
+    /// <https://github.com/torvalds/linux/blob/v6.12/include/trace/events/kmem.h>
+    #[raw_tracepoint(tracepoint = "mm_page_alloc")]
+    pub(crate) fn page_allocated(ctx: RawTracePointContext) -> i32 {
+        kmem::page_allocated(&ctx, ctx.arg(0), ctx.arg(1));
         0
     }
 

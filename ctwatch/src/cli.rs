@@ -136,7 +136,10 @@ mod tests {
     #[test]
     fn plain_ctwatch_takes_what_watch_takes() {
         let plain = Cli::try_parse_from(["ctwatch", "2", "5", "--output", "json"]).unwrap();
-        assert_eq!((plain.watch.interval(), plain.watch.count()), (Duration::from_secs(2), Some(5)));
+        assert_eq!(
+            (plain.watch.interval(), plain.watch.count()),
+            (Duration::from_secs(2), Some(5))
+        );
         let cli = Cli::try_parse_from(["ctwatch", "watch", "-i", "2s", "-n", "5"]).unwrap();
         let Some(Command::Watch(watch)) = cli.command else { panic!() };
         assert_eq!((watch.interval(), watch.count()), (Duration::from_secs(2), Some(5)));

@@ -2,14 +2,14 @@
 //! counted. Runs on a thread of its own, because entering a namespace changes the thread.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::mpsc,
     thread,
     time::Instant,
 };
 
 use anyhow::{Context, Result};
-use ctwatch_ebpf::{MAX_NETNS, NetnsKey, NetnsTally};
+use ctwatch_ebpf::{MAX_NETNS, NetnsId, NetnsTally};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -72,8 +72,8 @@ impl Collector {
 struct Worker {
     means: Means,
     started: Instant,
-    /// The cookies of namespaces that were entered, by inode number, and their names.
-    names: HashMap<NetnsKey, String>,
+    /// What namespaces were called that may be gone by now.
+    names: HashMap<NetnsId, String>,
 }
 
 impl Worker {
@@ -116,7 +116,7 @@ impl Worker {
         })
     }
 
-    fn tallies(&self) -> Result<Option<HashMap<NetnsKey, NetnsTally>>> {
+    fn tallies(&self) -> Result<Option<HashMap<NetnsId, NetnsTally>>> {
         self.means.probes.as_ref().map(Probes::tallies).transpose()
     }
 
@@ -125,34 +125,36 @@ impl Worker {
     fn tables(
         &mut self,
         readings: Vec<(Netns, Result<Reading>)>,
-        before: Option<&HashMap<NetnsKey, NetnsTally>>,
-        after: Option<&HashMap<NetnsKey, NetnsTally>>,
+        before: Option<&HashMap<NetnsId, NetnsTally>>,
+        after: Option<&HashMap<NetnsId, NetnsTally>>,
     ) -> Vec<TableSample> {
-        let hooks = |key: &NetnsKey| {
-            let of = |tallies: &HashMap<NetnsKey, NetnsTally>| {
-                tallies.get(key).copied().unwrap_or_default()
+        let hooks = |id: &NetnsId| {
+            let of = |tallies: &HashMap<NetnsId, NetnsTally>| {
+                tallies.get(id).copied().unwrap_or_default()
             };
             Some(HookReadings { before: of(before?), after: of(after?) })
         };
         let mut tables: Vec<TableSample> = Vec::with_capacity(readings.len());
         for (netns, reading) in readings {
             let mut table = table_of(netns, reading, self.means.cookies);
-            table.hooks = hooks(&table.key);
+            table.hooks = hooks(&table.id);
             if let Some(name) = &table.name {
-                self.names.insert(table.key, name.clone());
+                self.names.insert(table.id, name.clone());
             }
             tables.push(table);
         }
-        for key in after.into_iter().flat_map(HashMap::keys) {
-            if self.means.scope.admits(key.inode) && tables.iter().all(|table| table.key != *key) {
+        let seen: HashSet<NetnsId> = tables.iter().map(|table| table.id).collect();
+        for (id, tally) in after.into_iter().flatten() {
+            if self.means.scope.admits(tally.inode()) && !seen.contains(id) {
                 tables.push(TableSample {
-                    key: *key,
-                    name: self.names.get(key).cloned(),
+                    id: *id,
+                    inode: tally.inode(),
+                    name: self.names.get(id).cloned(),
                     reachable: false,
                     entries: None,
                     counters: None,
                     unread: None,
-                    hooks: hooks(key),
+                    hooks: hooks(id),
                 });
             }
         }
@@ -168,8 +170,8 @@ impl Worker {
             return Ok(());
         }
         for table in sample.tables.iter().filter(|table| !table.reachable) {
-            probes.forget(&table.key)?;
-            self.names.remove(&table.key);
+            probes.forget(&table.id)?;
+            self.names.remove(&table.id);
         }
         Ok(())
     }
@@ -187,7 +189,8 @@ impl Scope {
 
 fn table_of(netns: Netns, reading: Result<Reading>, cookies: bool) -> TableSample {
     let mut table = TableSample {
-        key: NetnsKey { cookie: 0, inode: netns.inode, padding: 0 },
+        id: NetnsId::from(netns.inode),
+        inode: netns.inode,
         name: netns.name,
         reachable: true,
         entries: None,
@@ -200,7 +203,9 @@ fn table_of(netns: Netns, reading: Result<Reading>, cookies: bool) -> TableSampl
     };
     match reading {
         Ok(reading) => {
-            table.key.cookie = reading.cookie.filter(|_| cookies).unwrap_or(0);
+            if let Some(cookie) = reading.cookie.filter(|_| cookies) {
+                table.id = cookie;
+            }
             table.entries = reading.entries.map_err(&mut note).ok();
             table.counters = reading.counters.map_err(&mut note).ok();
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ctwatch_ebpf::{HostTally, NetnsKey, NetnsTally};
+use ctwatch_ebpf::{HostTally, NetnsId, NetnsTally};
 
 /// One reading of everything.
 #[derive(Clone, Debug)]
@@ -25,7 +25,8 @@ pub struct Sample {
 /// One namespace's share of it.
 #[derive(Clone, Debug)]
 pub struct TableSample {
-    pub key: NetnsKey,
+    pub id: NetnsId,
+    pub inode: u32,
     pub name: Option<String>,
     /// A way into the namespace was found. False: it is gone, or nothing shows where it is.
     pub reachable: bool,
@@ -62,20 +63,17 @@ pub struct HookReadings {
     pub after: NetnsTally,
 }
 
-/// Events of a whole tracepoint (not only conntrack's) that a program did not get to see.
+/// Events of a whole tracepoint (not only conntrack's) that a program was not run for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Misses {
     pub dropped: u64,
-    pub allocated: u64,
-    pub freed: u64,
+    pub page_allocated: u64,
 }
 
 impl Sample {
     /// No entry ended while it was read, so its numbers are of one moment.
     pub fn is_still(&self) -> bool {
-        use ctwatch_ebpf::Count::{NeverInserted, Removed};
-        self.tables.iter().filter_map(|table| table.hooks).all(|HookReadings { before, after }| {
-            [Removed, NeverInserted].iter().all(|count| before.get(*count) == after.get(*count))
-        })
+        let hooks = self.tables.iter().filter_map(|table| table.hooks);
+        hooks.into_iter().all(|hooks| hooks.before.ended() == hooks.after.ended())
     }
 }

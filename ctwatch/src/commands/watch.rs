@@ -17,8 +17,7 @@ use crate::{
     collect::Collector,
     model::{Model, Snapshot},
     output::{
-        Header,
-        json,
+        Header, json,
         text::{Style, Text},
     },
     sample::Sample,

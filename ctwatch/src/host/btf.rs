@@ -77,7 +77,8 @@ impl Btf {
         let bytes = std::fs::read(VMLINUX).with_context(|| {
             format!("cannot read {VMLINUX} (a kernel without CONFIG_DEBUG_INFO_BTF?)")
         })?;
-        Self::parse(bytes).with_context(|| format!("{VMLINUX} is not BTF as this kernel's should be"))
+        Self::parse(bytes)
+            .with_context(|| format!("{VMLINUX} is not BTF as this kernel's should be"))
     }
 
     fn parse(bytes: Vec<u8>) -> Result<Self> {
@@ -194,11 +195,9 @@ impl Btf {
         for _ in 0..MAX_DEPTH {
             let record = self.record(id)?;
             match record.kind() {
-                kind::TYPEDEF
-                | kind::VOLATILE
-                | kind::CONST
-                | kind::RESTRICT
-                | kind::TYPE_TAG => id = record.size_or_type,
+                kind::TYPEDEF | kind::VOLATILE | kind::CONST | kind::RESTRICT | kind::TYPE_TAG => {
+                    id = record.size_or_type
+                }
                 _ => return Ok(record),
             }
         }

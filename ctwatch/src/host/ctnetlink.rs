@@ -88,9 +88,7 @@ impl Ctnetlink {
     ) -> Result<()> {
         self.sequence += 1;
         let message = message(request, NLM_F_REQUEST | flags, self.sequence);
-        self.socket
-            .send_to(&message, &SocketAddr::new(0, 0), 0)
-            .context("cannot ask ctnetlink")?;
+        self.socket.send_to(&message, &SocketAddr::new(0, 0), 0).context("cannot ask ctnetlink")?;
         let mut each = each;
         loop {
             let (datagram, from) =

@@ -73,7 +73,11 @@ fn add_of_processes(found: &mut BTreeMap<u32, Netns>) -> Result<()> {
         let path = entry.path().join("ns/net");
         // A process that ended meanwhile, or that this user may not look at, has nothing to add.
         let Ok(inode) = inode_of(&path) else { continue };
-        found.entry(inode).or_insert_with(|| Netns { inode, name: process_name(&entry.path()), path });
+        found.entry(inode).or_insert_with(|| Netns {
+            inode,
+            name: process_name(&entry.path()),
+            path,
+        });
     }
     Ok(())
 }
@@ -123,9 +127,10 @@ fn unescape(field: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((&byte, after)) = rest.split_first() {
-        let octal = after.get(..3).filter(|_| byte == b'\\').and_then(|digits| {
-            u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok()
-        });
+        let octal = after
+            .get(..3)
+            .filter(|_| byte == b'\\')
+            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
         out.push(octal.unwrap_or(byte));
         rest = if octal.is_some() { &after[3..] } else { after };
     }
@@ -147,10 +152,13 @@ garbage
 334 25 0:4 net:[nan] /x rw - nsfs nsfs rw
 ";
         let found: Vec<_> = bind_mounts(text).collect();
-        assert_eq!(found, [
-            (4026532246, PathBuf::from("/run/netns/rt")),
-            (4026532300, PathBuf::from("/run/netns/a b\\c")),
-        ]);
+        assert_eq!(
+            found,
+            [
+                (4026532246, PathBuf::from("/run/netns/rt")),
+                (4026532300, PathBuf::from("/run/netns/a b\\c")),
+            ]
+        );
     }
 
     #[test]

@@ -16,8 +16,9 @@ pub struct Symbols {
 
 impl Symbols {
     pub fn read(wanted: &[&'static str]) -> Result<Self> {
-        let file = std::fs::File::open(KALLSYMS)
-            .with_context(|| format!("cannot open {KALLSYMS} (a kernel without CONFIG_KALLSYMS?)"))?;
+        let file = std::fs::File::open(KALLSYMS).with_context(|| {
+            format!("cannot open {KALLSYMS} (a kernel without CONFIG_KALLSYMS?)")
+        })?;
         Self::parse(file, wanted).with_context(|| format!("cannot read {KALLSYMS}"))
     }
 
@@ -75,9 +76,9 @@ fn hex(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || digits.len() > 16 {
         return None;
     }
-    digits.iter().try_fold(0, |sum: u64, digit| {
-        Some(sum << 4 | u64::from(char::from(*digit).to_digit(16)?))
-    })
+    digits
+        .iter()
+        .try_fold(0, |sum: u64, digit| Some(sum << 4 | u64::from(char::from(*digit).to_digit(16)?)))
 }
 
 #[cfg(test)]

@@ -73,7 +73,11 @@ impl Visitor {
             .with_context(|| format!("cannot open {}", netns.path.display()))?;
         // The path may lead elsewhere by now: a name used again, a process id used again.
         let inode = file.metadata().context("cannot stat a namespace file")?.ino();
-        ensure!(inode == u64::from(netns.inode), "{} is another namespace now", netns.path.display());
+        ensure!(
+            inode == u64::from(netns.inode),
+            "{} is another namespace now",
+            netns.path.display()
+        );
         enter(&file).with_context(|| format!("cannot enter {}", netns.path.display()))
     }
 

@@ -40,10 +40,8 @@ impl Counters {
     /// Counting begins at this reading.
     pub(super) fn from(cpus: &[CpuCounters]) -> Self {
         let mut counters = Self::from_zero(cpus);
-        counters.counts = Counts {
-            chaintoolong: counters.counts.chaintoolong.map(|_| 0),
-            ..Counts::default()
-        };
+        counters.counts =
+            Counts { chaintoolong: counters.counts.chaintoolong.map(|_| 0), ..Counts::default() };
         counters
     }
 

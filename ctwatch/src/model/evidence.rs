@@ -19,6 +19,17 @@ pub(super) struct Dropped {
     pub(super) unconfirmed_nat: u64,
 }
 
+impl Dropped {
+    /// Up to so many more of each.
+    pub(super) fn or_missed(self, missed: u64) -> Self {
+        Self {
+            untracked: self.untracked.saturating_add(missed),
+            unconfirmed: self.unconfirmed.saturating_add(missed),
+            unconfirmed_nat: self.unconfirmed_nat.saturating_add(missed),
+        }
+    }
+}
+
 /// What is known of one namespace's refusals, since the start.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Evidence {
@@ -28,10 +39,10 @@ pub(super) struct Evidence {
     pub(super) complete: bool,
     /// At most so many of the counted refusals at the door were a protocol tracker's verdict.
     pub(super) tracker: u64,
+    /// At most so many of them were for lack of memory.
+    pub(super) no_memory: u64,
     /// `None`: no probe watches.
     pub(super) dropped: Option<Dropped>,
-    /// Entries the slab allocator refused on the whole machine; `None`: not watched.
-    pub(super) no_memory: Option<u64>,
 }
 
 /// An interval for each reason.
@@ -53,15 +64,14 @@ impl Evidence {
         let door = self.interval(counts.refused_at_door(), |dropped| dropped.untracked);
         let confirm = self.interval(counts.refused_at_confirm(), |dropped| dropped.unconfirmed);
 
-        // Only a reason that bumped `invalid` too can be the tracker's; what the counters have
-        // not been read for may all be.
-        let tracker = door.up_to(self.tracker + door.unread());
-        let no_memory = door.up_to(self.no_memory.unwrap_or(u64::MAX));
-        let elsewhere = self.tracker.saturating_add(no_memory.most_counted(&door));
-        let table_full = door.less(elsewhere).capped(self.dropped.map(|dropped| dropped.untracked));
+        // What the counters have not been read for may have had any reason.
+        let tracker = door.up_to(self.tracker.saturating_add(door.unread()));
+        let no_memory = door.up_to(self.no_memory.saturating_add(door.unread()));
+        let table_full = door
+            .less(self.tracker.saturating_add(self.no_memory))
+            .capped(self.dropped.map(|dropped| dropped.untracked));
 
-        let nat = confirm
-            .up_to(self.dropped.map_or(u64::MAX, |dropped| dropped.unconfirmed_nat));
+        let nat = confirm.up_to(self.dropped.map_or(u64::MAX, |dropped| dropped.unconfirmed_nat));
         let clash = confirm.less(nat.most_counted(&confirm));
 
         Reasons {
@@ -133,7 +143,7 @@ impl Interval {
 
     /// How many there may be that the counters were not read for.
     fn unread(&self) -> u64 {
-        self.most.map_or(u64::MAX / 2, |most| most - self.counted)
+        self.most.map_or(u64::MAX, |most| most - self.counted)
     }
 
     fn bounds(self) -> Bounds {
@@ -156,13 +166,7 @@ mod tests {
 
     /// Counters read to the end, probes that saw `untracked` and `unconfirmed` drops.
     fn evidence(counts: Option<Counts>, dropped: Dropped) -> Evidence {
-        Evidence {
-            counts,
-            complete: true,
-            tracker: 0,
-            dropped: Some(dropped),
-            no_memory: Some(0),
-        }
+        Evidence { counts, complete: true, tracker: 0, no_memory: 0, dropped: Some(dropped) }
     }
 
     fn dropped(untracked: u64, unconfirmed: u64, unconfirmed_nat: u64) -> Dropped {
@@ -201,9 +205,9 @@ mod tests {
     }
 
     #[test]
-    fn the_allocators_refusals_come_off_the_lower_bound() {
+    fn refusals_for_lack_of_memory_come_off_the_lower_bound() {
         let mut evidence = evidence(counts(100, 0, 0, 0), dropped(100, 0, 0));
-        evidence.no_memory = Some(10);
+        evidence.no_memory = 10;
         assert_eq!(evidence.reasons().table_full, Bounds::between(90, 100));
         assert_eq!(evidence.reasons().no_memory, Bounds::between(0, 10));
     }
@@ -211,13 +215,13 @@ mod tests {
     #[test]
     fn counters_alone_cannot_tell_the_reasons_apart_but_know_when_there_was_none() {
         let mut evidence = evidence(counts(100, 30, 0, 0), Dropped::default());
-        (evidence.dropped, evidence.no_memory) = (None, None);
+        (evidence.dropped, evidence.no_memory) = (None, 70);
         let reasons = evidence.reasons();
         assert_eq!(reasons.table_full, Bounds::between(0, 70));
         assert_eq!(reasons.no_memory, Bounds::between(0, 70));
         assert_eq!(reasons.clash, Bounds::between(0, 30));
         assert_eq!(reasons.nat_exhausted, Bounds::between(0, 30));
-        evidence.counts = counts(0, 0, 0, 0);
+        (evidence.counts, evidence.no_memory) = (counts(0, 0, 0, 0), 0);
         assert_eq!(evidence.reasons().table_full, Bounds::exactly(0));
     }
 

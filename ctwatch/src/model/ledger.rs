@@ -9,14 +9,33 @@ use super::{
 };
 use crate::sample::{HookReadings, TableSample};
 
-/// What is known about the machine as a whole, since the start.
+/// What is known about the machine as a whole.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Machine {
-    /// Entries the slab allocator refused; `None`: not watched.
+    /// In this interval, at most so many entries were refused for lack of memory; `None`: not
+    /// watched.
     pub(super) no_memory: Option<u64>,
-    /// Drops, and ends of entries, that the probes may not have seen or not have placed.
+    /// Since the start: drops that the probes may not have seen or not have placed.
     pub(super) missed_drops: u64,
+    /// Since the start: ends of entries that the probes did not place.
     pub(super) missed_ends: u64,
+}
+
+/// Refusals at the door that something else may account for: something that is also counted on
+/// its own, just before the refusal is.
+#[derive(Clone, Copy, Debug, Default)]
+struct Suspects {
+    at_most: u64,
+    before: u64,
+}
+
+impl Suspects {
+    /// In an interval with so many refusals, it happened so often. A reading may fall between the
+    /// two counts, so what happened in the interval before may account for refusals of this one.
+    fn enter(&mut self, refused: u64, happened: u64) {
+        self.at_most += refused.min(happened.saturating_add(self.before));
+        self.before = happened;
+    }
 }
 
 /// The totals of one namespace, as intervals.
@@ -25,6 +44,8 @@ pub(super) struct Totals {
     pub(super) insertions: Bounds,
     pub(super) removals: Bounds,
     pub(super) reasons: Reasons,
+    /// Drops that conntrack's counters counted and the probes did not see.
+    pub(super) unseen: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -34,10 +55,9 @@ pub(super) struct Ledger {
     /// Counting by counters began when it should have, not at a later first reading.
     from_start: bool,
     counters: Option<Counters>,
-    /// At most how many refusals were a protocol tracker's verdict.
-    tracker: u64,
-    /// `invalid` of the last interval but one.
-    invalid_before: u64,
+    /// Refusals that may have been a protocol tracker's verdict: those bump `invalid` too.
+    tracker: Suspects,
+    no_memory: Suspects,
     base_hooks: Option<HookReadings>,
     base_entries: Option<u32>,
     /// At the last look inside: entries, and how many had ended by then.
@@ -48,24 +68,24 @@ pub(super) struct Ledger {
 
 impl Ledger {
     /// Counting begins here, or began with the namespace itself where that is `new`.
-    pub(super) fn open(sample: &TableSample, new: bool) -> Self {
+    pub(super) fn open(sample: &TableSample, new: bool, machine: &Machine) -> Self {
         let mut ledger = Self {
             new,
             from_start: new || sample.counters.is_some(),
             counters: None,
-            tracker: 0,
-            invalid_before: 0,
+            tracker: Suspects::default(),
+            no_memory: Suspects::default(),
             base_hooks: sample.hooks.map(|hooks| if new { HookReadings::default() } else { hooks }),
             base_entries: if new { Some(0) } else { sample.entries },
             last_seen: None,
             insertions: 0,
         };
-        ledger.enter(sample);
+        ledger.enter(sample, machine);
         ledger
     }
 
     /// Takes in the next reading.
-    pub(super) fn enter(&mut self, sample: &TableSample) {
+    pub(super) fn enter(&mut self, sample: &TableSample, machine: &Machine) {
         let before = self.counts();
         if let Some(cpus) = sample.counters.as_deref() {
             match &mut self.counters {
@@ -75,31 +95,37 @@ impl Ledger {
             }
         }
         let now = self.counts();
-        // A tracker's drop bumps `invalid` just before `drop`; a reading may fall in between.
-        let invalid = now.invalid - before.invalid;
         let refused = now.refused_at_door().saturating_sub(before.refused_at_door());
-        self.tracker += refused.min(invalid + self.invalid_before);
-        self.invalid_before = invalid;
+        self.tracker.enter(refused, now.invalid - before.invalid);
+        self.no_memory.enter(refused, machine.no_memory.unwrap_or(u64::MAX));
         if let (Some(entries), Some(hooks)) = (sample.entries, sample.hooks) {
-            self.last_seen = Some((entries, hooks.before.get(Count::Removed)));
+            self.last_seen = Some((entries, hooks.before.removed()));
         }
     }
 
     /// What it all adds up to.
     pub(super) fn totals(&mut self, sample: &TableSample, machine: &Machine) -> Totals {
+        let counts = self.counters.as_ref().map(|counters| counters.counts);
+        let seen = self.dropped(sample);
         let evidence = Evidence {
-            counts: self.counters.as_ref().map(|counters| counters.counts),
+            counts,
             complete: self.from_start && sample.counters.is_some(),
-            tracker: self.tracker,
-            dropped: self.dropped(sample, machine),
-            no_memory: machine.no_memory,
+            tracker: self.tracker.at_most,
+            no_memory: self.no_memory.at_most,
+            dropped: seen.map(|seen| seen.or_missed(machine.missed_drops)),
         };
+        let unseen = counts.zip(seen).map_or(0, |(counts, seen)| {
+            counts.refused_at_door().saturating_sub(seen.untracked)
+                + counts.refused_at_confirm().saturating_sub(seen.unconfirmed)
+        });
         Totals {
             insertions: Bounds::or_unmeasured(self.insertions(sample, machine)),
-            removals: Bounds::or_unmeasured(self.removals(sample).map(|(_, most)| {
-                Bounds::between(most, most + machine.missed_ends)
-            })),
+            removals: Bounds::or_unmeasured(
+                self.removals(sample)
+                    .map(|(_, most)| Bounds::between(most, most + machine.missed_ends)),
+            ),
             reasons: evidence.reasons(),
+            unseen,
         }
     }
 
@@ -107,14 +133,11 @@ impl Ledger {
         self.counters.as_ref().map_or(Counts::default(), |counters| counters.counts)
     }
 
-    fn dropped(&self, sample: &TableSample, machine: &Machine) -> Option<Dropped> {
+    /// From just before the first reading to just after this one: not fewer than the counters can
+    /// have counted in between.
+    fn dropped(&self, sample: &TableSample) -> Option<Dropped> {
         let (base, now) = (self.base_hooks?, sample.hooks?);
-        // From just before the first reading to just after this one: not fewer than the counters
-        // can have counted in between.
-        let since = |count| {
-            let seen = now.after.get(count).saturating_sub(base.before.get(count));
-            seen.saturating_add(machine.missed_drops)
-        };
+        let since = |count| now.after.get(count).saturating_sub(base.before.get(count));
         Some(Dropped {
             untracked: since(Count::DroppedUntracked),
             unconfirmed: since(Count::DroppedUnconfirmed),
@@ -126,11 +149,8 @@ impl Ledger {
     /// within the first reading, so: at least, at most.
     fn removals(&self, sample: &TableSample) -> Option<(u64, u64)> {
         let (base, now) = (self.base_hooks?, sample.hooks?);
-        let now = now.before.get(Count::Removed);
-        Some((
-            now.saturating_sub(base.after.get(Count::Removed)),
-            now.saturating_sub(base.before.get(Count::Removed)),
-        ))
+        let now = now.before.removed();
+        Some((now.saturating_sub(base.after.removed()), now.saturating_sub(base.before.removed())))
     }
 
     /// What is in the table now and was not at the start, and what ended meanwhile, was inserted.
@@ -159,19 +179,19 @@ impl Ledger {
     fn is_emptied(&self, sample: &TableSample) -> bool {
         let (Some(hooks), false) = (sample.hooks, sample.reachable) else { return false };
         let (entries, ended) = self.last_seen.unwrap_or((0, 0));
-        hooks.after.get(Count::Removed).saturating_sub(ended) >= u64::from(entries)
+        hooks.after.removed().saturating_sub(ended) >= u64::from(entries)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use ctwatch_ebpf::{NetnsKey, NetnsTally};
+    use ctwatch_ebpf::NetnsTally;
 
     use super::*;
     use crate::sample::CpuCounters;
 
     fn tally(untracked: u64, removed: u64) -> NetnsTally {
-        let mut tally = NetnsTally::zero();
+        let mut tally = NetnsTally::of(1);
         (0..untracked).for_each(|_| tally.bump(Count::DroppedUntracked));
         (0..removed).for_each(|_| tally.bump(Count::Removed));
         tally
@@ -180,7 +200,8 @@ mod tests {
     fn sample(entries: u32, drop: u32, invalid: u32, hooks: (u64, u64)) -> TableSample {
         let tally = tally(hooks.0, hooks.1);
         TableSample {
-            key: NetnsKey { cookie: 1, inode: 1, padding: 0 },
+            id: 1,
+            inode: 1,
             name: None,
             reachable: true,
             entries: Some(entries),
@@ -191,21 +212,16 @@ mod tests {
     }
 
     fn gone(hooks: (u64, u64)) -> TableSample {
-        TableSample {
-            reachable: false,
-            entries: None,
-            counters: None,
-            ..sample(0, 0, 0, hooks)
-        }
+        TableSample { reachable: false, entries: None, counters: None, ..sample(0, 0, 0, hooks) }
     }
 
     const QUIET: Machine = Machine { no_memory: Some(0), missed_drops: 0, missed_ends: 0 };
 
     fn run(new: bool, samples: &[TableSample]) -> Totals {
-        let mut ledger = Ledger::open(&samples[0], new);
+        let mut ledger = Ledger::open(&samples[0], new, &QUIET);
         let mut totals = ledger.totals(&samples[0], &QUIET);
         for sample in &samples[1..] {
-            ledger.enter(sample);
+            ledger.enter(sample, &QUIET);
             totals = ledger.totals(sample, &QUIET);
         }
         totals
@@ -249,14 +265,17 @@ mod tests {
 
     #[test]
     fn only_drops_beside_an_invalid_packet_may_be_the_trackers() {
-        let totals = run(false, &[
-            sample(0, 0, 0, (0, 0)),
-            sample(200, 100, 0, (100, 0)),
-            sample(200, 150, 5, (150, 0)),
-            // Still within reach of the five: a reading can fall between the two counters.
-            sample(200, 160, 5, (160, 0)),
-            sample(200, 200, 5, (200, 0)),
-        ]);
+        let totals = run(
+            false,
+            &[
+                sample(0, 0, 0, (0, 0)),
+                sample(200, 100, 0, (100, 0)),
+                sample(200, 150, 5, (150, 0)),
+                // Still within reach of the five: a reading can fall between the two counters.
+                sample(200, 160, 5, (160, 0)),
+                sample(200, 200, 5, (200, 0)),
+            ],
+        );
         assert_eq!(totals.reasons.table_full, Bounds::between(190, 200));
     }
 
@@ -271,11 +290,10 @@ mod tests {
     #[test]
     fn totals_never_go_back() {
         // The second reading caught two entries that a rule then dropped: never inserted.
-        let totals = run(false, &[
-            sample(0, 0, 0, (0, 0)),
-            sample(12, 0, 0, (0, 0)),
-            sample(10, 0, 0, (0, 0)),
-        ]);
+        let totals = run(
+            false,
+            &[sample(0, 0, 0, (0, 0)), sample(12, 0, 0, (0, 0)), sample(10, 0, 0, (0, 0))],
+        );
         assert_eq!(totals.insertions, Bounds::exactly(12));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use ctwatch_ebpf::NetnsKey;
+use ctwatch_ebpf::NetnsId;
 
 use super::{
     figure::{Bounds, Figure},
@@ -25,7 +25,8 @@ pub struct Snapshot {
     pub interval: Duration,
     /// Since the start.
     pub elapsed: Duration,
-    /// Events that the probes are known not to have seen or not to have placed in a namespace.
+    /// Events that happened, by the kernel's own counters, and that the probes did not see; and
+    /// those they saw in more namespaces than they have room for.
     pub lost: u64,
     pub tables: Vec<Table>,
     /// Namespaces that are gone and were left out of `tables` to keep memory bounded.
@@ -35,7 +36,8 @@ pub struct Snapshot {
 /// One namespace's table.
 #[derive(Clone, Debug)]
 pub struct Table {
-    pub key: NetnsKey,
+    pub id: NetnsId,
+    pub inode: u32,
     pub name: Option<String>,
     pub reachable: bool,
     pub unread: Option<String>,
@@ -121,8 +123,8 @@ impl Table {
 #[derive(Clone, Debug, Default)]
 pub struct Model {
     last: Option<Duration>,
-    no_memory_base: u64,
-    tables: BTreeMap<NetnsKey, State>,
+    no_memory: u64,
+    tables: BTreeMap<NetnsId, State>,
     forgotten: u64,
 }
 
@@ -140,48 +142,53 @@ impl Model {
     pub fn advance(&mut self, sample: &Sample) -> Snapshot {
         let first = self.last.is_none();
         let interval = self.last.map(|last| sample.elapsed.saturating_sub(last));
-        let machine = self.machine(sample, first);
+        let machine = self.machine(sample);
         for state in self.tables.values_mut() {
             state.lose_sight();
         }
         for table in &sample.tables {
-            match self.tables.get_mut(&table.key) {
-                Some(state) => state.see(table),
-                None => _ = self.tables.insert(table.key, State::new(table, !first)),
+            match self.tables.get_mut(&table.id) {
+                Some(state) => state.see(table, &machine),
+                None => {
+                    self.tables.insert(table.id, State::new(table, !first, &machine));
+                }
             }
         }
         let seconds = interval.map(|interval| interval.as_secs_f64());
-        let tables = self
-            .tables
-            .values_mut()
-            .map(|state| state.table(sample, &machine, seconds))
-            .collect();
+        let tables =
+            self.tables.values_mut().map(|state| state.table(sample, &machine, seconds)).collect();
         self.last = Some(sample.elapsed);
         self.forget_departed();
         Snapshot {
             time: sample.time,
             interval: interval.unwrap_or_default(),
             elapsed: sample.elapsed,
-            lost: machine.missed_drops + machine.missed_ends,
+            lost: self.lost(sample),
             tables,
             forgotten: self.forgotten,
         }
     }
 
-    fn machine(&mut self, sample: &Sample, first: bool) -> Machine {
+    fn machine(&mut self, sample: &Sample) -> Machine {
         let host = sample.host.unwrap_or_default();
         let misses = sample.misses.unwrap_or_default();
-        if first {
-            self.no_memory_base = host.no_memory;
-        }
+        // What the program was not run for may have been a refusal.
+        let no_memory = host.no_memory + misses.page_allocated;
+        let before = std::mem::replace(&mut self.no_memory, no_memory);
         Machine {
-            // A miss of the allocation probe may have been one of ours.
-            no_memory: sample
-                .host
-                .map(|host| host.no_memory - self.no_memory_base + misses.allocated),
+            no_memory: sample.host.map(|_| no_memory - before),
             missed_drops: misses.dropped + host.unplaced_drops,
-            missed_ends: misses.freed + host.unplaced_ends,
+            missed_ends: host.unplaced_ends + host.unplaced_ends_missed,
         }
+    }
+
+    fn lost(&self, sample: &Sample) -> u64 {
+        let host = sample.host.unwrap_or_default();
+        let totals = self.tables.values().filter_map(|state| state.totals.as_ref());
+        totals.map(|totals| totals.unseen).sum::<u64>()
+            + host.unplaced_drops
+            + host.unplaced_ends
+            + host.unplaced_ends_missed
     }
 
     fn forget_departed(&mut self) {
@@ -195,9 +202,9 @@ impl Model {
 }
 
 impl State {
-    fn new(sample: &TableSample, new: bool) -> Self {
+    fn new(sample: &TableSample, new: bool, machine: &Machine) -> Self {
         Self {
-            ledger: Ledger::open(sample, new),
+            ledger: Ledger::open(sample, new, machine),
             trend: Trend::default(),
             totals: None,
             saturated: false,
@@ -205,8 +212,8 @@ impl State {
         }
     }
 
-    fn see(&mut self, sample: &TableSample) {
-        self.ledger.enter(sample);
+    fn see(&mut self, sample: &TableSample, machine: &Machine) {
+        self.ledger.enter(sample, machine);
         self.sample = sample.clone();
     }
 
@@ -237,7 +244,8 @@ impl State {
             of(&totals).figure(last, seconds)
         };
         Table {
-            key: self.sample.key,
+            id: self.sample.id,
+            inode: self.sample.inode,
             name: self.sample.name.clone(),
             reachable: self.sample.reachable,
             unread: self.sample.unread.clone(),

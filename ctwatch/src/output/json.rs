@@ -5,10 +5,7 @@ use std::io::{self, Write};
 use serde::{Serialize, ser::SerializeMap};
 
 use super::{Header, escape::json_escape};
-use crate::model::{
-    Snapshot, Table,
-    figure::Figure,
-};
+use crate::model::{Snapshot, Table, figure::Figure};
 
 #[derive(Serialize)]
 struct Object<'a> {
@@ -46,8 +43,6 @@ struct TableObject<'a> {
 struct NetnsObject<'a> {
     inode: u32,
     name: Option<&'a str>,
-    /// A cookie is 64 bits wide, and many readers of JSON keep 53.
-    cookie: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -105,11 +100,7 @@ pub fn write(out: &mut impl Write, header: &Header, snapshot: &Snapshot) -> io::
 
 fn table(table: &Table) -> TableObject<'_> {
     TableObject {
-        netns: NetnsObject {
-            inode: table.key.inode,
-            name: table.name.as_deref(),
-            cookie: (table.key.cookie != 0).then(|| table.key.cookie.to_string()),
-        },
+        netns: NetnsObject { inode: table.inode, name: table.name.as_deref() },
         reachable: table.reachable,
         unread: table.unread.as_deref(),
         saturated: table.saturated,

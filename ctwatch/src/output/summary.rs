@@ -28,7 +28,7 @@ pub(super) fn lines(snapshot: &Snapshot) -> Vec<String> {
         ));
     }
     if snapshot.lost > 0 {
-        lines.push(format!("up to {} events were not seen by the probes", snapshot.lost));
+        lines.push(format!("{} events were not seen by the probes", snapshot.lost));
     }
     lines
 }
@@ -44,7 +44,7 @@ fn of_table(table: &Table) -> Vec<String> {
         state = format!("{state} ({})", escaped(why));
     }
     let name = escaped(&text::name(table));
-    let mut lines = vec![format!("{name} (inode {}): {state}", table.key.inode)];
+    let mut lines = vec![format!("{name} (inode {}): {state}", table.inode)];
     lines.push(listed("inserted", &[("", &table.insertions)]));
     lines.push(listed("ended", &[("", &table.removals)]));
     lines.push(listed("dropped", &table.drops.named()));

@@ -41,7 +41,12 @@ const COLUMNS: &[Column] = &[
     Column { title: "new/s", width: 9, rank: 4, cell: |table| rate(&table.insertions) },
     Column { title: "ended/s", width: 9, rank: 8, cell: |table| rate(&table.removals) },
     Column { title: "refused/s", width: 9, rank: 0, cell: |table| rate(&table.drops.table_full) },
-    Column { title: "evicted/s", width: 9, rank: 7, cell: |table| rate(&table.evictions.early_drop) },
+    Column {
+        title: "evicted/s",
+        width: 9,
+        rank: 7,
+        cell: |table| rate(&table.evictions.early_drop),
+    },
     Column { title: "failed/s", width: 8, rank: 9, cell: |table| failed(table) },
     Column { title: "invalid/s", width: 9, rank: 10, cell: |table| rate(&table.invalid) },
 ];
@@ -133,7 +138,9 @@ impl Text {
     fn loud(&self, out: &mut impl Write, table: &Table, change: Change) -> io::Result<()> {
         let name = escaped(&name(table));
         let (colour, text) = match change {
-            Change::Saturated => ("\x1b[1;31m", format!("*** {name}: TABLE FULL: {}", state(table))),
+            Change::Saturated => {
+                ("\x1b[1;31m", format!("*** {name}: TABLE FULL: {}", state(table)))
+            }
             Change::Recovered => ("\x1b[1;32m", format!("*** {name}: recovered: {}", state(table))),
         };
         if self.style.colour {
@@ -204,7 +211,7 @@ fn state(table: &Table) -> String {
 
 /// The name, or what stands for it.
 pub(super) fn name(table: &Table) -> String {
-    table.name.clone().unwrap_or_else(|| format!("net:[{}]", table.key.inode))
+    table.name.clone().unwrap_or_else(|| format!("net:[{}]", table.inode))
 }
 
 /// Escaped, and not wider than its column.
@@ -220,7 +227,9 @@ fn shortened(name: &str, width: usize) -> String {
 
 /// `1783`, `<=1783`, `>=1783`, or `-` for what is not measured.
 pub(super) fn total(figure: &Figure) -> String {
-    figure.total.map_or_else(|| "-".to_owned(), |total| marked(figure.exactness, &total.to_string()))
+    figure
+        .total
+        .map_or_else(|| "-".to_owned(), |total| marked(figure.exactness, &total.to_string()))
 }
 
 fn rate(figure: &Figure) -> String {

@@ -1,11 +1,10 @@
 //! Where things are in the running kernel, for the programs: from BTF and kallsyms.
 
-use anyhow::Result;
-use ctwatch_ebpf::{Code, Layout};
+use anyhow::{Result, ensure};
+use ctwatch_ebpf::{Code, Layout, SKB_HEAD};
 
 use crate::host::{btf::Btf, symbols::Symbols};
 
-const ALLOC: &str = "__nf_conntrack_alloc";
 const FREE: &str = "nf_conntrack_free";
 const HOOK_SLOW: &str = "nf_hook_slow";
 
@@ -21,7 +20,7 @@ impl Resolved {
     pub fn of_this_kernel() -> Self {
         let mut layout = Layout::default();
         let both = Btf::vmlinux().and_then(|btf| {
-            let symbols = Symbols::read(&[ALLOC, FREE, HOOK_SLOW])?;
+            let symbols = Symbols::read(&[FREE, HOOK_SLOW])?;
             Ok((btf, symbols))
         });
         let (btf, symbols) = match both {
@@ -35,7 +34,7 @@ impl Resolved {
             .and_then(|()| dropped(&btf, &symbols, &mut layout))
             .map_err(|error| format!("{error:#}"));
         let entries = named(&btf, &mut layout)
-            .and_then(|()| ended(&btf, &symbols, &mut layout))
+            .and_then(|()| ended(&symbols, &mut layout))
             .map_err(|error| format!("{error:#}"));
         Self { layout, drops, entries }
     }
@@ -46,7 +45,7 @@ fn named(btf: &Btf, layout: &mut Layout) -> Result<()> {
     layout.nf_conn_status = btf.offset("nf_conn", "status")?;
     layout.nf_conn_net = btf.offset("nf_conn", "ct_net")?;
     layout.net_inum = btf.offset("net", "ns.inum")?;
-    // Kernels before 5.12 have none; the inode number then names the namespace alone.
+    // Kernels before 5.12 have none; the inode number then stands in for it.
     layout.net_cookie = btf.offset("net", "net_cookie").unwrap_or(0);
     Ok(())
 }
@@ -56,14 +55,15 @@ fn dropped(btf: &Btf, symbols: &Symbols, layout: &mut Layout) -> Result<()> {
     layout.skb_nfct = btf.offset("sk_buff", "_nfct")?;
     layout.skb_dev = btf.offset("sk_buff", "dev")?;
     layout.skb_sk = btf.offset("sk_buff", "sk")?;
+    let furthest = layout.skb_nfct.max(layout.skb_dev).max(layout.skb_sk) as usize;
+    ensure!(furthest + 8 <= SKB_HEAD, "this kernel's struct sk_buff is laid out otherwise");
     layout.net_device_nd_net = btf.offset("net_device", "nd_net")?;
     layout.sock_net = btf.offset("sock", "__sk_common.skc_net")?;
     layout.nf_hook_slow = code(symbols, HOOK_SLOW)?;
     Ok(())
 }
 
-fn ended(_btf: &Btf, symbols: &Symbols, layout: &mut Layout) -> Result<()> {
-    layout.nf_conntrack_alloc = code(symbols, ALLOC)?;
+fn ended(symbols: &Symbols, layout: &mut Layout) -> Result<()> {
     layout.nf_conntrack_free = code(symbols, FREE)?;
     Ok(())
 }

@@ -20,11 +20,17 @@ struct Attachment {
     serves: &'static [Signal],
 }
 
+/// In this order: at one tracepoint the first attached is run first.
 const ATTACHMENTS: &[Attachment] = &[
     Attachment { program: "dropped", tracepoint: "kfree_skb", serves: &[Signal::Drops] },
-    Attachment { program: "allocated", tracepoint: "kmem_cache_alloc", serves: &[Signal::Drops] },
+    Attachment { program: "page_allocated", tracepoint: "mm_page_alloc", serves: &[Signal::Drops] },
     Attachment {
         program: "freed",
+        tracepoint: "kmem_cache_free",
+        serves: &[Signal::Insertions, Signal::Removals],
+    },
+    Attachment {
+        program: "freed_missed",
         tracepoint: "kmem_cache_free",
         serves: &[Signal::Insertions, Signal::Removals],
     },
@@ -53,8 +59,9 @@ pub(super) fn load(plan: &Plan, layout: &Layout) -> Result<Ebpf> {
             .iter()
             .any(|signal| plan.mechanism(*signal) == Some(Mechanism::Tracepoint));
         if wanted {
-            attach(&mut ebpf, attachment)
-                .with_context(|| format!("cannot attach to tracepoint {}", attachment.tracepoint))?;
+            attach(&mut ebpf, attachment).with_context(|| {
+                format!("cannot attach to tracepoint {}", attachment.tracepoint)
+            })?;
         }
     }
     Ok(ebpf)

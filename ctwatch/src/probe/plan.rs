@@ -220,11 +220,7 @@ mod tests {
                 Request::Auto,
                 [Some(Counters), Some(Tracepoint), Some(Tracepoint), Some(Ctnetlink)],
             ),
-            (
-                &[Need::EntryLayout],
-                Request::Auto,
-                [Some(Tracepoint), None, None, Some(Ctnetlink)],
-            ),
+            (&[Need::EntryLayout], Request::Auto, [Some(Tracepoint), None, None, Some(Ctnetlink)]),
             (
                 &[Need::Bpf, Need::Ctnetlink],
                 Request::Auto,

@@ -8,14 +8,14 @@ use aya::{
     maps::{MapData, PerCpuArray, PerCpuHashMap},
     programs::RawTracePoint,
 };
-use ctwatch_ebpf::{HostTally, Layout, NetnsKey, NetnsTally};
+use ctwatch_ebpf::{HostTally, Layout, NetnsId, NetnsTally};
 
 use super::{load, misses, plan::Plan};
 use crate::sample::Misses;
 
 /// The attached programs and their maps.
 pub struct Probes {
-    netns: PerCpuHashMap<MapData, NetnsKey, NetnsTally>,
+    netns: PerCpuHashMap<MapData, NetnsId, NetnsTally>,
     host: PerCpuArray<MapData, HostTally>,
     ebpf: Ebpf,
 }
@@ -23,20 +23,19 @@ pub struct Probes {
 impl Probes {
     pub fn start(plan: &Plan, layout: &Layout) -> Result<Self> {
         let mut ebpf = load::load(plan, layout)?;
-        let mut map = |name| {
-            ebpf.take_map(name).with_context(|| format!("the probes hold no map {name}"))
-        };
+        let mut map =
+            |name| ebpf.take_map(name).with_context(|| format!("the probes hold no map {name}"));
         let netns = PerCpuHashMap::try_from(map("NETNS")?)?;
         let host = PerCpuArray::try_from(map("HOST")?)?;
         Ok(Self { netns, host, ebpf })
     }
 
     /// What was counted in each namespace, over all CPUs, since the start.
-    pub fn tallies(&self) -> Result<HashMap<NetnsKey, NetnsTally>> {
+    pub fn tallies(&self) -> Result<HashMap<NetnsId, NetnsTally>> {
         let mut tallies = HashMap::new();
         for entry in self.netns.iter() {
             let (key, cpus) = entry.context("cannot read the probes' counters")?;
-            let mut sum = NetnsTally::zero();
+            let mut sum = NetnsTally::default();
             cpus.iter().for_each(|cpu| sum.add(cpu));
             tallies.insert(key, sum);
         }
@@ -44,7 +43,7 @@ impl Probes {
     }
 
     /// Makes room for another namespace in place of one that is gone.
-    pub fn forget(&mut self, key: &NetnsKey) -> Result<()> {
+    pub fn forget(&mut self, key: &NetnsId) -> Result<()> {
         self.netns.remove(key).context("cannot remove a namespace from the probes' counters")
     }
 
@@ -55,6 +54,8 @@ impl Probes {
             sum.no_memory = sum.no_memory.wrapping_add(cpu.no_memory);
             sum.unplaced_drops = sum.unplaced_drops.wrapping_add(cpu.unplaced_drops);
             sum.unplaced_ends = sum.unplaced_ends.wrapping_add(cpu.unplaced_ends);
+            sum.unplaced_ends_missed =
+                sum.unplaced_ends_missed.wrapping_add(cpu.unplaced_ends_missed);
         }
         Ok(sum)
     }
@@ -62,8 +63,7 @@ impl Probes {
     pub fn misses(&self) -> Result<Misses> {
         Ok(Misses {
             dropped: self.missed_by("dropped")?,
-            allocated: self.missed_by("allocated")?,
-            freed: self.missed_by("freed")?,
+            page_allocated: self.missed_by("page_allocated")?,
         })
     }
 
