@@ -1,0 +1,36 @@
+//! Tools from crates.io, built into the store.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use super::{Store, say};
+use crate::process::{cargo, find, run};
+
+/// A tool that is on PATH, or built from its crate.
+pub(crate) fn tool(store: &Store, name: &str, version: &str, why: &str) -> Result<PathBuf> {
+    if let Some(found) = find(name) {
+        return Ok(found);
+    }
+    build(store, name, version, why)
+}
+
+/// This very version, whatever is on PATH.
+pub(super) fn build(store: &Store, name: &str, version: &str, why: &str) -> Result<PathBuf> {
+    let folder = store
+        .folder(&format!("{name}-{version}"), |dir| {
+            say(&format!("building {name} {version} from crates.io, {why} (a few minutes)"));
+            run(cargo()
+                .args(["install", "--quiet", "--locked", name, "--version", version, "--root"])
+                .arg(dir)
+                // Not where this workspace's settings apply.
+                .current_dir("/")
+                .env("CARGO_TARGET_DIR", dir.join("build"))
+                .env_remove("RUSTFLAGS"))?;
+            std::fs::remove_dir_all(dir.join("build")).context("cannot remove what was built with")
+        })
+        .with_context(|| {
+            format!("cannot build {name}; install it yourself: cargo install {name}")
+        })?;
+    Ok(folder.join("bin").join(name))
+}

@@ -1,0 +1,77 @@
+//! The programs that the lab and the tests call: `ip`, `nft`, `conntrack`, legacy iptables.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+
+use super::{Store, apt::Apt, bpf::multiarch, say};
+use crate::process::find;
+
+/// A program and the package it is in.
+const TOOLS: &[(&str, &str)] = &[
+    ("ip", "iproute2"),
+    ("nft", "nftables"),
+    ("conntrack", "conntrack"),
+    ("iptables-legacy", "iptables"),
+    ("ip6tables-legacy", "iptables"),
+];
+
+/// A value for PATH with which all of them are found.
+pub(crate) fn path(store: &Store) -> Result<std::ffi::OsString> {
+    let missing: Vec<_> = TOOLS.iter().filter(|(tool, _)| find(tool).is_none()).collect();
+    let mut dirs: Vec<PathBuf> =
+        std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect();
+    dirs.extend(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    if !missing.is_empty() {
+        let folder =
+            store.folder("tools", |dir| unpack(store, dir, &missing)).with_context(|| {
+                let packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
+                format!("the tests need programs of these packages: {}", packages.join(" "))
+            })?;
+        dirs.push(folder.join("wrappers"));
+    }
+    Ok(std::env::join_paths(dirs)?)
+}
+
+fn unpack(store: &Store, dir: &Path, missing: &[&(&str, &str)]) -> Result<()> {
+    let apt = Apt::open(store)?;
+    let mut packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
+    packages.dedup();
+    let all = apt.missing_for(&packages)?;
+    say(&format!(
+        "fetching what the tests call from Debian (a few MB), for target/ only: {}",
+        all.join(" ")
+    ));
+    apt.unpack(&all, dir)?;
+    fs::create_dir_all(dir.join("wrappers"))?;
+    for (tool, package) in missing {
+        wrap(dir, tool).with_context(|| format!("{package} holds no {tool}"))?;
+    }
+    Ok(())
+}
+
+/// A script that finds libraries and extensions from where it is itself: the folder is renamed
+/// when it is whole.
+fn wrap(dir: &Path, tool: &str) -> Result<()> {
+    let place = ["usr/sbin", "sbin", "usr/bin", "bin"]
+        .into_iter()
+        .find(|place| dir.join(place).join(tool).symlink_metadata().is_ok())
+        .context("not among the unpacked files")?;
+    let arch = multiarch()?;
+    let wrapper = dir.join("wrappers").join(tool);
+    fs::write(
+        &wrapper,
+        format!(
+            "#!/bin/sh\nroot=$(dirname \"$0\")/..\n\
+             export LD_LIBRARY_PATH=\"$root/usr/lib/{arch}:$root/lib/{arch}\"\n\
+             export XTABLES_LIBDIR=\"$root/usr/lib/{arch}/xtables\"\n\
+             exec \"$root/{place}/{tool}\" \"$@\"\n"
+        ),
+    )?;
+    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755))?;
+    Ok(())
+}
