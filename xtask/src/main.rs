@@ -23,7 +23,7 @@ enum Command {
     /// Build everything and start ctwatch on this host; arguments after `--` are ctwatch's
     Run(commands::run::Args),
     /// Build target/release/ctwatch, the probes inside
-    Build(commands::build::Args),
+    Build(commands::build::Options),
     /// Run all tests; those that need root and network namespaces are skipped without root
     Test(commands::test::Args),
     /// Check formatting, lints, and licences of dependencies
@@ -46,5 +46,15 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Build(args) => commands::build::run(&args).map(|_| ExitCode::SUCCESS),
         Command::Test(args) => commands::test::run(&args),
         Command::Lint => commands::lint::run().map(|()| ExitCode::SUCCESS),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        super::Cli::command().debug_assert();
     }
 }

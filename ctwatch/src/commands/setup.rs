@@ -13,7 +13,7 @@ use crate::{
         netns,
         privileges::{Privilege, Privileges},
         procstat,
-        visit::{Source, sysctl},
+        visit::{Source, netns_cookie, sysctl},
     },
     output::Header,
     probe::{
@@ -40,13 +40,13 @@ pub(super) fn prepare(args: &cli::WatchArgs) -> Result<(Means, Header)> {
         cli::Mechanism::Tracepoint => Request::Only(Mechanism::Tracepoint),
         cli::Mechanism::Counters => Request::Only(Mechanism::Counters),
     };
-    let cookie = Ctnetlink::open().ok().and_then(|socket| socket.netns_cookie());
-    let (plan, probes) = plan_and_load(facts(request, privileges), request, cookie.is_some())?;
+    let cookies = netns_cookie().is_some();
+    let (plan, probes) = plan_and_load(facts(request, privileges), request, cookies)?;
     let source = match plan.mechanism(Signal::Table) {
         Some(Mechanism::Procfs) => Source::Procfs,
         _ => Source::Ctnetlink,
     };
-    let mut notes: Vec<_> = plan.refused.iter().map(ToString::to_string).collect();
+    let mut notes = plan.refusals();
     if scope == Scope::Own && !privileges.has(Privilege::SysAdmin) {
         notes.push("other namespaces are not looked into: needs CAP_SYS_ADMIN".to_owned());
     }
@@ -59,7 +59,7 @@ pub(super) fn prepare(args: &cli::WatchArgs) -> Result<(Means, Header)> {
             .to_vec(),
         notes,
     };
-    Ok((Means { source, probes, scope, cookies: cookie.is_some() }, header))
+    Ok((Means { source, probes, scope, cookies }, header))
 }
 
 fn scope(wanted: &cli::Netns, privileges: Privileges) -> Result<Scope> {
@@ -151,8 +151,7 @@ fn plan_and_load(
         bail!("the mechanism {} cannot be used here: {why}", mechanism.name());
     }
     if chosen.chosen.is_empty() {
-        let why: Vec<_> = chosen.refused.iter().map(ToString::to_string).collect();
-        bail!("nothing can be measured here: {}", why.join("; "));
+        bail!("nothing can be measured here: {}", chosen.refusals().join("; "));
     }
     Ok((chosen, probes))
 }

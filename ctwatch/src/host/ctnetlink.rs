@@ -1,7 +1,7 @@
 //! The conntrack counters of one network namespace, from ctnetlink: what `conntrack -S` and
 //! `conntrack -C` read. <https://github.com/torvalds/linux/blob/v6.12/net/netfilter/nf_conntrack_netlink.c>
 
-use std::{os::fd::AsRawFd, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NlaBuffer, NlasIterator};
@@ -38,23 +38,6 @@ impl Ctnetlink {
         )
         .context("cannot set a timeout on a netfilter socket")?;
         Ok(Self { socket, sequence: 0 })
-    }
-
-    /// `SO_NETNS_COOKIE` (Linux 5.14): the name of this namespace that is never used again.
-    pub fn netns_cookie(&self) -> Option<u64> {
-        let mut cookie = 0u64;
-        let mut len = libc::socklen_t::try_from(size_of::<u64>()).ok()?;
-        // SAFETY: an open socket, and a buffer of the length that is passed along.
-        let answer = unsafe {
-            libc::getsockopt(
-                self.socket.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_NETNS_COOKIE,
-                (&raw mut cookie).cast(),
-                &raw mut len,
-            )
-        };
-        (answer == 0).then_some(cookie)
     }
 
     /// How many entries there are, those not yet confirmed included.
@@ -244,7 +227,7 @@ mod tests {
     fn truncated_and_absurd_answers_are_errors_not_panics() {
         let mut whole = answer(GET_STATS_CPU, 7, &cpu_body(0, &[(10, 5), (9, 2)]));
         whole.extend(answer(NLMSG_DONE, 7, &[0; 4]));
-        let mut read = |bytes: &[u8]| {
+        let read = |bytes: &[u8]| {
             let _ = messages(bytes, GET_STATS_CPU, 7, true, &mut |body| {
                 cpu_counters(body)?;
                 attribute(body, 1)?;

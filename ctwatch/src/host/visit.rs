@@ -6,7 +6,10 @@
 
 use std::{
     fs::{self, File},
-    os::{fd::AsFd, unix::fs::MetadataExt},
+    os::{
+        fd::{AsFd, AsRawFd},
+        unix::{fs::MetadataExt, net::UnixDatagram},
+    },
     path::Path,
 };
 
@@ -82,23 +85,41 @@ impl Visitor {
     }
 
     fn read_here(&self) -> Reading {
+        let cookie = netns_cookie();
         match self.source {
             Source::Ctnetlink => match Ctnetlink::open() {
-                Ok(mut socket) => Reading {
-                    cookie: socket.netns_cookie(),
-                    counters: socket.counters(),
-                    entries: socket.entries(),
-                },
+                Ok(mut socket) => {
+                    Reading { cookie, counters: socket.counters(), entries: socket.entries() }
+                }
                 Err(error) => {
                     let entries = Err(anyhow::anyhow!("{error:#}"));
-                    Reading { cookie: None, entries, counters: Err(error) }
+                    Reading { cookie, entries, counters: Err(error) }
                 }
             },
             Source::Procfs => {
-                Reading { cookie: None, entries: entries(), counters: procstat::counters() }
+                Reading { cookie, entries: entries(), counters: procstat::counters() }
             }
         }
     }
+}
+
+/// `SO_NETNS_COOKIE` (Linux 5.14) of the calling thread's namespace: its name that is never used
+/// again. Any socket tells.
+pub fn netns_cookie() -> Option<u64> {
+    let socket = UnixDatagram::unbound().ok()?;
+    let mut cookie = 0u64;
+    let mut len = libc::socklen_t::try_from(size_of::<u64>()).ok()?;
+    // SAFETY: an open socket, and a buffer of the length that is passed along.
+    let answer = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut len,
+        )
+    };
+    (answer == 0).then_some(cookie)
 }
 
 fn enter(netns: &File) -> Result<()> {

@@ -24,7 +24,10 @@ pub fn preamble(header: &Header, snapshot: &Snapshot) -> Vec<String> {
     let mechanisms: Vec<_> = header
         .mechanisms
         .iter()
-        .map(|(signal, mechanism)| format!("{signal} by {}", mechanism.unwrap_or("nothing")))
+        .map(|(signal, mechanism)| match mechanism {
+            Some(mechanism) => format!("{signal} by {mechanism}"),
+            None => format!("{signal} not measured"),
+        })
         .collect();
     let mut lines = vec![format!(
         "ctwatch {} on Linux {}, every {} s; {}",

@@ -3,8 +3,6 @@
 //! Decided by facts (a capability, a symbol, a BTF member, an attach that was tried), never by a
 //! kernel's version number. A new mechanism is one more row in [`WAYS`].
 
-use std::fmt;
-
 /// What is to be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
@@ -148,6 +146,22 @@ impl Plan {
         self.chosen.iter().find(|(chosen, _)| *chosen == signal).map(|(_, mechanism)| *mechanism)
     }
 
+    /// What was refused, in words; what has the same reason together.
+    pub fn refusals(&self) -> Vec<String> {
+        let mut lines: Vec<(Mechanism, &str, String)> = Vec::new();
+        for Refusal { signal, mechanism, why } in &self.refused {
+            match lines.iter_mut().find(|(m, w, _)| m == mechanism && w == why) {
+                Some((_, _, signals)) => {
+                    signals.push_str(", ");
+                    signals.push_str(signal.name());
+                }
+                None => lines.push((*mechanism, why, signal.name().to_owned())),
+            }
+        }
+        let lines = lines.into_iter();
+        lines.map(|(mechanism, why, s)| format!("no {s} by {}: {why}", mechanism.name())).collect()
+    }
+
     /// Whether any program is to be loaded.
     pub fn probes(&self) -> bool {
         self.chosen.iter().any(|(_, mechanism)| *mechanism == Mechanism::Tracepoint)
@@ -177,12 +191,6 @@ fn admits(request: Request, way: &Way) -> bool {
     match request {
         Request::Auto => true,
         Request::Only(mechanism) => way.signal == Signal::Table || way.mechanism == mechanism,
-    }
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} by {}: {}", self.signal.name(), self.mechanism.name(), self.why)
     }
 }
 
@@ -243,9 +251,10 @@ mod tests {
 
     #[test]
     fn what_was_refused_says_why_and_what_was_not_asked_for_is_not_refused() {
-        let refused = plan(&facts(&[Need::Bpf]), Request::Only(Mechanism::Tracepoint)).refused;
-        assert_eq!(refused.len(), 3);
-        assert_eq!(refused[0].to_string(), "drops by tracepoint: no Bpf");
+        let plan_of = |missing: &[Need], request| plan(&facts(missing), request);
+        let forced = plan_of(&[Need::Bpf], Request::Only(Mechanism::Tracepoint));
+        assert_eq!(forced.refused.len(), 3);
+        assert_eq!(forced.refusals(), ["no drops, insertions, removals by tracepoint: no Bpf"]);
         assert!(plan(&facts(&[]), Request::Only(Mechanism::Counters)).refused.is_empty());
     }
 }

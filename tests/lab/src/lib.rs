@@ -1,1 +1,12 @@
-//! Lab.
+//! A client, a router and a server in network namespaces; traffic that knows what it sent; and a
+//! judge that asks the kernel. For the tests, the benchmark, and a newcomer's first look.
+//!
+//! Everything a lab makes or changes is undone by [`guard::Guard`], whatever ends the process.
+
+pub mod guard;
+pub mod judge;
+pub mod netns;
+pub mod topology;
+pub mod traffic;
+
+pub use topology::{Lab, Plan};

@@ -13,7 +13,7 @@ use crate::{
 };
 
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct Options {
     /// Build probes that report every event they count (aya-log); for finding faults in them
     #[arg(long)]
     talk: bool,
@@ -26,7 +26,7 @@ pub(crate) struct Built {
     pub(crate) probes: PathBuf,
 }
 
-pub(crate) fn run(args: &Args) -> Result<Built> {
+pub(crate) fn run(args: &Options) -> Result<Built> {
     let probes = probes(args.talk)?;
     run_process(
         cargo()

@@ -12,7 +12,7 @@ use super::build;
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    build: build::Args,
+    build: build::Options,
     /// Arguments of ctwatch: cargo xtask run -- watch --interval 2s
     #[arg(last = true)]
     args: Vec<String>,

@@ -15,11 +15,11 @@ use crate::{
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only this suite: unit, doc, cli, lab or netns
+    /// Only this suite: unit, doc, cli or netns
     #[arg(long, value_name = "SUITE")]
     only: Option<String>,
     #[command(flatten)]
-    build: build::Args,
+    build: build::Options,
     /// Only tests whose name contains this
     filter: Option<String>,
 }
@@ -41,12 +41,6 @@ const SUITES: &[Suite] = &[
         needs: "",
         cargo: &["--package", "ctwatch", "--test", "cli"],
         alone: false,
-    },
-    Suite {
-        name: "lab",
-        needs: "root",
-        cargo: &["--package", "ctwatch-lab", "--test", "lab"],
-        alone: true,
     },
     Suite {
         name: "netns",

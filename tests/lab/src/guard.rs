@@ -1,0 +1,64 @@
+//! Cleaning up by one path: also after a panic, Ctrl-C, or SIGKILL.
+//!
+//! A shell in a session of its own waits for the end of its standard input, a pipe that only this
+//! process holds. When the pipe closes, for whatever reason, it runs what it was told to.
+
+use std::{
+    io::Write,
+    os::unix::process::CommandExt,
+    process::{Child, ChildStdin, Command, Stdio},
+};
+
+use anyhow::{Context, Result};
+
+pub struct Guard {
+    shell: Child,
+    pipe: Option<ChildStdin>,
+}
+
+/// Takes in commands line by line, and at the end runs them in reverse: what was made last goes
+/// first. A command may fail; the others still run.
+const SCRIPT: &str = r#"
+undo=
+while IFS= read -r line; do undo="$line
+$undo"; done
+eval "$undo"
+exit 0
+"#;
+
+impl Guard {
+    pub fn start() -> Result<Self> {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", SCRIPT])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        // SAFETY: setsid is async-signal-safe and touches nothing of this process.
+        unsafe {
+            command.pre_exec(|| {
+                // A Ctrl-C at the terminal must not reach the one that cleans up after it.
+                rustix::process::setsid()?;
+                Ok(())
+            });
+        }
+        let mut shell = command.spawn().context("cannot start sh")?;
+        let pipe = shell.stdin.take();
+        Ok(Self { shell, pipe })
+    }
+
+    /// From now on, `command` is run at the end, whatever the end is.
+    pub fn at_the_end(&mut self, command: &str) -> Result<()> {
+        let pipe = self.pipe.as_mut().context("the guard has ended")?;
+        writeln!(pipe, "{command}").context("cannot reach the guard")?;
+        Ok(())
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        drop(self.pipe.take());
+        // A drop has nobody to report to; what the guard cannot undo is left to the next look.
+        let _ = self.shell.wait();
+    }
+}

@@ -1,0 +1,191 @@
+//! How it feels, and what it leaves behind.
+
+use std::{
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use ctwatch_lab::{
+    Lab, Plan, judge,
+    traffic::{Family, Flood, Flows, Protocol},
+};
+
+use crate::{
+    Test,
+    watch::{Watch, ctwatch, finished, table},
+};
+
+pub(crate) const TESTS: &[(&str, Test)] = &[
+    ("killed_it_leaves_nothing_in_the_kernel", killed),
+    ("a_killed_lab_leaves_nothing_behind", killed_lab),
+    ("loud_lines_and_a_summary", loud),
+    ("narrow_terminals_get_narrow_lines", narrow),
+    ("a_missing_capability_is_named_with_what_it_costs", capabilities),
+    ("without_root_what_anyone_may_read_is_shown", nobody),
+    ("a_closed_pipe_is_no_error", closed_pipe),
+];
+
+const UDP: Flows = Flows { family: Family::V4, protocol: Protocol::Udp, sources: 1, services: 1 };
+
+/// Programs of ctwatch that the kernel holds.
+fn programs() -> usize {
+    let ours = [&b"dropped"[..], b"freed", b"freed_missed", b"page_allocated"];
+    let loaded = aya::programs::loaded_programs().flatten();
+    loaded.filter(|program| ours.contains(&program.name())).count()
+}
+
+/// The kernel frees programs in its own time after the last holder is gone.
+fn until_no_programs() -> Result<()> {
+    let until = Instant::now() + Duration::from_secs(10);
+    while programs() > 0 {
+        ensure!(Instant::now() < until, "{} programs are loaded", programs());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+fn killed() -> Result<()> {
+    until_no_programs()?;
+    let watch = Watch::start(&[])?;
+    ensure!(programs() == 4, "{} programs are loaded", programs());
+    // Dropped unstopped: SIGKILL.
+    drop(watch);
+    until_no_programs()
+}
+
+/// Run again with this set, this executable builds a lab and waits to be killed.
+const VICTIM: &str = "CTWATCH_LAB_VICTIM";
+
+fn killed_lab() -> Result<()> {
+    const LIMIT: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
+    if std::env::var_os(VICTIM).is_some() {
+        let mut lab = Lab::new(Plan::default())?;
+        lab.set_limit(123)?;
+        println!("\n{}", lab.router().name());
+        std::thread::sleep(Duration::from_secs(60));
+        return Ok(());
+    }
+    let before = std::fs::read_to_string(LIMIT)?;
+    let mut victim = Command::new(std::env::current_exe()?)
+        .args(["--exact", "a_killed_lab_leaves_nothing_behind", "--nocapture"])
+        .env(VICTIM, "1")
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let output = victim.stdout.take().context("no output")?;
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(output));
+    let name = lines.by_ref().find_map(|line| line.ok().filter(|line| line.ends_with("-rt")));
+    let name = name.context("the lab was not built")?;
+    ensure!(std::fs::read_to_string(LIMIT)?.trim() == "123");
+    victim.kill()?;
+    victim.wait()?;
+    let router = ctwatch_lab::netns::Netns::named(&name);
+    let until = Instant::now() + Duration::from_secs(10);
+    while router.path().exists() || std::fs::read_to_string(LIMIT)? != before {
+        ensure!(Instant::now() < until, "{name} or its limit is still there");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+fn loud() -> Result<()> {
+    let mut lab = Lab::new(Plan::default())?;
+    lab.set_limit(200)?;
+    let mut command = ctwatch()?;
+    command.args(["-i", "300ms", "-n", "10", "--netns", lab.router().name()]);
+    let watching = std::thread::spawn(move || finished(&mut command));
+    std::thread::sleep(Duration::from_millis(700));
+    lab.send(&Flood::of(UDP, 2000))?;
+    lab.router().run(&["conntrack", "-F"])?;
+    let (text, errors, code) = watching.join().map_err(|_| anyhow::anyhow!("panicked"))??;
+    ensure!(code == Some(0), "{code:?} {errors}");
+    let verdict = judge::ask(lab.router())?;
+    let name = lab.router().name();
+    ensure!(text.contains(&format!("*** {name}: TABLE FULL: ")), "{text}");
+    ensure!(text.contains(&format!("*** {name}: recovered: ")), "{text}");
+    ensure!(text.contains(&format!("dropped: table_full {}; ", verdict.drop)), "{text}");
+    ensure!(text.contains(&format!("inserted: {}\n", 2000 - verdict.drop)), "{text}");
+    Ok(())
+}
+
+fn narrow() -> Result<()> {
+    let mut lab = Lab::new(Plan::default())?;
+    lab.set_limit(200)?;
+    lab.send(&Flood::of(UDP, 2000))?;
+    let mut command = ctwatch()?;
+    let (text, ..) = finished(command.args(["-i", "200ms", "-n", "2"]).env("COLUMNS", "40"))?;
+    ensure!(text.contains("100.0%"), "{text}");
+    for line in text.lines() {
+        ensure!(line.chars().count() <= 40, "{} columns: {line}", line.len());
+    }
+    Ok(())
+}
+
+fn without(capabilities: &str) -> Result<Command> {
+    let mut command = Command::new("setpriv");
+    command.arg(format!("--bounding-set={capabilities}")).arg(ctwatch()?.get_program());
+    Ok(command)
+}
+
+fn capabilities() -> Result<()> {
+    let short = ["-i", "100ms", "-n", "1"];
+    let (text, _, code) = finished(without("-bpf,-perfmon,-sys_admin")?.args(short))?;
+    ensure!(code == Some(0), "{text}");
+    ensure!(text.contains("no drops, insertions, removals by tracepoint: needs CAP_BPF"), "{text}");
+    ensure!(text.contains("other namespaces are not looked into: needs CAP_SYS_ADMIN"), "{text}");
+    ensure!(text.contains("insertions not measured"), "{text}");
+    let (text, _, code) = finished(without("-net_admin")?.args(short))?;
+    ensure!(
+        code == Some(0) && text.contains("no table by ctnetlink: needs CAP_NET_ADMIN"),
+        "{text}"
+    );
+    let forced = ["--mechanism", "tracepoint"];
+    let (text, errors, code) = finished(without("-bpf,-sys_admin")?.args(forced))?;
+    ensure!(code == Some(1) && text.is_empty(), "{text}");
+    ensure!(errors.contains("cannot be used here: needs CAP_BPF"), "{errors}");
+    Ok(())
+}
+
+/// The numbers of the probes and of procfs must find each other without CAP_NET_ADMIN too.
+fn nobody() -> Result<()> {
+    let mut lab = Lab::new(Plan::default())?;
+    lab.set_limit(200)?;
+    lab.send(&Flood::of(UDP, 2000))?;
+    let mut command = lab.router().command("setpriv")?;
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+    command.arg(ctwatch()?.get_program()).args(["-i", "100ms", "-n", "1", "--output", "json"]);
+    let (json, errors, code) = finished(&mut command)?;
+    ensure!(code == Some(0), "{errors}");
+    let object: serde_json::Value = serde_json::from_str(&json)?;
+    let only = &object["tables"][0];
+    ensure!(only["entries"] == judge::ask(lab.router())?.entries, "{only}");
+    ensure!(only["insertions"]["exactness"] == "unavailable", "{only}");
+    ensure!(object["mechanisms"]["table"] == "procfs", "{object}");
+
+    let mut command = without("-net_admin")?;
+    command.args(["-i", "300ms", "-n", "3", "--output", "json"]);
+    let watching = std::thread::spawn(move || finished(&mut command));
+    std::thread::sleep(Duration::from_millis(400));
+    lab.send(&Flood { first: 1_000_000, ..Flood::of(UDP, 2000) })?;
+    let (json, errors, _) = watching.join().map_err(|_| anyhow::anyhow!("panicked"))??;
+    let last = json.lines().last().with_context(|| errors.clone())?;
+    let object: serde_json::Value = serde_json::from_str(last)?;
+    let removed = &table(&object, lab.router())?["removals"]["total"];
+    ensure!(removed.as_u64().is_some_and(|removed| removed > 0), "{object}");
+    Ok(())
+}
+
+fn closed_pipe() -> Result<()> {
+    for format in ["text", "json"] {
+        let mut child = ctwatch()?
+            .args(["-i", "100ms", "--output", format])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        drop(child.stdout.take());
+        let output = child.wait_with_output()?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.code() == Some(0) && errors.is_empty(), "{errors}");
+    }
+    Ok(())
+}

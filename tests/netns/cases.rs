@@ -1,0 +1,106 @@
+//! A small table, 2,000 new flows: every number is known in advance or by the kernel.
+
+use anyhow::{Result, ensure};
+use ctwatch_lab::{
+    Lab, Plan, judge,
+    traffic::{Family, Flood, Flows, Protocol, connect_locally},
+};
+
+use crate::{
+    Test,
+    watch::{Watch, agrees_with, table},
+};
+
+pub(crate) const TESTS: &[(&str, Test)] = &[
+    ("udp_over_ipv4_into_a_full_table", || forwarded(Family::V4, Protocol::Udp)),
+    ("udp_over_ipv6_into_a_full_table", || forwarded(Family::V6, Protocol::Udp)),
+    ("tcp_syn_over_ipv4_into_a_full_table", || forwarded(Family::V4, Protocol::TcpSyn)),
+    ("tcp_syn_over_ipv6_into_a_full_table", || forwarded(Family::V6, Protocol::TcpSyn)),
+    ("icmp_echo_over_ipv4_into_a_full_table", || forwarded(Family::V4, Protocol::IcmpEcho)),
+    ("icmp_echo_over_ipv6_into_a_full_table", || forwarded(Family::V6, Protocol::IcmpEcho)),
+    ("local_connections_over_ipv4_are_refused", || local(Family::V4)),
+    ("local_connections_over_ipv6_are_refused", || local(Family::V6)),
+    ("two_namespaces_have_their_own_numbers", two_namespaces),
+    ("each_retry_of_a_refused_flow_is_a_refusal", retries),
+];
+
+const LIMIT: u32 = 200;
+const PACKETS: u64 = 2000;
+
+fn flows(family: Family, protocol: Protocol) -> Flows {
+    // Echo requests have no ports: their flows differ by identifier.
+    let services = if protocol == Protocol::IcmpEcho { 1 } else { 2000 };
+    Flows { family, protocol, sources: 1, services }
+}
+
+fn forwarded(family: Family, protocol: Protocol) -> Result<()> {
+    let mut lab = Lab::new(Plan::default())?;
+    lab.set_limit(LIMIT)?;
+    let watch = Watch::start(&[])?;
+    let sent = lab.send(&Flood::of(flows(family, protocol), PACKETS))?;
+    ensure!(sent.arrived == PACKETS, "{sent:?}");
+    let last = watch.stop()?;
+    let verdict = judge::ask(lab.router())?;
+    ensure!(verdict.drop > 0, "nothing was refused: {verdict:?}");
+    agrees_with(table(&last, lab.router())?, &verdict, PACKETS - verdict.drop)?;
+    ensure!(last["lost"] == 0, "lost {}", last["lost"]);
+    ensure!(verdict.entries <= u64::from(LIMIT) && table(&last, lab.router())?["limit"] == LIMIT);
+    Ok(())
+}
+
+fn local(family: Family) -> Result<()> {
+    let mut lab = Lab::new(Plan::default())?;
+    lab.set_limit(LIMIT)?;
+    let watch = Watch::start(&[])?;
+    let outcome = connect_locally(lab.router(), family, 2000)?;
+    let last = watch.stop()?;
+    let verdict = judge::ask(lab.router())?;
+    ensure!(outcome.refused > 0 && verdict.drop == outcome.refused, "{outcome:?} {verdict:?}");
+    agrees_with(table(&last, lab.router())?, &verdict, outcome.sent)?;
+    ensure!(last["lost"] == 0, "lost {}", last["lost"]);
+    Ok(())
+}
+
+fn two_namespaces() -> Result<()> {
+    let mut first = Lab::new(Plan::default())?;
+    let second = Lab::new(Plan::default())?;
+    first.set_limit(LIMIT)?;
+    let watch = Watch::start(&[])?;
+    let one = Flood::of(flows(Family::V4, Protocol::Udp), PACKETS);
+    let other = Flood::of(flows(Family::V6, Protocol::TcpSyn), 3000);
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| second.send(&other));
+        first.send(&one)?;
+        other.join().map_err(|_| anyhow::anyhow!("the second flood panicked"))??;
+        anyhow::Ok(())
+    })?;
+    let last = watch.stop()?;
+    for (lab, packets) in [(&first, PACKETS), (&second, 3000)] {
+        let verdict = judge::ask(lab.router())?;
+        ensure!(verdict.drop > 0, "{verdict:?}");
+        agrees_with(table(&last, lab.router())?, &verdict, packets - verdict.drop)?;
+        let quiet = table(&last, lab.server())?;
+        ensure!(quiet["insertions"]["total"] == 0, "the server tracks nothing: {quiet}");
+    }
+    Ok(())
+}
+
+fn retries() -> Result<()> {
+    let mut lab = Lab::new(Plan::default())?;
+    lab.set_limit(LIMIT)?;
+    lab.send(&Flood::of(flows(Family::V4, Protocol::Udp), PACKETS))?;
+    let before = judge::ask(lab.router())?;
+    let watch = Watch::start(&[])?;
+    let flood = Flood {
+        first: 1_000_000,
+        each: 10,
+        ..Flood::of(flows(Family::V4, Protocol::Udp), PACKETS)
+    };
+    let sent = lab.send(&flood)?;
+    let last = watch.stop()?;
+    let now = judge::ask(lab.router())?;
+    ensure!(sent.flows == 200 && now.drop - before.drop > 1000, "{sent:?} {now:?}");
+    let table = table(&last, lab.router())?;
+    crate::watch::exact(table, "/drops/table_full", now.drop - before.drop)?;
+    crate::watch::exact(table, "/evictions/early_drop", now.early_drop - before.early_drop)
+}

@@ -1,0 +1,144 @@
+//! Namespaces come and go while ctwatch runs.
+
+use anyhow::{Context, Result, ensure};
+use ctwatch_lab::{
+    Lab, Plan, judge,
+    netns::Netns,
+    traffic::{Family, Flood, Flows, Protocol},
+};
+use serde_json::Value;
+
+use crate::{
+    Test,
+    watch::{Watch, ctwatch, exact, finished, named, table},
+};
+
+pub(crate) const TESTS: &[(&str, Test)] = &[
+    ("made_saturated_and_deleted_meanwhile", comes_and_goes),
+    ("two_hundred_idle_namespaces", many),
+    ("one_namespace_by_name_and_by_inode", one),
+    ("a_namespace_deleted_under_watch_is_really_gone", not_kept_alive),
+    ("hostile_names_cannot_speak_to_the_terminal", hostile),
+];
+
+const UDP: Flows = Flows { family: Family::V4, protocol: Protocol::Udp, sources: 1, services: 1 };
+
+fn reachable(object: &Value, netns: &Netns) -> Option<bool> {
+    table(object, netns).ok()?["reachable"].as_bool()
+}
+
+fn comes_and_goes() -> Result<()> {
+    let mut watch = Watch::start(&[])?;
+    let mut lab = Lab::new(Plan::default())?;
+    lab.set_limit(200)?;
+    let sent = lab.send(&Flood::of(UDP, 2000))?;
+    let verdict = judge::ask(lab.router())?;
+    let router = lab.router().clone();
+    watch.until(|object| {
+        table(object, &router).is_ok_and(|table| table["insertions"]["total"] != 0)
+    })?;
+    drop(lab);
+    watch.until(|object| reachable(object, &router) == Some(false))?;
+    // The kernel takes a namespace down in its own time.
+    let inserted = sent.arrived - verdict.drop;
+    let ended = |object: &Value| {
+        table(object, &router).is_ok_and(|table| table["removals"]["total"] == inserted)
+    };
+    watch.until(ended).context("not all entries ended")?;
+    let last = watch.stop()?;
+    let table = table(&last, &router)?;
+    exact(table, "/drops/table_full", verdict.drop)?;
+    exact(table, "/insertions", inserted)?;
+    exact(table, "/removals", inserted)
+}
+
+fn many() -> Result<()> {
+    let mut lab = Lab::new(Plan::default())?;
+    let roles: Vec<String> = (0..200).map(|number| format!("idle{number}")).collect();
+    let roles: Vec<&str> = roles.iter().map(String::as_str).collect();
+    let idle = lab.add_many(&roles)?;
+    let mut watch = Watch::start(&[])?;
+    let object = watch.next()?;
+    for netns in &idle {
+        let table = table(&object, netns)?;
+        ensure!(table["entries"] == 0 && table["netns"]["inode"] == netns.inode()?, "{table}");
+    }
+    // At five readings a second.
+    let before = cpu_time(watch.pid())?;
+    let first = watch.next()?["elapsed_s"].as_f64().context("no elapsed_s")?;
+    let object = (0..10).try_fold(Value::Null, |_, _| watch.next())?;
+    let seconds = object["elapsed_s"].as_f64().context("no elapsed_s")? - first;
+    let share = (cpu_time(watch.pid())? - before) / seconds;
+    ensure!(share < 0.5, "200 idle namespaces cost {share} of a CPU");
+    watch.stop().map(|_| ())
+}
+
+/// Seconds of CPU that a process has used.
+fn cpu_time(pid: u32) -> Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let (_, fields) = stat.rsplit_once(')').context("no command in stat")?;
+    let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<f64>);
+    Ok(ticks.sum::<Result<f64, _>>()? / 100.0)
+}
+
+fn one() -> Result<()> {
+    let lab = Lab::new(Plan::default())?;
+    let inode = lab.router().inode()?.to_string();
+    for wanted in [lab.router().name(), &inode] {
+        let object = Watch::start(&["--netns", wanted])?.stop()?;
+        let tables = object["tables"].as_array().context("no tables")?;
+        ensure!(tables.len() == 1, "{} tables for {wanted}", tables.len());
+        table(&object, lab.router())?;
+    }
+    Ok(())
+}
+
+fn not_kept_alive() -> Result<()> {
+    let mut lab = Lab::new(Plan::default())?;
+    let netns = lab.add_netns("short")?;
+    let mut watch = Watch::start(&[])?;
+    watch.until(|object| reachable(object, &netns) == Some(true))?;
+    // A veth pair lives as long as the namespace of its one end, and no longer.
+    let far = lab.client();
+    far.run(&[
+        "ip",
+        "link",
+        "add",
+        "peer0",
+        "type",
+        "veth",
+        "peer",
+        "name",
+        "p",
+        "netns",
+        netns.name(),
+    ])?;
+    lab.remove_netns(&netns)?;
+    for _ in 0..50 {
+        watch.next()?;
+        if far.run(&["ip", "link", "show", "peer0"]).is_err() {
+            return watch.stop().map(|_| ());
+        }
+    }
+    anyhow::bail!("the namespace is still alive ten seconds after it was deleted")
+}
+
+fn hostile() -> Result<()> {
+    let mut lab = Lab::new(Plan::default())?;
+    let netns = lab.add_netns("\u{1b}[31mred\u{9b}1m\u{202e}")?;
+    netns.nft(ctwatch_lab::topology::TRACKING)?;
+    netns.run(&["ip", "link", "set", "lo", "up"])?;
+    netns.within(|| {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0")?;
+        socket.send_to(b"x", "127.0.0.1:9").map(|_| ())
+    })??;
+    let (text, errors, code) = finished(ctwatch()?.args(["-i", "200ms", "-n", "2"]))?;
+    ensure!(code == Some(0), "{code:?} {errors}");
+    ensure!(text.contains("\\u{1b}[31mred"), "{text}");
+    ensure!(!text.contains(['\u{1b}', '\u{9b}']), "{text:?}");
+    let mut command = ctwatch()?;
+    let (json, _, _) = finished(command.args(["-i", "200ms", "-n", "1", "--output", "json"]))?;
+    ensure!(!json.contains(['\u{1b}', '\u{9b}']), "{json:?}");
+    let object: Value = serde_json::from_str(&json)?;
+    named(&object, netns.name()).map(|_| ())
+}

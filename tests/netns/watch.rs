@@ -1,0 +1,131 @@
+//! Running ctwatch as its users do, and reading what it says.
+
+use std::{
+    io::{BufRead, BufReader, Lines, Read},
+    process::{Child, ChildStdout, Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use ctwatch_lab::{judge::Verdict, netns::Netns};
+use serde_json::Value;
+
+/// The executable with the probes inside.
+pub(crate) fn ctwatch() -> Result<Command> {
+    let path = std::env::var_os("CTWATCH_BIN")
+        .context("CTWATCH_BIN is not set: run these tests with cargo xtask test")?;
+    Ok(Command::new(path))
+}
+
+/// ctwatch in the background, its JSON read line by line.
+pub(crate) struct Watch {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Watch {
+    /// Returns when the probes are attached and the first object was read.
+    pub(crate) fn start(args: &[&str]) -> Result<Self> {
+        let mut child = ctwatch()?
+            .args(["watch", "--output", "json", "--interval", "200ms"])
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start ctwatch")?;
+        let stdout = child.stdout.take().context("ctwatch has no output")?;
+        let mut watch = Self { child, lines: BufReader::new(stdout).lines() };
+        watch.next()?;
+        Ok(watch)
+    }
+
+    /// The next object.
+    pub(crate) fn next(&mut self) -> Result<Value> {
+        let line = self.lines.next().context("ctwatch ended early")??;
+        serde_json::from_str(&line).with_context(|| format!("not JSON: {line}"))
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for an object that `found` accepts.
+    pub(crate) fn until(&mut self, found: impl Fn(&Value) -> bool) -> Result<Value> {
+        for _ in 0..100 {
+            let object = self.next()?;
+            if found(&object) {
+                return Ok(object);
+            }
+        }
+        bail!("it did not come within 100 ticks")
+    }
+
+    /// Asks it to stop, and returns the last object it prints.
+    pub(crate) fn stop(mut self) -> Result<Value> {
+        let pid = i32::try_from(self.child.id())?;
+        // SAFETY: a signal to our own child, which has not been waited for.
+        ensure!(unsafe { libc::kill(pid, libc::SIGTERM) } == 0, "cannot stop ctwatch");
+        let mut last = None;
+        for line in self.lines.by_ref() {
+            last = Some(line?);
+        }
+        let status = self.child.wait()?;
+        ensure!(status.success(), "ctwatch ended with {status}");
+        let last = last.context("ctwatch printed nothing at the end")?;
+        serde_json::from_str(&last).with_context(|| format!("not JSON: {last}"))
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // After a failed test; a stopped one is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The table of a namespace in an object.
+pub(crate) fn table<'a>(object: &'a Value, netns: &Netns) -> Result<&'a Value> {
+    named(object, netns.name())
+}
+
+pub(crate) fn named<'a>(object: &'a Value, name: &str) -> Result<&'a Value> {
+    let tables = object["tables"].as_array().context("an object without tables")?;
+    tables
+        .iter()
+        .find(|table| table["netns"]["name"] == name)
+        .with_context(|| format!("no table of {name} in {object}"))
+}
+
+/// One figure must be exact and have this total.
+pub(crate) fn exact(table: &Value, path: &str, expected: u64) -> Result<()> {
+    let figure = table.pointer(path).with_context(|| format!("no {path} in {table}"))?;
+    ensure!(
+        figure["total"] == expected && figure["exactness"] == "exact",
+        "{path} is {figure}, and {expected} exactly was expected, in {table}"
+    );
+    Ok(())
+}
+
+/// What conntrack counted, and ctwatch must have said exactly.
+pub(crate) fn agrees_with(table: &Value, verdict: &Verdict, inserted: u64) -> Result<()> {
+    exact(table, "/drops/table_full", verdict.drop)?;
+    exact(table, "/evictions/early_drop", verdict.early_drop)?;
+    exact(table, "/invalid", verdict.invalid)?;
+    exact(table, "/drops/chain_too_long", verdict.chaintoolong)?;
+    for other in ["no_memory", "clash", "nat_exhausted", "tracker"] {
+        exact(table, &format!("/drops/{other}"), 0)?;
+    }
+    ensure!(table["entries"] == verdict.entries, "entries: {} in {table}", verdict.entries);
+    exact(table, "/insertions", inserted)?;
+    exact(table, "/removals", inserted - verdict.entries)
+}
+
+/// What a command printed, and how it ended.
+pub(crate) fn finished(command: &mut Command) -> Result<(String, String, Option<i32>)> {
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let (mut out, mut err) = (String::new(), String::new());
+    child.stdout.take().context("no output")?.read_to_string(&mut out)?;
+    child.stderr.take().context("no error output")?.read_to_string(&mut err)?;
+    Ok((out, err, child.wait()?.code()))
+}
