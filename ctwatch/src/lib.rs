@@ -1,5 +1,6 @@
 //! ctwatch watches the connection tracking table of a Linux box: how full it is, what is refused
 //! and why. The rooms, and who may know whom, are in ARCHITECTURE.md.
+#![cfg_attr(test, allow(clippy::cast_possible_truncation, reason = "fixtures are small"))]
 
 pub mod cli;
 pub mod collect;

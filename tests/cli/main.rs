@@ -1,11 +1,14 @@
 //! The command line, as a user meets it. Nothing here needs a privilege.
 
+#![expect(clippy::panic, reason = "a test may")]
+
 use std::process::{Command, Output};
 
 fn ctwatch(args: &[&str]) -> Output {
     let built = option_env!("CARGO_BIN_EXE_ctwatch").unwrap_or("ctwatch");
     let path = std::env::var_os("CTWATCH_BIN").unwrap_or_else(|| built.into());
-    Command::new(path).args(args).output().expect("cannot start ctwatch")
+    let output = Command::new(path).args(args).output();
+    output.unwrap_or_else(|error| panic!("cannot start ctwatch: {error}"))
 }
 
 fn text(bytes: &[u8]) -> String {

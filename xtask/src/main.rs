@@ -26,6 +26,10 @@ enum Command {
     Build(commands::build::Options),
     /// Run all tests; those that need root and network namespaces are skipped without root
     Test(commands::test::Args),
+    /// Build a router with a small table in network namespaces, saturate it, watch, clean up (root)
+    Lab(commands::lab::Args),
+    /// Measure what watching costs, beside nothing and beside conntrack -E (root)
+    Bench(commands::bench::Args),
     /// Check formatting, lints, and licences of dependencies
     Lint,
 }
@@ -45,6 +49,8 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Run(args) => commands::run::run(&args),
         Command::Build(args) => commands::build::run(&args).map(|_| ExitCode::SUCCESS),
         Command::Test(args) => commands::test::run(&args),
+        Command::Lab(args) => commands::lab::run(&args),
+        Command::Bench(args) => commands::bench::run(&args),
         Command::Lint => commands::lint::run().map(|()| ExitCode::SUCCESS),
     }
 }

@@ -17,6 +17,7 @@ const NLMSG_DONE: u16 = 3;
 /// `struct nlmsghdr` and `struct nfgenmsg`.
 const HEADER: usize = 16;
 const NFGENMSG: usize = 4;
+const REQUEST_LEN: u32 = 16 + 4;
 /// A namespace whose answer does not come is passed over, not waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -87,7 +88,7 @@ impl Ctnetlink {
 
 fn message(request: u16, flags: u16, sequence: u32) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER + NFGENMSG);
-    bytes.extend_from_slice(&(HEADER as u32 + NFGENMSG as u32).to_ne_bytes());
+    bytes.extend_from_slice(&REQUEST_LEN.to_ne_bytes());
     bytes.extend_from_slice(&request.to_ne_bytes());
     bytes.extend_from_slice(&flags.to_ne_bytes());
     bytes.extend_from_slice(&sequence.to_ne_bytes());

@@ -140,3 +140,56 @@ impl serde_json::ser::Formatter for Printable {
         result
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::output::fixtures::{header, snapshots};
+
+    fn object() -> Value {
+        let [_, second] = snapshots();
+        let mut out = Vec::new();
+        write(&mut out, &header(), &second).unwrap();
+        assert_eq!(out.iter().filter(|byte| **byte == b'\n').count(), 1, "one line");
+        serde_json::from_slice(&out).unwrap()
+    }
+
+    #[test]
+    fn the_contract_holds() {
+        let object = object();
+        assert_eq!(object["time"], "1970-01-01T00:00:01Z");
+        assert_eq!(object["interval_s"], 1.0);
+        assert_eq!(object["kernel"], "6.12.0");
+        assert_eq!(object["lost"], 0);
+        assert_eq!(object["mechanisms"], json!({"drops": "tracepoint", "insertions": null}));
+        let table = &object["tables"][0];
+        assert_eq!(table["netns"], json!({"inode": 4_026_532_246_u32, "name": "rt"}));
+        assert_eq!(table["entries"], 200);
+        assert_eq!(table["limit"], 200);
+        assert_eq!(table["buckets"], 262_144);
+        assert_eq!(table["fill"], 1.0);
+        assert_eq!(table["trend_per_s"], 200.0);
+        assert_eq!(table["time_to_full_s"], Value::Null);
+        let exact = |total: u64| {
+            let per_s = total as f64;
+            json!({"total": total, "per_s": per_s, "exactness": "exact", "at_least": total})
+        };
+        assert_eq!(table["insertions"], exact(217));
+        assert_eq!(table["removals"], exact(17));
+        assert_eq!(table["drops"]["table_full"], exact(1783));
+        for reason in ["no_memory", "clash", "chain_too_long", "nat_exhausted", "tracker"] {
+            assert_eq!(table["drops"][reason], exact(0), "{reason}");
+        }
+        assert_eq!(table["evictions"]["early_drop"], exact(17));
+        assert_eq!(table["invalid"], exact(0));
+    }
+
+    #[test]
+    fn what_is_not_measured_is_null_and_not_zero() {
+        let gc = &object()["tables"][0]["evictions"]["gc"];
+        assert_eq!(gc["total"], Value::Null);
+        assert_eq!(gc["exactness"], "unavailable");
+    }
+}

@@ -5,6 +5,9 @@ pub mod json;
 mod summary;
 pub mod text;
 
+#[cfg(test)]
+mod fixtures;
+
 use crate::model::Snapshot;
 
 /// What does not change while watching.
@@ -21,20 +24,12 @@ pub struct Header {
 
 /// The lines before the first: what is watched, by what means, and what is missing and why.
 pub fn preamble(header: &Header, snapshot: &Snapshot) -> Vec<String> {
-    let mechanisms: Vec<_> = header
-        .mechanisms
-        .iter()
-        .map(|(signal, mechanism)| match mechanism {
-            Some(mechanism) => format!("{signal} by {mechanism}"),
-            None => format!("{signal} not measured"),
-        })
-        .collect();
     let mut lines = vec![format!(
         "ctwatch {} on Linux {}, every {} s; {}",
         header.version,
         header.kernel,
         header.interval.as_secs_f64(),
-        mechanisms.join(", ")
+        mechanisms(header)
     )];
     if let Some(table) = snapshot.tables.first() {
         let number = |value: Option<u32>| value.map_or_else(|| "?".to_owned(), |v| v.to_string());
@@ -50,4 +45,20 @@ pub fn preamble(header: &Header, snapshot: &Snapshot) -> Vec<String> {
     lines.extend(header.notes.iter().map(|note| format!("note: {}", escape::escaped(note))));
     lines.push("/s rates over the interval; <= at most, >= at least, - not measured".to_owned());
     lines
+}
+
+/// `drops, insertions by tracepoint; table by ctnetlink; removals not measured`
+fn mechanisms(header: &Header) -> String {
+    let mut groups: Vec<(Option<&str>, Vec<&str>)> = Vec::new();
+    for (signal, mechanism) in &header.mechanisms {
+        match groups.iter_mut().find(|(of, _)| of == mechanism) {
+            Some((_, signals)) => signals.push(signal),
+            None => groups.push((*mechanism, vec![signal])),
+        }
+    }
+    let groups = groups.iter().map(|(mechanism, signals)| match mechanism {
+        Some(mechanism) => format!("{} by {mechanism}", signals.join(", ")),
+        None => format!("{} not measured", signals.join(", ")),
+    });
+    groups.collect::<Vec<_>>().join("; ")
 }

@@ -118,7 +118,8 @@ impl Text {
         if !any {
             self.header(out)?;
             let tracking = snapshot.tables.iter().filter(|table| table.is_tracking()).count();
-            writeln!(out, "{time} {}", quiet(tracking, snapshot.tables.len()))?;
+            let line = format!("{time} {}", quiet(tracking, snapshot.tables.len()));
+            wrapped(out, &line, self.style.columns)?;
         }
         Ok(())
     }
@@ -305,19 +306,110 @@ fn time_to_full(table: &Table) -> String {
     }
 }
 
-/// Breaks between words so that a narrow terminal does not break within them.
+/// Breaks between words so that a narrow terminal does not break within them; what follows is
+/// indented below what it belongs to.
 fn wrapped(out: &mut impl Write, text: &str, width: usize) -> io::Result<()> {
-    let mut line = String::new();
-    for word in text.split(' ') {
-        let needed = line.chars().count() + 1 + word.chars().count();
-        if !line.is_empty() && needed > width {
+    let body = text.trim_start();
+    let mut line = text[..text.len() - body.len()].to_owned();
+    let indent = format!("{line}  ");
+    let mut empty = true;
+    for word in body.split(' ') {
+        if !empty && line.chars().count() + 1 + word.chars().count() > width {
             writeln!(out, "{line}")?;
-            line.clear();
-            line.push_str("  ");
-        } else if !line.is_empty() {
+            line.clone_from(&indent);
+            empty = true;
+        }
+        if !empty {
             line.push(' ');
         }
         line.push_str(word);
+        empty = false;
     }
     writeln!(out, "{line}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::fixtures::{header, snapshots};
+
+    fn style(columns: usize) -> Style {
+        Style { columns, rows: 24, colour: false, zone: jiff::tz::TimeZone::UTC }
+    }
+
+    fn rendered(columns: usize) -> String {
+        let mut text = Text::new(style(columns));
+        let mut out = Vec::new();
+        let [first, second] = snapshots();
+        text.start(&mut out, &header(), &first).unwrap();
+        text.tick(&mut out, &second).unwrap();
+        text.finish(&mut out, &second).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn no_line_is_wider_than_the_terminal() {
+        for columns in 40..160 {
+            for line in rendered(columns).lines() {
+                assert!(line.chars().count() <= columns, "{columns}: {line}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_narrowest_terminal_still_says_what_matters() {
+        let text = rendered(40);
+        let header = text.lines().find(|line| line.starts_with("time")).unwrap();
+        for title in ["netns", "fill", "refused/s"] {
+            assert!(header.contains(title), "{header}");
+        }
+    }
+
+    #[test]
+    fn a_tick_reads_as_it_should() {
+        let text = rendered(usize::MAX);
+        let expected = "00:00:01 rt                   200      200 100.0%   +200.0     FULL       \
+                        217        17      1783        17        0         0";
+        assert!(text.contains(expected), "{text}");
+        assert!(text.contains(
+            "*** rt: TABLE FULL: 200 of 200 entries, 1783 packets refused so far, 17 entries evicted"
+        ));
+        assert!(text.contains("  dropped: table_full 1783; 0 no_memory, clash,"), "{text}");
+        assert!(text.contains("  evicted: early_drop 17; not measured gc"), "{text}");
+    }
+
+    #[test]
+    fn the_header_comes_again_every_screenful() {
+        let mut text = Text::new(style(120));
+        let mut out = Vec::new();
+        let [_, second] = snapshots();
+        for _ in 0..60 {
+            text.tick(&mut out, &second).unwrap();
+        }
+        let out = String::from_utf8(out).unwrap();
+        assert_eq!(out.lines().filter(|line| line.starts_with("time")).count(), 3);
+    }
+
+    #[test]
+    fn numbers_carry_their_mark() {
+        let figure = |total, at_least, exactness| Figure {
+            total: Some(total),
+            at_least: Some(at_least),
+            per_s: Some(total as f64),
+            exactness,
+        };
+        assert_eq!(rate(&figure(1783, 1783, Exactness::Exact)), "1783");
+        assert_eq!(rate(&figure(1783, 0, Exactness::UpperBound)), "<=1783");
+        assert_eq!(total(&figure(17, 17, Exactness::Sampled)), ">=17");
+        let unknown =
+            Figure { total: None, at_least: None, per_s: None, exactness: Exactness::Unavailable };
+        assert_eq!((rate(&unknown), total(&unknown)), ("-".to_owned(), "-".to_owned()));
+    }
+
+    #[test]
+    fn long_lines_break_between_words_and_keep_their_indent() {
+        let mut out = Vec::new();
+        wrapped(&mut out, "  one two three", 10).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "  one two\n    three\n");
+    }
 }

@@ -1,6 +1,8 @@
 //! One file per command.
 
+pub(crate) mod bench;
 pub(crate) mod build;
+pub(crate) mod lab;
 pub(crate) mod lint;
 pub(crate) mod run;
 pub(crate) mod test;

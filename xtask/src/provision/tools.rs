@@ -37,6 +37,14 @@ pub(crate) fn path(store: &Store) -> Result<std::ffi::OsString> {
     Ok(std::env::join_paths(dirs)?)
 }
 
+/// Has this process, and what it starts, find them.
+pub(crate) fn use_path(store: &Store) -> Result<()> {
+    let path = path(store)?;
+    // SAFETY: called before any other thread is started.
+    unsafe { std::env::set_var("PATH", path) };
+    Ok(())
+}
+
 fn unpack(store: &Store, dir: &Path, missing: &[&(&str, &str)]) -> Result<()> {
     let apt = Apt::open(store)?;
     let mut packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();

@@ -125,7 +125,7 @@ mod tests {
         let pseudo = if protocol.is_icmp() && !v6 {
             0
         } else {
-            sum(0, addresses) + next + body.len() as u32
+            sum(0, addresses) + next + u32::try_from(body.len()).unwrap()
         };
         folded(sum(pseudo, body)) == [0xff, 0xff]
     }

@@ -13,7 +13,6 @@ use super::{Flows, frame};
 use crate::topology::{CLIENT_LINK, Lab};
 
 const BATCH: usize = 64;
-const FRAME_ROOM: usize = 128;
 
 /// What to send: bounded in packets, and in time too where `within` is given.
 #[derive(Clone, Copy, Debug)]
@@ -95,13 +94,14 @@ fn send(flood: &Flood) -> Result<(u64, Duration)> {
 
 /// A raw socket on the client's link. It receives nothing: protocol 0.
 fn packet_socket() -> Result<OwnedFd> {
-    // SAFETY: plain system calls with arguments that outlive them; the descriptor is owned at once.
+    // SAFETY: plain system calls with arguments that outlive them; the descriptor is owned at once;
+    // an address of all zero is a valid one.
     unsafe {
         let fd = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0);
         ensure!(fd >= 0, "cannot open a packet socket: {}", io::Error::last_os_error());
         let socket = OwnedFd::from_raw_fd(fd);
         let mut address: libc::sockaddr_ll = std::mem::zeroed();
-        address.sll_family = libc::AF_PACKET as libc::sa_family_t;
+        address.sll_family = libc::sa_family_t::try_from(libc::AF_PACKET)?;
         let name = std::ffi::CString::new(CLIENT_LINK)?;
         address.sll_ifindex = i32::try_from(libc::if_nametoindex(name.as_ptr()))?;
         let bound = libc::bind(
@@ -122,7 +122,7 @@ struct Batch {
 
 impl Batch {
     fn new() -> Self {
-        Self { frames: vec![Vec::with_capacity(FRAME_ROOM); BATCH], filled: 0 }
+        Self { frames: vec![Vec::new(); BATCH], filled: 0 }
     }
 
     fn fill(&mut self, flood: &Flood, sent: u64, wanted: u64) {

@@ -1,0 +1,191 @@
+//! `cargo xtask bench`: what watching costs, side by side in one run, as ratios of medians.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Child, Command, ExitCode, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use ctwatch_lab::{
+    Lab, Plan,
+    netns::Netns,
+    traffic::{Family, Flood, Flows, Protocol},
+};
+
+use super::build;
+use crate::provision::{Store, tools};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Rounds; each measures everything once, in an order that turns around every round
+    #[arg(long, default_value_t = 11)]
+    rounds: usize,
+    /// Packets of one measurement
+    #[arg(long, default_value_t = 400_000)]
+    packets: u64,
+    #[command(flatten)]
+    build: build::Options,
+}
+
+/// Who watches while the traffic runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Watcher {
+    Nobody,
+    Ctwatch,
+    Counters,
+    ConntrackEvents,
+}
+
+impl Watcher {
+    const ALL: [Self; 4] = [Self::Nobody, Self::Ctwatch, Self::Counters, Self::ConntrackEvents];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Nobody => "unwatched",
+            Self::Ctwatch => "ctwatch",
+            Self::Counters => "ctwatch --mechanism counters",
+            Self::ConntrackEvents => "conntrack -E -e NEW",
+        }
+    }
+
+    fn start(self, ctwatch: &Path, router: &Netns) -> Result<Option<Watching>> {
+        let mut command = match self {
+            Self::Nobody => return Ok(None),
+            Self::Ctwatch => Command::new(ctwatch),
+            Self::Counters => {
+                let mut command = Command::new(ctwatch);
+                command.args(["--mechanism", "counters"]);
+                command
+            }
+            Self::ConntrackEvents => {
+                let mut command = router.command("conntrack")?;
+                command.args(["-E", "-e", "NEW"]);
+                command
+            }
+        };
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        // Until it is attached.
+        thread::sleep(Duration::from_millis(400));
+        Ok(Some(Watching(child)))
+    }
+}
+
+/// Ended when dropped.
+struct Watching(Child);
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "the benchmark makes network namespaces: run it as root"
+    );
+    ensure!(args.rounds > 0 && args.packets > 0, "nothing to measure");
+    let ctwatch = build::run(&args.build)?.ctwatch;
+    tools::use_path(&Store::open()?)?;
+    println!("{} rounds of {} packets, medians", args.rounds, args.packets);
+    println!("\nnew flows into a roomy table");
+    let roomy = u32::try_from(args.packets * 2)?.max(262_144);
+    paths(&ctwatch, args, roomy)?;
+    println!("\npackets into a full table");
+    paths(&ctwatch, args, 200)?;
+    let (starts, peak) = start(&ctwatch, args.rounds)?;
+    println!("\nfrom start to first line  {:>8.1} ms", median(starts) * 1000.0);
+    println!("peak memory               {:>8.1} MB", peak as f64 / 1024.0);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The rate of packets through the router for each watcher.
+fn paths(ctwatch: &Path, args: &Args, limit: u32) -> Result<()> {
+    let mut rates = Watcher::ALL.map(|_| Vec::new());
+    for round in 0..args.rounds {
+        let mut order: Vec<_> = (0..Watcher::ALL.len()).collect();
+        if round % 2 == 1 {
+            order.reverse();
+        }
+        for which in order {
+            // A lab of its own: no measurement meets what another left in the table.
+            let mut lab = Lab::new(Plan::default())?;
+            lab.set_limit(limit)?;
+            let _watching = Watcher::ALL[which].start(ctwatch, lab.router())?;
+            rates[which].push(rate(&lab, args.packets)?);
+        }
+    }
+    let unwatched = rates[0].clone();
+    for (watcher, rates) in Watcher::ALL.iter().zip(rates) {
+        let ratios: Vec<_> = rates.iter().zip(&unwatched).map(|(rate, base)| rate / base).collect();
+        println!(
+            "  {:<30} {:>9.0} /s   {:>6.3} of unwatched (best by best {:.3})",
+            watcher.name(),
+            median(rates.clone()),
+            median(ratios),
+            best(&rates) / best(&unwatched)
+        );
+    }
+    Ok(())
+}
+
+fn rate(lab: &Lab, packets: u64) -> Result<f64> {
+    let flows = Flows { family: Family::V4, protocol: Protocol::Udp, sources: 1000, services: 10 };
+    Ok(lab.send(&Flood::of(flows, packets))?.per_s())
+}
+
+/// Seconds from start to first line, and the most memory that any of these runs took, in kB.
+fn start(ctwatch: &Path, rounds: usize) -> Result<(Vec<f64>, u64)> {
+    let (mut seconds, mut peak) = (Vec::new(), 0);
+    for _ in 0..rounds {
+        let started = Instant::now();
+        let mut child = Command::new(ctwatch).stdout(Stdio::piped()).spawn()?;
+        let output = child.stdout.take().context("ctwatch has no output")?;
+        let mut lines = BufReader::new(output).lines();
+        lines.next().context("ctwatch printed nothing")??;
+        seconds.push(started.elapsed().as_secs_f64());
+        // A few ticks more.
+        thread::sleep(Duration::from_millis(2500));
+        peak = peak.max(high_water(child.id())?);
+        drop(Watching(child));
+    }
+    Ok((seconds, peak))
+}
+
+/// `VmHWM:     9508 kB`
+fn high_water(pid: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let number = line.and_then(|line| line.split_whitespace().next());
+    Ok(number.context("no VmHWM")?.parse()?)
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len() % 2 == 1 {
+        values[middle]
+    } else {
+        f64::midpoint(values[middle - 1], values[middle])
+    }
+}
+
+fn best(values: &[f64]) -> f64 {
+    values.iter().copied().fold(0.0, f64::max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_middle_or_between_the_two() {
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
+    }
+}
