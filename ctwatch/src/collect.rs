@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     host::{
-        netns::{self, Netns},
+        netns::{self, Finder, Netns},
         visit::{Reading, Source, Visitor, sysctl},
     },
     probe::read::Probes,
@@ -74,11 +74,20 @@ struct Worker {
     started: Instant,
     /// What namespaces were called that may be gone by now.
     names: HashMap<NetnsId, String>,
+    finder: Finder,
+    /// Namespaces that the probes counted in and that were looked for in vain.
+    hidden: HashSet<NetnsId>,
 }
 
 impl Worker {
     fn new(means: Means) -> Self {
-        Self { means, started: Instant::now(), names: HashMap::new() }
+        Self {
+            means,
+            started: Instant::now(),
+            names: HashMap::new(),
+            finder: Finder::default(),
+            hidden: HashSet::new(),
+        }
     }
 
     fn sample(&mut self, visitor: &mut Option<Visitor>) -> Result<Sample> {
@@ -86,8 +95,8 @@ impl Worker {
             Some(visitor) => visitor,
             None => visitor.insert(Visitor::new(self.means.source)?),
         };
-        let found = self.find()?;
         let before = self.tallies()?;
+        let found = self.find(before.as_ref())?;
         let readings = found
             .into_iter()
             .map(|netns| visitor.read(&netns).map(|reading| (netns, reading)))
@@ -108,11 +117,26 @@ impl Worker {
         Ok(sample)
     }
 
-    fn find(&self) -> Result<Vec<Netns>> {
+    fn find(&mut self, counted: Option<&HashMap<NetnsId, NetnsTally>>) -> Result<Vec<Netns>> {
+        let mut found = match self.means.scope {
+            Scope::Own => return Ok(vec![netns::current()?]),
+            Scope::All | Scope::One(_) => self.finder.find(false)?,
+        };
+        // The probes may know of a namespace before anybody here does. What is not found then
+        // either is gone, or hidden for good.
+        let strange: Vec<NetnsId> = counted
+            .into_iter()
+            .flatten()
+            .filter(|(id, tally)| !found.contains_key(&tally.inode()) && !self.hidden.contains(*id))
+            .map(|(id, _)| *id)
+            .collect();
+        if !strange.is_empty() {
+            found = self.finder.find(true)?;
+            self.hidden.extend(strange);
+        }
         Ok(match self.means.scope {
-            Scope::Own => vec![netns::current()?],
-            Scope::All => netns::find()?.into_values().collect(),
-            Scope::One(inode) => netns::find()?.remove(&inode).into_iter().collect(),
+            Scope::One(inode) => found.remove(&inode).into_iter().collect(),
+            _ => found.into_values().collect(),
         })
     }
 
@@ -172,6 +196,7 @@ impl Worker {
         for table in sample.tables.iter().filter(|table| !table.reachable) {
             probes.forget(&table.id)?;
             self.names.remove(&table.id);
+            self.hidden.remove(&table.id);
         }
         Ok(())
     }

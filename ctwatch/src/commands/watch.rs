@@ -164,7 +164,11 @@ impl Screen {
 
     fn tick(&mut self, snapshot: &Snapshot) -> Result<()> {
         match &mut self.text {
-            Some(text) => emit(|out| text.tick(out, snapshot)),
+            Some(text) => {
+                let (columns, rows) = size();
+                text.resize(columns, rows);
+                emit(|out| text.tick(out, snapshot))
+            }
             None => emit(|out| json::write(out, &self.header, snapshot)),
         }
     }
@@ -186,14 +190,19 @@ fn emit(render: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> Result<()> {
 }
 
 fn style() -> Style {
-    let terminal = io::stdout().is_terminal();
-    let size = rustix::termios::tcgetwinsize(io::stdout()).ok().filter(|size| size.ws_col > 0);
-    let variable = |name: &str| std::env::var(name).ok().and_then(|value| value.parse().ok());
-    let (columns, rows) = match size {
-        Some(size) => (usize::from(size.ws_col), usize::from(size.ws_row)),
-        // A file has room for every column.
-        None => (variable("COLUMNS").unwrap_or(usize::MAX), variable("LINES").unwrap_or(24)),
-    };
+    let (columns, rows) = size();
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    Style { columns, rows, colour: terminal && !no_color, zone: jiff::tz::TimeZone::system() }
+    let colour = io::stdout().is_terminal() && !no_color;
+    Style { columns, rows, colour, zone: jiff::tz::TimeZone::system() }
+}
+
+/// Columns and rows. A file has room for every column.
+fn size() -> (usize, usize) {
+    match rustix::termios::tcgetwinsize(io::stdout()) {
+        Ok(size) if size.ws_col > 0 => (size.ws_col.into(), size.ws_row.into()),
+        _ => {
+            let variable = |name| std::env::var(name).ok().and_then(|value| value.parse().ok());
+            (variable("COLUMNS").unwrap_or(usize::MAX), variable("LINES").unwrap_or(24))
+        }
+    }
 }

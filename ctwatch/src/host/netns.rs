@@ -9,6 +9,7 @@ use std::{
     fs,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
@@ -25,8 +26,44 @@ pub struct Netns {
     pub path: PathBuf,
 }
 
+/// A box may run ten thousand processes; those are not all asked at every tick.
+const RESCAN: Duration = Duration::from_secs(5);
+
+/// Finds namespaces again and again, and remembers which processes showed one.
+#[derive(Debug, Default)]
+pub struct Finder {
+    of_processes: BTreeMap<u32, Netns>,
+    scanned: Option<Instant>,
+}
+
+impl Finder {
+    /// Every namespace that a bind mount or a process shows, by inode number. Processes are looked
+    /// through every few seconds, when one that showed a namespace is gone, and where `now` asks
+    /// for it.
+    pub fn find(&mut self, now: bool) -> Result<BTreeMap<u32, Netns>> {
+        let stale = self.scanned.is_none_or(|scanned| scanned.elapsed() >= RESCAN);
+        let moved = |netns: &Netns| inode_of(&netns.path).ok() != Some(netns.inode);
+        if now || stale || self.of_processes.values().any(moved) {
+            self.of_processes = of_processes()?;
+            self.scanned = Some(Instant::now());
+        }
+        let mut found = of_mounts()?;
+        // Before the processes: else it would be called after one of them.
+        let host = current_of_init()?;
+        found.entry(host.inode).or_insert(host);
+        for netns in self.of_processes.values() {
+            found.entry(netns.inode).or_insert_with(|| netns.clone());
+        }
+        Ok(found)
+    }
+}
+
 /// Every namespace that a bind mount or a process shows, by inode number.
 pub fn find() -> Result<BTreeMap<u32, Netns>> {
+    Finder::default().find(true)
+}
+
+fn of_mounts() -> Result<BTreeMap<u32, Netns>> {
     let mut found = BTreeMap::new();
     let mounts = fs::read("/proc/self/mountinfo").context("cannot read /proc/self/mountinfo")?;
     for (inode, path) in bind_mounts(&mounts) {
@@ -38,10 +75,6 @@ pub fn find() -> Result<BTreeMap<u32, Netns>> {
             _ => _ = found.insert(inode, netns),
         }
     }
-    // Before the processes: else it would be called after one of them.
-    let host = current_of_init()?;
-    found.entry(host.inode).or_insert(host);
-    add_of_processes(&mut found)?;
     Ok(found)
 }
 
@@ -64,7 +97,9 @@ pub fn current() -> Result<Netns> {
     Ok(Netns { inode, name, path })
 }
 
-fn add_of_processes(found: &mut BTreeMap<u32, Netns>) -> Result<()> {
+/// The first process of each namespace, which is most often the one that the others came from.
+fn of_processes() -> Result<BTreeMap<u32, Netns>> {
+    let mut found = BTreeMap::new();
     for entry in fs::read_dir("/proc").context("cannot list /proc")? {
         let Ok(entry) = entry else { continue };
         if !entry.file_name().as_bytes().first().is_some_and(u8::is_ascii_digit) {
@@ -79,7 +114,7 @@ fn add_of_processes(found: &mut BTreeMap<u32, Netns>) -> Result<()> {
             path,
         });
     }
-    Ok(())
+    Ok(found)
 }
 
 /// `ss[4711]`: a namespace without a name of its own is best known by who lives there.

@@ -56,7 +56,6 @@ impl Counters {
         for now in cpus {
             let last = self.last.insert(now.cpu, *now).unwrap_or_default();
             let counts = &mut self.counts;
-            let more = |now: u32, last: u32| u64::from(now.wrapping_sub(last));
             counts.invalid += more(now.invalid, last.invalid);
             counts.insert_failed += more(now.insert_failed, last.insert_failed);
             counts.drop += more(now.drop, last.drop);
@@ -67,6 +66,13 @@ impl Counters {
             }
         }
     }
+}
+
+/// How far a counter went on. One that went back by more than it can have gone on belongs to
+/// another namespace now: on kernels without cookies, an inode number that is used again.
+fn more(now: u32, last: u32) -> u64 {
+    let gone_on = now.wrapping_sub(last);
+    u64::from(if gone_on > u32::MAX / 2 { now } else { gone_on })
 }
 
 #[cfg(test)]
@@ -90,6 +96,13 @@ mod tests {
         let mut counters = Counters::from(&[cpu(0, u32::MAX - 1, 0, None)]);
         counters.advance(&[cpu(0, 3, 0, None)]);
         assert_eq!(counters.counts.drop, 5);
+    }
+
+    #[test]
+    fn a_counter_that_begins_anew_counts_from_zero() {
+        let mut counters = Counters::from(&[cpu(0, 1000, 0, None)]);
+        counters.advance(&[cpu(0, 7, 0, None)]);
+        assert_eq!(counters.counts.drop, 7);
     }
 
     #[test]

@@ -22,13 +22,13 @@ pub(super) fn header() -> Header {
 
 pub(super) fn snapshots() -> [Snapshot; 2] {
     let mut model = Model::default();
-    [(0, 0, 0, 0), (1, 200, 1783, 17)].map(|(second, entries, drop, early_drop)| {
+    [(0_u64, 0, 0, 0), (1, 200, 1783, 17)].map(|(second, entries, drop, early_drop)| {
         let mut tally = NetnsTally::of(7);
         (0..drop).for_each(|_| tally.bump(Count::DroppedUntracked));
         (0..early_drop).for_each(|_| tally.bump(Count::Removed));
         model.advance(&Sample {
-            time: jiff::Timestamp::from_second(second).unwrap(),
-            elapsed: Duration::from_secs(second as u64),
+            time: jiff::Timestamp::from_second(second.try_into().unwrap()).unwrap(),
+            elapsed: Duration::from_secs(second),
             limit: Some(200),
             buckets: Some(262_144),
             tables: vec![TableSample {

@@ -61,9 +61,24 @@ pub struct Text {
 
 impl Text {
     pub fn new(style: Style) -> Self {
-        let name_width = if style.columns < 80 { NARROW_NAME_WIDTH } else { NAME_WIDTH };
-        let columns = fitting(style.columns, name_width);
-        Self { style, since_header: 0, name_width, columns }
+        let mut text = Self { style, since_header: 0, name_width: 0, columns: Vec::new() };
+        text.fit();
+        text
+    }
+
+    /// The terminal has another size now; the header comes again in that.
+    pub fn resize(&mut self, columns: usize, rows: usize) {
+        if (columns, rows) != (self.style.columns, self.style.rows) {
+            (self.style.columns, self.style.rows) = (columns, rows);
+            self.since_header = 0;
+            self.fit();
+        }
+    }
+
+    fn fit(&mut self) {
+        let columns = self.style.columns;
+        self.name_width = if columns < 80 { NARROW_NAME_WIDTH } else { NAME_WIDTH };
+        self.columns = fitting(columns, self.name_width);
     }
 
     /// What is watched and how, and the tables as they are now.

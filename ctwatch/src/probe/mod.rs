@@ -6,3 +6,4 @@ pub mod load;
 mod misses;
 pub mod plan;
 pub mod read;
+mod talk;

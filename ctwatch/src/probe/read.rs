@@ -10,7 +10,7 @@ use aya::{
 };
 use ctwatch_ebpf::{HostTally, Layout, NetnsId, NetnsTally};
 
-use super::{load, misses, plan::Plan};
+use super::{load, misses, plan::Plan, talk};
 use crate::sample::Misses;
 
 /// The attached programs and their maps.
@@ -23,6 +23,7 @@ pub struct Probes {
 impl Probes {
     pub fn start(plan: &Plan, layout: &Layout) -> Result<Self> {
         let mut ebpf = load::load(plan, layout)?;
+        talk::listen(&mut ebpf)?;
         let mut map =
             |name| ebpf.take_map(name).with_context(|| format!("the probes hold no map {name}"));
         let netns = PerCpuHashMap::try_from(map("NETNS")?)?;

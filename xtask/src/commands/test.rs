@@ -15,7 +15,7 @@ use crate::{
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only this suite: unit, doc, cli or netns
+    /// Only this suite: unit, doc, cli, rooms or netns
     #[arg(long, value_name = "SUITE")]
     only: Option<String>,
     #[command(flatten)]
@@ -40,6 +40,12 @@ const SUITES: &[Suite] = &[
         name: "cli",
         needs: "",
         cargo: &["--package", "ctwatch", "--test", "cli"],
+        alone: false,
+    },
+    Suite {
+        name: "rooms",
+        needs: "",
+        cargo: &["--package", "ctwatch", "--test", "rooms"],
         alone: false,
     },
     Suite {
