@@ -133,10 +133,10 @@ pub struct Layout {
     pub nf_hook_slow: Code,
     /// `SKB_DROP_REASON_NETFILTER_DROP`, whose number moves between kernels.
     pub netfilter_drop: u32,
-    /// All three lie within the first [`SKB_HEAD`] bytes.
+    pub padding: u32,
     pub skb_nfct: u32,
-    pub skb_dev: u32,
-    pub skb_sk: u32,
+    /// `dev`, and right behind it `sk`: one read for both.
+    pub skb_dev_sk: u32,
     pub net_device_nd_net: u32,
     pub sock_net: u32,
     pub nf_conn_status: u32,
@@ -145,10 +145,6 @@ pub struct Layout {
     /// 0 where the inode number is to stand in for the cookie.
     pub net_cookie: u32,
 }
-
-/// So much of a packet's descriptor is read at once: one call costs as much as another, whatever
-/// the length.
-pub const SKB_HEAD: usize = 128;
 
 const _: () = {
     assert!(size_of::<NetnsTally>() == 8 * Count::ALL + 8);

@@ -7,7 +7,7 @@
 //! counters, in user space.
 
 use aya_ebpf::programs::RawTracePointContext;
-use ctwatch_ebpf::{Count, SKB_HEAD};
+use ctwatch_ebpf::Count;
 
 use crate::{
     kernel::{layout, read},
@@ -32,10 +32,9 @@ pub(crate) fn dropped(ctx: &RawTracePointContext, skb: u64, location: u64, reaso
 
 #[inline(always)]
 fn classify(ctx: &RawTracePointContext, skb: u64) -> Option<()> {
-    let head = read::<Head>(skb, 0)?;
-    let nfct = head.word(layout!(skb_nfct))?;
+    let nfct = read::<u64>(skb, layout!(skb_nfct))?;
     if nfct == 0 {
-        tally::dropped(net_of(&head)?, Count::DroppedUntracked);
+        tally::dropped(net_of(skb)?, Count::DroppedUntracked);
         talk(ctx, "dropped with no conntrack attached");
         return Some(());
     }
@@ -60,23 +59,9 @@ fn classify(ctx: &RawTracePointContext, skb: u64) -> Option<()> {
 /// The `struct net *` a packet is in. The socket first: on its way out `skb->dev` is not set yet,
 /// and for TCP that same memory still holds a link of the retransmit queue's tree.
 #[inline(always)]
-fn net_of(head: &Head) -> Option<u64> {
-    let sk = head.word(layout!(skb_sk))?;
-    if sk != 0 {
-        return read(sk, layout!(sock_net));
-    }
-    read(head.word(layout!(skb_dev))?, layout!(net_device_nd_net))
-}
-
-/// The first bytes of a `struct sk_buff`.
-#[derive(Clone, Copy)]
-struct Head([u64; SKB_HEAD / 8]);
-
-impl Head {
-    #[inline(always)]
-    fn word(&self, offset: u32) -> Option<u64> {
-        self.0.get(offset as usize / 8).copied()
-    }
+fn net_of(skb: u64) -> Option<u64> {
+    let [dev, sk] = read::<[u64; 2]>(skb, layout!(skb_dev_sk))?;
+    if sk != 0 { read(sk, layout!(sock_net)) } else { read(dev, layout!(net_device_nd_net)) }
 }
 
 #[inline(always)]

@@ -1,7 +1,7 @@
 //! Where things are in the running kernel, for the programs: from BTF and kallsyms.
 
 use anyhow::{Result, ensure};
-use ctwatch_ebpf::{Code, Layout, SKB_HEAD};
+use ctwatch_ebpf::{Code, Layout};
 
 use crate::host::{btf::Btf, symbols::Symbols};
 
@@ -53,10 +53,9 @@ fn named(btf: &Btf, layout: &mut Layout) -> Result<()> {
 fn dropped(btf: &Btf, symbols: &Symbols, layout: &mut Layout) -> Result<()> {
     layout.netfilter_drop = btf.enumerator("skb_drop_reason", "SKB_DROP_REASON_NETFILTER_DROP")?;
     layout.skb_nfct = btf.offset("sk_buff", "_nfct")?;
-    layout.skb_dev = btf.offset("sk_buff", "dev")?;
-    layout.skb_sk = btf.offset("sk_buff", "sk")?;
-    let furthest = layout.skb_nfct.max(layout.skb_dev).max(layout.skb_sk) as usize;
-    ensure!(furthest + 8 <= SKB_HEAD, "this kernel's struct sk_buff is laid out otherwise");
+    layout.skb_dev_sk = btf.offset("sk_buff", "dev")?;
+    let sk = btf.offset("sk_buff", "sk")?;
+    ensure!(sk == layout.skb_dev_sk + 8, "this kernel's struct sk_buff is laid out otherwise");
     layout.net_device_nd_net = btf.offset("net_device", "nd_net")?;
     layout.sock_net = btf.offset("sock", "__sk_common.skc_net")?;
     layout.nf_hook_slow = code(symbols, HOOK_SLOW)?;

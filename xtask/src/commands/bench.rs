@@ -21,7 +21,7 @@ use crate::provision::{Store, tools};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Rounds; each measures everything once, in an order that turns around every round
+    /// Rounds; in each, every watcher is measured between two unwatched runs
     #[arg(long, default_value_t = 11)]
     rounds: usize,
     /// Packets of one measurement
@@ -34,27 +34,24 @@ pub(crate) struct Args {
 /// Who watches while the traffic runs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Watcher {
-    Nobody,
     Ctwatch,
     Counters,
     ConntrackEvents,
 }
 
 impl Watcher {
-    const ALL: [Self; 4] = [Self::Nobody, Self::Ctwatch, Self::Counters, Self::ConntrackEvents];
+    const ALL: [Self; 3] = [Self::Ctwatch, Self::Counters, Self::ConntrackEvents];
 
     fn name(self) -> &'static str {
         match self {
-            Self::Nobody => "unwatched",
             Self::Ctwatch => "ctwatch",
             Self::Counters => "ctwatch --mechanism counters",
             Self::ConntrackEvents => "conntrack -E -e NEW",
         }
     }
 
-    fn start(self, ctwatch: &Path, router: &Netns) -> Result<Option<Watching>> {
+    fn start(self, ctwatch: &Path, router: &Netns) -> Result<Watching> {
         let mut command = match self {
-            Self::Nobody => return Ok(None),
             Self::Ctwatch => Command::new(ctwatch),
             Self::Counters => {
                 let mut command = Command::new(ctwatch);
@@ -70,7 +67,7 @@ impl Watcher {
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
         // Until it is attached.
         thread::sleep(Duration::from_millis(400));
-        Ok(Some(Watching(child)))
+        Ok(Watching(child))
     }
 }
 
@@ -104,37 +101,43 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The rate of packets through the router for each watcher.
+/// The rate of packets through the router for each watcher. A machine's speed drifts, so each
+/// measurement is compared to the two unwatched ones right before and after it.
 fn paths(ctwatch: &Path, args: &Args, limit: u32) -> Result<()> {
-    let mut rates = Watcher::ALL.map(|_| Vec::new());
-    for round in 0..args.rounds {
-        let mut order: Vec<_> = (0..Watcher::ALL.len()).collect();
-        if round % 2 == 1 {
-            order.reverse();
-        }
-        for which in order {
-            // A lab of its own: no measurement meets what another left in the table.
-            let mut lab = Lab::new(Plan::default())?;
-            lab.set_limit(limit)?;
-            let _watching = Watcher::ALL[which].start(ctwatch, lab.router())?;
-            rates[which].push(rate(&lab, args.packets)?);
+    let mut unwatched = Vec::new();
+    let mut watched = Watcher::ALL.map(|_| (Vec::new(), Vec::new()));
+    for _ in 0..args.rounds {
+        let mut before = measure(limit, args.packets, None)?;
+        for (watcher, (rates, ratios)) in Watcher::ALL.into_iter().zip(&mut watched) {
+            let rate = measure(limit, args.packets, Some((watcher, ctwatch)))?;
+            let after = measure(limit, args.packets, None)?;
+            rates.push(rate);
+            ratios.push(rate / f64::midpoint(before, after));
+            unwatched.push(before);
+            before = after;
         }
     }
-    let unwatched = rates[0].clone();
-    for (watcher, rates) in Watcher::ALL.iter().zip(rates) {
-        let ratios: Vec<_> = rates.iter().zip(&unwatched).map(|(rate, base)| rate / base).collect();
+    println!("  {:<30} {:>9.0} /s", "unwatched", median(unwatched));
+    for (watcher, (rates, mut ratios)) in Watcher::ALL.iter().zip(watched) {
+        ratios.sort_by(f64::total_cmp);
         println!(
-            "  {:<30} {:>9.0} /s   {:>6.3} of unwatched (best by best {:.3})",
+            "  {:<30} {:>9.0} /s   {:.3} of unwatched ({:.3} to {:.3})",
             watcher.name(),
-            median(rates.clone()),
-            median(ratios),
-            best(&rates) / best(&unwatched)
+            median(rates),
+            median(ratios.clone()),
+            ratios[0],
+            ratios[ratios.len() - 1]
         );
     }
     Ok(())
 }
 
-fn rate(lab: &Lab, packets: u64) -> Result<f64> {
+/// In a lab of its own: no measurement meets what another left in the table.
+fn measure(limit: u32, packets: u64, watcher: Option<(Watcher, &Path)>) -> Result<f64> {
+    let mut lab = Lab::new(Plan::default())?;
+    lab.set_limit(limit)?;
+    let _watching =
+        watcher.map(|(watcher, ctwatch)| watcher.start(ctwatch, lab.router())).transpose()?;
     let flows = Flows { family: Family::V4, protocol: Protocol::Udp, sources: 1000, services: 10 };
     Ok(lab.send(&Flood::of(flows, packets))?.per_s())
 }
@@ -173,10 +176,6 @@ fn median(mut values: Vec<f64>) -> f64 {
     } else {
         f64::midpoint(values[middle - 1], values[middle])
     }
-}
-
-fn best(values: &[f64]) -> f64 {
-    values.iter().copied().fold(0.0, f64::max)
 }
 
 #[cfg(test)]
