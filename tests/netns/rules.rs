@@ -42,6 +42,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     }),
     ("dropped_by_an_invalid_rule", invalid),
     ("raw_drops_beside_a_full_table", raw_beside_full),
+    ("nat_runs_out_of_ports", nat_exhausted),
 ];
 
 const PACKETS: u64 = 5000;
@@ -114,4 +115,34 @@ fn raw_beside_full() -> Result<()> {
     let verdict = judge::ask(lab.router())?;
     ensure!(verdict.drop > 0, "{verdict:?}");
     exact(table(&last, lab.router())?, "/drops/table_full", verdict.drop)
+}
+
+/// Ten ports for all flows to one service: from the eleventh on, NAT finds no free tuple. That
+/// looks like a lost clash to the counters, so each is an upper bound, and neither a full table.
+fn nat_exhausted() -> Result<()> {
+    let lab = Lab::new(Plan::default())?;
+    lab.router().nft(
+        "table ip nat { chain c { type nat hook postrouting priority srcnat;
+         meta l4proto udp snat to 10.99.2.1:1000-1009; }\n }",
+    )?;
+    let watch = Watch::start(&[])?;
+    let sent = lab.send(&Flood::of(Flows { sources: 1, ..UDP }, 500))?;
+    let last = watch.stop()?;
+    let verdict = judge::ask(lab.router())?;
+    ensure!(verdict.insert_failed == sent.arrived - 10 && verdict.entries == 10, "{verdict:?}");
+    let table = table(&last, lab.router())?;
+    exact(table, "/drops/table_full", 0)?;
+    exact(table, "/drops/chain_too_long", 0)?;
+    exact(table, "/insertions", 10)?;
+    exact(table, "/removals", 0)?;
+    for reason in ["nat_exhausted", "clash"] {
+        let figure = &table["drops"][reason];
+        ensure!(
+            figure["total"] == verdict.insert_failed
+                && figure["exactness"] == "upper_bound"
+                && figure["at_least"] == 0,
+            "{reason}: {figure} {verdict:?}"
+        );
+    }
+    Ok(())
 }
