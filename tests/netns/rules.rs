@@ -45,6 +45,8 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("nat_runs_out_of_ports", nat_exhausted),
 ];
 
+const REASONS: [&str; 6] =
+    ["table_full", "no_memory", "clash", "chain_too_long", "nat_exhausted", "tracker"];
 const PACKETS: u64 = 5000;
 const UDP: Flows = Flows { family: Family::V4, protocol: Protocol::Udp, sources: 10, services: 1 };
 
@@ -65,8 +67,7 @@ fn dropped(rule: impl FnOnce(&Lab) -> Result<()>) -> Result<()> {
     let verdict = judge::ask(lab.router())?;
     ensure!(sent.arrived == PACKETS && verdict.entries == 0 && verdict.drop == 0, "{verdict:?}");
     let table = table(&last, lab.router())?;
-    for reason in ["table_full", "no_memory", "clash", "chain_too_long", "nat_exhausted", "tracker"]
-    {
+    for reason in REASONS {
         exact(table, &format!("/drops/{reason}"), 0)?;
     }
     ensure!(table["saturated"] == false, "{table}");

@@ -4,6 +4,7 @@ pub mod escape;
 pub mod json;
 mod summary;
 pub mod text;
+mod words;
 
 #[cfg(test)]
 mod fixtures;

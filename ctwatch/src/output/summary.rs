@@ -1,6 +1,6 @@
 //! What it came to, at the end: all totals, table by table.
 
-use super::{escape::escaped, text};
+use super::{escape::escaped, words};
 use crate::model::{
     Snapshot, Table,
     figure::{Exactness, Figure},
@@ -43,7 +43,7 @@ fn of_table(table: &Table) -> Vec<String> {
     if let Some(why) = &table.unread {
         state = format!("{state} ({})", escaped(why));
     }
-    let name = escaped(&text::name(table));
+    let name = escaped(&words::name(table));
     let mut lines = vec![format!("{name} (inode {}): {state}", table.inode)];
     lines.push(listed("inserted", &[("", &table.insertions)]));
     lines.push(listed("ended", &[("", &table.removals)]));
@@ -61,7 +61,7 @@ fn listed(what: &str, figures: &[(&str, &Figure)]) -> String {
         match (figure.exactness, figure.total) {
             (Exactness::Unavailable, _) | (_, None) => unmeasured.push(*name),
             (Exactness::Exact, Some(0)) => none.push(*name),
-            _ => counted.push(format!("{name} {}", text::total(figure)).trim().to_owned()),
+            _ => counted.push(format!("{name} {}", words::total(figure)).trim().to_owned()),
         }
     }
     let mut parts = Vec::new();

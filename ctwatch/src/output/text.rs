@@ -4,7 +4,12 @@
 
 use std::io::{self, Write};
 
-use super::{Header, escape::escaped, summary};
+use super::{
+    Header,
+    escape::escaped,
+    summary,
+    words::{count, marked, name, number, percent, signed, state, time_to_full},
+};
 use crate::model::{
     Change, Snapshot, Table,
     figure::{Exactness, Figure},
@@ -206,30 +211,6 @@ fn quiet(tracking: usize, all: usize) -> String {
     }
 }
 
-/// `200 of 200 entries, 1783 packets refused so far, 17 entries evicted`
-fn state(table: &Table) -> String {
-    let mut parts = Vec::new();
-    match (table.entries, table.limit) {
-        (Some(entries), Some(limit)) => parts.push(format!("{entries} of {limit} entries")),
-        (Some(entries), None) => parts.push(format!("{entries} entries")),
-        (None, _) => {}
-    }
-    let refused = &table.drops.table_full;
-    if refused.total.is_some() {
-        parts.push(format!("{} packets refused so far", total(refused)));
-    }
-    let evicted = &table.evictions.early_drop;
-    if evicted.total.is_some_and(|total| total > 0) {
-        parts.push(format!("{} entries evicted", total(evicted)));
-    }
-    parts.join(", ")
-}
-
-/// The name, or what stands for it.
-pub(super) fn name(table: &Table) -> String {
-    table.name.clone().unwrap_or_else(|| format!("net:[{}]", table.inode))
-}
-
 /// Escaped, and not wider than its column.
 fn shortened(name: &str, width: usize) -> String {
     let escaped = escaped(name);
@@ -239,13 +220,6 @@ fn shortened(name: &str, width: usize) -> String {
     let mut short: String = escaped.chars().take(width - 1).collect();
     short.push('~');
     short
-}
-
-/// `1783`, `<=1783`, `>=1783`, or `-` for what is not measured.
-pub(super) fn total(figure: &Figure) -> String {
-    figure
-        .total
-        .map_or_else(|| "-".to_owned(), |total| marked(figure.exactness, &total.to_string()))
 }
 
 fn rate(figure: &Figure) -> String {
@@ -269,56 +243,6 @@ fn failed(table: &Table) -> String {
         figure.exactness == Exactness::UpperBound && figure.per_s.is_some_and(|per_s| per_s > 0.0)
     });
     marked(if doubtful { Exactness::UpperBound } else { Exactness::Exact }, &number(sum))
-}
-
-fn marked(exactness: Exactness, number: &str) -> String {
-    match exactness {
-        Exactness::Exact => number.to_owned(),
-        Exactness::UpperBound => format!("<={number}"),
-        Exactness::Sampled => format!(">={number}"),
-        Exactness::Unavailable => "-".to_owned(),
-    }
-}
-
-/// Whole from ten on; one decimal below.
-fn number(value: f64) -> String {
-    if value == 0.0 || value >= 9.95 { format!("{value:.0}") } else { format!("{value:.1}") }
-}
-
-fn count(value: Option<u32>) -> String {
-    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
-}
-
-fn percent(fill: Option<f64>) -> String {
-    fill.map_or_else(|| "-".to_owned(), |fill| format!("{:.1}%", fill * 100.0))
-}
-
-fn signed(trend: Option<f64>) -> String {
-    trend.map_or_else(
-        || "-".to_owned(),
-        |trend| if trend == 0.0 { "0".to_owned() } else { format!("{trend:+.1}") },
-    )
-}
-
-/// How long until the table is full: `3m20s`, or `FULL`.
-fn time_to_full(table: &Table) -> String {
-    if table.fill.is_some_and(|fill| fill >= 1.0) {
-        return "FULL".to_owned();
-    }
-    let Some(seconds) = table.time_to_full_s else { return "-".to_owned() };
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "positive, and the largest values saturate"
-    )]
-    let seconds = seconds.ceil() as u64;
-    match seconds {
-        0..=119 => format!("{seconds}s"),
-        120..=7_199 => format!("{}m{:02}s", seconds / 60, seconds % 60),
-        7_200..=172_799 => format!("{}h{:02}m", seconds / 3600, seconds / 60 % 60),
-        172_800..=8_640_000 => format!("{}d", seconds / 86_400),
-        _ => ">100d".to_owned(),
-    }
 }
 
 /// Breaks between words so that a narrow terminal does not break within them; what follows is
@@ -403,22 +327,6 @@ mod tests {
         }
         let out = String::from_utf8(out).unwrap();
         assert_eq!(out.lines().filter(|line| line.starts_with("time")).count(), 3);
-    }
-
-    #[test]
-    fn numbers_carry_their_mark() {
-        let figure = |total, at_least, exactness| Figure {
-            total: Some(total),
-            at_least: Some(at_least),
-            per_s: Some(total as f64),
-            exactness,
-        };
-        assert_eq!(rate(&figure(1783, 1783, Exactness::Exact)), "1783");
-        assert_eq!(rate(&figure(1783, 0, Exactness::UpperBound)), "<=1783");
-        assert_eq!(total(&figure(17, 17, Exactness::Sampled)), ">=17");
-        let unknown =
-            Figure { total: None, at_least: None, per_s: None, exactness: Exactness::Unavailable };
-        assert_eq!((rate(&unknown), total(&unknown)), ("-".to_owned(), "-".to_owned()));
     }
 
     #[test]
