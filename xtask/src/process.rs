@@ -3,6 +3,7 @@
 use std::{
     env,
     ffi::OsStr,
+    io::{self, IsTerminal},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -14,16 +15,25 @@ pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("/")).to_path_buf()
 }
 
-/// Cargo, as it was called.
+/// Cargo, as it was called, building into `target/` of the workspace for this host, whatever its
+/// user is used to.
 pub(crate) fn cargo() -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(root());
+    cargo.current_dir(root()).env("CARGO_TARGET_DIR", root().join("target"));
+    cargo.env_remove("CARGO_BUILD_TARGET");
     cargo
 }
 
-/// Runs to the end, its output on ours.
+/// Cargo's progress is for somebody who watches; a log is better off with errors only.
+pub(crate) fn quiet_in_logs(cargo: &mut Command) -> &mut Command {
+    cargo.env("CARGO_TERM_QUIET", if io::stderr().is_terminal() { "false" } else { "true" })
+}
+
+/// Runs to the end. All it prints goes to standard error: standard output is for what the command
+/// was called for, which may be ctwatch's JSON on its way into another program.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let shown = shown(command);
+    command.stdin(Stdio::null()).stdout(io::stderr());
     let status = command.status().with_context(|| format!("cannot start {shown}"))?;
     if !status.success() {
         bail!("{shown} failed ({status})");

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, ensure};
 
 use crate::{
-    process::{cargo, root, run as run_process},
+    process::{cargo, quiet_in_logs, root, run as run_process},
     provision::{
         Store,
         bpf::{TARGET, Toolchain},
@@ -28,28 +28,28 @@ pub(crate) struct Built {
 
 pub(crate) fn run(args: &Options) -> Result<Built> {
     let probes = probes(args.talk)?;
+    let ctwatch = root().join("target/release/ctwatch");
+    if !ctwatch.is_file() {
+        eprintln!("xtask: compiling ctwatch for the first time, which takes a minute");
+    }
     run_process(
-        cargo()
-            .args(["build", "--release", "--quiet", "--package", "ctwatch"])
+        quiet_in_logs(&mut cargo())
+            .args(["build", "--release", "--package", "ctwatch"])
             .env("CTWATCH_PROBES", &probes),
     )?;
-    let ctwatch = root().join("target/release/ctwatch");
     ensure!(ctwatch.is_file(), "cargo built no {}", ctwatch.display());
     Ok(Built { ctwatch, probes })
 }
 
 fn probes(talk: bool) -> Result<PathBuf> {
     let toolchain = Toolchain::provide(&Store::open()?)?;
-    let target_dir = root().join("target/bpf");
-    let mut cargo = toolchain.cargo()?;
-    cargo.args(["build", "--release", "--quiet", "--package", "ctwatch-ebpf"]);
-    cargo.args(["--bin", "ctwatch-ebpf", "--target-dir"]).arg(&target_dir);
-    cargo.args(toolchain.arguments());
+    let mut cargo = toolchain.cargo("build")?;
+    cargo.args(["--release", "--bin", "ctwatch-ebpf"]);
     if talk {
         cargo.args(["--features", "talk"]);
     }
-    run_process(&mut cargo)?;
-    let object = target_dir.join(TARGET).join("release/ctwatch-ebpf");
+    run_process(quiet_in_logs(&mut cargo))?;
+    let object = root().join("target/bpf").join(TARGET).join("release/ctwatch-ebpf");
     ensure!(object.is_file(), "cargo built no {}", object.display());
     Ok(object)
 }

@@ -1,31 +1,32 @@
 //! `cargo xtask lint`: what the compiler does not complain about.
 
+use std::process::Command;
+
 use anyhow::Result;
 
 use crate::{
-    process::{cargo, run as run_process},
-    provision::{Store, crates},
+    process::{cargo, quiet_in_logs, root, run as run_process},
+    provision::{Store, bpf::Toolchain, crates},
 };
 
+/// The newest that the stable rustc of this workspace builds.
 const CARGO_DENY: &str = "0.20.2";
 
 pub(crate) fn run() -> Result<()> {
-    run_process(cargo().args(["fmt", "--all", "--check"]))?;
-    run_process(cargo().args([
-        "clippy",
-        "--quiet",
-        "--workspace",
-        "--all-targets",
-        "--",
-        "-D",
-        "warnings",
-    ]))?;
+    step("formatting", cargo().args(["fmt", "--all", "--check"]))?;
+    // Locked: here it shows when Cargo.lock was left behind.
+    let clippy = ["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    step("clippy", quiet_in_logs(&mut cargo()).args(clippy))?;
+    let toolchain = Toolchain::provide(&Store::open()?)?;
+    step("clippy of the probes, for BPF", quiet_in_logs(&mut toolchain.clippy()?))?;
     let why = "which checks the licences of dependencies";
     let deny = crates::tool(&Store::open()?, "cargo-deny", CARGO_DENY, why)?;
-    run_process(
-        std::process::Command::new(deny)
-            .current_dir(crate::process::root())
-            // Advisories need a database that is fetched at every run.
-            .args(["check", "bans", "licenses", "sources"]),
-    )
+    // deny.toml says why not advisories too.
+    let deny_args = ["check", "bans", "licenses", "sources"];
+    step("dependencies", Command::new(deny).current_dir(root()).args(deny_args))
+}
+
+fn step(what: &str, command: &mut Command) -> Result<()> {
+    eprintln!("xtask: {what}");
+    run_process(command)
 }

@@ -1,94 +1,107 @@
 //! Debian packages, unpacked instead of installed: private package lists, no root.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::{Context, Result, bail, ensure};
 
 use super::{Store, say};
 use crate::process::{find, output, run};
 
-pub(super) struct Apt<'a> {
-    store: &'a Store,
+/// Read by apt after its own configuration. The hooks of `apt-get update` are other packages'
+/// commands, which as root empty the system's caches and wake its daemons; translations and the
+/// catalogues of graphical shops are of no use here.
+const CONFIGURATION: &str = r#"#clear APT::Update::Pre-Invoke;
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+#clear Acquire::IndexTargets::deb::DEP-11;
+Acquire::Languages "none";
+// The locks are root's; ours is on target/provision.
+Debug::NoLocking "true";
+APT::Sandbox::User "root";
+"#;
+
+/// Older lists name packages that security updates have replaced since.
+const LISTS_ARE_FRESH: Duration = Duration::from_secs(3600);
+
+pub(super) struct Apt {
+    dir: PathBuf,
 }
 
-impl<'a> Apt<'a> {
-    /// Private package lists, fetched where there are none yet.
-    pub(super) fn open(store: &'a Store) -> Result<Self> {
-        ensure!(
-            find("apt-get").is_some() && find("dpkg").is_some(),
-            "this machine has no apt-get and dpkg"
-        );
-        let apt = Self { store };
-        let lists = store.folder("apt", |dir| {
-            say("fetching Debian's package lists (about 14 MB)");
-            for folder in ["lists/partial", "cache/archives/partial"] {
-                fs::create_dir_all(dir.join(folder))?;
-            }
-            run(apt.command("apt-get", dir).args(["-qq", "update"]))
-        });
-        lists.context("cannot fetch package lists")?;
-        Ok(apt)
-    }
+/// What there is to fetch of a package.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Package {
+    name: String,
+    version: String,
+    /// Of the archive, in bytes.
+    size: u64,
+    /// Unpacked, in kB.
+    unpacked: u64,
+}
 
-    fn command(&self, program: &str, dir: &Path) -> Command {
-        let mut command = Command::new(program);
-        command
-            .arg("-o")
-            .arg(format!("Dir::State::Lists={}", dir.join("lists").display()))
-            .arg("-o")
-            .arg(format!("Dir::Cache={}", dir.join("cache").display()))
-            // The locks are root's; ours is on target/provision.
-            .args(["-o", "Debug::NoLocking=1", "-o", "APT::Sandbox::User=root"])
-            .env("LC_ALL", "C");
-        command
+impl Apt {
+    /// Private package lists, fetched where there are none that are fresh.
+    pub(super) fn open(store: &Store) -> Result<Self> {
+        for program in ["apt-get", "apt-cache", "dpkg"] {
+            ensure!(find(program).is_some(), "this machine has no {program}: it is no Debian");
+        }
+        if age(&store.path("apt")).is_none_or(|age| age > LISTS_ARE_FRESH) {
+            store.forget("apt")?;
+        }
+        let dir = store.folder("apt", update).context("cannot fetch Debian's package lists")?;
+        Ok(Self { dir })
     }
 
     fn ask(&self, program: &str, args: &[&str]) -> Result<String> {
-        output(self.command(program, &self.store.path("apt")).args(args))
+        output(command(program, &self.dir).args(args))
     }
 
     /// All packages that `package` depends on, in any number of steps.
     pub(super) fn dependencies(&self, package: &str) -> Result<Vec<String>> {
-        let text = self.ask(
-            "apt-cache",
-            &[
-                "depends",
-                "--recurse",
-                "--no-recommends",
-                "--no-suggests",
-                "--no-conflicts",
-                "--no-breaks",
-                "--no-replaces",
-                "--no-enhances",
-                package,
-            ],
-        )?;
-        Ok(packages_at_line_start(&text))
+        let no = ["recommends", "suggests", "conflicts", "breaks", "replaces", "enhances"];
+        let no = no.map(|relation| format!("--no-{relation}"));
+        let mut args = vec!["depends", "--recurse"];
+        args.extend(no.iter().map(String::as_str));
+        args.push(package);
+        Ok(packages_at_line_start(&self.ask("apt-cache", &args)?))
     }
 
-    /// What would have to be installed so that these packages work here.
+    /// What would have to be installed so that these packages work here. Never the C library: the
+    /// one here runs everything else, and a second one does not go with this one's loader.
     pub(super) fn missing_for(&self, packages: &[&str]) -> Result<Vec<String>> {
         let mut args = vec!["-s", "install", "--no-install-recommends"];
         args.extend(packages);
-        Ok(to_be_installed(&self.ask("apt-get", &args)?))
+        let mut missing = to_be_installed(&self.ask("apt-get", &args)?);
+        missing.retain(|package| !matches!(package.as_str(), "libc6" | "libc-bin"));
+        Ok(missing)
+    }
+
+    /// The newest version of each package, or which of them there is none of.
+    pub(super) fn look_up(&self, names: &[String]) -> Result<Vec<Package>> {
+        let mut args = vec!["show", "--no-all-versions"];
+        args.extend(names.iter().map(String::as_str));
+        // It fails when it finds none of them, which shows below.
+        let found = packages(&self.ask("apt-cache", &args).unwrap_or_default());
+        let is_unknown = |name: &&String| !found.iter().any(|package| package.name == **name);
+        let unknown: Vec<_> = names.iter().filter(is_unknown).map(String::as_str).collect();
+        ensure!(unknown.is_empty(), "apt knows no package {}", unknown.join(", "));
+        Ok(found)
     }
 
     /// Downloads the packages and unpacks them below `root`.
-    pub(super) fn unpack(&self, packages: &[String], root: &Path) -> Result<()> {
+    pub(super) fn unpack(&self, packages: &[Package], root: &Path) -> Result<()> {
         let archives = root.join("archives.partial");
         fs::create_dir_all(&archives)?;
-        run(self
-            .command("apt-get", &self.store.path("apt"))
-            .args(["-qq", "download"])
-            .args(packages)
+        let exact = |package: &Package| format!("{}={}", package.name, package.version);
+        run(command("apt-get", &self.dir)
+            .args(["-q", "download"])
+            .args(packages.iter().map(exact))
             .current_dir(&archives))
-        .with_context(|| {
-            format!(
-                "cannot download {}; if the package lists are old, remove {}",
-                packages.join(" "),
-                self.store.path("apt").display()
-            )
-        })?;
+        .context("cannot download Debian's packages")?;
         let mut unpacked = 0;
         for archive in fs::read_dir(&archives)? {
             let archive = archive?.path();
@@ -104,6 +117,51 @@ impl<'a> Apt<'a> {
     }
 }
 
+fn command(program: &str, dir: &Path) -> Command {
+    let mut command = Command::new(program);
+    command
+        .arg("-c")
+        .arg(dir.join("apt.conf"))
+        .arg("-o")
+        .arg(format!("Dir::State::Lists={}", dir.join("lists").display()))
+        .arg("-o")
+        .arg(format!("Dir::Cache={}", dir.join("cache").display()))
+        .env("LC_ALL", "C");
+    command
+}
+
+fn update(dir: &Path) -> Result<()> {
+    say("fetching Debian's package lists, about 10 MB");
+    for folder in ["lists/partial", "cache/archives/partial"] {
+        fs::create_dir_all(dir.join(folder))?;
+    }
+    fs::write(dir.join("apt.conf"), CONFIGURATION)?;
+    let updated = run(command("apt-get", dir).args(["-qq", "update"]));
+    // One foreign source that does not answer is no reason to give up on Debian's.
+    let mut lists = fs::read_dir(dir.join("lists"))?.flatten();
+    if lists.any(|list| list.file_name().to_string_lossy().contains("_Packages")) {
+        return Ok(());
+    }
+    updated.and_then(|()| bail!("apt-get update fetched none: are sources configured?"))
+}
+
+fn age(path: &Path) -> Option<Duration> {
+    SystemTime::now().duration_since(path.metadata().ok()?.modified().ok()?).ok()
+}
+
+/// `rustc-web libllvm22 (34 MB, 163 MB unpacked)`
+pub(super) fn summary(packages: &[Package]) -> String {
+    let names: Vec<_> = packages.iter().map(|package| package.name.as_str()).collect();
+    let size: u64 = packages.iter().map(|package| package.size).sum();
+    let unpacked: u64 = packages.iter().map(|package| package.unpacked).sum();
+    format!(
+        "{} ({:.0} MB, {:.0} MB unpacked)",
+        names.join(" "),
+        size as f64 / 1e6,
+        unpacked as f64 / 1e3
+    )
+}
+
 /// `apt-cache depends` writes each package at the start of a line and what it needs indented;
 /// `<virtual>` packages are nothing that can be fetched.
 fn packages_at_line_start(text: &str) -> Vec<String> {
@@ -115,6 +173,24 @@ fn packages_at_line_start(text: &str) -> Vec<String> {
 fn to_be_installed(text: &str) -> Vec<String> {
     let lines = text.lines().filter_map(|line| line.strip_prefix("Inst "));
     lines.filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+}
+
+/// The stanzas of `apt-cache show`.
+fn packages(text: &str) -> Vec<Package> {
+    let package = |stanza: &str| {
+        let field = |name: &str| {
+            let value = |line: &str| Some(line.strip_prefix(name)?.strip_prefix(": ")?.to_owned());
+            stanza.lines().find_map(value)
+        };
+        let number = |name| field(name).and_then(|value| value.parse().ok()).unwrap_or(0);
+        Some(Package {
+            name: field("Package")?,
+            version: field("Version")?,
+            size: number("Size"),
+            unpacked: number("Installed-Size"),
+        })
+    };
+    text.split("\n\n").filter_map(package).collect()
 }
 
 #[cfg(test)]
@@ -129,7 +205,18 @@ mod tests {
 
     #[test]
     fn a_simulated_installation_names_its_packages() {
-        let text = "Reading package lists...\nInst nftables (1.0.6-2 Debian)\nConf nftables (x)\n";
-        assert_eq!(to_be_installed(text), ["nftables"]);
+        let text = "Reading package lists...\nInst nftables (1.0.6-2 Debian)\nConf nftables (x)\n\
+                    Inst libc6 [2.36-9] (2.36-10 Debian)\n";
+        assert_eq!(to_be_installed(text), ["nftables", "libc6"]);
+    }
+
+    #[test]
+    fn a_package_has_a_version_and_sizes() {
+        let text = "Package: libllvm22\nSource: llvm\nVersion: 1:22.1.8-1\nInstalled-Size: 146243\n\
+                    Depends: libc6 (>= 2.36)\nSize: 29378692\nDescription: LLVM\n more\n\n\
+                    Package: rustc-web\nVersion: 1.96.0-1\nInstalled-Size: 13205\nSize: 4450500\n\n";
+        let packages = packages(text);
+        assert_eq!(packages[0].version, "1:22.1.8-1");
+        assert_eq!(summary(&packages), "libllvm22 rustc-web (34 MB, 159 MB unpacked)");
     }
 }

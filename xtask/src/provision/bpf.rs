@@ -1,24 +1,18 @@
 //! A Rust toolchain that compiles for the kernel.
 //!
 //! The stock set-up of aya (a nightly toolchain with `rust-src`, `bpf-linker` on PATH) is used
-//! where it is present. Otherwise Debian ships a rustc together with a `core` that is already
-//! compiled for BPF.
+//! where it is present; otherwise Debian's rustc, with a `bpf-linker` built here.
 
-use std::{
-    env::consts::ARCH,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{env::consts::ARCH, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result, bail};
 
-use super::{Store, apt::Apt, crates, say};
+use super::{Store, crates, debian_rust::DebianRust};
 use crate::process::{cargo, find, output, root};
 
-/// Loads the libLLVM of the stable toolchain; later versions want an LLVM of the system.
+/// Loads whatever libLLVM it finds at run time; later versions are linked to an LLVM of the
+/// system's, with its headers.
 const BPF_LINKER: &str = "0.10.1";
-const BY_HAND: &str = "to set it up by hand: rustup toolchain install nightly --component rust-src \
-                       && cargo install bpf-linker";
 
 #[cfg(target_endian = "little")]
 pub(crate) const TARGET: &str = "bpfel-unknown-none";
@@ -29,7 +23,7 @@ pub(crate) enum Toolchain {
     /// nightly with rust-src: compiles `core` itself.
     Stock { linker: PathBuf },
     /// Debian's rustc, unpacked here.
-    Debian { root: PathBuf, linker: PathBuf },
+    Debian { rust: DebianRust, linker: PathBuf },
 }
 
 impl Toolchain {
@@ -38,39 +32,51 @@ impl Toolchain {
             return Ok(Self::Stock { linker });
         }
         let debian = || {
-            let root = store.folder("rustc-bpf", |dir| unpack_rustc(store, dir))?;
-            let why = "which links the probes";
-            let linker = crates::build(store, "bpf-linker", BPF_LINKER, why)?;
-            Ok(Self::Debian { root, linker })
+            let rust = DebianRust::provide(store)?;
+            let linker = crates::build(store, "bpf-linker", BPF_LINKER, "which links the probes")?;
+            Ok(Self::Debian { rust, linker })
         };
-        debian().map_err(|error: anyhow::Error| {
-            error.context(format!("no toolchain for BPF could be had ({BY_HAND})"))
+        debian().or_else(|error: anyhow::Error| {
+            bail!(
+                "a toolchain that compiles for BPF could not be had: {error:#}\n\
+                 With one of your own nothing is fetched: rustup toolchain install nightly \
+                 --component rust-src && cargo install bpf-linker"
+            )
         })
     }
 
     /// Cargo, set up to compile for [`TARGET`].
-    pub(crate) fn cargo(&self) -> Result<Command> {
+    pub(crate) fn cargo(&self, subcommand: &str) -> Result<Command> {
         let (mut cargo, linker) = match self {
             Self::Stock { linker } => {
                 // As rustup knows it: this cargo is the stable one and cannot take `+nightly`.
                 let mut cargo = Command::new("cargo");
-                cargo.current_dir(root()).env_remove("RUSTUP_TOOLCHAIN").arg("+nightly");
+                cargo.current_dir(root()).env_remove("RUSTUP_TOOLCHAIN").env_remove("RUSTC");
+                cargo.args(["+nightly", subcommand, "-Z", "build-std=core"]);
                 (cargo, linker)
             }
-            Self::Debian { root, linker } => {
+            Self::Debian { rust, linker } => {
                 let mut cargo = cargo();
-                let libraries = [root.join("usr/lib").join(multiarch()?), rustup_libraries()?];
                 cargo
-                    .env("RUSTC", root.join("usr/bin/rustc"))
+                    .arg(subcommand)
+                    .env("RUSTC", rust.rustc())
                     // aya-ebpf uses asm_experimental_arch, which a stable rustc hides.
                     .env("RUSTC_BOOTSTRAP", "1")
-                    .env("LD_LIBRARY_PATH", std::env::join_paths(libraries)?);
+                    .env("LD_LIBRARY_PATH", rust.libraries()?);
                 (cargo, linker)
             }
         };
+        // Whatever of these is set was meant for programs of the host, and some would replace
+        // what is set below.
+        for of_the_host in
+            ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"]
+        {
+            cargo.env_remove(of_the_host);
+        }
         let target = TARGET.to_uppercase().replace('-', "_");
         cargo
-            .env_remove("RUSTC_WRAPPER")
+            .args(["--package", "ctwatch-ebpf", "--target", TARGET, "--target-dir"])
+            .arg(root().join("target/bpf"))
             .env(format!("CARGO_TARGET_{target}_LINKER"), linker)
             // A .BTF section lets the kernel, and whoever lists programs, name their maps' types.
             .env(format!("CARGO_TARGET_{target}_RUSTFLAGS"), "-C link-arg=--btf")
@@ -81,49 +87,28 @@ impl Toolchain {
         Ok(cargo)
     }
 
-    /// What cargo must be told after its subcommand.
-    pub(crate) fn arguments(&self) -> &'static [&'static str] {
-        match self {
-            Self::Stock { .. } => &["-Z", "build-std=core", "--target", TARGET],
-            Self::Debian { .. } => &["--target", TARGET],
-        }
+    /// Clippy over the probes, as the BPF target compiles them.
+    pub(crate) fn clippy(&self) -> Result<Command> {
+        let Self::Debian { rust, .. } = self else {
+            let mut cargo = self.cargo("clippy")?;
+            cargo.args(["--lib", "--bins", "--release", "--", "-D", "warnings"]);
+            return Ok(cargo);
+        };
+        // What `cargo clippy` does, with the clippy that goes with this rustc.
+        let mut cargo = self.cargo("check")?;
+        cargo
+            .args(["--lib", "--bins", "--release"])
+            .env("RUSTC_WORKSPACE_WRAPPER", rust.clippy_driver())
+            .env("SYSROOT", rust.sysroot())
+            .env("CLIPPY_CONF_DIR", root())
+            .env("CLIPPY_ARGS", "-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__");
+        Ok(cargo)
     }
 }
 
 fn has_rust_src() -> bool {
     let args = ["component", "list", "--installed", "--toolchain", "nightly"];
     output(Command::new("rustup").args(args)).is_ok_and(|list| list.contains("rust-src"))
-}
-
-/// `rustc-web` is Debian's most recent rustc; its helpers carry a version in their names, which
-/// its own dependencies tell.
-fn unpack_rustc(store: &Store, dir: &Path) -> Result<()> {
-    let apt = Apt::open(store)?;
-    let mut packages: Vec<String> =
-        ["rustc-web", "libstd-rust-web-dev", "libstd-rust-web-dev-bpf"].map(str::to_owned).into();
-    for dependency in apt.dependencies("rustc-web")? {
-        let helper =
-            dependency.starts_with("libstd-rust-web-") || dependency.starts_with("libllvm");
-        if helper && !packages.contains(&dependency) {
-            packages.push(dependency);
-        }
-    }
-    say(&format!(
-        "fetching a Rust compiler with a core for BPF from Debian (about 117 MB, 520 MB unpacked): \
-         {}",
-        packages.join(" ")
-    ));
-    apt.unpack(&packages, dir)?;
-    if !dir.join("usr/lib/rustlib").join(TARGET).is_dir() {
-        bail!("Debian's packages hold no core for {TARGET}");
-    }
-    Ok(())
-}
-
-/// Where rustup keeps the libLLVM that bpf-linker loads.
-fn rustup_libraries() -> Result<PathBuf> {
-    let sysroot = output(Command::new("rustc").args(["--print", "sysroot"]))?;
-    Ok(Path::new(sysroot.trim()).join("lib"))
 }
 
 /// Debian's name for where this machine's libraries are.

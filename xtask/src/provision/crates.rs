@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 use super::{Store, say};
-use crate::process::{cargo, find, run};
+use crate::process::{cargo, find, quiet_in_logs, run};
 
 /// A tool that is on PATH, or built from its crate.
 pub(crate) fn tool(store: &Store, name: &str, version: &str, why: &str) -> Result<PathBuf> {
@@ -19,9 +19,12 @@ pub(crate) fn tool(store: &Store, name: &str, version: &str, why: &str) -> Resul
 pub(super) fn build(store: &Store, name: &str, version: &str, why: &str) -> Result<PathBuf> {
     let folder = store
         .folder(&format!("{name}-{version}"), |dir| {
-            say(&format!("building {name} {version} from crates.io, {why} (a few minutes)"));
-            run(cargo()
-                .args(["install", "--quiet", "--locked", name, "--version", version, "--root"])
+            say(&format!(
+                "building {name} {version}, {why}, from crates.io: tens of MB of sources, and a \
+                 minute or more"
+            ));
+            run(quiet_in_logs(&mut cargo())
+                .args(["install", "--locked", name, "--version", version, "--root"])
                 .arg(dir)
                 // Not where this workspace's settings apply.
                 .current_dir("/")

@@ -5,11 +5,13 @@
 mod apt;
 pub(crate) mod bpf;
 pub(crate) mod crates;
+mod debian_rust;
 pub(crate) mod tools;
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, TryLockError},
     path::{Path, PathBuf},
+    time::Instant,
 };
 
 use anyhow::{Context, Result};
@@ -26,7 +28,11 @@ impl Store {
     pub(crate) fn open() -> Result<Self> {
         let dir = root().join("target/provision");
         fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
-        let lock = File::create(dir.join("lock")).context("cannot make a lock file")?;
+        let lock = File::create(dir.join("lock"))
+            .with_context(|| format!("cannot make a lock file in {}", dir.display()))?;
+        if let Err(TryLockError::WouldBlock) = lock.try_lock() {
+            say("another xtask is at work in target/provision: waiting for it");
+        }
         lock.lock().context("cannot lock target/provision")?;
         Ok(Self { dir, _lock: lock })
     }
@@ -43,17 +49,29 @@ impl Store {
             return Ok(folder);
         }
         let partial = self.path(&format!("{name}.partial"));
-        if partial.exists() {
-            fs::remove_dir_all(&partial)
-                .with_context(|| format!("cannot remove {}", partial.display()))?;
-        }
+        remove(&partial)?;
         fs::create_dir_all(&partial)
             .with_context(|| format!("cannot make {}", partial.display()))?;
+        let started = Instant::now();
         make(&partial)?;
         fs::rename(&partial, &folder)
             .with_context(|| format!("cannot rename {}", partial.display()))?;
+        say(&format!("{name}: there, after {:.0} s", started.elapsed().as_secs_f64()));
         Ok(folder)
     }
+
+    /// As if it had never been fetched.
+    fn forget(&self, name: &str) -> Result<()> {
+        remove(&self.path(name))
+    }
+}
+
+fn remove(folder: &Path) -> Result<()> {
+    if folder.exists() {
+        fs::remove_dir_all(folder)
+            .with_context(|| format!("cannot remove {}", folder.display()))?;
+    }
+    Ok(())
 }
 
 /// One line about what is being fetched.

@@ -8,7 +8,12 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::{Store, apt::Apt, bpf::multiarch, say};
+use super::{
+    Store,
+    apt::{Apt, summary},
+    bpf::multiarch,
+    say,
+};
 use crate::process::find;
 
 /// A program and the package it is in.
@@ -27,6 +32,11 @@ pub(crate) fn path(store: &Store) -> Result<std::ffi::OsString> {
         std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect();
     dirs.extend(["/usr/sbin", "/sbin"].map(PathBuf::from));
     if !missing.is_empty() {
+        // What was fetched when less was missing is not enough.
+        let wrapper = |tool: &str| store.path("tools").join("wrappers").join(tool);
+        if missing.iter().any(|(tool, _)| !wrapper(tool).is_file()) {
+            store.forget("tools")?;
+        }
         let folder =
             store.folder("tools", |dir| unpack(store, dir, &missing)).with_context(|| {
                 let packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
@@ -49,10 +59,15 @@ fn unpack(store: &Store, dir: &Path, missing: &[&(&str, &str)]) -> Result<()> {
     let apt = Apt::open(store)?;
     let mut packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
     packages.dedup();
-    let all = apt.missing_for(&packages)?;
+    let mut names = apt.missing_for(&packages)?;
+    // Installed, but their programs are out of sight.
+    names.extend(packages.into_iter().map(str::to_owned));
+    names.sort();
+    names.dedup();
+    let all = apt.look_up(&names)?;
     say(&format!(
-        "fetching what the tests call from Debian (a few MB), for target/ only: {}",
-        all.join(" ")
+        "fetching what the tests and the lab call from Debian, for target/ only: {}",
+        summary(&all)
     ));
     apt.unpack(&all, dir)?;
     fs::create_dir_all(dir.join("wrappers"))?;
