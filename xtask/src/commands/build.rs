@@ -1,8 +1,8 @@
 //! `cargo xtask build`: the probes, then the executable that carries them.
 
-use std::path::PathBuf;
+use std::{fs, path::PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::{
     process::{cargo, quiet_in_logs, root, run as run_process},
@@ -50,6 +50,13 @@ fn probes(talk: bool) -> Result<PathBuf> {
     }
     run_process(quiet_in_logs(&mut cargo))?;
     let object = root().join("target/bpf").join(TARGET).join("release/ctwatch-ebpf");
-    ensure!(object.is_file(), "cargo built no {}", object.display());
-    Ok(object)
+    // Cargo keeps one object for each set of features and puts the one it was asked for in place
+    // with the age it has, which the next build would take for "unchanged".
+    let probes = root().join("target/bpf/probes.o");
+    let built =
+        fs::read(&object).with_context(|| format!("cargo built no {}", object.display()))?;
+    if fs::read(&probes).ok().as_ref() != Some(&built) {
+        fs::write(&probes, built).with_context(|| format!("cannot write {}", probes.display()))?;
+    }
+    Ok(probes)
 }
