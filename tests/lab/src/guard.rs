@@ -4,6 +4,7 @@
 //! process holds. When the pipe closes, for whatever reason, it runs what it was told to.
 
 use std::{
+    fs::File,
     io::Write,
     os::unix::process::CommandExt,
     process::{Child, ChildStdin, Command, Stdio},
@@ -27,16 +28,19 @@ exit 0
 "#;
 
 impl Guard {
-    pub fn start() -> Result<Self> {
+    /// The shell holds `lock` too, until it has cleaned up.
+    pub fn start(lock: &File) -> Result<Self> {
+        let lock = lock.try_clone().context("cannot duplicate a lock file")?;
         let mut command = Command::new("sh");
         command
             .args(["-c", SCRIPT])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        // SAFETY: setsid is async-signal-safe and touches nothing of this process.
+        // SAFETY: two system calls that touch nothing of this process.
         unsafe {
-            command.pre_exec(|| {
+            command.pre_exec(move || {
+                rustix::io::fcntl_setfd(&lock, rustix::io::FdFlags::empty())?;
                 // A Ctrl-C at the terminal must not reach the one that cleans up after it.
                 rustix::process::setsid()?;
                 Ok(())

@@ -2,9 +2,12 @@
 
 use std::{
     fmt::Write as _,
-    fs,
+    fs::{self, File},
     process::Command,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use anyhow::{Context, Result};
@@ -33,8 +36,13 @@ impl Default for Plan {
 
 /// The namespaces, and the sysctls of the host that were changed for them; all undone when this
 /// is dropped, or when the process ends in any other way.
+///
+/// The limit is one for the whole machine, so the labs of another process wait until the last of
+/// this one's is gone.
 pub struct Lab {
+    // Dropped in this order: the lock is let go when all is undone.
     guard: Guard,
+    _lock: Arc<File>,
     client: Netns,
     router: Netns,
     server: Netns,
@@ -55,8 +63,10 @@ impl Lab {
         let number = LABS.fetch_add(1, Ordering::Relaxed);
         let prefix = format!("ctw{}{number}", std::process::id());
         let named = |role: &str| Netns::named(&format!("{prefix}-{role}"));
+        let lock = lock()?;
         let mut lab = Self {
-            guard: Guard::start()?,
+            guard: Guard::start(&lock)?,
+            _lock: lock,
             client: named("cl"),
             router: named("rt"),
             server: named("sv"),
@@ -205,6 +215,24 @@ impl Lab {
     pub fn arrived(&self) -> Result<u64> {
         self.router.within(|| link_counter(ROUTER_LINK, 1))?
     }
+}
+
+/// Shared by the labs of this process, waited for by others.
+fn lock() -> Result<Arc<File>> {
+    static LOCK: Mutex<Weak<File>> = Mutex::new(Weak::new());
+    let mut held = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(lock) = held.upgrade() {
+        return Ok(lock);
+    }
+    // The very file that only one may change.
+    let file = File::open(LIMIT).with_context(|| format!("cannot open {LIMIT}"))?;
+    if file.try_lock().is_err() {
+        eprintln!("waiting for the lab of another process to be taken down");
+        file.lock().with_context(|| format!("cannot lock {LIMIT}"))?;
+    }
+    let lock = Arc::new(file);
+    *held = Arc::downgrade(&lock);
+    Ok(lock)
 }
 
 /// A rule that looks at the state is what makes a namespace track connections.
