@@ -22,6 +22,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("loud_lines_and_a_summary", loud),
     ("narrow_terminals_get_narrow_lines", narrow),
     ("a_missing_capability_is_named_with_what_it_costs", capabilities),
+    ("probes_that_the_kernel_refuses_are_replaced_and_it_is_said", refused),
     ("without_root_what_anyone_may_read_is_shown", nobody),
     ("a_closed_pipe_is_no_error", closed_pipe),
 ];
@@ -114,7 +115,7 @@ fn narrow() -> Result<()> {
     lab.send(&Flood::of(UDP, 2000))?;
     let mut command = ctwatch()?;
     let (text, ..) = finished(command.args(["-i", "200ms", "-n", "2"]).env("COLUMNS", "40"))?;
-    ensure!(text.contains("100.0%"), "{text}");
+    ensure!(text.contains("100.0%") && text.contains("TABLE FULL"), "{text}");
     for line in text.lines() {
         ensure!(line.chars().count() <= 40, "{} columns: {line}", line.len());
     }
@@ -144,6 +145,22 @@ fn capabilities() -> Result<()> {
     ensure!(code == Some(1) && text.is_empty(), "{text}");
     ensure!(errors.contains("cannot be used here: needs CAP_BPF"), "{errors}");
     Ok(())
+}
+
+/// Too few files may be open for the maps and programs, but enough for everything else.
+fn refused() -> Result<()> {
+    for files in 10..30 {
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--nofile={files}")).arg(ctwatch()?.get_program());
+        let (text, _, code) = finished(command.args(["-i", "100ms", "-n", "1"]))?;
+        if code == Some(0) && text.contains("drops by counters; insertions, removals not measured")
+        {
+            ensure!(text.contains("no drops, insertions, removals by tracepoint: "), "{text}");
+            ensure!(text.contains("Too many open files"), "{text}");
+            return Ok(());
+        }
+    }
+    anyhow::bail!("no limit of open files lets the counters work and not the probes")
 }
 
 /// The numbers of the probes and of procfs must find each other without CAP_NET_ADMIN too.

@@ -96,18 +96,14 @@ impl Text {
         for line in super::preamble(header, snapshot) {
             wrapped(out, &line, self.style.columns)?;
         }
-        self.rows(out, snapshot, Table::is_tracking)
+        self.rows(out, snapshot, Table::is_tracking)?;
+        self.changes(out, snapshot)
     }
 
     /// What happened since the snapshot before.
     pub fn tick(&mut self, out: &mut impl Write, snapshot: &Snapshot) -> io::Result<()> {
         self.rows(out, snapshot, has_something_to_say)?;
-        for table in &snapshot.tables {
-            if let Some(change) = table.change {
-                self.loud(out, table, change)?;
-            }
-        }
-        Ok(())
+        self.changes(out, snapshot)
     }
 
     pub fn finish(&self, out: &mut impl Write, snapshot: &Snapshot) -> io::Result<()> {
@@ -153,6 +149,15 @@ impl Text {
             writeln!(out, "{}", line.trim_end())?;
         }
         self.since_header = (self.since_header + 1) % self.style.rows.saturating_sub(2).max(5);
+        Ok(())
+    }
+
+    fn changes(&self, out: &mut impl Write, snapshot: &Snapshot) -> io::Result<()> {
+        for table in &snapshot.tables {
+            if let Some(change) = table.change {
+                self.loud(out, table, change)?;
+            }
+        }
         Ok(())
     }
 
@@ -318,6 +323,15 @@ mod tests {
     }
 
     #[test]
+    fn a_table_that_is_full_at_the_start_is_cried_out_at_once() {
+        let mut text = Text::new(style(120));
+        let mut out = Vec::new();
+        let [_, second] = snapshots();
+        text.start(&mut out, &header(), &second).unwrap();
+        assert!(String::from_utf8(out).unwrap().contains("*** rt: TABLE FULL: 200 of 200"));
+    }
+
+    #[test]
     fn the_header_comes_again_every_screenful() {
         let mut text = Text::new(style(120));
         let mut out = Vec::new();
@@ -326,6 +340,7 @@ mod tests {
             text.tick(&mut out, &second).unwrap();
         }
         let out = String::from_utf8(out).unwrap();
+        // 60 rows, each followed by a loud line that does not count, on a screen of 24.
         assert_eq!(out.lines().filter(|line| line.starts_with("time")).count(), 3);
     }
 
