@@ -75,9 +75,9 @@ fn unpack(store: &Store, dir: &Path, missing: &[&(&str, &str)]) -> Result<()> {
 /// A script that finds libraries and extensions from where it is itself: the folder is renamed
 /// when it is whole.
 fn wrap(dir: &Path, tool: &str) -> Result<()> {
-    let place = ["usr/sbin", "sbin", "usr/bin", "bin"]
+    let real = ["usr/sbin", "sbin", "usr/bin", "bin"]
         .into_iter()
-        .find(|place| dir.join(place).join(tool).symlink_metadata().is_ok())
+        .find_map(|place| below(dir, Path::new(place).join(tool)))
         .context("not among the unpacked files")?;
     let arch = multiarch()?;
     let wrapper = dir.join("wrappers").join(tool);
@@ -87,9 +87,41 @@ fn wrap(dir: &Path, tool: &str) -> Result<()> {
             "#!/bin/sh\nroot=$(dirname \"$0\")/..\n\
              export LD_LIBRARY_PATH=\"$root/usr/lib/{arch}:$root/lib/{arch}\"\n\
              export XTABLES_LIBDIR=\"$root/usr/lib/{arch}/xtables\"\n\
-             exec \"$root/{place}/{tool}\" \"$@\"\n"
+             exec \"$root/{}\" \"$@\"\n",
+            real.display()
         ),
     )?;
     fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755))?;
     Ok(())
+}
+
+/// The path of this file below `dir`, if it is there. An absolute link, as /sbin/ip -> /bin/ip, is
+/// meant within the package; a relative one is left alone, because programs that are many in one
+/// ask for the name they were called by.
+fn below(dir: &Path, file: PathBuf) -> Option<PathBuf> {
+    let real = match fs::read_link(dir.join(&file)) {
+        Ok(target) if target.is_absolute() => target.strip_prefix("/").ok()?.to_owned(),
+        _ => file,
+    };
+    dir.join(&real).is_file().then_some(real)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn absolute_links_of_a_package_stay_within_it() -> Result<()> {
+        let dir = std::env::temp_dir().join(format!("xtask-below-{}", std::process::id()));
+        fs::create_dir_all(dir.join("bin"))?;
+        fs::write(dir.join("bin/ip"), "")?;
+        symlink("/bin/ip", dir.join("absolute"))?;
+        symlink("bin/ip", dir.join("relative"))?;
+        let found = ["absolute", "relative", "nowhere"].map(|file| below(&dir, file.into()));
+        fs::remove_dir_all(&dir)?;
+        assert_eq!(found, [Some("bin/ip".into()), Some("relative".into()), None]);
+        Ok(())
+    }
 }
