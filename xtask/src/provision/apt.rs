@@ -151,7 +151,7 @@ fn update(dir: &Path) -> Result<()> {
     if lists.any(|list| list.file_name().to_string_lossy().contains("_Packages")) {
         return Ok(());
     }
-    updated.and_then(|()| bail!("apt-get update fetched none: are sources configured?"))
+    updated.and_then(|()| bail!("none came: is there a network, and are sources configured?"))
 }
 
 fn age(path: &Path) -> Option<Duration> {
