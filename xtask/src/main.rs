@@ -21,16 +21,28 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Build everything and start ctwatch on this host; arguments after `--` are ctwatch's
+    ///
+    /// It starts with your privileges, and says what it cannot see with them.
     Run(commands::run::Args),
     /// Build target/release/ctwatch, the probes inside
+    ///
+    /// The probes are compiled by rustup's nightly with rust-src and the bpf-linker on PATH where
+    /// both are there, otherwise by Debian's rustc, unpacked into target/provision (120 MB).
     Build(commands::build::Options),
     /// Run all tests; those that need root and network namespaces are skipped without root
+    ///
+    /// The suite netns changes what the whole machine shares, above all nf_conntrack_max, and
+    /// restores it: one such run at a time. Every suite's output is shown as it comes; the last
+    /// line is the sum of all. In CI (the variable CI is set) as root, a skipped test is a failure.
     Test(commands::test::Args),
     /// Build a router with a small table in network namespaces, saturate it, watch, clean up (root)
     Lab(commands::lab::Args),
     /// Measure what watching costs, beside nothing and beside conntrack -E (root)
     Bench(commands::bench::Args),
     /// Check formatting, lints, and licences of dependencies
+    ///
+    /// rustfmt and clippy over the workspace, clippy over the probes as the BPF target compiles
+    /// them, and cargo-deny, which is built into target/provision where it is not on PATH.
     Lint,
 }
 

@@ -1,22 +1,24 @@
 //! `cargo xtask test`: every suite, and a summary that does not hide what was skipped.
 
 use std::{
+    env, fmt,
     io::{BufRead, BufReader, Write},
     process::{ExitCode, Stdio},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
 
 use super::build::{self, Built};
 use crate::{
-    process::cargo,
+    process::{cargo, quiet_in_logs, run as run_process},
     provision::{Store, tools},
 };
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only this suite: unit, doc, cli, rooms or netns
-    #[arg(long, value_name = "SUITE")]
+    /// Only this suite
+    #[arg(long, value_name = "SUITE", value_parser = SUITES.map(|suite| suite.name))]
     only: Option<String>,
     #[command(flatten)]
     build: build::Options,
@@ -33,7 +35,7 @@ struct Suite {
     alone: bool,
 }
 
-const SUITES: &[Suite] = &[
+const SUITES: [Suite; 5] = [
     Suite { name: "unit", needs: "", cargo: &["--workspace", "--lib", "--bins"], alone: false },
     Suite { name: "doc", needs: "", cargo: &["--workspace", "--doc"], alone: false },
     Suite {
@@ -64,54 +66,75 @@ struct Counts {
     skipped: u64,
 }
 
+/// What became of a suite.
+struct Ran {
+    suite: &'static str,
+    counts: Counts,
+    /// What its skipped tests lack.
+    needs: &'static str,
+    succeeded: bool,
+    took: Duration,
+}
+
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let built = build::run(&args.build)?;
     let path = tools::path(&Store::open()?)?;
+    eprintln!("xtask: compiling the tests");
+    // First of all and all at once: what does not compile is one error, not one for each suite.
+    let everything = ["test", "--no-run", "--workspace"];
+    let mut compile = cargo();
+    compile.args(everything).env("CTWATCH_PROBES", &built.probes);
+    run_process(quiet_in_logs(&mut compile))?;
     let mut rows = Vec::new();
-    for suite in SUITES {
+    for suite in &SUITES {
         if args.only.as_deref().is_none_or(|only| only == suite.name) {
             eprintln!("xtask: {} tests", suite.name);
-            rows.push((suite, run_suite(suite, args, &built, &path)?));
+            rows.push(run_suite(suite, args, &built, &path)?);
         }
     }
-    let mut all = Counts::default();
-    println!();
-    for (suite, (counts, ran)) in &rows {
-        let Counts { passed, failed, skipped } = counts;
-        let why = if *skipped > 0 { format!(" (needs {})", suite.needs) } else { String::new() };
-        let broken = if *ran { "" } else { "  DID NOT FINISH" };
-        println!(
-            "{:<6} {passed} passed, {failed} failed, {skipped} skipped{why}{broken}",
-            suite.name
-        );
-        all.passed += passed;
-        all.skipped += skipped;
-        // A suite that fails without a failing test (it does not compile, it was killed) fails.
-        all.failed += failed + u64::from(!ran && *failed == 0);
-    }
-    // Where everything can run, everything must have.
-    let incomplete = all.skipped > 0 && std::env::var_os("CI").is_some();
-    if incomplete {
-        println!("in CI no test may be skipped");
-    }
-    println!("{} passed, {} failed, {} skipped", all.passed, all.failed, all.skipped);
-    let bad = all.failed > 0 || incomplete || all.passed == 0;
-    Ok(if bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    let in_ci = env::var_os("CI").is_some() && rustix::process::geteuid().is_root();
+    let (summary, good) = summarise(&rows, in_ci);
+    println!("\n{summary}");
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Its counts, and whether cargo called it a success.
-fn run_suite(
-    suite: &Suite,
-    args: &Args,
-    built: &Built,
-    path: &std::ffi::OsStr,
-) -> Result<(Counts, bool)> {
+/// A line for each suite and one for all, and whether all is well. `complete` is for where every
+/// test can run: then every one must have.
+fn summarise(rows: &[Ran], complete: bool) -> (String, bool) {
+    let (mut all, mut lines) = (Counts::default(), Vec::new());
+    for &Ran { suite, mut counts, needs, succeeded, took } in rows {
+        // One that fails without a failing test was killed, or stopped half-way.
+        let stopped = !succeeded && counts.failed == 0;
+        counts.failed += u64::from(stopped);
+        let why = match needs {
+            _ if stopped => " (IT DID NOT FINISH)".to_owned(),
+            needs if counts.skipped > 0 && !needs.is_empty() => format!(" (needs {needs})"),
+            _ => String::new(),
+        };
+        lines.push(format!("{suite:<6} {counts}{why}, {:.1} s", took.as_secs_f64()));
+        all.add(counts);
+    }
+    let incomplete = complete && all.skipped > 0;
+    if incomplete {
+        lines.push("root in CI lacks nothing: no test may be skipped".to_owned());
+    }
+    let nothing = all == Counts::default();
+    if nothing {
+        lines.push("no test has such a name".to_owned());
+    }
+    lines.push(all.to_string());
+    (lines.join("\n"), all.failed == 0 && !incomplete && !nothing)
+}
+
+/// Shows its output while it runs.
+fn run_suite(suite: &Suite, args: &Args, built: &Built, path: &std::ffi::OsStr) -> Result<Ran> {
     let mut command = cargo();
     command.args(["test", "--no-fail-fast", "--quiet"]).args(suite.cargo);
     command.args(args.filter.as_deref()).arg("--");
     if suite.alone {
         command.arg("--test-threads=1");
     }
+    let started = Instant::now();
     let mut child = command
         .env("PATH", path)
         .env("CTWATCH_BIN", &built.ctwatch)
@@ -127,8 +150,16 @@ fn run_suite(
         counts.add(result(&line).unwrap_or_default());
         writeln!(std::io::stdout(), "{line}")?;
     }
-    let status = child.wait().context("cannot wait for cargo test")?;
-    Ok((counts, status.success()))
+    let succeeded = child.wait().context("cannot wait for cargo test")?.success();
+    let (suite, needs) = (suite.name, suite.needs);
+    Ok(Ran { suite, counts, needs, succeeded, took: started.elapsed() })
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { passed, failed, skipped } = self;
+        write!(f, "{passed} passed, {failed} failed, {skipped} skipped")
+    }
 }
 
 impl Counts {
@@ -166,5 +197,40 @@ mod tests {
             "test result: FAILED. 49 passed; 2 failed; 1 ignored; 0 measured; 3 filtered out";
         assert_eq!(result(line), Some(Counts { passed: 49, failed: 2, skipped: 1 }));
         assert_eq!(result("running 3 tests"), None);
+    }
+
+    fn ran(passed: u64, failed: u64, skipped: u64, succeeded: bool) -> Ran {
+        let counts = Counts { passed, failed, skipped };
+        Ran { suite: "netns", counts, needs: "root", succeeded, took: Duration::from_millis(1500) }
+    }
+
+    #[test]
+    fn the_last_line_is_the_sum() {
+        let (summary, good) = summarise(&[ran(3, 0, 2, true), ran(4, 0, 0, true)], false);
+        assert!(good);
+        assert_eq!(
+            summary,
+            "netns  3 passed, 0 failed, 2 skipped (needs root), 1.5 s\n\
+             netns  4 passed, 0 failed, 0 skipped, 1.5 s\n\
+             7 passed, 0 failed, 2 skipped"
+        );
+    }
+
+    #[test]
+    fn skipped_tests_are_a_failure_where_all_can_run() {
+        let (summary, good) = summarise(&[ran(3, 0, 2, true)], true);
+        assert!(!good && summary.ends_with("\n3 passed, 0 failed, 2 skipped"), "{summary}");
+    }
+
+    #[test]
+    fn a_suite_that_was_killed_has_failed() {
+        let (summary, good) = summarise(&[ran(3, 0, 0, false)], false);
+        assert!(!good && summary.ends_with("\n3 passed, 1 failed, 0 skipped"), "{summary}");
+        assert!(summary.contains("DID NOT FINISH"));
+    }
+
+    #[test]
+    fn no_test_at_all_is_no_success() {
+        assert!(!summarise(&[ran(0, 0, 0, true)], false).1);
     }
 }
