@@ -135,7 +135,7 @@ fn capabilities() -> Result<()> {
     ensure!(code == Some(0), "{text}");
     ensure!(text.contains("no drops, insertions, removals by tracepoint: needs CAP_BPF"), "{text}");
     ensure!(text.contains("other namespaces are not looked into: needs CAP_SYS_ADMIN"), "{text}");
-    ensure!(text.contains("insertions not measured"), "{text}");
+    ensure!(text.contains("insertions, removals not measured"), "{text}");
     let (text, _, code) = finished(without("-net_admin")?.args(short))?;
     ensure!(
         code == Some(0) && text.contains("no table by ctnetlink: needs CAP_NET_ADMIN"),
