@@ -1,6 +1,7 @@
 //! Debian packages, unpacked instead of installed: private package lists, no root.
 
 use std::{
+    collections::HashSet,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -46,7 +47,7 @@ pub(super) struct Package {
 impl Apt {
     /// Private package lists, fetched where there are none that are fresh.
     pub(super) fn open(store: &Store) -> Result<Self> {
-        for program in ["apt-get", "apt-cache", "dpkg"] {
+        for program in ["apt-get", "apt-cache", "dpkg", "dpkg-query"] {
             ensure!(find(program).is_some(), "this machine has no {program}: it is no Debian");
         }
         if age(&store.path("apt")).is_none_or(|age| age > LISTS_ARE_FRESH) {
@@ -70,13 +71,21 @@ impl Apt {
         Ok(packages_at_line_start(&self.ask("apt-cache", &args)?))
     }
 
-    /// What would have to be installed so that these packages work here. Never the C library: the
-    /// one here runs everything else, and a second one does not go with this one's loader.
+    /// These packages and what they depend on, without what is installed here. Asked as if nothing
+    /// was, so that no held, conflicting or half installed package of this machine is in the way;
+    /// never the C library: the one here runs everything else, and no second one goes with this
+    /// one's loader.
     pub(super) fn missing_for(&self, packages: &[&str]) -> Result<Vec<String>> {
-        let mut args = vec!["-s", "install", "--no-install-recommends"];
-        args.extend(packages);
+        let nothing = ["-o", "Dir::State::status=/dev/null"];
+        let simulate = ["-s", "install", "--no-install-recommends"];
+        let args = [&nothing[..], &simulate[..], packages].concat();
         let mut missing = to_be_installed(&self.ask("apt-get", &args)?);
-        missing.retain(|package| !matches!(package.as_str(), "libc6" | "libc-bin"));
+        let format = "--showformat=${Package} ${db:Status-Status}\n";
+        let here = installed(&output(Command::new("dpkg-query").args(["--show", format]))?);
+        missing.retain(|package| {
+            let system = here.contains(package) || matches!(package.as_str(), "libc6" | "libc-bin");
+            !system || packages.contains(&package.as_str())
+        });
         Ok(missing)
     }
 
@@ -175,6 +184,11 @@ fn to_be_installed(text: &str) -> Vec<String> {
     lines.filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
 }
 
+/// `libz3-4 installed`
+fn installed(text: &str) -> HashSet<String> {
+    text.lines().filter_map(|line| line.strip_suffix(" installed")).map(str::to_owned).collect()
+}
+
 /// The stanzas of `apt-cache show`.
 fn packages(text: &str) -> Vec<Package> {
     let package = |stanza: &str| {
@@ -208,6 +222,12 @@ mod tests {
         let text = "Reading package lists...\nInst nftables (1.0.6-2 Debian)\nConf nftables (x)\n\
                     Inst libc6 [2.36-9] (2.36-10 Debian)\n";
         assert_eq!(to_be_installed(text), ["nftables", "libc6"]);
+    }
+
+    #[test]
+    fn what_was_removed_is_not_installed() {
+        let here = installed("zlib1g installed\nlibz3-4 config-files\n");
+        assert!(here.contains("zlib1g") && !here.contains("libz3-4"));
     }
 
     #[test]

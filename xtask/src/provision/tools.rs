@@ -59,12 +59,7 @@ fn unpack(store: &Store, dir: &Path, missing: &[&(&str, &str)]) -> Result<()> {
     let apt = Apt::open(store)?;
     let mut packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
     packages.dedup();
-    let mut names = apt.missing_for(&packages)?;
-    // Installed, but their programs are out of sight.
-    names.extend(packages.into_iter().map(str::to_owned));
-    names.sort();
-    names.dedup();
-    let all = apt.look_up(&names)?;
+    let all = apt.look_up(&apt.missing_for(&packages)?)?;
     say(&format!(
         "fetching what the tests and the lab call from Debian, for target/ only: {}",
         summary(&all)
