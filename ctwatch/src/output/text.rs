@@ -328,6 +328,15 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_read_is_said() {
+        let [mut first, _] = snapshots();
+        first.tables[0].unread = Some("cannot enter /run/netns/rt: no\u{1b}".to_owned());
+        let lines = crate::output::preamble(&header(), &first);
+        let expected = "note: rt is not readable: cannot enter /run/netns/rt: no\\u{1b}";
+        assert!(lines.iter().any(|line| line == expected), "{lines:?}");
+    }
+
+    #[test]
     fn the_header_comes_again_every_screenful() {
         let mut text = Text::new(style(120));
         let mut out = Vec::new();
