@@ -87,6 +87,7 @@ pub(crate) fn take_mark(object: u64) -> bool {
 
 /// Entries are 256 bytes or more, so lower bits say nothing.
 #[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the low bits are what is wanted")]
 fn slot_of(object: u64) -> u32 {
     (object >> 8) as u32 & (MARK_SLOTS - 1)
 }

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use crate::{
     host::{
         netns::{self, Finder, Netns},
-        visit::{Reading, Source, Visitor, sysctl},
+        visit::{Reading, Source, Visit, Visitor, sysctl},
     },
     probe::read::Probes,
     sample::{HookReadings, Sample, TableSample},
@@ -72,7 +72,7 @@ impl Collector {
 struct Worker {
     means: Means,
     started: Instant,
-    /// What namespaces were called that may be gone by now.
+    /// What the namespaces that are still spoken of were called when they were last seen.
     names: HashMap<NetnsId, String>,
     finder: Finder,
     /// Namespaces that the probes counted in and that were looked for in vain.
@@ -97,9 +97,9 @@ impl Worker {
         };
         let before = self.tallies()?;
         let found = self.find(before.as_ref())?;
-        let readings = found
+        let visits = found
             .into_iter()
-            .map(|netns| visitor.read(&netns).map(|reading| (netns, reading)))
+            .map(|netns| visitor.read(&netns).map(|visit| (netns, visit)))
             .collect::<Result<Vec<_>>>()?;
         let after = self.tallies()?;
         let elapsed = self.started.elapsed();
@@ -111,7 +111,7 @@ impl Worker {
             buckets: sysctl("nf_conntrack_buckets").ok(),
             host: probes.map(Probes::host).transpose()?,
             misses: probes.map(Probes::misses).transpose()?,
-            tables: self.tables(readings, before.as_ref(), after.as_ref()),
+            tables: self.tables(visits, before.as_ref(), after.as_ref()),
         };
         self.make_room(&sample)?;
         Ok(sample)
@@ -148,7 +148,7 @@ impl Worker {
     /// kept alive by something that does not show where it is.
     fn tables(
         &mut self,
-        readings: Vec<(Netns, Result<Reading>)>,
+        visits: Vec<(Netns, Visit)>,
         before: Option<&HashMap<NetnsId, NetnsTally>>,
         after: Option<&HashMap<NetnsId, NetnsTally>>,
     ) -> Vec<TableSample> {
@@ -158,9 +158,18 @@ impl Worker {
             };
             Some(HookReadings { before: of(before?), after: of(after?) })
         };
-        let mut tables: Vec<TableSample> = Vec::with_capacity(readings.len());
-        for (netns, reading) in readings {
-            let mut table = table_of(netns, reading, self.means.cookies);
+        // One that may not be entered tells no cookie: the probes know it by its inode number too.
+        let id_of = |inode: u32| {
+            let known = after.into_iter().flatten().find(|(_, tally)| tally.inode() == inode);
+            known.map_or(NetnsId::from(inode), |(id, _)| *id)
+        };
+        let mut tables: Vec<TableSample> = Vec::with_capacity(visits.len());
+        for (netns, visit) in visits {
+            let mut table = match visit {
+                Visit::Read(reading) => read_table(netns, reading, self.means.cookies),
+                Visit::Refused(error) => refused_table(id_of(netns.inode), netns, &error),
+                Visit::Gone => continue,
+            };
             table.hooks = hooks(&table.id);
             if let Some(name) = &table.name {
                 self.names.insert(table.id, name.clone());
@@ -182,6 +191,8 @@ impl Worker {
                 });
             }
         }
+        let spoken_of: HashSet<NetnsId> = tables.iter().map(|table| table.id).collect();
+        self.names.retain(|id, _| spoken_of.contains(id));
         tables
     }
 
@@ -195,7 +206,6 @@ impl Worker {
         }
         for table in sample.tables.iter().filter(|table| !table.reachable) {
             probes.forget(&table.id)?;
-            self.names.remove(&table.id);
             self.hidden.remove(&table.id);
         }
         Ok(())
@@ -212,29 +222,33 @@ impl Scope {
     }
 }
 
-fn table_of(netns: Netns, reading: Result<Reading>, cookies: bool) -> TableSample {
-    let mut table = TableSample {
-        id: NetnsId::from(netns.inode),
+fn read_table(netns: Netns, reading: Reading, cookies: bool) -> TableSample {
+    let cookie = reading.cookie.filter(|_| cookies);
+    let mut unread = None;
+    let mut note = |error: anyhow::Error| {
+        unread.get_or_insert(format!("{error:#}"));
+    };
+    TableSample {
+        id: cookie.unwrap_or(NetnsId::from(netns.inode)),
+        inode: netns.inode,
+        name: netns.name,
+        reachable: true,
+        entries: reading.entries.map_err(&mut note).ok(),
+        counters: reading.counters.map_err(&mut note).ok(),
+        unread,
+        hooks: None,
+    }
+}
+
+fn refused_table(id: NetnsId, netns: Netns, error: &anyhow::Error) -> TableSample {
+    TableSample {
+        id,
         inode: netns.inode,
         name: netns.name,
         reachable: true,
         entries: None,
         counters: None,
-        unread: None,
+        unread: Some(format!("{error:#}")),
         hooks: None,
-    };
-    let mut note = |error: anyhow::Error| {
-        table.unread.get_or_insert(format!("{error:#}"));
-    };
-    match reading {
-        Ok(reading) => {
-            if let Some(cookie) = reading.cookie.filter(|_| cookies) {
-                table.id = cookie;
-            }
-            table.entries = reading.entries.map_err(&mut note).ok();
-            table.counters = reading.counters.map_err(&mut note).ok();
-        }
-        Err(error) => note(error),
     }
-    table
 }

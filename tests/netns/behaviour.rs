@@ -23,6 +23,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("narrow_terminals_get_narrow_lines", narrow),
     ("a_missing_capability_is_named_with_what_it_costs", capabilities),
     ("probes_that_the_kernel_refuses_are_replaced_and_it_is_said", refused),
+    ("it_waits_for_conntrack_to_be_loaded", waiting),
     ("without_root_what_anyone_may_read_is_shown", nobody),
     ("a_closed_pipe_is_no_error", closed_pipe),
 ];
@@ -134,7 +135,7 @@ fn capabilities() -> Result<()> {
     ensure!(code == Some(0), "{text}");
     ensure!(text.contains("no drops, insertions, removals by tracepoint: needs CAP_BPF"), "{text}");
     ensure!(text.contains("other namespaces are not looked into: needs CAP_SYS_ADMIN"), "{text}");
-    ensure!(text.contains("insertions not measured"), "{text}");
+    ensure!(text.contains("insertions, removals not measured"), "{text}");
     let (text, _, code) = finished(without("-net_admin")?.args(short))?;
     ensure!(
         code == Some(0) && text.contains("no table by ctnetlink: needs CAP_NET_ADMIN"),
@@ -144,6 +145,28 @@ fn capabilities() -> Result<()> {
     let (text, errors, code) = finished(without("-bpf,-sys_admin")?.args(forced))?;
     ensure!(code == Some(1) && text.is_empty(), "{text}");
     ensure!(errors.contains("cannot be used here: needs CAP_BPF"), "{errors}");
+    Ok(())
+}
+
+/// In a mount namespace in which conntrack's sysctls are hidden for a while.
+fn waiting() -> Result<()> {
+    const HIDE: &str = "
+        mount -t tmpfs none /proc/sys/net/netfilter
+        (sleep 1; umount /proc/sys/net/netfilter) &
+        exec \"$@\"";
+    let hidden = |args: &[&str]| -> Result<Command> {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-ec", HIDE, "sh"]);
+        command.args(args).arg(ctwatch()?.get_program());
+        Ok(command)
+    };
+    let (text, errors, code) = finished(hidden(&[])?.args(["-i", "200ms", "-n", "1"]))?;
+    ensure!(code == Some(0) && text.contains(" s watched"), "{text} {errors}");
+    ensure!(errors.contains("nf_conntrack is not loaded: nothing is tracked"), "{errors}");
+    // Interrupted before it comes: an end as good as any.
+    let interrupted = ["timeout", "--signal=INT", "--preserve-status", "0.5"];
+    let (text, errors, code) = finished(&mut hidden(&interrupted)?)?;
+    ensure!(code == Some(0) && text.is_empty(), "{code:?} {text} {errors}");
     Ok(())
 }
 

@@ -64,19 +64,17 @@ fn churning() -> Result<()> {
     let mut lab = Lab::new(Plan::default())?;
     lab.set_limit(30_000_000)?;
     let watch = Watch::start(&[])?;
-    let (sent, flushes) = std::thread::scope(|scope| {
+    let sent = std::thread::scope(|scope| {
         let flood = scope.spawn(|| lab.send(&flat_out()));
-        let mut flushes = 0;
         while !flood.is_finished() {
             lab.router().run(&["conntrack", "-F"])?;
-            flushes += 1;
         }
-        let sent = flood.join().map_err(|_| anyhow::anyhow!("the flood panicked"))??;
-        anyhow::Ok((sent, flushes))
+        flood.join().map_err(|_| anyhow::anyhow!("the flood panicked"))?
     })?;
     let last = watch.stop()?;
     let verdict = judge::ask(lab.router())?;
-    ensure!(flushes > 1 && verdict.drop == 0, "{flushes} flushes, {verdict:?}");
+    // A flush walks behind a table that grows before it, so it may be one or many.
+    ensure!(verdict.drop == 0 && sent.arrived - verdict.entries > 100_000, "{sent:?} {verdict:?}");
     // A flush can meet an entry on its way in: that packet is refused at confirmation.
     let table = table(&last, lab.router())?;
     exact(table, "/insertions", sent.arrived - verdict.insert_failed)?;

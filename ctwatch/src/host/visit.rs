@@ -6,6 +6,7 @@
 
 use std::{
     fs::{self, File},
+    io,
     os::{
         fd::{AsFd, AsRawFd},
         unix::{fs::MetadataExt, net::UnixDatagram},
@@ -13,7 +14,7 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::{
@@ -41,6 +42,16 @@ pub struct Reading {
     pub counters: Result<Vec<CpuCounters>>,
 }
 
+/// What came of a visit.
+#[derive(Debug)]
+pub enum Visit {
+    Read(Reading),
+    /// There is such a namespace, and it may not be entered.
+    Refused(anyhow::Error),
+    /// Between being found and being visited, it went.
+    Gone,
+}
+
 /// A thread that can go into namespaces and comes back.
 pub struct Visitor {
     home: File,
@@ -57,31 +68,27 @@ impl Visitor {
         Ok(Self { home, home_inode: inode, source })
     }
 
-    /// Reads one namespace. `Ok(Err)` says why it could not be entered; an `Err` is the end: this
-    /// thread is lost in another namespace, and whatever it read next would be that one's.
-    pub fn read(&self, netns: &Netns) -> Result<Result<Reading>> {
+    /// Reads one namespace. An `Err` is the end: this thread is lost in another namespace, and
+    /// whatever it read next would be that one's.
+    pub fn read(&self, netns: &Netns) -> Result<Visit> {
         if netns.inode == self.home_inode {
-            return Ok(Ok(self.read_here()));
+            return Ok(Visit::Read(self.read_here()));
         }
-        if let Err(error) = Self::enter(netns) {
-            return Ok(Err(error));
+        let file = match File::open(&netns.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Visit::Gone),
+            Err(error) => return Ok(Visit::Refused(refused(netns, error))),
+        };
+        // The path may lead elsewhere by now: a name used again, a process id used again.
+        if !file.metadata().is_ok_and(|file| file.ino() == u64::from(netns.inode)) {
+            return Ok(Visit::Gone);
+        }
+        if let Err(error) = enter(&file) {
+            return Ok(Visit::Refused(refused(netns, error)));
         }
         let reading = self.read_here();
         enter(&self.home).context("cannot return from another network namespace")?;
-        Ok(Ok(reading))
-    }
-
-    fn enter(netns: &Netns) -> Result<()> {
-        let file = File::open(&netns.path)
-            .with_context(|| format!("cannot open {}", netns.path.display()))?;
-        // The path may lead elsewhere by now: a name used again, a process id used again.
-        let inode = file.metadata().context("cannot stat a namespace file")?.ino();
-        ensure!(
-            inode == u64::from(netns.inode),
-            "{} is another namespace now",
-            netns.path.display()
-        );
-        enter(&file).with_context(|| format!("cannot enter {}", netns.path.display()))
+        Ok(Visit::Read(reading))
     }
 
     fn read_here(&self) -> Reading {
@@ -122,9 +129,12 @@ pub fn netns_cookie() -> Option<u64> {
     (answer == 0).then_some(cookie)
 }
 
-fn enter(netns: &File) -> Result<()> {
-    move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))?;
-    Ok(())
+fn enter(netns: &File) -> io::Result<()> {
+    Ok(move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))?)
+}
+
+fn refused(netns: &Netns, error: io::Error) -> anyhow::Error {
+    anyhow::Error::new(error).context(format!("cannot enter {}", netns.path.display()))
 }
 
 fn entries() -> Result<u32> {

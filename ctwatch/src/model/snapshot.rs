@@ -104,6 +104,14 @@ pub enum Change {
     Recovered,
 }
 
+impl Snapshot {
+    /// Of the tables that hold or held anything and can be looked into, the fullest.
+    pub fn fullest(&self) -> Option<&Table> {
+        let tables = self.tables.iter().filter(|table| table.reachable && table.is_tracking());
+        tables.max_by_key(|table| table.entries)
+    }
+}
+
 impl Table {
     /// Whether anything was ever tracked here, or anything happens.
     pub fn is_tracking(&self) -> bool {

@@ -43,6 +43,7 @@ pub fn preamble(header: &Header, snapshot: &Snapshot) -> Vec<String> {
             snapshot.tables.len()
         ));
     }
+    lines.extend(unread(snapshot));
     lines.extend(header.notes.iter().map(|note| format!("note: {}", escape::escaped(note))));
     lines.push("/s rates over the interval; <= at most, >= at least, - not measured".to_owned());
     lines
@@ -62,4 +63,16 @@ fn mechanisms(header: &Header) -> String {
         None => format!("{} not measured", signals.join(", ")),
     });
     groups.collect::<Vec<_>>().join("; ")
+}
+
+/// Namespaces that could not be looked into: how many, and why the first could not.
+fn unread(snapshot: &Snapshot) -> Option<String> {
+    let mut unread = snapshot.tables.iter().filter(|table| table.unread.is_some());
+    let first = unread.next()?;
+    let why = escape::escaped(first.unread.as_deref().unwrap_or_default());
+    let name = escape::escaped(&words::name(first));
+    Some(match unread.count() {
+        0 => format!("note: {name} is not readable: {why}"),
+        more => format!("note: {name} and {more} more are not readable: {why}"),
+    })
 }

@@ -120,9 +120,12 @@ impl Text {
         wanted: fn(&Table) -> bool,
     ) -> io::Result<()> {
         let time = snapshot.time.to_zoned(self.style.zone.clone()).strftime("%H:%M:%S").to_string();
-        let mut any = false;
-        for table in snapshot.tables.iter().filter(|table| wanted(table)) {
-            any = true;
+        let mut tables: Vec<_> = snapshot.tables.iter().filter(|table| wanted(table)).collect();
+        // Where nothing moves, how full the fullest table is still is worth a line.
+        if tables.is_empty() {
+            tables.extend(snapshot.fullest());
+        }
+        for table in &tables {
             self.header(out)?;
             let width = self.name_width;
             let mut line = format!("{time} {:<width$}", shortened(&name(table), width));
@@ -131,11 +134,13 @@ impl Text {
             }
             writeln!(out, "{}", line.trim_end())?;
         }
-        if !any {
+        if tables.is_empty() {
             self.header(out)?;
-            let tracking = snapshot.tables.iter().filter(|table| table.is_tracking()).count();
-            let line = format!("{time} {}", quiet(tracking, snapshot.tables.len()));
-            wrapped(out, &line, self.style.columns)?;
+            let seen = match snapshot.tables.len() {
+                1 => "the one namespace seen".to_owned(),
+                more => format!("the {more} namespaces seen"),
+            };
+            wrapped(out, &format!("{time} nothing is tracked in {seen}"), self.style.columns)?;
         }
         Ok(())
     }
@@ -205,15 +210,6 @@ fn has_something_to_say(table: &Table) -> bool {
         || table.drops.named().iter().any(|(_, figure)| moved(figure))
         || table.evictions.named().iter().any(|(_, figure)| moved(figure))
         || table.trend_per_s.is_some_and(|trend| trend != 0.0)
-}
-
-fn quiet(tracking: usize, all: usize) -> String {
-    match (tracking, all) {
-        (0, 1) => "quiet: nothing is tracked in the one namespace seen".to_owned(),
-        (0, all) => format!("quiet: nothing is tracked in the {all} namespaces seen"),
-        (1, _) => "quiet: 1 namespace tracks connections, nothing moved".to_owned(),
-        (some, _) => format!("quiet: {some} namespaces track connections, nothing moved"),
-    }
 }
 
 /// Escaped, and not wider than its column.
@@ -329,6 +325,15 @@ mod tests {
         let [_, second] = snapshots();
         text.start(&mut out, &header(), &second).unwrap();
         assert!(String::from_utf8(out).unwrap().contains("*** rt: TABLE FULL: 200 of 200"));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_said() {
+        let [mut first, _] = snapshots();
+        first.tables[0].unread = Some("cannot enter /run/netns/rt: no\u{1b}".to_owned());
+        let lines = crate::output::preamble(&header(), &first);
+        let expected = "note: rt is not readable: cannot enter /run/netns/rt: no\\u{1b}";
+        assert!(lines.iter().any(|line| line == expected), "{lines:?}");
     }
 
     #[test]
