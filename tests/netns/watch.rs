@@ -44,10 +44,6 @@ impl Watch {
         serde_json::from_str(&line).with_context(|| format!("not JSON: {line}"))
     }
 
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Waits for an object that `found` accepts.
     pub(crate) fn until(&mut self, found: impl Fn(&Value) -> bool) -> Result<Value> {
         for _ in 0..100 {

@@ -96,7 +96,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     println!("\npackets into a full table");
     paths(&ctwatch, args, 200)?;
     let (starts, peak) = start(&ctwatch, args.rounds)?;
-    println!("\nfrom start to first line  {:>8.1} ms", median(starts) * 1000.0);
+    let (without, with) = idle(&ctwatch, args.rounds)?;
+    println!("\none reading, CPU time      {:>8.2} ms", without * 1000.0);
+    println!("with {IDLE} idle namespaces  {:>8.2} ms", with * 1000.0);
+    println!("from start to first line  {:>8.1} ms", median(starts) * 1000.0);
     println!("peak memory               {:>8.1} MB", peak as f64 / 1024.0);
     Ok(ExitCode::SUCCESS)
 }
@@ -140,6 +143,50 @@ fn measure(limit: u32, packets: u64, watcher: Option<(Watcher, &Path)>) -> Resul
         watcher.map(|(watcher, ctwatch)| watcher.start(ctwatch, lab.router())).transpose()?;
     let flows = Flows { family: Family::V4, protocol: Protocol::Udp, sources: 1000, services: 10 };
     Ok(lab.send(&Flood::of(flows, packets))?.per_s())
+}
+
+const IDLE: usize = 200;
+
+/// Seconds of CPU for one reading, without and with many idle namespaces beside the lab's.
+fn idle(ctwatch: &Path, rounds: usize) -> Result<(f64, f64)> {
+    let mut lab = Lab::new(Plan::default())?;
+    let costs = || (0..rounds).map(|_| reading(ctwatch)).collect::<Result<Vec<_>>>();
+    let without = costs()?;
+    let roles: Vec<String> = (0..IDLE).map(|number| format!("idle{number}")).collect();
+    lab.add_many(&roles.iter().map(String::as_str).collect::<Vec<_>>())?;
+    Ok((median(without), median(costs()?)))
+}
+
+/// Seconds of CPU for one reading, as the mean of many.
+fn reading(ctwatch: &Path) -> Result<f64> {
+    const READINGS: u32 = 20;
+    let mut child = Watching(
+        Command::new(ctwatch)
+            .args(["-i", "100ms", "--output", "json"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?,
+    );
+    let output = child.0.stdout.take().context("ctwatch has no output")?;
+    let mut lines = BufReader::new(output).lines();
+    lines.next().context("ctwatch printed nothing")??;
+    let before = cpu_time(child.0.id())?;
+    for _ in 0..READINGS {
+        lines.next().context("ctwatch ended early")??;
+    }
+    Ok((cpu_time(child.0.id())? - before) / f64::from(READINGS))
+}
+
+/// Seconds that a process has spent in its threads: `schedstat` counts nanoseconds, where `stat`
+/// counts ticks.
+fn cpu_time(pid: u32) -> Result<f64> {
+    let mut nanoseconds = 0.0;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let text = fs::read_to_string(task?.path().join("schedstat"))?;
+        let spent = text.split_whitespace().next().context("no schedstat")?;
+        nanoseconds += spent.parse::<f64>()?;
+    }
+    Ok(nanoseconds / 1e9)
 }
 
 /// Seconds from start to first line, and the most memory that any of these runs took, in kB.
