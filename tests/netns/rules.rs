@@ -13,21 +13,7 @@ use crate::{
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
     ("dropped_by_an_iptables_raw_rule", || {
-        dropped(|lab| {
-            let router = lab.router();
-            router.run(&[
-                "iptables-legacy",
-                "-t",
-                "raw",
-                "-A",
-                "PREROUTING",
-                "-p",
-                "udp",
-                "-j",
-                "DROP",
-            ])?;
-            Ok(())
-        })
+        dropped(|lab| iptables(lab, "-t raw -A PREROUTING -p udp -j DROP"))
     }),
     ("dropped_by_an_nft_raw_rule", || nft("prerouting priority raw", "meta l4proto udp")),
     ("dropped_by_an_nft_rule_between_conntrack_and_nat", || {
@@ -35,10 +21,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     }),
     ("dropped_by_an_nft_forward_rule", || nft("forward priority filter", "meta l4proto udp")),
     ("dropped_by_an_iptables_forward_rule", || {
-        dropped(|lab| {
-            lab.router().run(&["iptables-legacy", "-A", "FORWARD", "-p", "udp", "-j", "DROP"])?;
-            Ok(())
-        })
+        dropped(|lab| iptables(lab, "-A FORWARD -p udp -j DROP"))
     }),
     ("dropped_by_an_invalid_rule", invalid),
     ("raw_drops_beside_a_full_table", raw_beside_full),
@@ -49,6 +32,11 @@ const REASONS: [&str; 6] =
     ["table_full", "no_memory", "clash", "chain_too_long", "nat_exhausted", "tracker"];
 const PACKETS: u64 = 5000;
 const UDP: Flows = Flows { family: Family::V4, protocol: Protocol::Udp, sources: 10, services: 1 };
+
+fn iptables(lab: &Lab, rule: &str) -> Result<()> {
+    let words: Vec<&str> = std::iter::once("iptables-legacy").chain(rule.split(' ')).collect();
+    lab.router().run(&words).map(|_| ())
+}
 
 fn nft(hook: &str, matching: &str) -> Result<()> {
     dropped(|lab| {
@@ -98,17 +86,7 @@ fn invalid() -> Result<()> {
 fn raw_beside_full() -> Result<()> {
     let mut lab = Lab::new(Plan::default())?;
     lab.set_limit(200)?;
-    lab.router().run(&[
-        "iptables-legacy",
-        "-t",
-        "raw",
-        "-A",
-        "PREROUTING",
-        "-p",
-        "icmp",
-        "-j",
-        "DROP",
-    ])?;
+    iptables(&lab, "-t raw -A PREROUTING -p icmp -j DROP")?;
     let watch = Watch::start(&[])?;
     lab.send(&Flood::of(UDP, PACKETS))?;
     lab.send(&Flood::of(Flows { protocol: Protocol::IcmpEcho, ..UDP }, PACKETS))?;
