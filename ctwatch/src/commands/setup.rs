@@ -85,7 +85,8 @@ fn scope(wanted: &cli::Netns, privileges: Privileges) -> Result<Scope> {
     if !privileges.has(Privilege::SysAdmin) {
         bail!("looking into another network namespace needs CAP_SYS_ADMIN");
     }
-    if !netns::find()?.contains_key(&inode) {
+    // A name was found just now.
+    if matches!(wanted, cli::Netns::Inode(_)) && !netns::find()?.contains_key(&inode) {
         bail!("no network namespace has the inode number {inode} (lsns -t net lists them)");
     }
     Ok(Scope::One(inode))
@@ -110,13 +111,13 @@ fn facts(request: Request, privileges: Privileges) -> (Facts, Option<Resolved>) 
         true => format!("{error:#}"),
         false => "needs CAP_NET_ADMIN".to_owned(),
     });
-    let procstat = procstat::counters().map(|_| ()).map_err(|error| format!("{error:#}"));
+    let procstat = || procstat::counters().map(|_| ()).map_err(|error| format!("{error:#}"));
     let unresolved = Err("not looked for".to_owned());
     let facts = Facts {
         bpf,
         drop_layout: resolved.as_ref().map_or(unresolved.clone(), |r| r.drops.clone()),
         entry_layout: resolved.as_ref().map_or(unresolved, |r| r.entries.clone()),
-        counters: ctnetlink.clone().or(procstat),
+        counters: ctnetlink.clone().or_else(|_| procstat()),
         ctnetlink,
         procfs: sysctl("nf_conntrack_count").map(|_| ()).map_err(|error| format!("{error:#}")),
     };

@@ -34,7 +34,7 @@ pub async fn run(args: WatchArgs) -> Result<()> {
     let (means, header) = setup::prepare(&args)?;
     let collector = Collector::start(means)?;
     let mut model = Model::default();
-    let mut screen = Screen::new(args.output, header)?;
+    let mut screen = Screen::new(args.output, header);
     let outcome = watch(&args, &collector, &mut model, &mut screen, &mut signals).await;
     match outcome {
         // Whoever read the output has seen enough.
@@ -141,12 +141,12 @@ struct Screen {
 }
 
 impl Screen {
-    fn new(output: Output, header: Header) -> Result<Self> {
+    fn new(output: Output, header: Header) -> Self {
         let text = match output {
             Output::Text => Some(Text::new(style())),
             Output::Json => None,
         };
-        Ok(Self { header, text })
+        Self { header, text }
     }
 
     fn start(&mut self, snapshot: &Snapshot) -> Result<()> {
