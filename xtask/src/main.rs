@@ -3,6 +3,7 @@
 mod commands;
 mod process;
 mod provision;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -39,6 +40,11 @@ enum Command {
     Lab(commands::lab::Args),
     /// Measure what watching costs, beside nothing and beside conntrack -E (root)
     Bench(commands::bench::Args),
+    /// Boot other kernels under QEMU and run something in them; without a command, a look at ctwatch
+    ///
+    /// Debian's kernels 5.10, 6.1, 6.12 and the newest there is, emulated (no privileges needed),
+    /// from memory. The logs of a run are in target/vm.
+    Vm(commands::vm::Args),
     /// Check formatting, lints, and licences of dependencies
     ///
     /// rustfmt and clippy over the workspace, clippy over the probes as the BPF target compiles
@@ -63,6 +69,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Test(args) => commands::test::run(&args),
         Command::Lab(args) => commands::lab::run(&args),
         Command::Bench(args) => commands::bench::run(&args),
+        Command::Vm(args) => commands::vm::run(&args),
         Command::Lint => commands::lint::run().map(|()| ExitCode::SUCCESS),
     }
 }

@@ -6,3 +6,4 @@ pub(crate) mod lab;
 pub(crate) mod lint;
 pub(crate) mod run;
 pub(crate) mod test;
+pub(crate) mod vm;

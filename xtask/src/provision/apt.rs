@@ -26,6 +26,12 @@ Debug::NoLocking "true";
 APT::Sandbox::User "root";
 "#;
 
+/// Where other kernels than this machine's come from, oldest first. A suite that a mirror does not
+/// have any more is passed over.
+const KERNEL_SUITES: [&str; 6] =
+    ["bullseye", "bookworm", "bookworm-backports", "trixie", "trixie-backports", "sid"];
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
 /// Older lists name packages that security updates have replaced since.
 const LISTS_ARE_FRESH: Duration = Duration::from_secs(3600);
 
@@ -47,13 +53,41 @@ pub(super) struct Package {
 impl Apt {
     /// Private package lists, fetched where there are none that are fresh.
     pub(super) fn open(store: &Store) -> Result<Self> {
+        Self::with_lists(store, "apt", CONFIGURATION)
+    }
+
+    /// The lists of all suites that kernels come from, by the mirror that this machine uses. What
+    /// is installed here is of no meaning for them.
+    pub(super) fn of_kernels(store: &Store) -> Result<Self> {
+        let sites = output(Command::new("apt-get").args(["indextargets", "--format", "$(SITE)"]))?;
+        let site = sites.lines().find(|site| site.ends_with("/debian"));
+        let site = site.context("this machine's package sources name no mirror of Debian")?;
+        let dir = store.path("apt-kernels");
+        let signed = Path::new(KEYRING).is_file();
+        let by = if signed { format!(" [signed-by={KEYRING}]") } else { String::new() };
+        let sources: String =
+            KERNEL_SUITES.map(|suite| format!("deb{by} {site} {suite} main\n")).concat();
+        let list = store.path("apt-kernels.list");
+        fs::write(&list, sources).with_context(|| format!("cannot write {}", list.display()))?;
+        let configuration = format!(
+            "{CONFIGURATION}Dir::Etc::SourceList \"{}\";\nDir::Etc::SourceParts \"/dev/null\";\n\
+             Dir::State::status \"/dev/null\";\n",
+            list.display()
+        );
+        Self::with_lists(store, "apt-kernels", &configuration)
+            .with_context(|| format!("cannot read package lists in {}", dir.display()))
+    }
+
+    fn with_lists(store: &Store, name: &str, configuration: &str) -> Result<Self> {
         for program in ["apt-get", "apt-cache", "dpkg", "dpkg-query"] {
             ensure!(find(program).is_some(), "this machine has no {program}: it is no Debian");
         }
-        if age(&store.path("apt")).is_none_or(|age| age > LISTS_ARE_FRESH) {
-            store.forget("apt")?;
+        if age(&store.path(name)).is_none_or(|age| age > LISTS_ARE_FRESH) {
+            store.forget(name)?;
         }
-        let dir = store.folder("apt", update).context("cannot fetch Debian's package lists")?;
+        let dir = store
+            .folder(name, |dir| update(dir, configuration))
+            .context("cannot fetch Debian's package lists")?;
         Ok(Self { dir })
     }
 
@@ -76,10 +110,7 @@ impl Apt {
     /// never the C library: the one here runs everything else, and no second one goes with this
     /// one's loader.
     pub(super) fn missing_for(&self, packages: &[&str]) -> Result<Vec<String>> {
-        let nothing = ["-o", "Dir::State::status=/dev/null"];
-        let simulate = ["-s", "install", "--no-install-recommends"];
-        let args = [&nothing[..], &simulate[..], packages].concat();
-        let mut missing = to_be_installed(&self.ask("apt-get", &args)?);
+        let mut missing = self.everything_for(packages)?;
         let format = "--showformat=${Package} ${db:Status-Status}\n";
         let here = installed(&output(Command::new("dpkg-query").args(["--show", format]))?);
         missing.retain(|package| {
@@ -87,6 +118,21 @@ impl Apt {
             !system || packages.contains(&package.as_str())
         });
         Ok(missing)
+    }
+
+    /// The names of all packages that match a regular expression.
+    pub(super) fn names(&self, pattern: &str) -> Result<Vec<String>> {
+        let found = self.ask("apt-cache", &["search", "--names-only", pattern])?;
+        let names = found.lines().filter_map(|line| line.split(' ').next());
+        Ok(names.map(str::to_owned).collect())
+    }
+
+    /// All packages that are needed where nothing is installed, these included.
+    pub(super) fn everything_for(&self, packages: &[&str]) -> Result<Vec<String>> {
+        let nothing = ["-o", "Dir::State::status=/dev/null"];
+        let simulate = ["-s", "install", "--no-install-recommends"];
+        let args = [&nothing[..], &simulate[..], packages].concat();
+        Ok(to_be_installed(&self.ask("apt-get", &args)?))
     }
 
     /// The newest version of each package, or which of them there is none of.
@@ -139,12 +185,12 @@ fn command(program: &str, dir: &Path) -> Command {
     command
 }
 
-fn update(dir: &Path) -> Result<()> {
-    say("fetching Debian's package lists, about 10 MB");
+fn update(dir: &Path, configuration: &str) -> Result<()> {
+    say("fetching Debian's package lists, 10 MB a suite");
     for folder in ["lists/partial", "cache/archives/partial"] {
         fs::create_dir_all(dir.join(folder))?;
     }
-    fs::write(dir.join("apt.conf"), CONFIGURATION)?;
+    fs::write(dir.join("apt.conf"), configuration)?;
     let updated = run(command("apt-get", dir).args(["-qq", "update"]));
     // One foreign source that does not answer is no reason to give up on Debian's.
     let mut lists = fs::read_dir(dir.join("lists"))?.flatten();

@@ -6,6 +6,9 @@ mod apt;
 pub(crate) mod bpf;
 pub(crate) mod crates;
 mod debian_rust;
+pub(crate) mod guest;
+pub(crate) mod kernels;
+pub(crate) mod qemu;
 pub(crate) mod tools;
 
 use std::{

@@ -98,7 +98,7 @@ fn wrap(dir: &Path, tool: &str) -> Result<()> {
 /// The path of this file below `dir`, if it is there. An absolute link, as /sbin/ip -> /bin/ip, is
 /// meant within the package; a relative one is left alone, because programs that are many in one
 /// ask for the name they were called by.
-fn below(dir: &Path, file: PathBuf) -> Option<PathBuf> {
+pub(super) fn below(dir: &Path, file: PathBuf) -> Option<PathBuf> {
     let real = match fs::read_link(dir.join(&file)) {
         Ok(target) if target.is_absolute() => target.strip_prefix("/").ok()?.to_owned(),
         _ => file,

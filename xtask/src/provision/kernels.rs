@@ -1,0 +1,136 @@
+//! Debian's kernels, to boot in virtual machines.
+
+use std::{
+    cmp::Ordering,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+
+use super::{
+    Store,
+    apt::{Apt, summary},
+    guest::Guest,
+    say,
+};
+use crate::process::run;
+
+/// Of all kernels that Debian offers, the one with the highest version.
+pub(crate) const NEWEST: &str = "newest";
+
+/// The flavour that is smallest and boots fastest in a virtual machine. Its configuration of
+/// conntrack, BPF and BTF is that of Debian's other flavours.
+#[cfg(target_arch = "x86_64")]
+const FLAVOUR: &str = "cloud-amd64";
+#[cfg(not(target_arch = "x86_64"))]
+const FLAVOUR: &str = "cloud-arm64";
+
+/// Modules outside of these are of no use to a network in a virtual machine.
+const KEPT: [&str; 5] = ["net", "lib", "crypto", "arch", "drivers/net"];
+
+pub(crate) struct Kernel {
+    /// What was asked for: `6.1`, `newest`.
+    pub(crate) name: String,
+    /// What `uname -r` says in it.
+    pub(crate) release: String,
+    dir: PathBuf,
+}
+
+impl Kernel {
+    /// The newest of Debian's kernels whose version begins with `name`. What was fetched once stays
+    /// until its folder, target/provision/kernel-NAME, is removed.
+    pub(crate) fn provide(store: &Store, guest: &Guest, name: &str) -> Result<Self> {
+        let fits = |c: char| c.is_ascii_digit() || c == '.';
+        if name != NEWEST && (name.is_empty() || !name.chars().all(fits)) {
+            bail!("{name:?} is no kernel: a version such as 6.1, or {NEWEST}");
+        }
+        let dir = store
+            .folder(&format!("kernel-{name}"), |dir| fetch(store, guest, name, dir))
+            .with_context(|| format!("cannot fetch kernel {name}"))?;
+        let release = fs::read_to_string(dir.join("release"))?;
+        Ok(Self { name: name.to_owned(), release, dir })
+    }
+
+    pub(crate) fn image(&self) -> PathBuf {
+        self.dir.join("vmlinuz")
+    }
+
+    /// A folder that holds `lib/modules`.
+    pub(crate) fn modules(&self) -> PathBuf {
+        self.dir.join("modules")
+    }
+}
+
+fn fetch(store: &Store, guest: &Guest, name: &str, dir: &Path) -> Result<()> {
+    let apt = Apt::of_kernels(store)?;
+    let all = apt.names(&format!("^linux-image-[0-9].*-{FLAVOUR}$"))?;
+    let package = newest(&all, name)
+        .with_context(|| format!("Debian's suites offer no linux-image-{name}…-{FLAVOUR}"))?;
+    let release = package.trim_start_matches("linux-image-");
+    // Newer ones are split into several packages of one version.
+    let parts = apt.dependencies(package)?.into_iter();
+    let packages: Vec<_> = parts.filter(|part| part.ends_with(release)).collect();
+    let packages = apt.look_up(&packages)?;
+    say(&format!("fetching kernel {release} from Debian: {}", summary(&packages)));
+    let unpacked = dir.join("unpacked");
+    apt.unpack(&packages, &unpacked)?;
+    let modules = dir.join("modules/lib/modules");
+    fs::create_dir_all(&modules)?;
+    let from = ["lib/modules", "usr/lib/modules"].map(|place| unpacked.join(place).join(release));
+    let from = from.iter().find(|place| place.is_dir()).context("no modules in the package")?;
+    let image = [unpacked.join("boot").join(format!("vmlinuz-{release}")), from.join("vmlinuz")];
+    let image = image.iter().find(|file| file.is_file()).context("no kernel in the package")?;
+    fs::rename(image, dir.join("vmlinuz"))?;
+    let to = modules.join(release);
+    fs::create_dir_all(to.join("kernel/drivers"))?;
+    for kept in KEPT {
+        let (from, to) = (from.join("kernel").join(kept), to.join("kernel").join(kept));
+        fs::rename(&from, &to).with_context(|| format!("no modules {}", from.display()))?;
+    }
+    for list in ["modules.order", "modules.builtin", "modules.builtin.modinfo"] {
+        fs::rename(from.join(list), to.join(list)).with_context(|| format!("no {list}"))?;
+    }
+    fs::remove_dir_all(&unpacked)?;
+    // modprobe wants to know what needs what.
+    run(guest.command("depmod")?.arg("-b").arg(dir.join("modules")).arg(release))?;
+    fs::write(dir.join("release"), release)?;
+    Ok(())
+}
+
+/// Among packages such as `linux-image-6.12.90+deb12.1-cloud-amd64`.
+fn newest<'a>(packages: &'a [String], name: &str) -> Option<&'a str> {
+    let version = |package: &str| -> Vec<u64> {
+        let version = package.trim_start_matches("linux-image-");
+        let numbers = version.split(|c: char| !c.is_ascii_digit());
+        numbers.map_while(|number| number.parse().ok()).collect()
+    };
+    let wanted = version(name);
+    let fits = |package: &&str| name == NEWEST || version(package).starts_with(&wanted);
+    packages.iter().map(String::as_str).filter(fits).max_by(|a, b| by(&version(a), &version(b)))
+}
+
+fn by(a: &[u64], b: &[u64]) -> Ordering {
+    a.cmp(b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_of_a_line_is_found_by_number_and_not_by_spelling() {
+        let packages = [
+            "linux-image-6.1.0-9-cloud-amd64",
+            "linux-image-6.1.0-50-cloud-amd64",
+            "linux-image-6.12.95+deb12-cloud-amd64",
+            "linux-image-6.12.107+deb13-cloud-amd64",
+            "linux-image-7.3.4+deb13-cloud-amd64",
+        ]
+        .map(str::to_owned);
+        assert_eq!(newest(&packages, "6.1"), Some("linux-image-6.1.0-50-cloud-amd64"));
+        assert_eq!(newest(&packages, "6.12"), Some("linux-image-6.12.107+deb13-cloud-amd64"));
+        assert_eq!(newest(&packages, NEWEST), Some("linux-image-7.3.4+deb13-cloud-amd64"));
+        assert_eq!(newest(&packages, "5.10"), None);
+    }
+}

@@ -1,0 +1,145 @@
+//! One virtual machine, from power on to its verdict.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    process::{Child, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::provision::qemu::Qemu;
+
+/// The line that PID 1 ends with.
+const VERDICT: &str = "ctwatch-vm: ";
+const CPUS: &str = "2";
+const MEMORY: &str = "2G";
+
+pub(crate) struct Machine<'a> {
+    pub(crate) qemu: &'a Qemu,
+    pub(crate) kernel: &'a Path,
+    pub(crate) initrd: &'a Path,
+    /// Where the logs go: `console.log`, what the kernel says, and `output.log`, what the job says.
+    pub(crate) logs: PathBuf,
+}
+
+impl Machine<'_> {
+    fn command(&self) -> Result<std::process::Command> {
+        let mut qemu = self.qemu.command()?;
+        qemu.args(["-nodefaults", "-display", "none", "-no-reboot"]);
+        // Emulated, one thread for each CPU. 16-byte compare-and-swap would keep the threads from
+        // running side by side.
+        qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max,-cx16"]);
+        qemu.args(["-smp", CPUS, "-m", MEMORY]);
+        qemu.arg("-kernel").arg(self.kernel).arg("-initrd").arg(self.initrd);
+        // No mitigations: a guest that is emulated has nothing to guard against. A stall of the
+        // machine underneath is no fault of the guest's.
+        let arguments = "console=ttyS0 panic=-1 oops=panic mitigations=off \
+                         rcupdate.rcu_cpu_stall_suppress=1 nosoftlockup";
+        qemu.args(["-append", arguments]);
+        Ok(qemu)
+    }
+
+    /// Runs the job; each line it prints is handed to `each`. Returns its exit code.
+    pub(crate) fn run(&self, patience: Duration, mut each: impl FnMut(&str)) -> Result<i32> {
+        fs::create_dir_all(&self.logs)
+            .with_context(|| format!("cannot make {}", self.logs.display()))?;
+        let console = self.logs.join("console.log");
+        let mut log = fs::File::create(self.logs.join("output.log"))?;
+        let mut child = self
+            .command()?
+            .arg("-serial")
+            .arg(format!("file:{}", console.display()))
+            .args(["-serial", "stdio"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("cannot start QEMU")?;
+        let output = child.stdout.take().context("QEMU has no output")?;
+        let complaints = child.stderr.take().context("QEMU has no error output")?;
+        let guard = Kill::after(child, patience);
+        let mut verdict = None;
+        for line in BufReader::new(output).split(b'\n') {
+            let line = line.context("cannot read the serial line")?;
+            let line = String::from_utf8_lossy(&line);
+            let line = line.trim_end_matches('\r');
+            writeln!(log, "{line}")?;
+            match line.strip_prefix(VERDICT) {
+                Some(words) => verdict = Some(words.to_owned()),
+                None => each(line),
+            }
+        }
+        let timed_out = guard.end()?;
+        if let Some(verdict) = verdict {
+            let code = verdict.strip_prefix("exit ").and_then(|code| code.parse().ok());
+            return code.with_context(|| format!("PID 1 says: {verdict}"));
+        }
+        ensure!(!timed_out, "no verdict after {} s", patience.as_secs());
+        let said = std::io::read_to_string(complaints).unwrap_or_default();
+        let text = fs::read(&console).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let tail: Vec<_> = text.lines().rev().take(15).collect();
+        let tail: Vec<_> = tail.into_iter().rev().collect();
+        bail!("it stopped without a verdict: {}\n{}", said.trim(), tail.join("\n"))
+    }
+
+    /// A shell on this terminal.
+    pub(crate) fn shell(&self) -> Result<()> {
+        let mut qemu = self.command()?;
+        let status = qemu.args(["-serial", "mon:stdio", "-serial", "null"]).status();
+        status.context("cannot start QEMU").map(|_| ())
+    }
+}
+
+/// Kills the emulator when it takes too long, or when whoever waits for it gives up.
+struct Kill {
+    done: Arc<AtomicBool>,
+    thread: Option<thread::JoinHandle<bool>>,
+}
+
+impl Kill {
+    fn after(mut child: Child, patience: Duration) -> Self {
+        let done = Arc::new(AtomicBool::new(false));
+        let given_up = Arc::clone(&done);
+        let until = Instant::now() + patience;
+        let thread = thread::spawn(move || {
+            loop {
+                // It ends by itself when the guest switches off.
+                if !matches!(child.try_wait(), Ok(None)) {
+                    return false;
+                }
+                let late = Instant::now() > until;
+                if late || given_up.load(Ordering::Relaxed) {
+                    let _ = child.kill();
+                    let _ = child.wait();
+                    return late;
+                }
+                thread::sleep(Duration::from_millis(100));
+            }
+        });
+        Self { done, thread: Some(thread) }
+    }
+
+    /// Its output has ended. Whether it was killed because it took too long.
+    fn end(mut self) -> Result<bool> {
+        let thread = self.thread.take().context("waited for twice")?;
+        thread.join().ok().context("the thread that waits for QEMU panicked")
+    }
+}
+
+impl Drop for Kill {
+    fn drop(&mut self) {
+        self.done.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! Virtual machines for other kernels than this machine's: an image in memory, one job, a verdict.
+
+pub(crate) mod image;
+pub(crate) mod machine;
