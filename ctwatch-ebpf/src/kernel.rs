@@ -9,15 +9,19 @@ pub(crate) static LAYOUT: Layout = Layout {
     nf_conntrack_free: NOWHERE,
     nf_hook_slow: NOWHERE,
     netfilter_drop: 0,
-    padding: 0,
     skb_nfct: 0,
     skb_dev_sk: 0,
     net_device_nd_net: 0,
     sock_net: 0,
     nf_conn_status: 0,
     nf_conn_net: 0,
+    nf_conn_original: 0,
+    nf_conn_reply: 0,
+    hash_tuple: 0,
     net_inum: 0,
     net_cookie: 0,
+    pt_regs_sp: 0,
+    padding: 0,
 };
 
 const NOWHERE: ctwatch_ebpf::Code = ctwatch_ebpf::Code { start: 0, len: 0 };

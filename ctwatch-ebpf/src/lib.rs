@@ -2,9 +2,10 @@
 //! process in user space reads. Integers and explicit padding only; both halves are built from
 //! this one file, so a layout cannot drift.
 #![no_std]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 /// Namespaces that can be told apart at once. The map is allocated whole at start (an allocation
-/// inside a slab tracepoint could recurse): 1,024 x 64 bytes for each possible CPU.
+/// inside a tracepoint of the allocator could recurse): 1,024 x 104 bytes for each possible CPU.
 pub const MAX_NETNS: u32 = 1024;
 
 /// Names a network namespace: `net->net_cookie`, what `SO_NETNS_COOKIE` reports.
@@ -16,9 +17,9 @@ pub type NetnsId = u64;
 
 /// What is counted, each an index into [`NetnsTally`].
 ///
-/// Each count has exactly one writing program. A program cannot be interrupted by itself on one
-/// CPU (the kernel skips it and counts a recursion miss), so a plain per-CPU addition never loses
-/// an event that the program was run for.
+/// Each count has exactly one writing program. Most kernels do not run a program on top of itself
+/// (they skip it, and count a recursion miss); those that do are why additions are atomic although
+/// each CPU has its own counts.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Count {
@@ -37,10 +38,22 @@ pub enum Count {
     /// As the two above: ends that their program was not run for, and its second was.
     RemovedMissed = 5,
     NeverInsertedMissed = 6,
+    /// Packets for which no entry could be had because the table is full.
+    TableFull = 7,
+    /// Entries that user space asked for by ctnetlink and that were refused because the table is
+    /// full. No packet is lost by that.
+    TableFullCtnetlink = 8,
+    /// Packets refused at confirmation because their connection was entered meanwhile by another.
+    Clash = 9,
+    /// Packets refused at confirmation because the tuple that NAT had chosen was taken: it had
+    /// found no free one, or another packet took the same at that very moment.
+    NatExhausted = 10,
+    /// Entries put into the table.
+    Inserted = 11,
 }
 
 impl Count {
-    pub const ALL: usize = 7;
+    pub const ALL: usize = 12;
 }
 
 /// The counts of one namespace on one CPU.
@@ -69,15 +82,12 @@ impl NetnsTally {
     /// Adds one event.
     #[inline(always)]
     pub fn bump(&mut self, count: Count) {
-        let cell = &mut self.counts[count as usize];
-        *cell = cell.wrapping_add(1);
+        add_one(&mut self.counts[count as usize]);
     }
 
     /// Adds what another CPU counted.
     pub fn add(&mut self, other: &Self) {
-        for (sum, more) in self.counts.iter_mut().zip(other.counts) {
-            *sum = sum.wrapping_add(more);
-        }
+        add(&mut self.counts, &other.counts);
         // A CPU that never counted in this namespace has no inode number either.
         self.inode = self.inode.max(other.inode);
     }
@@ -94,18 +104,78 @@ impl NetnsTally {
     }
 }
 
-/// What is counted for the machine as a whole, because no namespace can be told where it happens.
+/// What is counted for the machine as a whole, because no namespace can be told where it happens;
+/// each an index into [`HostTally`], and with one writing program, as in [`Count`].
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostCount {
+    /// Times that the page allocator had not even a single page. The slab allocator asks it last
+    /// of all, so at most so many entries were refused for lack of memory.
+    NoMemory = 0,
+    /// Events in a namespace that the map had no room for, by the program that saw them.
+    UnplacedDrops = 1,
+    UnplacedEnds = 2,
+    UnplacedEndsMissed = 3,
+    UnplacedRefusals = 4,
+    UnplacedClashes = 5,
+    UnplacedInsertions = 6,
+    /// Returns of a function of whose call nothing is known: a probe at its entry was not run, or
+    /// found no room to leave word.
+    UnpairedRefusals = 7,
+    UnpairedClashes = 8,
+}
+
+impl HostCount {
+    pub const ALL: usize = 9;
+}
+
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HostTally {
-    /// Times that the page allocator had not even a single page. The slab allocator asks it last
-    /// of all, so at most so many entries were refused for lack of memory.
-    pub no_memory: u64,
-    /// Packets dropped with no conntrack attached, in a namespace the map had no room for.
-    pub unplaced_drops: u64,
-    /// Entries that ended in a namespace the map had no room for, as either program saw it.
-    pub unplaced_ends: u64,
-    pub unplaced_ends_missed: u64,
+    counts: [u64; HostCount::ALL],
+}
+
+impl HostTally {
+    pub fn get(&self, count: HostCount) -> u64 {
+        self.counts[count as usize]
+    }
+
+    #[inline(always)]
+    pub fn bump(&mut self, count: HostCount) {
+        add_one(&mut self.counts[count as usize]);
+    }
+
+    /// Adds what another CPU counted.
+    pub fn add(&mut self, other: &Self) {
+        add(&mut self.counts, &other.counts);
+    }
+}
+
+/// In one instruction that nothing comes in between.
+#[cfg(target_arch = "bpf")]
+#[inline(always)]
+fn add_one(cell: &mut u64) {
+    // SAFETY: a valid, aligned integer, ours for as long as this reference lives. (The atomics of
+    // `core` are not there for the oldest BPF instruction set, which has this one.)
+    unsafe {
+        core::arch::asm!(
+            "lock *(u64 *)({cell} + 0) += {one}",
+            cell = in(reg) cell,
+            one = in(reg) 1_u64,
+            options(nostack)
+        );
+    }
+}
+
+#[cfg(not(target_arch = "bpf"))]
+fn add_one(cell: &mut u64) {
+    *cell = cell.wrapping_add(1);
+}
+
+fn add(sums: &mut [u64], more: &[u64]) {
+    for (sum, more) in sums.iter_mut().zip(more) {
+        *sum = sum.wrapping_add(*more);
+    }
 }
 
 /// A function's code in the running kernel: `address - start < len` says "inside". All zero: not
@@ -133,7 +203,6 @@ pub struct Layout {
     pub nf_hook_slow: Code,
     /// `SKB_DROP_REASON_NETFILTER_DROP`, whose number moves between kernels.
     pub netfilter_drop: u32,
-    pub padding: u32,
     pub skb_nfct: u32,
     /// `dev`, and right behind it `sk`: one read for both.
     pub skb_dev_sk: u32,
@@ -141,15 +210,23 @@ pub struct Layout {
     pub sock_net: u32,
     pub nf_conn_status: u32,
     pub nf_conn_net: u32,
+    /// The tuples of both directions.
+    pub nf_conn_original: u32,
+    pub nf_conn_reply: u32,
+    /// The tuple in a `struct nf_conntrack_tuple_hash`.
+    pub hash_tuple: u32,
     pub net_inum: u32,
     /// 0 where the inode number is to stand in for the cookie.
     pub net_cookie: u32,
+    /// The stack pointer in the `struct pt_regs` of a kprobe.
+    pub pt_regs_sp: u32,
+    pub padding: u32,
 }
 
 const _: () = {
     assert!(size_of::<NetnsTally>() == 8 * Count::ALL + 8);
-    assert!(size_of::<HostTally>() == 32);
-    assert!(size_of::<Layout>() == 2 * 16 + 10 * 4);
+    assert!(size_of::<HostTally>() == 8 * HostCount::ALL);
+    assert!(size_of::<Layout>() == 2 * 16 + 14 * 4);
 };
 
 #[cfg(not(target_arch = "bpf"))]

@@ -3,9 +3,9 @@
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
     macros::map,
-    maps::{PerCpuArray, PerCpuHashMap},
+    maps::{HashMap, PerCpuArray, PerCpuHashMap},
 };
-use ctwatch_ebpf::{Count, HostTally, MAX_NETNS, NetnsId, NetnsTally};
+use ctwatch_ebpf::{Count, HostCount, HostTally, MAX_NETNS, NetnsId, NetnsTally};
 
 use crate::kernel;
 
@@ -22,46 +22,38 @@ static MARKS: PerCpuArray<u64> = PerCpuArray::with_max_entries(MARK_SLOTS, 0);
 /// A power of two.
 const MARK_SLOTS: u32 = 256;
 
-/// A packet that a netfilter hook dropped, in the namespace of `net`.
+/// What the probe at a function's entry leaves for the one at its return: see [`enter`].
+#[map]
+static FRAMES: HashMap<u64, Frame> = HashMap::with_max_entries(1024, 0);
+
+/// Two arguments of a call.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Frame(pub(crate) u64, pub(crate) u64);
+
+/// One event in the namespace of `net`, by each of these counts; `unplaced` where the namespace
+/// cannot be named or there is no room for it.
 #[inline(always)]
-pub(crate) fn dropped(net: u64, count: Count) {
-    if !bump(net, &[count]) {
-        host(|host| host.unplaced_drops = host.unplaced_drops.wrapping_add(1));
+pub(crate) fn count(net: u64, counts: &[Count], unplaced: HostCount) {
+    if !bump(net, counts) {
+        host(unplaced);
     }
 }
 
-/// A dropped packet whose new entry NAT had already changed: counted as both.
+/// One event on this machine.
 #[inline(always)]
-pub(crate) fn dropped_after_nat(net: u64) {
-    if !bump(net, &[Count::DroppedUnconfirmed, Count::DroppedUnconfirmedNat]) {
-        host(|host| host.unplaced_drops = host.unplaced_drops.wrapping_add(1));
+pub(crate) fn host(count: HostCount) {
+    if let Some(host) = HOST.get_ptr_mut(0) {
+        // SAFETY: a live per-CPU map value, and this CPU's programs each write counts of their own.
+        unsafe { (*host).bump(count) };
     }
-}
-
-/// The end of an entry.
-#[inline(always)]
-pub(crate) fn ended(net: u64, count: Count) {
-    if !bump(net, &[count]) {
-        host(|host| match count {
-            Count::RemovedMissed | Count::NeverInsertedMissed => {
-                host.unplaced_ends_missed = host.unplaced_ends_missed.wrapping_add(1);
-            }
-            _ => host.unplaced_ends = host.unplaced_ends.wrapping_add(1),
-        });
-    }
-}
-
-/// The page allocator had not a single page.
-#[inline(always)]
-pub(crate) fn no_memory() {
-    host(|host| host.no_memory = host.no_memory.wrapping_add(1));
 }
 
 /// The first program leaves word for the second that it has seen the end of this object.
 ///
-/// The kernel does not run a program on top of itself: a softirq that arrives while `freed` runs
-/// for some slab object would end entries unseen. Two programs at the same tracepoint cannot both
-/// be running when it arrives, so one of them always sees the event. A slot for each object by its
+/// The kernel does not run a program on top of itself: a softirq that arrives while one runs for
+/// the end of some object would end entries unseen. Two programs at the same place cannot both be
+/// running when it arrives, so one of them always sees the event. A slot for each object by its
 /// address: an interruption between the two programs then does not disturb what they agree on.
 #[inline(always)]
 pub(crate) fn mark(object: u64) {
@@ -92,6 +84,31 @@ fn slot_of(object: u64) -> u32 {
     (object >> 8) as u32 & (MARK_SLOTS - 1)
 }
 
+/// Leaves word of a call of the `function`, an odd number below 8. A call is known by where on the
+/// stack it was made: no other call can be there until it has returned.
+#[inline(always)]
+pub(crate) fn enter(function: u64, stack: u64, frame: Frame) {
+    // Where there is no room, or another program on this CPU is busy in the same place, the return
+    // finds nothing, and says so.
+    let _ = FRAMES.insert(stack | function, frame, 0);
+}
+
+/// What was left by the call that returns now. x86 has taken the return address off the stack by
+/// then.
+#[inline(always)]
+pub(crate) fn leave(function: u64, stack: u64) -> Option<Frame> {
+    take_frame((stack - 8) | function).or_else(|| take_frame(stack | function))
+}
+
+#[inline(always)]
+fn take_frame(key: u64) -> Option<Frame> {
+    // SAFETY: it is copied before anything else can be put in its place: only a call at the same
+    // place of the same stack could, and this one has not returned yet.
+    let frame = unsafe { *FRAMES.get(key)? };
+    let _ = FRAMES.remove(key);
+    Some(frame)
+}
+
 /// False where the namespace cannot be named or the map has no room for it.
 #[inline(always)]
 fn bump(net: u64, counts: &[Count]) -> bool {
@@ -117,12 +134,4 @@ fn add(net: u64, id: NetnsId) -> Option<*mut NetnsTally> {
     // Another CPU may have been first: that is as good.
     let _ = NETNS.insert(id, tally, u64::from(BPF_NOEXIST));
     NETNS.get_ptr_mut(id)
-}
-
-#[inline(always)]
-fn host(change: impl FnOnce(&mut HostTally)) {
-    if let Some(host) = HOST.get_ptr_mut(0) {
-        // SAFETY: as in `bump`.
-        change(unsafe { &mut *host });
-    }
 }

@@ -62,6 +62,10 @@ impl WatchArgs {
 pub enum Mechanism {
     /// The best for each figure
     Auto,
+    /// eBPF programs on conntrack's functions, by BTF
+    Fexit,
+    /// eBPF programs on conntrack's functions, by kprobes
+    Kprobe,
     /// eBPF programs on the kernel's generic tracepoints
     Tracepoint,
     /// Conntrack's own counters only: no eBPF

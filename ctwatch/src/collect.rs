@@ -109,8 +109,7 @@ impl Worker {
             elapsed,
             limit: sysctl("nf_conntrack_max").ok(),
             buckets: sysctl("nf_conntrack_buckets").ok(),
-            host: probes.map(Probes::host).transpose()?,
-            misses: probes.map(Probes::misses).transpose()?,
+            probed: probes.map(Probes::probed).transpose()?,
             tables: self.tables(visits, before.as_ref(), after.as_ref()),
         };
         self.make_room(&sample)?;

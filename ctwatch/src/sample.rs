@@ -18,8 +18,30 @@ pub struct Sample {
     pub buckets: Option<u32>,
     pub tables: Vec<TableSample>,
     /// `None` where no program runs.
-    pub host: Option<HostTally>,
-    pub misses: Option<Misses>,
+    pub probed: Option<Probed>,
+}
+
+/// What the programs counted that is no namespace's, and how far their counts go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Probed {
+    pub host: HostTally,
+    pub counted: Counted,
+    pub misses: Misses,
+}
+
+/// Which counts the running programs fill in. The others are zero and mean nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Packets dropped by any netfilter hook: `Dropped…`.
+    pub drops: bool,
+    /// Conntrack's own refusals: `TableFull…`.
+    pub refusals: bool,
+    /// `Clash`, `NatExhausted`.
+    pub clashes: bool,
+    /// `Inserted`.
+    pub insertions: bool,
+    /// `Removed…`, `NeverInserted…`.
+    pub ends: bool,
 }
 
 /// One namespace's share of it.
@@ -63,17 +85,36 @@ pub struct HookReadings {
     pub after: NetnsTally,
 }
 
-/// Events of a whole tracepoint (not only conntrack's) that a program was not run for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Events that a program was not run for, at most: all events of the place it is attached to, not
+/// only those that count. `None` where the kernel does not say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Misses {
-    pub dropped: u64,
-    pub page_allocated: u64,
+    pub drops: Option<u64>,
+    pub page_allocations: Option<u64>,
+    pub refusals: Option<u64>,
+    pub clashes: Option<u64>,
+    pub insertions: Option<u64>,
+    pub ends: Option<u64>,
+}
+
+impl Default for Misses {
+    fn default() -> Self {
+        let none = Some(0);
+        Self {
+            drops: none,
+            page_allocations: none,
+            refusals: none,
+            clashes: none,
+            insertions: none,
+            ends: none,
+        }
+    }
 }
 
 impl Sample {
-    /// No entry ended while it was read, so its numbers are of one moment.
+    /// Nothing happened while it was read, so its numbers are of one moment.
     pub fn is_still(&self) -> bool {
         let hooks = self.tables.iter().filter_map(|table| table.hooks);
-        hooks.into_iter().all(|hooks| hooks.before.ended() == hooks.after.ended())
+        hooks.into_iter().all(|hooks| hooks.before == hooks.after)
     }
 }

@@ -6,10 +6,11 @@
 //! "new, and refused at confirmation or by a rule". The rest is told from the kernel's own
 //! counters, in user space.
 
-use aya_ebpf::programs::RawTracePointContext;
-use ctwatch_ebpf::Count;
+use aya_ebpf::EbpfContext;
+use ctwatch_ebpf::{Count, HostCount};
 
 use crate::{
+    hooks::entry::IPS_CONFIRMED,
     kernel::{layout, read},
     tally,
 };
@@ -19,39 +20,50 @@ use crate::{
 const NFCT_INFOMASK: u64 = 7;
 /// `IP_CT_UNTRACKED`: a rule said notrack; conntrack had no part in it.
 const IP_CT_UNTRACKED: u64 = 7;
-/// <https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/netfilter/nf_conntrack_common.h>
-pub(crate) const IPS_CONFIRMED: u64 = 1 << 3;
-const IPS_NAT_MASK: u64 = 1 << 4 | 1 << 5;
+pub(crate) const IPS_NAT_MASK: u64 = 1 << 4 | 1 << 5;
+
+/// The entry that `skb->_nfct` holds, if it holds one.
+#[inline(always)]
+pub(crate) fn entry_of(nfct: u64) -> Option<u64> {
+    let ct = nfct & !NFCT_INFOMASK;
+    (ct != 0 && nfct & NFCT_INFOMASK != IP_CT_UNTRACKED).then_some(ct)
+}
 
 #[inline(always)]
-pub(crate) fn dropped(ctx: &RawTracePointContext, skb: u64, location: u64, reason: u32) {
-    if reason == layout!(netfilter_drop) && layout!(nf_hook_slow).contains(location) {
-        classify(ctx, skb);
+pub(crate) fn dropped(ctx: &impl EbpfContext, skb: u64, location: u64, reason: u32) {
+    if reason == layout!(netfilter_drop) {
+        dropped_for_any_reason(ctx, skb, location);
+    }
+}
+
+/// Where the kernel does not give a reason, the place tells as much.
+#[inline(always)]
+pub(crate) fn dropped_for_any_reason(ctx: &impl EbpfContext, skb: u64, location: u64) {
+    if layout!(nf_hook_slow).contains(location) {
+        let _ = classify(ctx, skb);
     }
 }
 
 #[inline(always)]
-fn classify(ctx: &RawTracePointContext, skb: u64) -> Option<()> {
+fn classify(ctx: &impl EbpfContext, skb: u64) -> Option<()> {
     let nfct = read::<u64>(skb, layout!(skb_nfct))?;
     if nfct == 0 {
-        tally::dropped(net_of(skb)?, Count::DroppedUntracked);
+        tally::count(net_of(skb)?, &[Count::DroppedUntracked], HostCount::UnplacedDrops);
         talk(ctx, "dropped with no conntrack attached");
         return Some(());
     }
-    let ct = nfct & !NFCT_INFOMASK;
-    if ct == 0 || nfct & NFCT_INFOMASK == IP_CT_UNTRACKED {
-        return None;
-    }
+    let ct = entry_of(nfct)?;
     let status = read::<u64>(ct, layout!(nf_conn_status))?;
     if status & IPS_CONFIRMED != 0 {
         return None;
     }
     let net = read::<u64>(ct, layout!(nf_conn_net))?;
-    if status & IPS_NAT_MASK != 0 {
-        tally::dropped_after_nat(net);
+    let counts: &[Count] = if status & IPS_NAT_MASK == 0 {
+        &[Count::DroppedUnconfirmed]
     } else {
-        tally::dropped(net, Count::DroppedUnconfirmed);
-    }
+        &[Count::DroppedUnconfirmed, Count::DroppedUnconfirmedNat]
+    };
+    tally::count(net, counts, HostCount::UnplacedDrops);
     talk(ctx, "dropped with an unconfirmed entry");
     Some(())
 }
@@ -65,7 +77,7 @@ fn net_of(skb: u64) -> Option<u64> {
 }
 
 #[inline(always)]
-fn talk(_ctx: &RawTracePointContext, _what: &str) {
+fn talk(_ctx: &impl EbpfContext, _what: &str) {
     #[cfg(feature = "talk")]
     aya_log_ebpf::debug!(_ctx, "{}", _what);
 }

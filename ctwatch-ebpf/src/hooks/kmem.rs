@@ -4,49 +4,31 @@
 //! The first runs for every slab object of the machine, so it begins with a comparison of the
 //! caller's address, and almost always ends with it.
 
-use aya_ebpf::programs::RawTracePointContext;
-use ctwatch_ebpf::Count;
+use aya_ebpf::EbpfContext;
+use ctwatch_ebpf::HostCount;
 
-use crate::{
-    hooks::kfree_skb::IPS_CONFIRMED,
-    kernel::{layout, read},
-    tally,
-};
+use crate::{hooks::entry, kernel::layout, tally};
 
 #[inline(always)]
-pub(crate) fn freed(ctx: &RawTracePointContext, call_site: u64, object: u64) {
+pub(crate) fn freed(ctx: &impl EbpfContext, call_site: u64, object: u64) {
     if layout!(nf_conntrack_free).contains(call_site) {
-        tally::mark(object);
-        entry_ended(ctx, object, Count::Removed, Count::NeverInserted);
+        entry::freed(ctx, object);
     }
 }
 
 #[inline(always)]
-pub(crate) fn freed_missed(ctx: &RawTracePointContext, call_site: u64, object: u64) {
-    if layout!(nf_conntrack_free).contains(call_site) && !tally::take_mark(object) {
-        entry_ended(ctx, object, Count::RemovedMissed, Count::NeverInsertedMissed);
+pub(crate) fn freed_missed(ctx: &impl EbpfContext, call_site: u64, object: u64) {
+    if layout!(nf_conntrack_free).contains(call_site) {
+        entry::freed_missed(ctx, object);
     }
-}
-
-/// The object still holds its entry: it is given back right after this. Every entry that was in
-/// the table has `IPS_CONFIRMED`, which is never taken off again.
-#[inline(always)]
-fn entry_ended(_ctx: &RawTracePointContext, ct: u64, removed: Count, never: Count) -> Option<()> {
-    let status = read::<u64>(ct, layout!(nf_conn_status))?;
-    let net = read::<u64>(ct, layout!(nf_conn_net))?;
-    let inserted = status & IPS_CONFIRMED != 0;
-    tally::ended(net, if inserted { removed } else { never });
-    #[cfg(feature = "talk")]
-    aya_log_ebpf::debug!(_ctx, "an entry ended, inserted: {}", inserted as u8);
-    Some(())
 }
 
 /// The slab allocator refuses an object only after the page allocator refused it a single page
 /// (its last, smallest try). Watching for that costs a fraction of watching every allocation.
 #[inline(always)]
-pub(crate) fn page_allocated(_ctx: &RawTracePointContext, page: u64, order: u32) {
+pub(crate) fn page_allocated(_ctx: &impl EbpfContext, page: u64, order: u32) {
     if page == 0 && order == 0 {
-        tally::no_memory();
+        tally::host(HostCount::NoMemory);
         #[cfg(feature = "talk")]
         aya_log_ebpf::debug!(_ctx, "the page allocator had not a single page");
     }

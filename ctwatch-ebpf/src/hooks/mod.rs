@@ -1,4 +1,6 @@
-//! One thin adapter per attach point: find the arguments, decide what it was, call the tally.
+//! What an event was: from its arguments, however they were come by, to a count in the tally.
 
+pub(crate) mod entry;
 pub(crate) mod kfree_skb;
 pub(crate) mod kmem;
+pub(crate) mod refusal;

@@ -1,7 +1,5 @@
 //! From what this machine offers to what is needed for watching it.
 
-use std::path::Path;
-
 use anyhow::{Result, bail};
 
 use crate::{
@@ -10,7 +8,7 @@ use crate::{
     host::{
         self,
         ctnetlink::Ctnetlink,
-        netns,
+        modules, netns,
         privileges::{Privilege, Privileges},
         procstat,
         visit::{Source, netns_cookie, sysctl},
@@ -18,35 +16,40 @@ use crate::{
     output::Header,
     probe::{
         layout::Resolved,
-        load,
-        plan::{Facts, Mechanism, Plan, Request, Signal, plan},
+        load::{self, Refused},
+        plan::{Facts, Mechanism, Need, Plan, Request, Signal, plan},
         read::Probes,
     },
 };
 
-/// There from the moment `nf_conntrack` is.
-const CONNTRACK: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
-
-pub(super) fn conntrack_is_there() -> bool {
-    Path::new(CONNTRACK).exists()
+/// What was found out about this machine, and what came of it.
+pub(super) struct Chosen {
+    pub(super) facts: Facts,
+    pub(super) plan: Plan,
+    pub(super) probes: Option<Probes>,
+    /// What the programs are attached to is a module's.
+    pub(super) module: bool,
+    pub(super) cookies: bool,
 }
 
 /// Chooses the mechanisms, loads the probes, and says what cannot be had and why.
 pub(super) fn prepare(args: &cli::WatchArgs) -> Result<(Means, Header)> {
     let privileges = Privileges::read();
     let scope = scope(&args.netns, privileges)?;
-    let request = match args.mechanism {
-        cli::Mechanism::Auto => Request::Auto,
-        cli::Mechanism::Tracepoint => Request::Only(Mechanism::Tracepoint),
-        cli::Mechanism::Counters => Request::Only(Mechanism::Counters),
-    };
-    let cookies = netns_cookie().is_some();
-    let (plan, probes) = plan_and_load(facts(request, privileges), request, cookies)?;
+    let request = request(args.mechanism);
+    let ctnetlink_came = modules::ctnetlink_would_be_loaded();
+    let Chosen { plan, probes, cookies, .. } = choose(request, privileges);
+    if let Some(why) = unusable(&plan, request) {
+        bail!("{why}");
+    }
     let source = match plan.mechanism(Signal::Table) {
         Some(Mechanism::Procfs) => Source::Procfs,
         _ => Source::Ctnetlink,
     };
     let mut notes = plan.refusals();
+    if ctnetlink_came && !modules::ctnetlink_would_be_loaded() {
+        notes.push("nf_conntrack_netlink was loaded: nothing else has the counters".to_owned());
+    }
     if scope == Scope::Own && !privileges.has(Privilege::SysAdmin) {
         notes.push("other namespaces are not looked into: needs CAP_SYS_ADMIN".to_owned());
     }
@@ -60,6 +63,16 @@ pub(super) fn prepare(args: &cli::WatchArgs) -> Result<(Means, Header)> {
         notes,
     };
     Ok((Means { source, probes, scope, cookies }, header))
+}
+
+fn request(mechanism: cli::Mechanism) -> Request {
+    match mechanism {
+        cli::Mechanism::Auto => Request::Auto,
+        cli::Mechanism::Fexit => Request::Only(Mechanism::Fexit),
+        cli::Mechanism::Kprobe => Request::Only(Mechanism::Kprobe),
+        cli::Mechanism::Tracepoint => Request::Only(Mechanism::Tracepoint),
+        cli::Mechanism::Counters => Request::Only(Mechanism::Counters),
+    }
 }
 
 fn scope(wanted: &cli::Netns, privileges: Privileges) -> Result<Scope> {
@@ -92,67 +105,106 @@ fn scope(wanted: &cli::Netns, privileges: Privileges) -> Result<Scope> {
     Ok(Scope::One(inode))
 }
 
-/// What this machine offers, and the layout that the probes need, where they are asked for.
-fn facts(request: Request, privileges: Privileges) -> (Facts, Option<Resolved>) {
+/// Finds out what this machine offers, tries it, and goes on without what the kernel refuses.
+pub(super) fn choose(request: Request, privileges: Privileges) -> Chosen {
+    let cookies = netns_cookie().is_some();
+    let mut facts = facts(privileges);
+    // Not worth its time where no program can be loaded anyway.
+    let wanted = facts.of(Need::Bpf).is_ok() && request != Request::Only(Mechanism::Counters);
+    let resolved = wanted.then(|| {
+        let mut resolved = Resolved::of_this_kernel();
+        if !cookies {
+            // Both halves must call a namespace by the same name.
+            resolved.layout.net_cookie = 0;
+        }
+        resolved
+    });
+    let mut module = false;
+    if let Some(resolved) = &resolved {
+        let none =
+            |functions: &Result<_, String>| functions.as_ref().map(|_| ()).map_err(Clone::clone);
+        facts.set(Need::EntryLayout, resolved.entries.clone());
+        facts.set(Need::DropLayout, resolved.drops.clone());
+        facts.set(Need::FreeLayout, resolved.free.clone());
+        facts.set(Need::Fexit, none(&resolved.fexit));
+        facts.set(Need::Kprobe, none(&resolved.kprobe));
+        // Unless it turns out otherwise.
+        facts.set(Need::KprobeMisses, Ok(()));
+        facts.set(Need::Tracepoint, Ok(()));
+        module = resolved.fexit.as_ref().is_ok_and(|functions| functions.module);
+    }
+    loop {
+        let chosen = plan(&facts, request);
+        let Some(resolved) = resolved.as_ref().filter(|_| chosen.probes()) else {
+            return Chosen { facts, plan: chosen, probes: None, module, cookies };
+        };
+        // Each turn takes one fact away, so this ends.
+        match Probes::start(&chosen, resolved) {
+            Err(Refused { mechanism, error }) => {
+                facts.set(need(mechanism), Err(format!("{error:#}")));
+            }
+            Ok(probes) if facts.of(Need::KprobeMisses).is_ok() && !probes.misses_are_known() => {
+                let why = "this kernel does not say what its kprobes miss";
+                facts.set(Need::KprobeMisses, Err(why.to_owned()));
+            }
+            Ok(probes) => {
+                return Chosen { facts, plan: chosen, probes: Some(probes), module, cookies };
+            }
+        }
+    }
+}
+
+/// What it takes for a mechanism to be tried again.
+fn need(mechanism: Option<Mechanism>) -> Need {
+    match mechanism {
+        Some(Mechanism::Fexit) => Need::Fexit,
+        Some(Mechanism::Kprobe) => Need::Kprobe,
+        Some(Mechanism::Tracepoint) => Need::Tracepoint,
+        _ => Need::Bpf,
+    }
+}
+
+/// What this machine offers, as far as nothing needs to be resolved or tried.
+fn facts(privileges: Privileges) -> Facts {
+    let mut facts = Facts::new();
     let missing = [Privilege::Bpf, Privilege::Perfmon]
         .into_iter()
         .filter(|privilege| !privileges.has(*privilege))
         .map(Privilege::name)
         .collect::<Vec<_>>();
-    let mut bpf = load::embedded();
-    if bpf.is_ok() && !missing.is_empty() {
-        bpf = Err(format!("needs {}", missing.join(" and ")));
-    }
-    // Not worth its time where no program can be loaded anyway.
-    let wanted = bpf.is_ok() && request != Request::Only(Mechanism::Counters);
-    let resolved = wanted.then(Resolved::of_this_kernel);
-    let ctnetlink = Ctnetlink::open().and_then(|mut socket| socket.counters()).map(|_| ());
-    let ctnetlink = ctnetlink.map_err(|error| match privileges.has(Privilege::NetAdmin) {
-        true => format!("{error:#}"),
-        false => "needs CAP_NET_ADMIN".to_owned(),
-    });
-    let procstat = || procstat::counters().map(|_| ()).map_err(|error| format!("{error:#}"));
-    let unresolved = Err("not looked for".to_owned());
-    let facts = Facts {
-        bpf,
-        drop_layout: resolved.as_ref().map_or(unresolved.clone(), |r| r.drops.clone()),
-        entry_layout: resolved.as_ref().map_or(unresolved, |r| r.entries.clone()),
-        counters: ctnetlink.clone().or_else(|_| procstat()),
-        ctnetlink,
-        procfs: sysctl("nf_conntrack_count").map(|_| ()).map_err(|error| format!("{error:#}")),
+    let privileged = match missing.as_slice() {
+        [] => Ok(()),
+        missing => Err(format!("needs {}", missing.join(" and "))),
     };
-    (facts, resolved)
+    facts.set(Need::Bpf, load::embedded().and(privileged));
+    let procstat = procstat::counters().map(|_| ()).map_err(|error| format!("{error:#}"));
+    let ctnetlink = if procstat.is_ok() && modules::ctnetlink_would_be_loaded() {
+        Err("asking it would load its module".to_owned())
+    } else {
+        let answer = Ctnetlink::open().and_then(|mut socket| socket.counters()).map(|_| ());
+        answer.map_err(|error| match privileges.has(Privilege::NetAdmin) {
+            true => format!("{error:#}"),
+            false => "needs CAP_NET_ADMIN".to_owned(),
+        })
+    };
+    facts.set(Need::Counters, ctnetlink.clone().or(procstat));
+    facts.set(Need::Ctnetlink, ctnetlink);
+    let count = sysctl("nf_conntrack_count").map(|_| ()).map_err(|error| format!("{error:#}"));
+    facts.set(Need::Procfs, count);
+    facts
 }
 
-fn plan_and_load(
-    (mut facts, resolved): (Facts, Option<Resolved>),
-    request: Request,
-    cookies: bool,
-) -> Result<(Plan, Option<Probes>)> {
-    let mut chosen = plan(&facts, request);
-    let mut probes = None;
-    if let Some(mut resolved) = resolved.filter(|_| chosen.probes()) {
-        if !cookies {
-            // Both halves must call a namespace by the same name.
-            resolved.layout.net_cookie = 0;
-        }
-        match Probes::start(&chosen, &resolved.layout) {
-            Ok(started) => probes = Some(started),
-            Err(error) => {
-                facts.bpf = Err(format!("{error:#}"));
-                chosen = plan(&facts, request);
-            }
-        }
-    }
+/// Why nothing can be shown at all.
+fn unusable(plan: &Plan, request: Request) -> Option<String> {
     if let Request::Only(mechanism) = request
-        && chosen.mechanism(Signal::Drops) != Some(mechanism)
+        && plan.mechanism(Signal::Drops) != Some(mechanism)
     {
-        let why = chosen.refused.iter().find(|refusal| refusal.mechanism == mechanism);
+        let why = plan.refused.iter().find(|refusal| refusal.mechanism == mechanism);
         let why = why.map_or_else(String::new, |refusal| refusal.why.clone());
-        bail!("the mechanism {} cannot be used here: {why}", mechanism.name());
+        return Some(format!("the mechanism {} cannot be used here: {why}", mechanism.name()));
     }
-    if chosen.chosen.is_empty() {
-        bail!("nothing can be measured here: {}", chosen.refusals().join("; "));
+    if plan.chosen.is_empty() {
+        return Some(format!("nothing can be measured here: {}", plan.refusals().join("; ")));
     }
-    Ok((chosen, probes))
+    None
 }

@@ -8,16 +8,17 @@ use std::{
 use anyhow::{Context, Result};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    time::{Instant, MissedTickBehavior, interval_at},
+    time::{Instant, MissedTickBehavior, interval, interval_at},
 };
 
 use super::setup;
 use crate::{
     cli::{Output, WatchArgs},
     collect::Collector,
+    host::modules::{self, Life},
     model::{Model, Snapshot},
     output::{
-        Header, json,
+        Epoch, Header, json,
         text::{Style, Text},
     },
     sample::Sample,
@@ -25,53 +26,142 @@ use crate::{
 
 /// How often the first reading is tried again for one in which nothing ended meanwhile.
 const STILL_TRIES: u32 = 20;
+/// How often it is looked whether conntrack is (still) there.
+const PULSE: Duration = Duration::from_millis(200);
 
 pub async fn run(args: WatchArgs) -> Result<()> {
-    let mut signals = Signals::new()?;
-    if !wait_for_conntrack(args.interval(), &mut signals).await? {
-        return Ok(());
-    }
-    let (means, header) = setup::prepare(&args)?;
-    let collector = Collector::start(means)?;
-    let mut model = Model::default();
-    let mut screen = Screen::new(args.output, header);
-    let outcome = watch(&args, &collector, &mut model, &mut screen, &mut signals).await;
-    match outcome {
+    let signals = Signals::new()?;
+    let mut watch = Watch { left: args.count(), args, signals, lives: 0, last_seen: None };
+    match watch.run().await {
         // Whoever read the output has seen enough.
         Err(error) if is_closed_pipe(&error) => Ok(()),
         other => other,
     }
 }
 
-async fn watch(
-    args: &WatchArgs,
-    collector: &Collector,
-    model: &mut Model,
-    screen: &mut Screen,
-    signals: &mut Signals,
-) -> Result<()> {
-    screen.start(&model.advance(&first_sample(collector).await?))?;
-    let every = args.interval();
-    let mut ticks = interval_at(Instant::now() + every, every);
-    // After a pause (a stopped terminal, a suspended machine) one tick, not all that were missed.
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut left = args.count();
-    loop {
-        let stop = tokio::select! {
-            _ = ticks.tick() => false,
-            () = signals.any() => true,
-        };
-        let snapshot = model.advance(&collector.sample().await?);
-        screen.tick(&snapshot)?;
-        left = left.map(|left| left - 1);
-        if stop || left == Some(0) {
-            return screen.finish(&snapshot);
+struct Watch {
+    args: WatchArgs,
+    signals: Signals,
+    /// Ticks to go, where they are counted.
+    left: Option<u64>,
+    /// How many lives of the table have been watched.
+    lives: u32,
+    /// When it was last read.
+    last_seen: Option<Instant>,
+}
+
+/// How one life of the table was left.
+#[derive(PartialEq)]
+enum End {
+    /// All that was asked for is done.
+    Done,
+    /// Conntrack was unloaded, and perhaps loaded again.
+    Unloaded,
+}
+
+impl Watch {
+    async fn run(&mut self) -> Result<()> {
+        loop {
+            let Some(life) = self.wait_for_conntrack().await? else { return Ok(()) };
+            let outcome = self.life(life).await;
+            match outcome {
+                Ok(End::Done) => return Ok(()),
+                Ok(End::Unloaded) => {}
+                // It went while it was being looked at.
+                Err(error) if modules::conntrack() == Some(life) || is_closed_pipe(&error) => {
+                    return Err(error);
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Watches one life of the table: totals, and what is attached to the module, are of that one.
+    async fn life(&mut self, life: Life) -> Result<End> {
+        let (means, header) = setup::prepare(&self.args)?;
+        let collector = Collector::start(means)?;
+        let mut model = Model::default();
+        let mut screen = Screen::new(self.args.output, header);
+        let first = first_sample(&collector).await?;
+        if modules::conntrack() != Some(life) {
+            return Ok(End::Unloaded);
+        }
+        self.lives += 1;
+        let epoch = Epoch { number: self.lives, gap: self.last_seen.map(|seen| seen.elapsed()) };
+        self.last_seen = Some(Instant::now());
+        screen.start(&model.advance(&first), epoch)?;
+        let every = self.args.interval();
+        let mut ticks = interval_at(Instant::now() + every, every);
+        // After a pause (a stopped terminal, a suspended machine) one tick, not all that were
+        // missed.
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pulse = interval(PULSE);
+        pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut last: Option<Snapshot> = None;
+        loop {
+            let turn = tokio::select! {
+                biased;
+                () = self.signals.any() => Turn::Stop,
+                _ = pulse.tick() => Turn::Look,
+                _ = ticks.tick() => Turn::Tick,
+            };
+            let mut alive = modules::conntrack() == Some(life);
+            if alive && turn != Turn::Look {
+                let sample = collector.sample().await?;
+                // What was read while it went is of nothing.
+                alive = modules::conntrack() == Some(life);
+                if alive {
+                    let snapshot = model.advance(&sample);
+                    self.last_seen = Some(Instant::now());
+                    screen.tick(&snapshot, epoch)?;
+                    self.left = self.left.map(|left| left - 1);
+                    if turn == Turn::Stop || self.left == Some(0) {
+                        screen.finish(&snapshot)?;
+                        return Ok(End::Done);
+                    }
+                    last = Some(snapshot);
+                }
+            }
+            if !alive {
+                if let Some(snapshot) = &last {
+                    screen.finish(snapshot)?;
+                }
+                return Ok(if turn == Turn::Stop { End::Done } else { End::Unloaded });
+            }
+        }
+    }
+
+    /// `None` when a signal came first.
+    async fn wait_for_conntrack(&mut self) -> Result<Option<Life>> {
+        if let Some(life) = modules::conntrack() {
+            return Ok(Some(life));
+        }
+        let what = if self.lives > 0 { "was unloaded" } else { "is not loaded" };
+        eprintln!(
+            "ctwatch: nf_conntrack {what}: nothing is tracked, and conntrack drops nothing; \
+             waiting for it"
+        );
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(PULSE) => {}
+                () = self.signals.any() => return Ok(None),
+            }
+            if let Some(life) = modules::conntrack() {
+                return Ok(Some(life));
+            }
         }
     }
 }
 
+#[derive(Clone, Copy, PartialEq)]
+enum Turn {
+    Look,
+    Tick,
+    Stop,
+}
+
 /// Totals count from the first reading. The number of entries and what the probes counted are not
-/// read at one moment, so where entries end in between, it is read again.
+/// read at one moment, so where something happens in between, it is read again.
 async fn first_sample(collector: &Collector) -> Result<Sample> {
     let mut sample = collector.sample().await?;
     for _ in 1..STILL_TRIES {
@@ -81,24 +171,6 @@ async fn first_sample(collector: &Collector) -> Result<Sample> {
         sample = collector.sample().await?;
     }
     Ok(sample)
-}
-
-/// True when conntrack is there, false when a signal came first.
-async fn wait_for_conntrack(every: Duration, signals: &mut Signals) -> Result<bool> {
-    if setup::conntrack_is_there() {
-        return Ok(true);
-    }
-    eprintln!(
-        "ctwatch: nf_conntrack is not loaded: nothing is tracked, and conntrack drops nothing; \
-         waiting for it"
-    );
-    while !setup::conntrack_is_there() {
-        tokio::select! {
-            () = tokio::time::sleep(every) => {}
-            () = signals.any() => return Ok(false),
-        }
-    }
-    Ok(true)
 }
 
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
@@ -149,12 +221,12 @@ impl Screen {
         Self { header, text }
     }
 
-    fn start(&mut self, snapshot: &Snapshot) -> Result<()> {
+    fn start(&mut self, snapshot: &Snapshot, epoch: Epoch) -> Result<()> {
         match &mut self.text {
-            Some(text) => emit(|out| text.start(out, &self.header, snapshot)),
+            Some(text) => emit(|out| text.start(out, &self.header, epoch, snapshot)),
             None => {
                 // Standard output is the objects alone.
-                for note in &self.header.notes {
+                for note in epoch.note().iter().chain(&self.header.notes) {
                     eprintln!("ctwatch: {}", crate::output::escape::escaped(note));
                 }
                 Ok(())
@@ -162,14 +234,14 @@ impl Screen {
         }
     }
 
-    fn tick(&mut self, snapshot: &Snapshot) -> Result<()> {
+    fn tick(&mut self, snapshot: &Snapshot, epoch: Epoch) -> Result<()> {
         match &mut self.text {
             Some(text) => {
                 let (columns, rows) = size();
                 text.resize(columns, rows);
                 emit(|out| text.tick(out, snapshot))
             }
-            None => emit(|out| json::write(out, &self.header, snapshot)),
+            None => emit(|out| json::write(out, &self.header, epoch, snapshot)),
         }
     }
 

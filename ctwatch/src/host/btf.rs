@@ -6,7 +6,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 
-const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+const DIR: &str = "/sys/kernel/btf";
 const MAGIC: u16 = 0xeb9f;
 /// Typedefs and qualifiers nest a few deep in the kernel; a loop in a corrupt file ends here.
 const MAX_DEPTH: usize = 16;
@@ -21,6 +21,7 @@ mod kind {
     pub(super) const VOLATILE: u32 = 9;
     pub(super) const CONST: u32 = 10;
     pub(super) const RESTRICT: u32 = 11;
+    pub(super) const FUNC: u32 = 12;
     pub(super) const FUNC_PROTO: u32 = 13;
     pub(super) const VAR: u32 = 14;
     pub(super) const DATASEC: u32 = 15;
@@ -29,11 +30,22 @@ mod kind {
     pub(super) const ENUM64: u32 = 19;
 }
 
-pub struct Btf {
+/// The types of vmlinux, or of a module: those go on where the ones of vmlinux, their base, end,
+/// in numbers of types and in offsets of strings alike.
+pub struct Btf<'a> {
     bytes: Vec<u8>,
-    /// Where the record of type `id` begins, at index `id - 1`.
+    /// Where the record of type `id` begins, at index `id - first`.
     index: Vec<u32>,
     strings: std::ops::Range<usize>,
+    base: Option<&'a Btf<'a>>,
+    first: u32,
+}
+
+/// A function, as a tracing program names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Function {
+    pub id: u32,
+    pub arguments: usize,
 }
 
 /// One type record: its three common words, and where what follows them begins.
@@ -72,16 +84,25 @@ impl Record {
     }
 }
 
-impl Btf {
+impl<'a> Btf<'a> {
     pub fn vmlinux() -> Result<Self> {
-        let bytes = std::fs::read(VMLINUX).with_context(|| {
-            format!("cannot read {VMLINUX} (a kernel without CONFIG_DEBUG_INFO_BTF?)")
-        })?;
-        Self::parse(bytes)
-            .with_context(|| format!("{VMLINUX} is not BTF as this kernel's should be"))
+        Self::read("vmlinux", "CONFIG_DEBUG_INFO_BTF", None)
     }
 
-    fn parse(bytes: Vec<u8>) -> Result<Self> {
+    /// The types of a module that is loaded, on top of those of vmlinux.
+    pub fn module(name: &str, base: &'a Self) -> Result<Self> {
+        Self::read(name, "CONFIG_DEBUG_INFO_BTF_MODULES", Some(base))
+    }
+
+    fn read(name: &str, option: &str, base: Option<&'a Self>) -> Result<Self> {
+        let path = format!("{DIR}/{name}");
+        let bytes = std::fs::read(&path)
+            .with_context(|| format!("cannot read {path} (a kernel without {option}?)"))?;
+        Self::parse(bytes, base)
+            .with_context(|| format!("{path} is not BTF as this kernel's should be"))
+    }
+
+    fn parse(bytes: Vec<u8>, base: Option<&'a Self>) -> Result<Self> {
         ensure!(bytes.len() >= 24, "{} bytes is too short for a header", bytes.len());
         let magic = u16::from_ne_bytes([bytes[0], bytes[1]]);
         ensure!(magic == MAGIC, "magic number {magic:#x} instead of {MAGIC:#x}");
@@ -95,7 +116,8 @@ impl Btf {
         };
         let types = section(field(8)?, field(12)?)?;
         let strings = section(field(16)?, field(20)?)?;
-        let mut btf = Self { bytes, index: Vec::new(), strings };
+        let first = base.map_or(Ok(1), Self::end)?;
+        let mut btf = Self { bytes, index: Vec::new(), strings, base, first };
         let mut at = types.start;
         while at < types.end {
             let record = btf.record_at(at)?;
@@ -104,6 +126,12 @@ impl Btf {
         }
         ensure!(at == types.end, "the last type runs past its section");
         Ok(btf)
+    }
+
+    /// The number of the type after the last.
+    fn end(&self) -> Result<u32> {
+        let len = u32::try_from(self.index.len())?;
+        self.first.checked_add(len).context("too many types")
     }
 
     fn record_at(&self, at: usize) -> Result<Record> {
@@ -116,15 +144,41 @@ impl Btf {
     }
 
     fn record(&self, id: u32) -> Result<Record> {
-        let index = (id as usize).checked_sub(1).context("void where a type was expected")?;
-        let at = *self.index.get(index).with_context(|| format!("no type {id}"))?;
+        ensure!(id != 0, "void where a type was expected");
+        let index =
+            id.checked_sub(self.first).with_context(|| format!("type {id} is vmlinux's"))?;
+        let at = *self.index.get(index as usize).with_context(|| format!("no type {id}"))?;
         self.record_at(at as usize)
     }
 
     fn name(&self, offset: u32) -> &[u8] {
-        let strings = &self.bytes[self.strings.clone()];
-        let rest = strings.get(offset as usize..).unwrap_or_default();
+        let own = match self.base {
+            Some(base) if (offset as usize) < base.strings.len() => return base.name(offset),
+            Some(base) => offset as usize - base.strings.len(),
+            None => offset as usize,
+        };
+        let rest = self.bytes[self.strings.clone()].get(own..).unwrap_or_default();
         rest.split(|byte| *byte == 0).next().unwrap_or_default()
+    }
+
+    /// A function that this vmlinux or this module itself holds.
+    pub fn function(&self, name: &str) -> Result<Function> {
+        for (id, at) in (self.first..).zip(&self.index) {
+            let record = self.record_at(*at as usize)?;
+            if record.kind() == kind::FUNC && self.name(record.name) == name.as_bytes() {
+                let prototype = record.size_or_type;
+                let owner = if prototype < self.first { self.base } else { Some(self) };
+                let prototype = owner.context("no prototypes")?.record(prototype)?;
+                ensure!(prototype.kind() == kind::FUNC_PROTO, "{name} has no prototype");
+                return Ok(Function { id, arguments: prototype.len() });
+            }
+        }
+        bail!("no function {name} in this kernel's BTF")
+    }
+
+    /// The size of a struct in bytes.
+    pub fn size(&self, structure: &str) -> Result<u32> {
+        Ok(self.named(&[kind::STRUCT], structure)?.size_or_type)
     }
 
     fn named(&self, kinds: &[u32], name: &str) -> Result<Record> {
@@ -284,7 +338,7 @@ mod tests {
 
     #[test]
     fn members_are_found_through_typedefs_and_anonymous_unions() {
-        let btf = Btf::parse(sample()).unwrap();
+        let btf = Btf::parse(sample(), None).unwrap();
         assert_eq!(btf.offset("net", "ns.inum").unwrap(), 40);
         assert_eq!(btf.offset("net", "deep").unwrap(), 16);
         assert_eq!(btf.offset("net", "x").unwrap(), 0);
@@ -292,7 +346,7 @@ mod tests {
 
     #[test]
     fn what_is_absent_is_named() {
-        let btf = Btf::parse(sample()).unwrap();
+        let btf = Btf::parse(sample(), None).unwrap();
         let error = btf.offset("net", "ns.cookie").unwrap_err().to_string();
         assert_eq!(error, "this kernel's struct net has no ns.cookie");
         assert!(btf.offset("sock", "x").unwrap_err().to_string().contains("no type sock"));
@@ -300,16 +354,67 @@ mod tests {
 
     #[test]
     fn enumerators_have_their_values() {
-        let btf = Btf::parse(sample()).unwrap();
+        let btf = Btf::parse(sample(), None).unwrap();
         assert_eq!(btf.enumerator("skb_drop_reason", "DROP").unwrap(), 12);
         assert!(btf.enumerator("skb_drop_reason", "NONE").is_err());
+    }
+
+    /// A module with a function of its own, one whose name vmlinux has too, and one whose
+    /// prototype is vmlinux's.
+    fn split(base: &Btf<'_>, shared_name: u32) -> Vec<u8> {
+        let mut w = Writer::default();
+        let offset = base.strings.len() as u32;
+        let own = offset + w.name("own");
+        let first = base.end().unwrap();
+        w.words(&[0, kind::FUNC_PROTO << 24 | 2, 1, 0, 1, 0, 1]); // first
+        w.words(&[own, kind::FUNC << 24, first]);
+        w.words(&[shared_name, kind::FUNC << 24, first]);
+        w.finish()
+    }
+
+    #[test]
+    fn a_modules_functions_go_on_where_vmlinux_ends() {
+        let base = Btf::parse(sample(), None).unwrap();
+        let shared = base.named(&[kind::STRUCT], "net").unwrap().name;
+        let module = Btf::parse(split(&base, shared), Some(&base)).unwrap();
+        let first = base.end().unwrap();
+        assert_eq!(module.function("own").unwrap(), Function { id: first + 1, arguments: 2 });
+        assert_eq!(module.function("net").unwrap(), Function { id: first + 2, arguments: 2 });
+        let error = module.function("other").unwrap_err().to_string();
+        assert_eq!(error, "no function other in this kernel's BTF");
+        assert!(base.function("own").is_err(), "not of vmlinux");
+    }
+
+    #[test]
+    fn a_corrupt_module_is_an_answer_not_a_panic() {
+        let base = Btf::parse(sample(), None).unwrap();
+        let whole = split(&base, 1);
+        for at in 0..whole.len() {
+            for value in [0, 1, 0x7f, 0xff] {
+                let mut bytes = whole.clone();
+                bytes[at] = value;
+                if let Ok(btf) = Btf::parse(bytes, Some(&base)) {
+                    let _ = btf.function("own");
+                    let _ = btf.size("net");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn sizes_are_those_of_the_definition() {
+        let mut w = Writer::default();
+        let name = w.name("pair");
+        w.words(&[name, kind::STRUCT << 24, 56]);
+        let btf = Btf::parse(w.finish(), None).unwrap();
+        assert_eq!(btf.size("pair").unwrap(), 56);
     }
 
     #[test]
     fn every_truncation_and_every_flipped_byte_is_an_answer_not_a_panic() {
         let whole = sample();
         for len in 0..whole.len() {
-            if let Ok(btf) = Btf::parse(whole[..len].to_vec()) {
+            if let Ok(btf) = Btf::parse(whole[..len].to_vec(), None) {
                 let _ = btf.offset("net", "ns.inum");
             }
         }
@@ -317,7 +422,7 @@ mod tests {
             for value in [0, 1, 0x7f, 0xff] {
                 let mut bytes = whole.clone();
                 bytes[at] = value;
-                if let Ok(btf) = Btf::parse(bytes) {
+                if let Ok(btf) = Btf::parse(bytes, None) {
                     let _ = btf.offset("net", "ns.inum");
                     let _ = btf.offset("net", "deep");
                     let _ = btf.enumerator("skb_drop_reason", "DROP");

@@ -3,6 +3,7 @@
 
 pub mod btf;
 pub mod ctnetlink;
+pub mod modules;
 pub mod netns;
 pub mod privileges;
 pub mod procstat;

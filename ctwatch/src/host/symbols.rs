@@ -11,6 +11,8 @@ const KALLSYMS: &str = "/proc/kallsyms";
 #[derive(Debug)]
 pub struct Symbols {
     found: Vec<(&'static str, Code)>,
+    /// The wanted names that are there at all, and whether in a module.
+    named: Vec<(&'static str, bool)>,
     hidden: bool,
 }
 
@@ -28,12 +30,14 @@ impl Symbols {
         let mut reader = BufReader::with_capacity(64 << 10, text);
         let mut addresses: Vec<u64> = Vec::with_capacity(128 << 10);
         let mut starts: Vec<(&'static str, u64)> = Vec::new();
+        let mut named: Vec<(&'static str, bool)> = Vec::new();
         let mut line = Vec::with_capacity(256);
         while reader.read_until(b'\n', &mut line)? != 0 {
             if let Some((address, name)) = symbol(&line) {
                 addresses.push(address);
                 if let Some(want) = wanted.iter().find(|want| want.as_bytes() == name) {
                     starts.push((want, address));
+                    named.push((want, line.contains(&b'[')));
                 }
             }
             line.clear();
@@ -48,7 +52,12 @@ impl Symbols {
                 Some((name, Code { start, len: end - start }))
             })
             .collect();
-        Ok(Self { found, hidden })
+        Ok(Self { found, named, hidden })
+    }
+
+    /// Whether there is a function of this name, and if so whether it is a module's.
+    pub fn in_module(&self, name: &str) -> Option<bool> {
+        self.named.iter().find(|(named, _)| *named == name).map(|(_, module)| *module)
     }
 
     /// The code of `name`, or why it is not known.
@@ -102,6 +111,9 @@ ffffffffc0002040 t third\t[nf_conntrack]
         let free = symbols.code("nf_conntrack_free").unwrap();
         assert_eq!(free, Code { start: 0xffff_ffff_81f3_4770, len: 0x20 });
         assert_eq!(symbols.code("early_drop").unwrap().len, 0x40);
+        assert_eq!(symbols.in_module("early_drop"), Some(true));
+        assert_eq!(symbols.in_module("nf_conntrack_free"), Some(false));
+        assert_eq!(symbols.in_module("absent"), None);
     }
 
     #[test]

@@ -19,6 +19,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::{
     ctnetlink::Ctnetlink,
+    modules,
     netns::{self, Netns},
     procstat,
 };
@@ -94,6 +95,11 @@ impl Visitor {
     fn read_here(&self) -> Reading {
         let cookie = netns_cookie();
         match self.source {
+            // Unloaded since: asking would bring it back, and conntrack with it.
+            Source::Ctnetlink if modules::ctnetlink_would_be_loaded() => {
+                let gone = || anyhow::anyhow!("the module of ctnetlink is not loaded any more");
+                Reading { cookie, entries: Err(gone()), counters: Err(gone()) }
+            }
             Source::Ctnetlink => match Ctnetlink::open() {
                 Ok(mut socket) => {
                     Reading { cookie, counters: socket.counters(), entries: socket.entries() }

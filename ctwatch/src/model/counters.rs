@@ -11,6 +11,7 @@ pub(super) struct Counts {
     pub(super) insert_failed: u64,
     pub(super) drop: u64,
     pub(super) early_drop: u64,
+    pub(super) clash_resolve: u64,
     /// `None` where the kernel has no such counter.
     pub(super) chaintoolong: Option<u64>,
 }
@@ -60,6 +61,7 @@ impl Counters {
             counts.insert_failed += more(now.insert_failed, last.insert_failed);
             counts.drop += more(now.drop, last.drop);
             counts.early_drop += more(now.early_drop, last.early_drop);
+            counts.clash_resolve += more(now.clash_resolve, last.clash_resolve);
             if let Some(chain) = now.chaintoolong {
                 let last = last.chaintoolong.unwrap_or(0);
                 *counts.chaintoolong.get_or_insert(0) += more(chain, last);

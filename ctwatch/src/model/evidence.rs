@@ -1,9 +1,9 @@
 //! From what was witnessed in one namespace to an interval for each reason: pure arithmetic.
 //!
 //! Three witnesses testify. Conntrack's counters are exact, but lump reasons together. The probes
-//! see every drop, but cannot tell a full table from a rule in the raw table. The number of
-//! entries is exact at one moment. Each reason's count is the interval that none of them
-//! contradicts.
+//! see every refusal where they are on conntrack's own functions, though they may not be run for
+//! each; on the kernel's tracepoints they see every drop, but cannot tell a full table from a rule
+//! in the raw table. Each reason's count is the interval that none of them contradicts.
 
 use super::{counters::Counts, figure::Bounds};
 
@@ -30,6 +30,24 @@ impl Dropped {
     }
 }
 
+/// A count that was read just before and just after the other witnesses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub(super) least: u64,
+    pub(super) most: u64,
+    /// At most so many more happened that no program was run for; `None`: nobody knows.
+    pub(super) missed: Option<u64>,
+}
+
+/// What the hooks on conntrack's functions saw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    pub(super) table_full: Seen,
+    /// Refused at confirmation: lost clashes, and NAT without a free tuple. `None` where the
+    /// function that decides it cannot be hooked.
+    pub(super) confirm: Option<(Seen, Seen)>,
+}
+
 /// What is known of one namespace's refusals, since the start.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Evidence {
@@ -41,8 +59,10 @@ pub(super) struct Evidence {
     pub(super) tracker: u64,
     /// At most so many of them were for lack of memory.
     pub(super) no_memory: u64,
-    /// `None`: no probe watches.
+    /// `None`: no probe is on the tracepoint.
     pub(super) dropped: Option<Dropped>,
+    /// `None`: no probe is on the functions.
+    pub(super) refused: Option<Refused>,
 }
 
 /// An interval for each reason.
@@ -65,14 +85,26 @@ impl Evidence {
         let confirm = self.interval(counts.refused_at_confirm(), |dropped| dropped.unconfirmed);
 
         // What the counters have not been read for may have had any reason.
-        let tracker = door.up_to(self.tracker.saturating_add(door.unread()));
-        let no_memory = door.up_to(self.no_memory.saturating_add(door.unread()));
-        let table_full = door
+        let mut tracker = door.up_to(self.tracker.saturating_add(door.unread()));
+        let mut no_memory = door.up_to(self.no_memory.saturating_add(door.unread()));
+        let mut table_full = door
             .less(self.tracker.saturating_add(self.no_memory))
             .capped(self.dropped.map(|dropped| dropped.untracked));
 
-        let nat = confirm.up_to(self.dropped.map_or(u64::MAX, |dropped| dropped.unconfirmed_nat));
-        let clash = confirm.less(nat.most_counted(&confirm));
+        let mut nat =
+            confirm.up_to(self.dropped.map_or(u64::MAX, |dropped| dropped.unconfirmed_nat));
+        let mut clash = confirm.less(nat.most_counted(&confirm));
+
+        if let Some(refused) = &self.refused {
+            let rest = door.without(refused.table_full);
+            tracker = tracker.capped(rest.most);
+            no_memory = no_memory.capped(rest.most);
+            table_full = table_full.meet(refused.table_full);
+            if let Some((clashes, exhausted)) = refused.confirm {
+                nat = confirm.without(clashes).meet(exhausted);
+                clash = confirm.without(exhausted).meet(clashes);
+            }
+        }
 
         Reasons {
             table_full: table_full.bounds(),
@@ -102,7 +134,7 @@ impl Evidence {
             (false, Some(dropped)) => Some(seen(dropped).max(counted)),
             (false, None) => None,
         };
-        let measured = self.counts.is_some() || self.dropped.is_some();
+        let measured = self.counts.is_some() || self.dropped.is_some() || self.refused.is_some();
         Interval { least: counted, most, counted, measured }
     }
 }
@@ -136,6 +168,32 @@ impl Interval {
         Self { most, ..self }
     }
 
+    /// These without what a probe saw of another reason.
+    fn without(self, other: Seen) -> Self {
+        let least = other
+            .missed
+            .map_or(0, |missed| self.counted.saturating_sub(other.most.saturating_add(missed)));
+        let most = self.most.map(|most| most.saturating_sub(other.least));
+        Self { least, most, ..self }
+    }
+
+    /// What a probe saw of this very reason. Where nothing can have been missed, that is the
+    /// number: each value between its two readings was the truth at some moment between them, so
+    /// the one that the counters are nearest to is taken.
+    fn meet(self, seen: Seen) -> Self {
+        if seen.missed == Some(0) {
+            let point = self.most.map_or(seen.most, |most| most.clamp(seen.least, seen.most));
+            return Self { least: point, most: Some(point), ..self };
+        }
+        let most_seen = seen.missed.map(|missed| seen.most.saturating_add(missed));
+        let least = self.least.max(seen.least);
+        Self { least, ..self }.capped(most_seen).or(most_seen)
+    }
+
+    fn or(self, most: Option<u64>) -> Self {
+        Self { most: self.most.or(most), ..self }
+    }
+
     /// How many of those that the counters counted this one may be.
     fn most_counted(&self, of: &Self) -> u64 {
         self.most.unwrap_or(u64::MAX).min(of.counted)
@@ -161,12 +219,19 @@ mod tests {
 
     fn counts(drop: u64, insert_failed: u64, chain: u64, invalid: u64) -> Option<Counts> {
         let chaintoolong = Some(chain);
-        Some(Counts { drop, insert_failed, chaintoolong, invalid, early_drop: 0 })
+        Some(Counts { drop, insert_failed, chaintoolong, invalid, ..Counts::default() })
     }
 
     /// Counters read to the end, probes that saw `untracked` and `unconfirmed` drops.
     fn evidence(counts: Option<Counts>, dropped: Dropped) -> Evidence {
-        Evidence { counts, complete: true, tracker: 0, no_memory: 0, dropped: Some(dropped) }
+        Evidence {
+            counts,
+            complete: true,
+            tracker: 0,
+            no_memory: 0,
+            dropped: Some(dropped),
+            refused: None,
+        }
     }
 
     fn dropped(untracked: u64, unconfirmed: u64, unconfirmed_nat: u64) -> Dropped {
@@ -252,6 +317,77 @@ mod tests {
         evidence.counts = counts(1783, 0, 0, 0);
         assert_eq!(evidence.reasons().table_full, Bounds::exactly(1783), "read at the last moment");
         assert_eq!(evidence.reasons().invalid, Bounds::at_least(0));
+    }
+
+    fn seen(count: u64, missed: Option<u64>) -> Seen {
+        Seen { least: count, most: count, missed }
+    }
+
+    /// Counters, and hooks on the functions that saw this much of each.
+    fn hooked(
+        counts: Option<Counts>,
+        full: u64,
+        clash: u64,
+        nat: u64,
+        missed: Option<u64>,
+    ) -> Evidence {
+        let refused = Refused {
+            table_full: seen(full, missed),
+            confirm: Some((seen(clash, missed), seen(nat, missed))),
+        };
+        Evidence {
+            counts,
+            complete: counts.is_some(),
+            refused: Some(refused),
+            ..Evidence::default()
+        }
+    }
+
+    #[test]
+    fn hooks_that_miss_nothing_tell_every_reason_apart() {
+        // 100 at the door, 3 of them the tracker's; 30 at confirmation.
+        let mut evidence = hooked(counts(130, 30, 0, 40), 97, 10, 20, Some(0));
+        evidence.tracker = 40;
+        let reasons = evidence.reasons();
+        assert_eq!(reasons.table_full, Bounds::exactly(97));
+        assert_eq!(reasons.tracker, Bounds::between(0, 3));
+        assert_eq!(reasons.no_memory, Bounds::exactly(0));
+        assert_eq!(reasons.clash, Bounds::exactly(10));
+        assert_eq!(reasons.nat_exhausted, Bounds::exactly(20));
+    }
+
+    #[test]
+    fn where_nobody_knows_what_was_missed_agreement_with_the_counters_is_proof() {
+        let reasons = hooked(counts(130, 30, 0, 0), 100, 10, 20, None).reasons();
+        assert_eq!(reasons.table_full, Bounds::exactly(100));
+        assert_eq!(reasons.clash, Bounds::exactly(10));
+        assert_eq!(reasons.nat_exhausted, Bounds::exactly(20));
+    }
+
+    #[test]
+    fn and_disagreement_is_a_margin() {
+        let mut evidence = hooked(counts(130, 30, 0, 0), 90, 10, 15, None);
+        evidence.no_memory = 20;
+        let reasons = evidence.reasons();
+        assert_eq!(reasons.table_full, Bounds::between(90, 100));
+        assert_eq!(reasons.no_memory, Bounds::between(0, 10));
+        assert_eq!(reasons.clash, Bounds::between(10, 15));
+        assert_eq!(reasons.nat_exhausted, Bounds::between(15, 20));
+        // What the kernel admits to have missed is no more.
+        let reasons = hooked(counts(100, 0, 0, 0), 97, 0, 0, Some(2)).reasons();
+        assert_eq!(reasons.table_full, Bounds::between(100, 100), "the counters saw them");
+    }
+
+    #[test]
+    fn a_namespace_that_is_gone_is_known_exactly_from_hooks_that_miss_nothing() {
+        let reasons = hooked(None, 97, 1, 2, Some(0)).reasons();
+        assert_eq!(reasons.table_full, Bounds::exactly(97));
+        assert_eq!(reasons.clash, Bounds::exactly(1));
+        assert_eq!(reasons.nat_exhausted, Bounds::exactly(2));
+        let reasons = hooked(None, 97, 1, 2, Some(3)).reasons();
+        assert_eq!(reasons.table_full, Bounds::between(97, 100));
+        let reasons = hooked(None, 97, 1, 2, None).reasons();
+        assert_eq!(reasons.table_full, Bounds::at_least(97));
     }
 
     #[test]

@@ -4,10 +4,10 @@ use ctwatch_ebpf::Count;
 
 use super::{
     counters::{Counters, Counts},
-    evidence::{Dropped, Evidence, Reasons},
+    evidence::{Dropped, Evidence, Reasons, Refused, Seen},
     figure::Bounds,
 };
-use crate::sample::{HookReadings, TableSample};
+use crate::sample::{Counted, HookReadings, Misses, TableSample};
 
 /// What is known about the machine as a whole.
 #[derive(Clone, Copy, Debug, Default)]
@@ -15,10 +15,9 @@ pub(super) struct Machine {
     /// In this interval, at most so many entries were refused for lack of memory; `None`: not
     /// watched.
     pub(super) no_memory: Option<u64>,
-    /// Since the start: drops that the probes may not have seen or not have placed.
-    pub(super) missed_drops: u64,
-    /// Since the start: ends of entries that the probes did not place.
-    pub(super) missed_ends: u64,
+    pub(super) counted: Counted,
+    /// Since the start: events that the probes may not have seen, or did not place.
+    pub(super) missed: Misses,
 }
 
 /// Refusals at the door that something else may account for: something that is also counted on
@@ -44,6 +43,8 @@ pub(super) struct Totals {
     pub(super) insertions: Bounds,
     pub(super) removals: Bounds,
     pub(super) reasons: Reasons,
+    /// Entries asked for by ctnetlink and refused because the table is full.
+    pub(super) refused_ctnetlink: Bounds,
     /// Drops that conntrack's counters counted and the probes did not see.
     pub(super) unseen: u64,
 }
@@ -106,25 +107,47 @@ impl Ledger {
     /// What it all adds up to.
     pub(super) fn totals(&mut self, sample: &TableSample, machine: &Machine) -> Totals {
         let counts = self.counters.as_ref().map(|counters| counters.counts);
-        let seen = self.dropped(sample);
+        let dropped = self.dropped(sample, machine);
+        let refused = self.refused(sample, machine);
+        let missed_drops = machine.missed.drops.unwrap_or(u64::MAX);
         let evidence = Evidence {
             counts,
             complete: self.from_start && sample.counters.is_some(),
             tracker: self.tracker.at_most,
             no_memory: self.no_memory.at_most,
-            dropped: seen.map(|seen| seen.or_missed(machine.missed_drops)),
+            dropped: dropped.map(|dropped| dropped.or_missed(missed_drops)),
+            refused,
         };
-        let unseen = counts.zip(seen).map_or(0, |(counts, seen)| {
-            counts.refused_at_door().saturating_sub(seen.untracked)
-                + counts.refused_at_confirm().saturating_sub(seen.unconfirmed)
-        });
+        let reasons = evidence.reasons();
+        let at_door = counts.map_or(0, |counts| counts.refused_at_door());
+        let at_confirm = counts.map_or(0, |counts| counts.refused_at_confirm());
+        let unseen = match (dropped, refused) {
+            (Some(dropped), _) => {
+                at_door.saturating_sub(dropped.untracked)
+                    + at_confirm.saturating_sub(dropped.unconfirmed)
+            }
+            (None, Some(refused)) => {
+                let others = self.tracker.at_most.saturating_add(self.no_memory.at_most);
+                let full = at_door.saturating_sub(others);
+                let confirm = refused
+                    .confirm
+                    .map_or(0, |(clash, nat)| at_confirm.saturating_sub(clash.most + nat.most));
+                full.saturating_sub(refused.table_full.most) + confirm
+            }
+            (None, None) => 0,
+        };
         Totals {
             insertions: Bounds::or_unmeasured(self.insertions(sample, machine)),
             removals: Bounds::or_unmeasured(
-                self.removals(sample)
-                    .map(|(_, most)| Bounds::between(most, most + machine.missed_ends)),
+                self.removals(sample, machine)
+                    .map(|(_, most)| at_most_more(most, machine.missed.ends)),
             ),
-            reasons: evidence.reasons(),
+            reasons,
+            refused_ctnetlink: Bounds::or_unmeasured(
+                self.seen(sample, Count::TableFullCtnetlink, machine.missed.refusals)
+                    .filter(|_| machine.counted.refusals)
+                    .map(|seen| at_most_more(seen.most, seen.missed)),
+            ),
             unseen,
         }
     }
@@ -135,28 +158,60 @@ impl Ledger {
 
     /// From just before the first reading to just after this one: not fewer than the counters can
     /// have counted in between.
-    fn dropped(&self, sample: &TableSample) -> Option<Dropped> {
-        let (base, now) = (self.base_hooks?, sample.hooks?);
-        let since = |count| now.after.get(count).saturating_sub(base.before.get(count));
+    fn dropped(&self, sample: &TableSample, machine: &Machine) -> Option<Dropped> {
+        let since = |count| self.seen(sample, count, None).map(|seen| seen.most);
+        machine.counted.drops.then_some(())?;
         Some(Dropped {
-            untracked: since(Count::DroppedUntracked),
-            unconfirmed: since(Count::DroppedUnconfirmed),
-            unconfirmed_nat: since(Count::DroppedUnconfirmedNat),
+            untracked: since(Count::DroppedUntracked)?,
+            unconfirmed: since(Count::DroppedUnconfirmed)?,
+            unconfirmed_nat: since(Count::DroppedUnconfirmedNat)?,
+        })
+    }
+
+    fn refused(&self, sample: &TableSample, machine: &Machine) -> Option<Refused> {
+        let Machine { counted, missed, .. } = machine;
+        counted.refusals.then_some(())?;
+        let clashes = |count| self.seen(sample, count, missed.clashes);
+        Some(Refused {
+            table_full: self.seen(sample, Count::TableFull, missed.refusals)?,
+            confirm: clashes(Count::Clash)
+                .zip(clashes(Count::NatExhausted))
+                .filter(|_| counted.clashes),
+        })
+    }
+
+    /// From the first reading to this one; each is two, just before and just after the namespace
+    /// itself was read.
+    fn seen(&self, sample: &TableSample, count: Count, missed: Option<u64>) -> Option<Seen> {
+        let (base, now) = (self.base_hooks?, sample.hooks?);
+        Some(Seen {
+            least: now.before.get(count).saturating_sub(base.after.get(count)),
+            most: now.after.get(count).saturating_sub(base.before.get(count)),
+            missed,
         })
     }
 
     /// Entries that ended since the number of entries was first read; that moment is somewhere
     /// within the first reading, so: at least, at most.
-    fn removals(&self, sample: &TableSample) -> Option<(u64, u64)> {
+    fn removals(&self, sample: &TableSample, machine: &Machine) -> Option<(u64, u64)> {
+        machine.counted.ends.then_some(())?;
         let (base, now) = (self.base_hooks?, sample.hooks?);
         let now = now.before.removed();
         Some((now.saturating_sub(base.after.removed()), now.saturating_sub(base.before.removed())))
     }
 
-    /// What is in the table now and was not at the start, and what ended meanwhile, was inserted.
-    /// An entry whose first packet is still on its way counts as inserted at once.
+    /// As the hook on the function counted them, but for losers of a clash that were let in, which
+    /// do not pass it; at most all that were resolved are such.
+    ///
+    /// Without that hook: what is in the table now and was not at the start, and what ended
+    /// meanwhile, was inserted. An entry whose first packet is still on its way counts at once.
     fn insertions(&mut self, sample: &TableSample, machine: &Machine) -> Option<Bounds> {
-        let (least, most) = self.removals(sample)?;
+        if machine.counted.insertions {
+            let seen = self.seen(sample, Count::Inserted, machine.missed.insertions)?;
+            let resolved = self.counts().clash_resolve;
+            return Some(at_most_more(seen.most, seen.missed.map(|missed| missed + resolved)));
+        }
+        let (least, most) = self.removals(sample, machine)?;
         let base = u64::from(self.base_entries?);
         let entries = match sample.entries {
             Some(entries) => Some(u64::from(entries)),
@@ -165,12 +220,11 @@ impl Ledger {
         };
         let known = entries.unwrap_or(0);
         self.insertions = self.insertions.max((known + least).saturating_sub(base));
-        Some(match entries {
-            Some(entries) => Bounds::between(
-                self.insertions,
-                (entries + most + machine.missed_ends).saturating_sub(base),
-            ),
-            None => Bounds::at_least(self.insertions),
+        Some(match (entries, machine.missed.ends) {
+            (Some(entries), Some(missed)) => {
+                Bounds::between(self.insertions, (entries + most + missed).saturating_sub(base))
+            }
+            _ => Bounds::at_least(self.insertions),
         })
     }
 
@@ -180,6 +234,14 @@ impl Ledger {
         let (Some(hooks), false) = (sample.hooks, sample.reachable) else { return false };
         let (entries, ended) = self.last_seen.unwrap_or((0, 0));
         hooks.after.removed().saturating_sub(ended) >= u64::from(entries)
+    }
+}
+
+/// What was counted, and so many more that may not have been.
+fn at_most_more(count: u64, missed: Option<u64>) -> Bounds {
+    match missed {
+        Some(missed) => Bounds::between(count, count.saturating_add(missed)),
+        None => Bounds::at_least(count),
     }
 }
 
@@ -215,16 +277,80 @@ mod tests {
         TableSample { reachable: false, entries: None, counters: None, ..sample(0, 0, 0, hooks) }
     }
 
-    const QUIET: Machine = Machine { no_memory: Some(0), missed_drops: 0, missed_ends: 0 };
+    /// A quiet machine, its programs on tracepoints.
+    fn quiet() -> Machine {
+        let counted = Counted { drops: true, ends: true, ..Counted::default() };
+        Machine { no_memory: Some(0), counted, missed: Misses::default() }
+    }
+
+    /// The same with programs on functions.
+    fn hooked() -> Machine {
+        let counted = Counted {
+            refusals: true,
+            clashes: true,
+            insertions: true,
+            ends: true,
+            ..Counted::default()
+        };
+        Machine { counted, ..quiet() }
+    }
 
     fn run(new: bool, samples: &[TableSample]) -> Totals {
-        let mut ledger = Ledger::open(&samples[0], new, &QUIET);
-        let mut totals = ledger.totals(&samples[0], &QUIET);
+        run_on(&quiet(), new, samples)
+    }
+
+    fn run_on(machine: &Machine, new: bool, samples: &[TableSample]) -> Totals {
+        let mut ledger = Ledger::open(&samples[0], new, machine);
+        let mut totals = ledger.totals(&samples[0], machine);
         for sample in &samples[1..] {
-            ledger.enter(sample, &QUIET);
-            totals = ledger.totals(sample, &QUIET);
+            ledger.enter(sample, machine);
+            totals = ledger.totals(sample, machine);
         }
         totals
+    }
+
+    fn hooks(counts: &[(Count, u64)]) -> HookReadings {
+        let mut tally = NetnsTally::of(1);
+        for (count, times) in counts {
+            (0..*times).for_each(|_| tally.bump(*count));
+        }
+        HookReadings { before: tally, after: tally }
+    }
+
+    #[test]
+    fn hooks_on_functions_count_insertions_and_refusals_themselves() {
+        let mut now = sample(30, 57, 0, (0, 0));
+        now.hooks = Some(hooks(&[
+            (Count::Inserted, 40),
+            (Count::Removed, 10),
+            (Count::TableFull, 57),
+            (Count::TableFullCtnetlink, 5),
+        ]));
+        let totals = run_on(&hooked(), false, &[sample(0, 0, 0, (0, 0)), now.clone()]);
+        assert_eq!(totals.insertions, Bounds::exactly(40));
+        assert_eq!(totals.removals, Bounds::exactly(10));
+        assert_eq!(totals.reasons.table_full, Bounds::exactly(57));
+        assert_eq!(totals.refused_ctnetlink, Bounds::exactly(5));
+        assert_eq!(totals.unseen, 0);
+    }
+
+    #[test]
+    fn what_hooks_may_have_missed_widens_and_what_nobody_knows_is_no_upper_bound() {
+        let mut now = sample(30, 57, 0, (0, 0));
+        now.hooks = Some(hooks(&[(Count::Inserted, 40), (Count::TableFull, 50)]));
+        let samples = [sample(0, 0, 0, (0, 0)), now];
+        let mut machine = hooked();
+        machine.missed.insertions = Some(3);
+        machine.missed.refusals = Some(9);
+        let totals = run_on(&machine, false, &samples);
+        assert_eq!(totals.insertions, Bounds::between(40, 43));
+        assert_eq!(totals.reasons.table_full, Bounds::exactly(57), "the counters saw all");
+        assert_eq!(totals.unseen, 7);
+        machine.missed.insertions = None;
+        machine.missed.ends = None;
+        let totals = run_on(&machine, false, &samples);
+        assert_eq!(totals.insertions, Bounds::at_least(40));
+        assert_eq!(totals.removals, Bounds::at_least(0));
     }
 
     #[test]

@@ -2,14 +2,14 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use ctwatch_ebpf::NetnsId;
+use ctwatch_ebpf::{HostCount, NetnsId};
 
 use super::{
     figure::{Bounds, Figure},
     ledger::{Ledger, Machine, Totals},
     trend::{Trend, time_to_full},
 };
-use crate::sample::{Sample, TableSample};
+use crate::sample::{Misses, Probed, Sample, TableSample};
 
 /// Above this fill the kernel's garbage collector removes entries before their time (Linux 6.0).
 /// <https://github.com/torvalds/linux/blob/v6.12/net/netfilter/nf_conntrack_core.c>
@@ -56,6 +56,9 @@ pub struct Table {
     pub evictions: Evictions,
     /// Packets left untracked because they fit no connection: not dropped by conntrack.
     pub invalid: Figure,
+    /// Entries that user space asked for by ctnetlink and that were refused because the table is
+    /// full: no packet is lost by that.
+    pub refused_ctnetlink: Figure,
     pub saturated: bool,
     pub change: Option<Change>,
 }
@@ -178,25 +181,48 @@ impl Model {
     }
 
     fn machine(&mut self, sample: &Sample) -> Machine {
-        let host = sample.host.unwrap_or_default();
-        let misses = sample.misses.unwrap_or_default();
+        let Some(Probed { host, counted, misses }) = sample.probed else {
+            return Machine::default();
+        };
         // What the program was not run for may have been a refusal.
-        let no_memory = host.no_memory + misses.page_allocated;
-        let before = std::mem::replace(&mut self.no_memory, no_memory);
+        let no_memory =
+            misses.page_allocations.map(|missed| missed + host.get(HostCount::NoMemory));
+        let before = self.no_memory;
+        self.no_memory = no_memory.unwrap_or(before);
+        let plus = |missed: Option<u64>, unplaced: &[HostCount]| {
+            missed.map(|missed| missed + unplaced.iter().map(|count| host.get(*count)).sum::<u64>())
+        };
         Machine {
-            no_memory: sample.host.map(|_| no_memory - before),
-            missed_drops: misses.dropped + host.unplaced_drops,
-            missed_ends: host.unplaced_ends + host.unplaced_ends_missed,
+            no_memory: no_memory.map(|now| now.saturating_sub(before)),
+            counted,
+            missed: Misses {
+                drops: plus(misses.drops, &[HostCount::UnplacedDrops]),
+                refusals: plus(misses.refusals, &[HostCount::UnplacedRefusals]),
+                clashes: plus(misses.clashes, &[HostCount::UnplacedClashes]),
+                insertions: plus(misses.insertions, &[HostCount::UnplacedInsertions]),
+                ends: plus(misses.ends, &[HostCount::UnplacedEnds, HostCount::UnplacedEndsMissed]),
+                ..misses
+            },
         }
     }
 
+    /// Refusals that the counters know of and the probes do not; insertions and ends that the
+    /// kernel says they missed; and all that they could not place.
     fn lost(&self, sample: &Sample) -> u64 {
-        let host = sample.host.unwrap_or_default();
+        let Probed { host, misses, .. } = sample.probed.unwrap_or_default();
+        let unplaced = [
+            HostCount::UnplacedDrops,
+            HostCount::UnplacedEnds,
+            HostCount::UnplacedEndsMissed,
+            HostCount::UnplacedRefusals,
+            HostCount::UnplacedClashes,
+            HostCount::UnplacedInsertions,
+        ];
         let totals = self.tables.values().filter_map(|state| state.totals.as_ref());
         totals.map(|totals| totals.unseen).sum::<u64>()
-            + host.unplaced_drops
-            + host.unplaced_ends
-            + host.unplaced_ends_missed
+            + misses.insertions.unwrap_or(0)
+            + misses.ends.unwrap_or(0)
+            + unplaced.map(|count| host.get(count)).iter().sum::<u64>()
     }
 
     fn forget_departed(&mut self) {
@@ -280,6 +306,7 @@ impl State {
                 gc: Bounds::Unmeasured.figure(None, None),
             },
             invalid: figure(|totals| totals.reasons.invalid),
+            refused_ctnetlink: figure(|totals| totals.refused_ctnetlink),
             saturated: self.saturated,
             change,
         }

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use ctwatch_ebpf::{Count, HostTally, NetnsTally};
+use ctwatch_ebpf::{Count, NetnsTally};
 
-use super::Header;
+use super::{Epoch, Header};
 use crate::{
     model::{Model, Snapshot},
-    sample::{CpuCounters, HookReadings, Misses, Sample, TableSample},
+    sample::{Counted, CpuCounters, HookReadings, Probed, Sample, TableSample},
 };
+
+pub(super) const FIRST: Epoch = Epoch { number: 1, gap: None };
 
 pub(super) fn header() -> Header {
     Header {
@@ -22,6 +24,7 @@ pub(super) fn header() -> Header {
 
 pub(super) fn snapshots() -> [Snapshot; 2] {
     let mut model = Model::default();
+    let counted = Counted { drops: true, ends: true, ..Counted::default() };
     [(0_u64, 0, 0, 0), (1, 200, 1783, 17)].map(|(second, entries, drop, early_drop)| {
         let mut tally = NetnsTally::of(7);
         (0..drop).for_each(|_| tally.bump(Count::DroppedUntracked));
@@ -46,8 +49,7 @@ pub(super) fn snapshots() -> [Snapshot; 2] {
                 unread: None,
                 hooks: Some(HookReadings { before: tally, after: tally }),
             }],
-            host: Some(HostTally::default()),
-            misses: Some(Misses::default()),
+            probed: Some(Probed { counted, ..Probed::default() }),
         })
     })
 }

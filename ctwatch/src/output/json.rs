@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde::{Serialize, ser::SerializeMap};
 
-use super::{Header, escape::json_escape};
+use super::{Epoch, Header, escape::json_escape};
 use crate::model::{Snapshot, Table, figure::Figure};
 
 #[derive(Serialize)]
@@ -12,6 +12,8 @@ struct Object<'a> {
     time: String,
     interval_s: f64,
     elapsed_s: f64,
+    epoch: u32,
+    gap_s: Option<f64>,
     kernel: &'a str,
     mechanisms: Pairs<Vec<(&'a str, Option<&'a str>)>>,
     lost: u64,
@@ -37,6 +39,7 @@ struct TableObject<'a> {
     drops: Pairs<Vec<(&'a str, FigureObject)>>,
     evictions: Pairs<Vec<(&'a str, FigureObject)>>,
     invalid: FigureObject,
+    refused_ctnetlink: FigureObject,
 }
 
 #[derive(Serialize)]
@@ -79,11 +82,18 @@ impl<T: Serialize> Serialize for Pairs<Vec<(&str, T)>> {
 }
 
 /// Writes the snapshot as one line.
-pub fn write(out: &mut impl Write, header: &Header, snapshot: &Snapshot) -> io::Result<()> {
+pub fn write(
+    out: &mut impl Write,
+    header: &Header,
+    epoch: Epoch,
+    snapshot: &Snapshot,
+) -> io::Result<()> {
     let object = Object {
         time: snapshot.time.to_string(),
         interval_s: snapshot.interval.as_secs_f64(),
         elapsed_s: snapshot.elapsed.as_secs_f64(),
+        epoch: epoch.number,
+        gap_s: epoch.gap.map(|gap| gap.as_secs_f64()),
         kernel: &header.kernel,
         mechanisms: Pairs(header.mechanisms.clone()),
         lost: snapshot.lost,
@@ -115,6 +125,7 @@ fn table(table: &Table) -> TableObject<'_> {
         drops: named(&table.drops.named()),
         evictions: named(&table.evictions.named()),
         invalid: (&table.invalid).into(),
+        refused_ctnetlink: (&table.refused_ctnetlink).into(),
     }
 }
 
@@ -146,12 +157,12 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::output::fixtures::{header, snapshots};
+    use crate::output::fixtures::{FIRST, header, snapshots};
 
     fn object() -> Value {
         let [_, second] = snapshots();
         let mut out = Vec::new();
-        write(&mut out, &header(), &second).unwrap();
+        write(&mut out, &header(), FIRST, &second).unwrap();
         assert_eq!(out.iter().filter(|byte| **byte == b'\n').count(), 1, "one line");
         serde_json::from_slice(&out).unwrap()
     }
@@ -161,6 +172,7 @@ mod tests {
         let object = object();
         assert_eq!(object["time"], "1970-01-01T00:00:01Z");
         assert_eq!(object["interval_s"], 1.0);
+        assert_eq!((&object["epoch"], &object["gap_s"]), (&json!(1), &Value::Null));
         assert_eq!(object["kernel"], "6.12.0");
         assert_eq!(object["lost"], 0);
         assert_eq!(object["mechanisms"], json!({"drops": "tracepoint", "insertions": null}));
@@ -184,6 +196,7 @@ mod tests {
         }
         assert_eq!(table["evictions"]["early_drop"], exact(17));
         assert_eq!(table["invalid"], exact(0));
+        assert_eq!(table["refused_ctnetlink"]["exactness"], "unavailable");
     }
 
     #[test]

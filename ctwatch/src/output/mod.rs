@@ -23,8 +23,28 @@ pub struct Header {
     pub notes: Vec<String>,
 }
 
+/// Which life of the table is watched: conntrack can be unloaded and loaded again, and then
+/// everything is counted anew.
+#[derive(Clone, Copy, Debug)]
+pub struct Epoch {
+    /// From 1.
+    pub number: u32,
+    /// Before this one, how long nothing was watched; `None` before the first.
+    pub gap: Option<std::time::Duration>,
+}
+
+impl Epoch {
+    /// What there is to say where it begins.
+    pub fn note(&self) -> Option<String> {
+        let gap = self.gap?.as_secs_f64();
+        Some(format!(
+            "nf_conntrack was loaded again: counting begins anew after {gap:.1} s not watched"
+        ))
+    }
+}
+
 /// The lines before the first: what is watched, by what means, and what is missing and why.
-pub fn preamble(header: &Header, snapshot: &Snapshot) -> Vec<String> {
+pub fn preamble(header: &Header, epoch: Epoch, snapshot: &Snapshot) -> Vec<String> {
     let mut lines = vec![format!(
         "ctwatch {} on Linux {}, every {} s; {}",
         header.version,
@@ -43,6 +63,7 @@ pub fn preamble(header: &Header, snapshot: &Snapshot) -> Vec<String> {
             snapshot.tables.len()
         ));
     }
+    lines.extend(epoch.note().map(|note| format!("*** {note}")));
     lines.extend(unread(snapshot));
     lines.extend(header.notes.iter().map(|note| format!("note: {}", escape::escaped(note))));
     lines.push("/s rates over the interval; <= at most, >= at least, - not measured".to_owned());

@@ -50,6 +50,9 @@ fn of_table(table: &Table) -> Vec<String> {
     lines.push(listed("dropped", &table.drops.named()));
     lines.push(listed("evicted", &table.evictions.named()));
     lines.push(listed("left untracked", &[("invalid", &table.invalid)]));
+    if table.refused_ctnetlink.total.is_some_and(|total| total > 0) {
+        lines.push(listed("refused to ctnetlink", &[("table_full", &table.refused_ctnetlink)]));
+    }
     lines
 }
 

@@ -5,7 +5,7 @@
 use std::io::{self, Write};
 
 use super::{
-    Header,
+    Epoch, Header,
     escape::escaped,
     summary,
     words::{count, marked, name, number, percent, signed, state, time_to_full},
@@ -91,9 +91,10 @@ impl Text {
         &mut self,
         out: &mut impl Write,
         header: &Header,
+        epoch: Epoch,
         snapshot: &Snapshot,
     ) -> io::Result<()> {
-        for line in super::preamble(header, snapshot) {
+        for line in super::preamble(header, epoch, snapshot) {
             wrapped(out, &line, self.style.columns)?;
         }
         self.rows(out, snapshot, Table::is_tracking)?;
@@ -271,7 +272,7 @@ fn wrapped(out: &mut impl Write, text: &str, width: usize) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::fixtures::{header, snapshots};
+    use crate::output::fixtures::{FIRST, header, snapshots};
 
     fn style(columns: usize) -> Style {
         Style { columns, rows: 24, colour: false, zone: jiff::tz::TimeZone::UTC }
@@ -281,7 +282,7 @@ mod tests {
         let mut text = Text::new(style(columns));
         let mut out = Vec::new();
         let [first, second] = snapshots();
-        text.start(&mut out, &header(), &first).unwrap();
+        text.start(&mut out, &header(), FIRST, &first).unwrap();
         text.tick(&mut out, &second).unwrap();
         text.finish(&mut out, &second).unwrap();
         String::from_utf8(out).unwrap()
@@ -323,7 +324,7 @@ mod tests {
         let mut text = Text::new(style(120));
         let mut out = Vec::new();
         let [_, second] = snapshots();
-        text.start(&mut out, &header(), &second).unwrap();
+        text.start(&mut out, &header(), FIRST, &second).unwrap();
         assert!(String::from_utf8(out).unwrap().contains("*** rt: TABLE FULL: 200 of 200"));
     }
 
@@ -331,7 +332,7 @@ mod tests {
     fn what_cannot_be_read_is_said() {
         let [mut first, _] = snapshots();
         first.tables[0].unread = Some("cannot enter /run/netns/rt: no\u{1b}".to_owned());
-        let lines = crate::output::preamble(&header(), &first);
+        let lines = crate::output::preamble(&header(), FIRST, &first);
         let expected = "note: rt is not readable: cannot enter /run/netns/rt: no\\u{1b}";
         assert!(lines.iter().any(|line| line == expected), "{lines:?}");
     }

@@ -1,58 +1,89 @@
 //! Where things are in the running kernel, for the programs: from BTF and kallsyms.
 
-use anyhow::{Result, ensure};
+use std::path::Path;
+
+use anyhow::{Result, bail, ensure};
 use ctwatch_ebpf::{Code, Layout};
 
+use super::functions::{Functions, Hook};
 use crate::host::{btf::Btf, symbols::Symbols};
 
-const FREE: &str = "nf_conntrack_free";
+const FREE: &str = Hook::Free.function();
 const HOOK_SLOW: &str = "nf_hook_slow";
+/// What conntrack is called where it is a module.
+pub const MODULE: &str = "nf_conntrack";
 
-/// A layout, and for each half of it why it is not usable.
+/// A layout, and for each part of it why it is not usable.
 pub struct Resolved {
     pub layout: Layout,
-    pub drops: Result<(), String>,
     pub entries: Result<(), String>,
+    pub drops: Result<(), String>,
+    pub free: Result<(), String>,
+    /// Conntrack's functions, as tracing programs are attached to them.
+    pub fexit: Result<Functions, String>,
+    /// The same, as probes are.
+    pub kprobe: Result<Functions, String>,
 }
 
 impl Resolved {
     /// Reads the kernel's BTF and symbols once; neither is kept.
     pub fn of_this_kernel() -> Self {
-        let mut layout = Layout::default();
-        let both = Btf::vmlinux().and_then(|btf| {
-            let symbols = Symbols::read(&[FREE, HOOK_SLOW])?;
-            Ok((btf, symbols))
+        let mut layout = Layout { pt_regs_sp: stack_pointer(), ..Layout::default() };
+        let btf = Btf::vmlinux().map_err(|error| format!("{error:#}"));
+        let mut wanted = vec![HOOK_SLOW];
+        wanted.extend(Hook::ALL.map(Hook::function));
+        let symbols = Symbols::read(&wanted).map_err(|error| format!("{error:#}"));
+        let said = |result: Result<()>| result.map_err(|error| format!("{error:#}"));
+        let entries =
+            btf.as_ref().map_err(Clone::clone).and_then(|btf| said(entries(btf, &mut layout)));
+        let drops = both(&btf, &symbols)
+            .and_then(|(btf, symbols)| said(dropped(btf, symbols, &mut layout)));
+        let free = symbols.as_ref().map_err(Clone::clone).and_then(|symbols| {
+            layout.nf_conntrack_free = symbols.code(FREE)?;
+            Ok(())
         });
-        let (btf, symbols) = match both {
-            Ok(both) => both,
-            Err(error) => {
-                let why = Err(format!("{error:#}"));
-                return Self { layout, drops: why.clone(), entries: why };
-            }
-        };
-        let drops = named(&btf, &mut layout)
-            .and_then(|()| dropped(&btf, &symbols, &mut layout))
-            .map_err(|error| format!("{error:#}"));
-        let entries = named(&btf, &mut layout)
-            .and_then(|()| ended(&symbols, &mut layout))
-            .map_err(|error| format!("{error:#}"));
-        Self { layout, drops, entries }
+        let fexit = btf
+            .as_ref()
+            .map_err(Clone::clone)
+            .and_then(|btf| traceable(btf).map_err(|error| format!("{error:#}")));
+        let kprobe = symbols
+            .as_ref()
+            .map_err(Clone::clone)
+            .and_then(|symbols| probeable(symbols).map_err(|error| format!("{error:#}")));
+        Self { layout, entries, drops, free, fexit, kprobe }
     }
 }
 
-/// What both need: an entry, and the name of its namespace.
-fn named(btf: &Btf, layout: &mut Layout) -> Result<()> {
+fn both<'a, 'b>(
+    btf: &'a Result<Btf<'b>, String>,
+    symbols: &'a Result<Symbols, String>,
+) -> Result<(&'a Btf<'b>, &'a Symbols), String> {
+    Ok((btf.as_ref().map_err(Clone::clone)?, symbols.as_ref().map_err(Clone::clone)?))
+}
+
+/// An entry, its tuples, and the name of its namespace.
+fn entries(btf: &Btf<'_>, layout: &mut Layout) -> Result<()> {
     layout.nf_conn_status = btf.offset("nf_conn", "status")?;
     layout.nf_conn_net = btf.offset("nf_conn", "ct_net")?;
     layout.net_inum = btf.offset("net", "ns.inum")?;
+    layout.skb_nfct = btf.offset("sk_buff", "_nfct")?;
+    let hash = "nf_conntrack_tuple_hash";
+    layout.hash_tuple = btf.offset(hash, "tuple")?;
+    layout.nf_conn_original = btf.offset("nf_conn", "tuplehash")? + layout.hash_tuple;
+    layout.nf_conn_reply = layout.nf_conn_original + btf.size(hash)?;
+    let tuple = btf.size("nf_conntrack_tuple")?;
+    ensure!(tuple == 40, "this kernel's struct nf_conntrack_tuple has {tuple} bytes and not 40");
     // Kernels before 5.12 have none; the inode number then stands in for it.
     layout.net_cookie = btf.offset("net", "net_cookie").unwrap_or(0);
     Ok(())
 }
 
-fn dropped(btf: &Btf, symbols: &Symbols, layout: &mut Layout) -> Result<()> {
-    layout.netfilter_drop = btf.enumerator("skb_drop_reason", "SKB_DROP_REASON_NETFILTER_DROP")?;
-    layout.skb_nfct = btf.offset("sk_buff", "_nfct")?;
+fn dropped(btf: &Btf<'_>, symbols: &Symbols, layout: &mut Layout) -> Result<()> {
+    // Older kernels give no reasons; the place where a packet is dropped tells as much.
+    layout.netfilter_drop = match btf.enumerator("skb_drop_reason", "SKB_NOT_DROPPED_YET") {
+        Ok(_) => btf.enumerator("skb_drop_reason", "SKB_DROP_REASON_NETFILTER_DROP")?,
+        Err(_) => 0,
+    };
     layout.skb_dev_sk = btf.offset("sk_buff", "dev")?;
     let sk = btf.offset("sk_buff", "sk")?;
     ensure!(sk == layout.skb_dev_sk + 8, "this kernel's struct sk_buff is laid out otherwise");
@@ -62,11 +93,54 @@ fn dropped(btf: &Btf, symbols: &Symbols, layout: &mut Layout) -> Result<()> {
     Ok(())
 }
 
-fn ended(symbols: &Symbols, layout: &mut Layout) -> Result<()> {
-    layout.nf_conntrack_free = code(symbols, FREE)?;
-    Ok(())
-}
-
 fn code(symbols: &Symbols, name: &str) -> Result<Code> {
     symbols.code(name).map_err(anyhow::Error::msg)
+}
+
+/// In vmlinux's BTF where conntrack is built in, in the module's where it is a module.
+fn traceable(btf: &Btf<'_>) -> Result<Functions> {
+    if btf.function(FREE).is_ok() {
+        return functions(btf, false);
+    }
+    functions(&Btf::module(MODULE, btf)?, true)
+}
+
+fn functions(btf: &Btf<'_>, module: bool) -> Result<Functions> {
+    Functions::find(module, |hook| {
+        let function = btf.function(hook.function())?;
+        // What the programs take for arguments must be that.
+        let arguments = function.arguments;
+        match hook.arguments() {
+            Some(wanted) if wanted != arguments => {
+                bail!("this kernel's {} takes {arguments} arguments", hook.function())
+            }
+            _ => Ok(function.id),
+        }
+    })
+}
+
+fn probeable(symbols: &Symbols) -> Result<Functions> {
+    let places = [
+        "/sys/bus/event_source/devices/kprobe",
+        "/sys/kernel/tracing/kprobe_events",
+        "/sys/kernel/debug/tracing/kprobe_events",
+    ];
+    ensure!(
+        places.iter().any(|place| Path::new(place).exists()),
+        "this kernel has no kprobes (CONFIG_KPROBES, CONFIG_KPROBE_EVENTS)"
+    );
+    let module = symbols.in_module(FREE).unwrap_or(false);
+    Functions::find(module, |hook| match symbols.in_module(hook.function()) {
+        Some(_) => Ok(0),
+        None => bail!("/proc/kallsyms has no function {}", hook.function()),
+    })
+}
+
+/// Where the kernel's `struct pt_regs` keeps the stack pointer: it begins as what `ptrace` shows.
+fn stack_pointer() -> u32 {
+    #[cfg(target_arch = "x86_64")]
+    let offset = std::mem::offset_of!(libc::user_regs_struct, rsp);
+    #[cfg(target_arch = "aarch64")]
+    let offset = std::mem::offset_of!(libc::user_regs_struct, sp);
+    u32::try_from(offset).unwrap_or(0)
 }

@@ -1,40 +1,84 @@
 //! Loading and attaching the programs. The only room that names aya, with [`super::read`].
 
 use anyhow::{Context, Result, anyhow};
-use aya::{Ebpf, EbpfLoader, programs::RawTracePoint};
-use ctwatch_ebpf::Layout;
+use aya::{
+    Ebpf, EbpfLoader,
+    programs::{KProbe, Program, RawTracePoint, loaded_links},
+};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::plan::{Mechanism, Plan, Signal};
+use super::{
+    bpf::When,
+    functions::Hook,
+    layout::{MODULE, Resolved},
+    plan::{Mechanism, Plan, Signal},
+    tracing::{Traced, Tracing},
+};
 
 #[cfg(probes)]
 static OBJECT: Option<&[u8]> = Some(aya::include_bytes_aligned!(env!("CTWATCH_PROBES")));
 #[cfg(not(probes))]
 static OBJECT: Option<&[u8]> = None;
 
-/// A program, and the tracepoint it belongs to.
+/// A program, and where it is attached for what.
 struct Attachment {
     program: &'static str,
-    tracepoint: &'static str,
-    /// Attached where any of these is measured by tracepoints.
-    serves: &'static [Signal],
+    at: At,
+    /// Where any of these is measured by any of those.
+    signals: &'static [Signal],
+    mechanisms: &'static [Mechanism],
 }
 
-/// In this order: at one tracepoint the first attached is run first.
-const ATTACHMENTS: &[Attachment] = &[
-    Attachment { program: "dropped", tracepoint: "kfree_skb", serves: &[Signal::Drops] },
-    Attachment { program: "page_allocated", tracepoint: "mm_page_alloc", serves: &[Signal::Drops] },
-    Attachment {
-        program: "freed",
-        tracepoint: "kmem_cache_free",
-        serves: &[Signal::Insertions, Signal::Removals],
+#[derive(Clone, Copy)]
+enum At {
+    Tracepoint(&'static str),
+    /// The kernel says why it drops a packet, or it does not.
+    DropTracepoint {
+        reasons: bool,
     },
-    Attachment {
-        program: "freed_missed",
-        tracepoint: "kmem_cache_free",
-        serves: &[Signal::Insertions, Signal::Removals],
-    },
-];
+    Function(Hook, When),
+    /// A probe; whether at the entry or the return is written in the program.
+    Probe(Hook),
+}
+
+const fn row(
+    program: &'static str,
+    at: At,
+    signals: &'static [Signal],
+    mechanisms: &'static [Mechanism],
+) -> Attachment {
+    Attachment { program, at, signals, mechanisms }
+}
+
+/// In this order: at one place the first attached is run first. A probe at a function's return
+/// before the one at its entry: a call that is under way meanwhile is one too many, not one lost.
+const ATTACHMENTS: &[Attachment] = {
+    use At::{DropTracepoint, Function, Probe, Tracepoint};
+    use Hook::{Clash, EarlyDrop, Free, Insert};
+    use Mechanism::{Fexit, Kprobe, Tracepoint as ByTracepoint};
+    const DROPS: &[Signal] = &[Signal::Drops];
+    const INSERTIONS: &[Signal] = &[Signal::Insertions];
+    const REMOVALS: &[Signal] = &[Signal::Removals];
+    const ENTRIES: &[Signal] = &[Signal::Insertions, Signal::Removals];
+    &[
+        row("page_allocated", Tracepoint("mm_page_alloc"), DROPS, &[Fexit, Kprobe, ByTracepoint]),
+        row("dropped", DropTracepoint { reasons: true }, DROPS, &[ByTracepoint]),
+        row("dropped_bare", DropTracepoint { reasons: false }, DROPS, &[ByTracepoint]),
+        row("freed", Tracepoint("kmem_cache_free"), ENTRIES, &[ByTracepoint]),
+        row("freed_missed", Tracepoint("kmem_cache_free"), ENTRIES, &[ByTracepoint]),
+        row("fx_early_drop", Function(EarlyDrop, When::Exit), DROPS, &[Fexit]),
+        row("fx_clash", Function(Clash, When::Exit), DROPS, &[Fexit]),
+        row("fx_inserted", Function(Insert, When::Entry), INSERTIONS, &[Fexit]),
+        row("fx_freed", Function(Free, When::Entry), REMOVALS, &[Fexit]),
+        row("fx_freed_missed", Function(Free, When::Entry), REMOVALS, &[Fexit]),
+        row("kp_early_drop", Probe(EarlyDrop), DROPS, &[Kprobe]),
+        row("kr_early_drop", Probe(EarlyDrop), DROPS, &[Kprobe]),
+        row("kp_clash", Probe(Clash), DROPS, &[Kprobe]),
+        row("kr_clash", Probe(Clash), DROPS, &[Kprobe]),
+        row("kp_inserted", Probe(Insert), INSERTIONS, &[Kprobe]),
+        row("kp_freed", Probe(Free), REMOVALS, &[Kprobe]),
+    ]
+};
 
 /// Whether this executable carries the programs at all.
 pub fn embedded() -> Result<(), String> {
@@ -44,27 +88,58 @@ pub fn embedded() -> Result<(), String> {
     }
 }
 
+/// The programs that run.
+pub(super) struct Loaded {
+    pub(super) ebpf: Ebpf,
+    pub(super) traced: Vec<Traced>,
+    /// Names of probes with their links' numbers, where they have links.
+    pub(super) probes: Vec<(&'static str, Option<u32>)>,
+}
+
+/// A mechanism that the kernel refused.
+#[derive(Debug)]
+pub struct Refused {
+    /// `None`: what every mechanism needs.
+    pub mechanism: Option<Mechanism>,
+    pub error: anyhow::Error,
+}
+
 /// Loads and attaches what the plan asks for. All of it is gone when the returned value is, or
 /// when the process ends in any way: nothing is pinned.
-pub(super) fn load(plan: &Plan, layout: &Layout) -> Result<Ebpf> {
-    let object = OBJECT.context("this executable was built without probes")?;
-    let mut ebpf = lean_loader()?
-        .override_global("LAYOUT", layout, true)
-        .load(object)
-        .map_err(explain)
-        .context("the kernel refused the probes' maps")?;
+pub(super) fn load(plan: &Plan, resolved: &Resolved) -> Result<Loaded, Refused> {
+    let of_all = |error| Refused { mechanism: None, error };
+    let mut loaded =
+        Loaded { ebpf: maps(resolved).map_err(of_all)?, traced: Vec::new(), probes: Vec::new() };
+    let chosen = |signal: &Signal| plan.mechanism(*signal);
+    let any = |mechanism| plan.chosen.iter().any(|(_, chosen)| *chosen == mechanism);
+    let refused = |mechanism| move |error| Refused { mechanism: Some(mechanism), error };
+    let tracing = match &resolved.fexit {
+        Ok(functions) if any(Mechanism::Fexit) => {
+            let bytes = object().map_err(of_all)?;
+            let tracing = Tracing::open(bytes, &loaded.ebpf, functions);
+            Some(tracing.map_err(refused(Mechanism::Fexit))?)
+        }
+        _ => None,
+    };
     for attachment in ATTACHMENTS {
-        let wanted = attachment
-            .serves
-            .iter()
-            .any(|signal| plan.mechanism(*signal) == Some(Mechanism::Tracepoint));
-        if wanted {
-            attach(&mut ebpf, attachment).with_context(|| {
-                format!("cannot attach to tracepoint {}", attachment.tracepoint)
-            })?;
+        let mut mechanisms = attachment.signals.iter().filter_map(chosen);
+        if let Some(by) = mechanisms.find(|by| attachment.mechanisms.contains(by)) {
+            attach(&mut loaded, attachment, tracing.as_ref(), resolved).map_err(refused(by))?;
         }
     }
-    Ok(ebpf)
+    Ok(loaded)
+}
+
+fn object() -> Result<&'static [u8]> {
+    OBJECT.context("this executable was built without probes")
+}
+
+fn maps(resolved: &Resolved) -> Result<Ebpf> {
+    lean_loader()?
+        .override_global("LAYOUT", &resolved.layout, true)
+        .load(object()?)
+        .map_err(explain)
+        .context("the kernel refused the probes' maps")
 }
 
 /// A loader that has not parsed the kernel's BTF.
@@ -83,14 +158,73 @@ fn lean_loader<'a>() -> Result<EbpfLoader<'a>> {
     Ok(loader)
 }
 
-fn attach(ebpf: &mut Ebpf, attachment: &Attachment) -> Result<()> {
-    let program: &mut RawTracePoint = ebpf
-        .program_mut(attachment.program)
-        .with_context(|| format!("the probes hold no program {}", attachment.program))?
-        .try_into()?;
+fn attach(
+    loaded: &mut Loaded,
+    attachment: &Attachment,
+    tracing: Option<&Tracing<'_>>,
+    resolved: &Resolved,
+) -> Result<()> {
+    let name = attachment.program;
+    match attachment.at {
+        At::Tracepoint(tracepoint) => raw_tracepoint(&mut loaded.ebpf, name, tracepoint),
+        At::DropTracepoint { reasons } if reasons == (resolved.layout.netfilter_drop != 0) => {
+            raw_tracepoint(&mut loaded.ebpf, name, "kfree_skb")
+        }
+        At::DropTracepoint { .. } => Ok(()),
+        At::Function(hook, when) => {
+            let tracing = tracing.context("no functions are known by BTF")?;
+            let Some(function) = tracing.functions().get(hook) else { return Ok(()) };
+            let traced = tracing.attach(name, function, when);
+            loaded.traced.push(traced.with_context(|| on(hook))?);
+            Ok(())
+        }
+        At::Probe(hook) => {
+            let functions = resolved.kprobe.as_ref().map_err(|why| anyhow!("{why}"))?;
+            if functions.get(hook).is_none() {
+                return Ok(());
+            }
+            let link = probe(&mut loaded.ebpf, name, hook, functions.module);
+            loaded.probes.push((name, link.with_context(|| on(hook))?));
+            Ok(())
+        }
+    }
+}
+
+fn on(hook: Hook) -> String {
+    format!("cannot hook {}", hook.function())
+}
+
+fn raw_tracepoint(ebpf: &mut Ebpf, name: &str, tracepoint: &str) -> Result<()> {
+    let program: &mut RawTracePoint = program(ebpf, name)?.try_into()?;
+    program
+        .load()
+        .and_then(|()| program.attach(tracepoint).map(|_| ()))
+        .map_err(explain)
+        .with_context(|| format!("cannot attach to tracepoint {tracepoint}"))
+}
+
+/// Attaches a probe, and returns the number of its link, where this kernel has links for probes
+/// (Linux 5.15) and lets them be looked up.
+fn probe(ebpf: &mut Ebpf, name: &str, hook: Hook, module: bool) -> Result<Option<u32>> {
+    let program: &mut KProbe = program(ebpf, name)?.try_into()?;
     program.load().map_err(explain)?;
-    program.attach(attachment.tracepoint)?;
-    Ok(())
+    let plain = hook.function();
+    // With its module's name, because a static function's may not be the only one of it; and
+    // plainly, because not every kernel takes it that way.
+    let attached = match module {
+        true => {
+            program.attach(format!("{MODULE}:{plain}"), 0).or_else(|_| program.attach(plain, 0))
+        }
+        false => program.attach(plain, 0),
+    };
+    attached.map_err(explain)?;
+    let id = program.info()?.id();
+    let mut links = loaded_links().filter_map(Result::ok);
+    Ok(links.find(|link| link.program_id() == id).map(|link| link.id()))
+}
+
+fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Program> {
+    ebpf.program_mut(name).with_context(|| format!("the probes hold no program {name}"))
 }
 
 /// aya's errors carry the verifier's whole log; its first lines name the reason.

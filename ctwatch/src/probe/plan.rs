@@ -15,6 +15,10 @@ pub enum Signal {
 /// With what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mechanism {
+    /// Programs at the entry and the return of conntrack's own functions, by BTF.
+    Fexit,
+    /// Probes on the same functions, by name.
+    Kprobe,
     /// The generic tracepoints `skb:kfree_skb`, `kmem:kmem_cache_alloc` and `…_free`.
     Tracepoint,
     /// Conntrack's own counters, and no eBPF.
@@ -41,23 +45,41 @@ impl Signal {
 impl Mechanism {
     pub fn name(self) -> &'static str {
         match self {
+            Self::Fexit => "fexit",
+            Self::Kprobe => "kprobe",
             Self::Tracepoint => "tracepoint",
             Self::Counters => "counters",
             Self::Ctnetlink => "ctnetlink",
             Self::Procfs => "procfs",
         }
     }
+
+    /// Whether it is programs in the kernel.
+    pub fn is_programs(self) -> bool {
+        matches!(self, Self::Fexit | Self::Kprobe | Self::Tracepoint)
+    }
 }
 
 /// What a way of measuring needs from the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// Programs in this executable, the privileges to load them, and a kernel that took them.
+    /// Programs in this executable, and the privileges to load them.
     Bpf,
-    /// `kfree_skb` with a drop reason, and where in a packet and an entry to look.
-    DropLayout,
-    /// The code of `nf_conntrack_free` and where in an entry to look.
+    /// Where in an entry to look.
     EntryLayout,
+    /// Conntrack's functions in BTF, and a kernel that attaches to them.
+    Fexit,
+    /// Conntrack's functions in kallsyms, and a kernel that attaches to them.
+    Kprobe,
+    /// The kernel says how many events its kprobes missed: without, what they counted is a lower
+    /// bound, where no other witness speaks.
+    KprobeMisses,
+    /// A kernel that takes the programs on its tracepoints.
+    Tracepoint,
+    /// Where in a packet to look, and the code that drops it.
+    DropLayout,
+    /// The code of `nf_conntrack_free`.
+    FreeLayout,
     /// The per-CPU counters can be read.
     Counters,
     Ctnetlink,
@@ -65,27 +87,67 @@ pub enum Need {
     Procfs,
 }
 
-/// For each need, why the machine does not offer it; `Ok` where it does.
-#[derive(Debug)]
-pub struct Facts {
-    pub bpf: Result<(), String>,
-    pub drop_layout: Result<(), String>,
-    pub entry_layout: Result<(), String>,
-    pub counters: Result<(), String>,
-    pub ctnetlink: Result<(), String>,
-    pub procfs: Result<(), String>,
+impl Need {
+    pub const ALL: [Self; 11] = [
+        Self::Bpf,
+        Self::EntryLayout,
+        Self::Fexit,
+        Self::Kprobe,
+        Self::KprobeMisses,
+        Self::Tracepoint,
+        Self::DropLayout,
+        Self::FreeLayout,
+        Self::Counters,
+        Self::Ctnetlink,
+        Self::Procfs,
+    ];
+
+    /// In words, for a report.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bpf => "BPF programs",
+            Self::EntryLayout => "layout of entries",
+            Self::Fexit => "functions by BTF",
+            Self::Kprobe => "functions by name",
+            Self::KprobeMisses => "misses of kprobes",
+            Self::Tracepoint => "tracepoints",
+            Self::DropLayout => "layout of packets",
+            Self::FreeLayout => "code of nf_conntrack_free",
+            Self::Counters => "counters",
+            Self::Ctnetlink => "ctnetlink",
+            Self::Procfs => "procfs",
+        }
+    }
 }
 
+/// For each need, why the machine does not offer it; `Ok` where it does.
+#[derive(Clone, Debug)]
+pub struct Facts(Vec<(Need, Result<(), String>)>);
+
 impl Facts {
-    fn of(&self, need: Need) -> &Result<(), String> {
-        match need {
-            Need::Bpf => &self.bpf,
-            Need::DropLayout => &self.drop_layout,
-            Need::EntryLayout => &self.entry_layout,
-            Need::Counters => &self.counters,
-            Need::Ctnetlink => &self.ctnetlink,
-            Need::Procfs => &self.procfs,
+    /// What is not set is not offered.
+    pub fn new() -> Self {
+        Self(Need::ALL.map(|need| (need, Err("not looked for".to_owned()))).to_vec())
+    }
+
+    pub fn set(&mut self, need: Need, fact: Result<(), String>) {
+        for (known, slot) in &mut self.0 {
+            if *known == need {
+                *slot = fact;
+                return;
+            }
         }
+    }
+
+    pub fn of(&self, need: Need) -> Result<(), &str> {
+        let fact = self.0.iter().find(|(known, _)| *known == need);
+        fact.map_or(Err("unknown"), |(_, fact)| fact.as_ref().copied().map_err(String::as_str))
+    }
+}
+
+impl Default for Facts {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -96,27 +158,38 @@ struct Way {
     needs: &'static [Need],
 }
 
-/// In order of preference for each signal.
-const WAYS: &[Way] = &[
-    Way {
-        signal: Signal::Drops,
-        mechanism: Mechanism::Tracepoint,
-        needs: &[Need::Bpf, Need::DropLayout],
-    },
-    Way { signal: Signal::Drops, mechanism: Mechanism::Counters, needs: &[Need::Counters] },
-    Way {
-        signal: Signal::Insertions,
-        mechanism: Mechanism::Tracepoint,
-        needs: &[Need::Bpf, Need::EntryLayout],
-    },
-    Way {
-        signal: Signal::Removals,
-        mechanism: Mechanism::Tracepoint,
-        needs: &[Need::Bpf, Need::EntryLayout],
-    },
-    Way { signal: Signal::Table, mechanism: Mechanism::Ctnetlink, needs: &[Need::Ctnetlink] },
-    Way { signal: Signal::Table, mechanism: Mechanism::Procfs, needs: &[Need::Procfs] },
-];
+const fn way(signal: Signal, mechanism: Mechanism, needs: &'static [Need]) -> Way {
+    Way { signal, mechanism, needs }
+}
+
+/// In order of preference for each signal. Refused packets have the kernel's counters for a second
+/// witness, entries have none: where nobody can say what a kprobe missed of them, the tracepoint's
+/// two programs, which miss nothing, come first although they cost more.
+const WAYS: &[Way] = {
+    use Mechanism::{Counters, Ctnetlink, Fexit, Kprobe, Procfs, Tracepoint};
+    use Signal::{Drops, Insertions, Removals, Table};
+    const FEXIT: &[Need] = &[Need::Bpf, Need::EntryLayout, Need::Fexit];
+    const KPROBE: &[Need] = &[Need::Bpf, Need::EntryLayout, Need::Kprobe];
+    const EXACT_KPROBE: &[Need] = &[Need::Bpf, Need::EntryLayout, Need::Kprobe, Need::KprobeMisses];
+    const DROPPED: &[Need] = &[Need::Bpf, Need::EntryLayout, Need::DropLayout, Need::Tracepoint];
+    const FREED: &[Need] = &[Need::Bpf, Need::EntryLayout, Need::FreeLayout, Need::Tracepoint];
+    &[
+        way(Drops, Fexit, FEXIT),
+        way(Drops, Kprobe, KPROBE),
+        way(Drops, Tracepoint, DROPPED),
+        way(Drops, Counters, &[Need::Counters]),
+        way(Insertions, Fexit, FEXIT),
+        way(Insertions, Kprobe, EXACT_KPROBE),
+        way(Insertions, Tracepoint, FREED),
+        way(Insertions, Kprobe, KPROBE),
+        way(Removals, Fexit, FEXIT),
+        way(Removals, Kprobe, EXACT_KPROBE),
+        way(Removals, Tracepoint, FREED),
+        way(Removals, Kprobe, KPROBE),
+        way(Table, Ctnetlink, &[Need::Ctnetlink]),
+        way(Table, Procfs, &[Need::Procfs]),
+    ]
+};
 
 /// What the user asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,7 +237,7 @@ impl Plan {
 
     /// Whether any program is to be loaded.
     pub fn probes(&self) -> bool {
-        self.chosen.iter().any(|(_, mechanism)| *mechanism == Mechanism::Tracepoint)
+        self.chosen.iter().any(|(_, mechanism)| mechanism.is_programs())
     }
 }
 
@@ -174,12 +247,16 @@ pub fn plan(facts: &Facts, request: Request) -> Plan {
         if plan.mechanism(way.signal).is_some() || !admits(request, way) {
             continue;
         }
-        match way.needs.iter().find_map(|need| facts.of(*need).as_ref().err()) {
-            None => plan.chosen.push((way.signal, way.mechanism)),
+        match way.needs.iter().find_map(|need| facts.of(*need).err()) {
+            None => {
+                plan.chosen.push((way.signal, way.mechanism));
+                // Where its first row was refused and a later one was not.
+                plan.refused.retain(|no| (no.signal, no.mechanism) != (way.signal, way.mechanism));
+            }
             Some(why) => plan.refused.push(Refusal {
                 signal: way.signal,
                 mechanism: way.mechanism,
-                why: why.clone(),
+                why: why.to_owned(),
             }),
         }
     }
@@ -199,36 +276,42 @@ mod tests {
     use super::*;
 
     fn facts(missing: &[Need]) -> Facts {
-        let fact = |need: Need| {
-            if missing.contains(&need) { Err(format!("no {need:?}")) } else { Ok(()) }
-        };
-        Facts {
-            bpf: fact(Need::Bpf),
-            drop_layout: fact(Need::DropLayout),
-            entry_layout: fact(Need::EntryLayout),
-            counters: fact(Need::Counters),
-            ctnetlink: fact(Need::Ctnetlink),
-            procfs: fact(Need::Procfs),
+        let mut facts = Facts::new();
+        for need in Need::ALL {
+            let fact = if missing.contains(&need) { Err(format!("no {need:?}")) } else { Ok(()) };
+            facts.set(need, fact);
         }
+        facts
     }
 
     #[test]
     fn situations_and_what_is_chosen_in_them() {
-        use Mechanism::{Counters, Ctnetlink, Procfs, Tracepoint};
+        use Mechanism::{Counters, Ctnetlink, Fexit, Kprobe, Procfs, Tracepoint};
         type Row = (&'static [Need], Request, [Option<Mechanism>; 4]);
+        let all = |mechanism| [Some(mechanism), Some(mechanism), Some(mechanism), Some(Ctnetlink)];
         let table: &[Row] = &[
+            (&[], Request::Auto, all(Fexit)),
+            (&[Need::Fexit], Request::Auto, all(Kprobe)),
             (
-                &[],
+                &[Need::Fexit, Need::KprobeMisses],
                 Request::Auto,
-                [Some(Tracepoint), Some(Tracepoint), Some(Tracepoint), Some(Ctnetlink)],
+                [Some(Kprobe), Some(Tracepoint), Some(Tracepoint), Some(Ctnetlink)],
             ),
+            (&[Need::Fexit, Need::KprobeMisses, Need::Tracepoint], Request::Auto, all(Kprobe)),
+            (&[Need::KprobeMisses], Request::Only(Kprobe), all(Kprobe)),
+            (&[Need::Fexit, Need::Kprobe], Request::Auto, all(Tracepoint)),
+            (&[Need::EntryLayout], Request::Auto, [Some(Counters), None, None, Some(Ctnetlink)]),
             (&[Need::Bpf], Request::Auto, [Some(Counters), None, None, Some(Ctnetlink)]),
             (
-                &[Need::DropLayout],
+                &[Need::Fexit, Need::Kprobe, Need::DropLayout],
                 Request::Auto,
                 [Some(Counters), Some(Tracepoint), Some(Tracepoint), Some(Ctnetlink)],
             ),
-            (&[Need::EntryLayout], Request::Auto, [Some(Tracepoint), None, None, Some(Ctnetlink)]),
+            (
+                &[Need::FreeLayout],
+                Request::Only(Tracepoint),
+                [Some(Tracepoint), None, None, Some(Ctnetlink)],
+            ),
             (
                 &[Need::Bpf, Need::Ctnetlink],
                 Request::Auto,
@@ -255,6 +338,8 @@ mod tests {
         let forced = plan_of(&[Need::Bpf], Request::Only(Mechanism::Tracepoint));
         assert_eq!(forced.refused.len(), 3);
         assert_eq!(forced.refusals(), ["no drops, insertions, removals by tracepoint: no Bpf"]);
-        assert!(plan(&facts(&[]), Request::Only(Mechanism::Counters)).refused.is_empty());
+        assert!(plan_of(&[], Request::Only(Mechanism::Counters)).refused.is_empty());
+        let late = plan_of(&[Need::KprobeMisses], Request::Only(Mechanism::Kprobe));
+        assert!(late.refused.is_empty(), "what was chosen after all was not refused: {late:?}");
     }
 }

@@ -1,34 +1,45 @@
 //! Reading what the programs counted.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, os::fd::AsFd};
 
 use anyhow::{Context, Result};
 use aya::{
-    Ebpf,
     maps::{MapData, PerCpuArray, PerCpuHashMap},
     programs::RawTracePoint,
 };
-use ctwatch_ebpf::{HostTally, Layout, NetnsId, NetnsTally};
+use ctwatch_ebpf::{HostCount, HostTally, NetnsId, NetnsTally};
 
-use super::{load, misses, plan::Plan, talk};
-use crate::sample::Misses;
+use super::{
+    bpf,
+    layout::Resolved,
+    load::{self, Loaded, Refused},
+    plan::{Mechanism, Plan, Signal},
+    talk,
+};
+use crate::sample::{Counted, Misses, Probed};
 
 /// The attached programs and their maps.
 pub struct Probes {
     netns: PerCpuHashMap<MapData, NetnsId, NetnsTally>,
     host: PerCpuArray<MapData, HostTally>,
-    ebpf: Ebpf,
+    loaded: Loaded,
+    counted: Counted,
 }
 
 impl Probes {
-    pub fn start(plan: &Plan, layout: &Layout) -> Result<Self> {
-        let mut ebpf = load::load(plan, layout)?;
-        talk::listen(&mut ebpf)?;
-        let mut map =
-            |name| ebpf.take_map(name).with_context(|| format!("the probes hold no map {name}"));
-        let netns = PerCpuHashMap::try_from(map("NETNS")?)?;
-        let host = PerCpuArray::try_from(map("HOST")?)?;
-        Ok(Self { netns, host, ebpf })
+    pub fn start(plan: &Plan, resolved: &Resolved) -> Result<Self, Refused> {
+        let mut loaded = load::load(plan, resolved)?;
+        let of_all = |error| Refused { mechanism: None, error };
+        talk::listen(&mut loaded.ebpf).map_err(of_all)?;
+        let counted = counted(plan, &loaded);
+        let mut map = |name| {
+            let map = loaded.ebpf.take_map(name);
+            map.with_context(|| format!("the probes hold no map {name}")).map_err(of_all)
+        };
+        let (netns, host) = (map("NETNS")?, map("HOST")?);
+        let netns = PerCpuHashMap::try_from(netns).map_err(|error| of_all(error.into()))?;
+        let host = PerCpuArray::try_from(host).map_err(|error| of_all(error.into()))?;
+        Ok(Self { netns, host, loaded, counted })
     }
 
     /// What was counted in each namespace, over all CPUs, since the start.
@@ -48,31 +59,96 @@ impl Probes {
         self.netns.remove(key).context("cannot remove a namespace from the probes' counters")
     }
 
-    pub fn host(&self) -> Result<HostTally> {
-        let cpus = self.host.get(&0, 0).context("cannot read the probes' counters")?;
-        let mut sum = HostTally::default();
-        for cpu in cpus.iter() {
-            sum.no_memory = sum.no_memory.wrapping_add(cpu.no_memory);
-            sum.unplaced_drops = sum.unplaced_drops.wrapping_add(cpu.unplaced_drops);
-            sum.unplaced_ends = sum.unplaced_ends.wrapping_add(cpu.unplaced_ends);
-            sum.unplaced_ends_missed =
-                sum.unplaced_ends_missed.wrapping_add(cpu.unplaced_ends_missed);
-        }
-        Ok(sum)
+    /// Whether the kernel says what the probes on entries miss.
+    pub fn misses_are_known(&self) -> bool {
+        let entries = ["kp_inserted", "kp_freed"];
+        entries.iter().all(|name| matches!(self.missed_by(name), Ok(Some(_))))
     }
 
-    pub fn misses(&self) -> Result<Misses> {
+    /// What is no namespace's, and how far the counts go.
+    pub fn probed(&self) -> Result<Probed> {
+        let cpus = self.host.get(&0, 0).context("cannot read the probes' counters")?;
+        let mut host = HostTally::default();
+        cpus.iter().for_each(|cpu| host.add(cpu));
+        Ok(Probed { host, counted: self.counted, misses: self.misses(&host)? })
+    }
+
+    fn misses(&self, host: &HostTally) -> Result<Misses> {
+        let of = |names: &[&str]| -> Result<Option<u64>> {
+            let mut sum = Some(0);
+            for name in names {
+                sum = sum.zip(self.missed_by(name)?).map(|(sum, missed)| sum + missed);
+            }
+            Ok(sum)
+        };
+        let plus = |missed: Option<u64>, more| missed.map(|missed| missed + host.get(more));
+        let ends = match self.counted.ends && !self.runs("freed") && !self.runs("fx_freed") {
+            true => of(&["kp_freed"])?,
+            // What the first program is not run for, the second is.
+            false => Some(0),
+        };
         Ok(Misses {
-            dropped: self.missed_by("dropped")?,
-            page_allocated: self.missed_by("page_allocated")?,
+            drops: of(&["dropped", "dropped_bare"])?,
+            page_allocations: of(&["page_allocated"])?,
+            refusals: plus(
+                of(&["fx_early_drop", "kp_early_drop", "kr_early_drop"])?,
+                HostCount::UnpairedRefusals,
+            ),
+            clashes: plus(of(&["fx_clash", "kp_clash", "kr_clash"])?, HostCount::UnpairedClashes),
+            insertions: of(&["fx_inserted", "kp_inserted"])?,
+            ends,
         })
     }
 
-    /// 0 for a program that is not loaded: it cannot have missed anything.
-    fn missed_by(&self, name: &str) -> Result<u64> {
-        let Some(program) = self.ebpf.program(name) else { return Ok(0) };
-        let program: &RawTracePoint = program.try_into()?;
-        let Ok(fd) = program.fd() else { return Ok(0) };
-        misses::of_program(std::os::fd::AsFd::as_fd(fd))
+    fn runs(&self, name: &str) -> bool {
+        self.loaded.traced.iter().any(|traced| traced.name == name)
+            || self.tracepoint(name).is_some()
+    }
+
+    fn tracepoint(&self, name: &str) -> Option<&RawTracePoint> {
+        let program: &RawTracePoint = self.loaded.ebpf.program(name)?.try_into().ok()?;
+        program.fd().is_ok().then_some(program)
+    }
+
+    /// 0 for a program that does not run: it cannot have missed anything.
+    fn missed_by(&self, name: &str) -> Result<Option<u64>> {
+        if let Some(traced) = self.loaded.traced.iter().find(|traced| traced.name == name) {
+            return bpf::missed_by_program(traced.program());
+        }
+        if let Some((_, link)) = self.loaded.probes.iter().find(|(probe, _)| *probe == name) {
+            let Some(link) = link else { return Ok(None) };
+            // Both came with the same kernel: the program's own are of those it was to be run for.
+            let probe = bpf::missed_by_probe(*link)?;
+            let program = self.probe_program_misses(name)?;
+            return Ok(probe.zip(program).map(|(probe, program)| probe + program));
+        }
+        match self.tracepoint(name) {
+            // Kernels that do not count this do not pass a program over either.
+            Some(program) => Ok(Some(bpf::missed_by_program(program.fd()?.as_fd())?.unwrap_or(0))),
+            None => Ok(Some(0)),
+        }
+    }
+
+    fn probe_program_misses(&self, name: &str) -> Result<Option<u64>> {
+        let program = self.loaded.ebpf.program(name).context("a probe's program is gone")?;
+        let program: &aya::programs::KProbe = program.try_into()?;
+        bpf::missed_by_program(program.fd()?.as_fd())
+    }
+}
+
+fn counted(plan: &Plan, loaded: &Loaded) -> Counted {
+    let functions = [Mechanism::Fexit, Mechanism::Kprobe];
+    let by_function =
+        |signal| plan.mechanism(signal).is_some_and(|mechanism| functions.contains(&mechanism));
+    let attached = |names: [&str; 2]| {
+        loaded.traced.iter().any(|traced| names.contains(&traced.name))
+            || loaded.probes.iter().any(|(probe, _)| names.contains(probe))
+    };
+    Counted {
+        drops: plan.mechanism(Signal::Drops) == Some(Mechanism::Tracepoint),
+        refusals: by_function(Signal::Drops),
+        clashes: attached(["fx_clash", "kr_clash"]),
+        insertions: by_function(Signal::Insertions),
+        ends: plan.mechanism(Signal::Removals).is_some_and(Mechanism::is_programs),
     }
 }

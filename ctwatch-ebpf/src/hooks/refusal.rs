@@ -1,0 +1,64 @@
+//! The two places where conntrack refuses a packet, by what they answer.
+
+use aya_ebpf::EbpfContext;
+use ctwatch_ebpf::{Count, HostCount};
+
+use crate::{
+    hooks::kfree_skb::{IPS_NAT_MASK, entry_of},
+    kernel::{layout, read},
+    tally,
+};
+
+/// What a hook answers for "drop it".
+const NF_DROP: u32 = 0;
+
+/// `early_drop(net, hash)` looked for an entry to throw out and answered whether it did: 0 is
+/// exactly one refusal. It is called only above the limit. ctnetlink has no hash to begin at.
+/// <https://github.com/torvalds/linux/blob/v6.12/net/netfilter/nf_conntrack_core.c>
+#[inline(always)]
+pub(crate) fn early_dropped(_ctx: &impl EbpfContext, net: u64, hash: u32, evicted: u32) {
+    if evicted == 0 {
+        let count = if hash == 0 { Count::TableFullCtnetlink } else { Count::TableFull };
+        tally::count(net, &[count], HostCount::UnplacedRefusals);
+        #[cfg(feature = "talk")]
+        aya_log_ebpf::debug!(_ctx, "refused: the table is full");
+    }
+}
+
+/// `nf_ct_resolve_clash(skb, h, reply_hash)` is called at confirmation when one of the two tuples
+/// of the packet's entry is in the table already, `h` being what is there. Its answer `NF_DROP` is
+/// exactly one refusal.
+#[inline(always)]
+pub(crate) fn clashed(ctx: &impl EbpfContext, skb: u64, there: u64, verdict: u32) {
+    if verdict == NF_DROP {
+        let _ = lost(ctx, skb, there);
+    }
+}
+
+#[inline(always)]
+fn lost(_ctx: &impl EbpfContext, skb: u64, there: u64) -> Option<()> {
+    let ct = entry_of(read::<u64>(skb, layout!(skb_nfct))?)?;
+    let taken = tuple(there, layout!(hash_tuple))?;
+    let count = if taken == tuple(ct, layout!(nf_conn_original))? {
+        Count::Clash
+    } else if taken == tuple(ct, layout!(nf_conn_reply))? {
+        let status = read::<u64>(ct, layout!(nf_conn_status))?;
+        if status & IPS_NAT_MASK == 0 { Count::Clash } else { Count::NatExhausted }
+    } else {
+        // Neither: then these are not the arguments that are meant. The counters will say so.
+        return None;
+    };
+    tally::count(read(ct, layout!(nf_conn_net))?, &[count], HostCount::UnplacedClashes);
+    #[cfg(feature = "talk")]
+    aya_log_ebpf::debug!(_ctx, "refused at confirmation: {}", count as u32);
+    Some(())
+}
+
+/// A `struct nf_conntrack_tuple`, 40 bytes without a gap, but for the direction in its last one:
+/// what `nf_ct_tuple_equal` compares.
+#[inline(always)]
+fn tuple(base: u64, offset: u32) -> Option<[u64; 5]> {
+    let mut tuple = read::<[u64; 5]>(base, offset)?;
+    tuple[4] = u64::from_le(tuple[4]) & (u64::MAX >> 8);
+    Some(tuple)
+}

@@ -1,0 +1,5 @@
+//! The entry points. The kernel cuts names off after 15 characters.
+
+mod fexit;
+mod kprobe;
+mod tracepoint;

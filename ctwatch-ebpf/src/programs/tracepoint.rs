@@ -1,0 +1,43 @@
+//! On the kernel's generic tracepoints.
+
+use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
+
+use crate::hooks::{kfree_skb, kmem};
+
+/// `TP_PROTO(struct sk_buff *skb, void *location, enum skb_drop_reason reason, …)`
+/// <https://github.com/torvalds/linux/blob/v6.12/include/trace/events/skb.h>
+#[raw_tracepoint(tracepoint = "kfree_skb")]
+pub(crate) fn dropped(ctx: RawTracePointContext) -> i32 {
+    kfree_skb::dropped(&ctx, ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    0
+}
+
+/// Of older kernels, whose tracepoint gives no reason and refuses a program that asks for it.
+#[raw_tracepoint(tracepoint = "kfree_skb")]
+pub(crate) fn dropped_bare(ctx: RawTracePointContext) -> i32 {
+    kfree_skb::dropped_for_any_reason(&ctx, ctx.arg(0), ctx.arg(1));
+    0
+}
+
+/// `TP_PROTO(unsigned long call_site, const void *ptr, …)`
+/// <https://github.com/torvalds/linux/blob/v6.12/include/trace/events/kmem.h>
+#[raw_tracepoint(tracepoint = "kmem_cache_free")]
+pub(crate) fn freed(ctx: RawTracePointContext) -> i32 {
+    kmem::freed(&ctx, ctx.arg(0), ctx.arg(1));
+    0
+}
+
+/// As [`freed`], and attached after it: for what that was not run for.
+#[raw_tracepoint(tracepoint = "kmem_cache_free")]
+pub(crate) fn freed_missed(ctx: RawTracePointContext) -> i32 {
+    kmem::freed_missed(&ctx, ctx.arg(0), ctx.arg(1));
+    0
+}
+
+/// `TP_PROTO(struct page *page, unsigned int order, …)`
+/// <https://github.com/torvalds/linux/blob/v6.12/include/trace/events/kmem.h>
+#[raw_tracepoint(tracepoint = "mm_page_alloc")]
+pub(crate) fn page_allocated(ctx: RawTracePointContext) -> i32 {
+    kmem::page_allocated(&ctx, ctx.arg(0), ctx.arg(1));
+    0
+}

@@ -1,0 +1,231 @@
+//! The `bpf` system calls that aya does not make: tracing programs on the functions of a module,
+//! and what the kernel says that programs and probes missed. Unsafe inside, safe to use.
+//!
+//! A tracing program is attached by the number of a function in some BTF object. aya knows only
+//! that of vmlinux; where conntrack is a module the number is one of the module's own BTF, and the
+//! program must be loaded with that object too.
+//! <https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/bpf.h>
+
+use std::{
+    ffi::{CStr, CString},
+    io,
+    mem::{offset_of, zeroed},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+};
+
+use anyhow::{Context, Result, bail};
+use aya_obj::generated::{
+    bpf_attach_type, bpf_attr, bpf_btf_info, bpf_cmd, bpf_insn, bpf_link_info, bpf_link_type,
+    bpf_prog_info, bpf_prog_type,
+};
+
+/// When a tracing program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum When {
+    Entry,
+    Exit,
+}
+
+/// A function: its number in a BTF object, that of vmlinux where there is none.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Target<'a> {
+    pub(super) btf: Option<BorrowedFd<'a>>,
+    pub(super) function: u32,
+}
+
+/// Of the verifier's complaints, enough for the last lines.
+const LOG: usize = 64 << 10;
+
+fn attr() -> bpf_attr {
+    // SAFETY: a plain C union for which all zero is a valid value, and what the kernel wants of
+    // every field that is not meant.
+    unsafe { zeroed() }
+}
+
+/// SAFETY: whatever addresses `attr` holds must be as large as it says, and outlive the call.
+unsafe fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i32> {
+    // SAFETY: the kernel reads and writes no more than the size that is passed along.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command as libc::c_long,
+            std::ptr::from_mut(attr),
+            size_of::<bpf_attr>(),
+        )
+    };
+    if answer < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        i32::try_from(answer).map_err(io::Error::other)
+    }
+}
+
+/// SAFETY: as for [`bpf`], and the command answers with a new file descriptor.
+unsafe fn bpf_fd(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<OwnedFd> {
+    // SAFETY: passed on.
+    let fd = unsafe { bpf(command, attr)? };
+    // SAFETY: the kernel has just made it, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn address<T: ?Sized>(of: *const T) -> u64 {
+    of.cast::<u8>().addr() as u64
+}
+
+/// Loads a tracing program for this function.
+pub(super) fn load(
+    name: &str,
+    instructions: &[bpf_insn],
+    license: &CStr,
+    when: When,
+    target: Target<'_>,
+) -> Result<OwnedFd> {
+    let mut log = vec![0u8; LOG];
+    load_logged(name, instructions, license, when, target, &mut []).or_else(|first| {
+        // Again, with the verifier's complaints: a kernel makes room for them even where it has
+        // none, so they are asked for only when they are wanted.
+        load_logged(name, instructions, license, when, target, &mut log).or_else(|_| {
+            let text = CStr::from_bytes_until_nul(&log).unwrap_or_default().to_string_lossy();
+            let lines: Vec<&str> = text.lines().filter(|line| !line.is_empty()).collect();
+            let last = lines[lines.len().saturating_sub(3)..].join("; ");
+            match last.as_str() {
+                "" => Err(first).with_context(|| format!("the kernel refused the program {name}")),
+                last => bail!("the kernel refused the program {name}: {first}: {last}"),
+            }
+        })
+    })
+}
+
+fn load_logged(
+    name: &str,
+    instructions: &[bpf_insn],
+    license: &CStr,
+    when: When,
+    target: Target<'_>,
+    log: &mut [u8],
+) -> io::Result<OwnedFd> {
+    let mut attr = attr();
+    // SAFETY: this is the part of the union that the command reads.
+    let program = unsafe { &mut attr.__bindgen_anon_3 };
+    program.prog_type = bpf_prog_type::BPF_PROG_TYPE_TRACING as u32;
+    program.expected_attach_type = match when {
+        When::Entry => bpf_attach_type::BPF_TRACE_FENTRY,
+        When::Exit => bpf_attach_type::BPF_TRACE_FEXIT,
+    } as u32;
+    program.insns = address(instructions.as_ptr());
+    program.insn_cnt = u32::try_from(instructions.len()).map_err(io::Error::other)?;
+    program.license = address(license.as_ptr());
+    // The last byte stays zero.
+    for (to, from) in program.prog_name[..15].iter_mut().zip(name.bytes()) {
+        *to = from.cast_signed();
+    }
+    program.attach_btf_id = target.function;
+    if let Some(btf) = target.btf {
+        program.__bindgen_anon_1.attach_btf_obj_fd =
+            u32::try_from(btf.as_raw_fd()).map_err(io::Error::other)?;
+    }
+    if !log.is_empty() {
+        program.log_level = 1;
+        program.log_buf = address(log.as_ptr());
+        program.log_size = u32::try_from(log.len()).map_err(io::Error::other)?;
+    }
+    // SAFETY: instructions, license and log are as long as said and outlive the call.
+    unsafe { bpf_fd(bpf_cmd::BPF_PROG_LOAD, &mut attr) }
+}
+
+/// Attaches it to the function it was loaded for, for as long as the answer lives.
+pub(super) fn attach(program: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let mut attr = attr();
+    // SAFETY: this is the part of the union that the command reads.
+    let open = unsafe { &mut attr.raw_tracepoint };
+    open.prog_fd = u32::try_from(program.as_raw_fd())?;
+    // SAFETY: it holds no address: such a program needs no name.
+    unsafe { bpf_fd(bpf_cmd::BPF_RAW_TRACEPOINT_OPEN, &mut attr) }
+        .context("the kernel refused to attach")
+}
+
+/// The BTF object of a module that is loaded.
+pub(super) fn module_btf(module: &str) -> Result<OwnedFd> {
+    let wanted = CString::new(module)?;
+    let mut id = 0;
+    loop {
+        let mut attr = attr();
+        attr.__bindgen_anon_6.__bindgen_anon_1.start_id = id;
+        // SAFETY: it holds no address.
+        unsafe { bpf(bpf_cmd::BPF_BTF_GET_NEXT_ID, &mut attr) }
+            .with_context(|| format!("the kernel has no BTF object {module}"))?;
+        // SAFETY: written by the command.
+        id = unsafe { attr.__bindgen_anon_6.next_id };
+        let Ok(btf) = by_id(bpf_cmd::BPF_BTF_GET_FD_BY_ID, id) else {
+            // It went in between.
+            continue;
+        };
+        let mut name = [0u8; 64];
+        // SAFETY: a plain C struct for which all zero is a valid value.
+        let mut asked: bpf_btf_info = unsafe { zeroed() };
+        asked.name = address(name.as_mut_ptr());
+        asked.name_len = u32::try_from(name.len())?;
+        let (info, _) = info(btf.as_fd(), asked)?;
+        let found = CStr::from_bytes_until_nul(&name).unwrap_or_default();
+        if info.kernel_btf != 0 && found == wanted.as_c_str() {
+            return Ok(btf);
+        }
+    }
+}
+
+/// Opens an object by its number: `btf_id`, `link_id` and the others are one word of the union.
+fn by_id(command: bpf_cmd, id: u32) -> io::Result<OwnedFd> {
+    let mut attr = attr();
+    attr.__bindgen_anon_6.__bindgen_anon_1.start_id = id;
+    // SAFETY: it holds no address.
+    unsafe { bpf_fd(command, &mut attr) }
+}
+
+/// Asks about an object; also says how much of the answer this kernel knows.
+fn info<T: Info>(object: BorrowedFd<'_>, mut info: T) -> Result<(T, usize)> {
+    let mut attr = attr();
+    // SAFETY: this is the part of the union that the command reads.
+    let question = unsafe { &mut attr.info };
+    question.bpf_fd = u32::try_from(object.as_raw_fd())?;
+    question.info_len = u32::try_from(size_of::<T>())?;
+    question.info = address(&raw mut info);
+    // SAFETY: the kernel writes at most info_len bytes to info, which outlives the call, and to
+    // buffers that the caller of `info` keeps alive.
+    unsafe { bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr) }
+        .context("the kernel says nothing about a BPF object")?;
+    // SAFETY: written by the command.
+    let known = unsafe { attr.info.info_len };
+    Ok((info, known as usize))
+}
+
+/// Plain C structs that the kernel fills in.
+trait Info {}
+impl Info for bpf_prog_info {}
+impl Info for bpf_link_info {}
+impl Info for bpf_btf_info {}
+
+/// Events that the kernel did not run this program for, because it was running already on that
+/// CPU (a softirq on top of it). `None` before Linux 5.12.
+pub(super) fn missed_by_program(program: BorrowedFd<'_>) -> Result<Option<u64>> {
+    // SAFETY: a plain C struct for which all zero is a valid value.
+    let (info, known) = info::<bpf_prog_info>(program, unsafe { zeroed() })?;
+    let needed = offset_of!(bpf_prog_info, recursion_misses) + size_of::<u64>();
+    Ok((known >= needed).then_some(info.recursion_misses))
+}
+
+/// Hits of the probe behind this link that no program was run for: another probe was busy on that
+/// CPU, or too many calls were under way. `None` before Linux 6.7, or where it is no such link.
+pub(super) fn missed_by_probe(link: u32) -> Result<Option<u64>> {
+    const MISSED: usize =
+        offset_of!(bpf_link_info, __bindgen_anon_1.perf_event.__bindgen_anon_1.kprobe.missed);
+    let link = by_id(bpf_cmd::BPF_LINK_GET_FD_BY_ID, link).context("a probe's link is gone")?;
+    // SAFETY: a plain C struct for which all zero is a valid value.
+    let (info, known) = info::<bpf_link_info>(link.as_fd(), unsafe { zeroed() })?;
+    if known < MISSED + size_of::<u64>()
+        || info.type_ != bpf_link_type::BPF_LINK_TYPE_PERF_EVENT as u32
+    {
+        return Ok(None);
+    }
+    // SAFETY: integers, whichever of them the kernel has written.
+    Ok(Some(unsafe { info.__bindgen_anon_1.perf_event.__bindgen_anon_1.kprobe.missed }))
+}

@@ -1,0 +1,88 @@
+//! The functions of conntrack that programs are attached to. All are plain symbols from Linux 4.15
+//! to today. <https://github.com/torvalds/linux/blob/v6.12/net/netfilter/nf_conntrack_core.c>
+
+use anyhow::Result;
+
+/// A function, by what it means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// Looks for an entry to throw out because the table is full.
+    EarlyDrop,
+    /// Puts an entry into the table.
+    Insert,
+    /// Gives an entry back to the allocator.
+    Free,
+    /// Decides about a packet whose tuple is in the table already.
+    Clash,
+}
+
+impl Hook {
+    pub const ALL: [Self; 4] = [Self::EarlyDrop, Self::Insert, Self::Free, Self::Clash];
+
+    pub const fn function(self) -> &'static str {
+        match self {
+            Self::EarlyDrop => "early_drop",
+            Self::Insert => "__nf_conntrack_hash_insert",
+            Self::Free => "nf_conntrack_free",
+            Self::Clash => "nf_ct_resolve_clash",
+        }
+    }
+
+    /// How many arguments it must take, where the programs look behind the first.
+    pub fn arguments(self) -> Option<usize> {
+        match self {
+            Self::EarlyDrop => Some(2),
+            Self::Clash => Some(3),
+            Self::Insert | Self::Free => None,
+        }
+    }
+
+    /// Without it, the refusals at confirmation are known from the counters alone.
+    fn is_optional(self) -> bool {
+        self == Self::Clash
+    }
+}
+
+/// Those that the running kernel has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Functions {
+    /// They are a module's.
+    pub module: bool,
+    /// With their number in BTF where that is how they are known.
+    found: Vec<(Hook, u32)>,
+}
+
+impl Functions {
+    pub fn find(module: bool, find: impl Fn(Hook) -> Result<u32>) -> Result<Self> {
+        let mut found = Vec::new();
+        for hook in Hook::ALL {
+            match find(hook) {
+                Ok(id) => found.push((hook, id)),
+                Err(_) if hook.is_optional() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Self { module, found })
+    }
+
+    pub fn get(&self, hook: Hook) -> Option<u32> {
+        self.found.iter().find(|(found, _)| *found == hook).map(|(_, id)| *id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::bail;
+
+    use super::*;
+
+    #[test]
+    fn one_that_is_missing_is_an_error_unless_it_can_be_done_without() {
+        let without = |missing: Hook| {
+            Functions::find(true, |hook| if hook == missing { bail!("no") } else { Ok(7) })
+        };
+        assert!(without(Hook::EarlyDrop).is_err());
+        let functions = without(Hook::Clash).unwrap();
+        assert_eq!((functions.get(Hook::Free), functions.get(Hook::Clash)), (Some(7), None));
+    }
+}
