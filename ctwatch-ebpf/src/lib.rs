@@ -35,7 +35,7 @@ pub enum Count {
     Removed = 3,
     /// Entries that were allocated and ended without ever being inserted.
     NeverInserted = 4,
-    /// As the two above: ends that their program was not run for, and its second was.
+    /// As the two above, by a second program beside theirs: what that counted and theirs did not.
     RemovedMissed = 5,
     NeverInsertedMissed = 6,
     /// Packets for which no entry could be had because the table is full.

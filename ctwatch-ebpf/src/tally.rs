@@ -15,12 +15,12 @@ static NETNS: PerCpuHashMap<NetnsId, NetnsTally> = PerCpuHashMap::with_max_entri
 #[map]
 static HOST: PerCpuArray<HostTally> = PerCpuArray::with_max_entries(1, 0);
 
-/// Which ends of entries the first of two programs has seen: see [`mark`].
+/// Which ends of entries the first of two programs has seen: see [`is_counted_by_the_other`].
 #[map]
 static MARKS: PerCpuArray<u64> = PerCpuArray::with_max_entries(MARK_SLOTS, 0);
 
 /// A power of two.
-const MARK_SLOTS: u32 = 256;
+const MARK_SLOTS: u32 = 1024;
 
 /// What the probe at a function's entry leaves for the one at its return: see [`enter`].
 #[map]
@@ -49,30 +49,20 @@ pub(crate) fn host(count: HostCount) {
     }
 }
 
-/// The first program leaves word for the second that it has seen the end of this object.
+/// Of two programs that see the same end of an entry, the one that is run first leaves word and
+/// counts; the other finds it, takes it back and does not count.
 ///
 /// The kernel does not run a program on top of itself: a softirq that arrives while one runs for
 /// the end of some object would end entries unseen. Two programs at the same place cannot both be
 /// running when it arrives, so one of them always sees the event. A slot for each object by its
 /// address: an interruption between the two programs then does not disturb what they agree on.
 #[inline(always)]
-pub(crate) fn mark(object: u64) {
-    if let Some(slot) = MARKS.get_ptr_mut(slot_of(object)) {
-        // SAFETY: a live per-CPU map value.
-        unsafe { *slot = object };
-    }
-}
-
-/// Whether the first program has seen it; the word is taken back.
-#[inline(always)]
-pub(crate) fn take_mark(object: u64) -> bool {
+pub(crate) fn is_counted_by_the_other(object: u64) -> bool {
     let Some(slot) = MARKS.get_ptr_mut(slot_of(object)) else { return false };
     // SAFETY: a live per-CPU map value.
     unsafe {
         let seen = *slot == object;
-        if seen {
-            *slot = 0;
-        }
+        *slot = if seen { 0 } else { object };
         seen
     }
 }

@@ -12,23 +12,23 @@ use ctwatch_lab::{
 };
 
 use crate::{
-    Test,
+    On, Test, test,
     watch::{Watch, ctwatch, finished, table},
 };
 
-pub(crate) const TESTS: &[(&str, Test)] = &[
-    ("killed_it_leaves_nothing_in_the_kernel", killed),
-    ("a_killed_lab_leaves_nothing_behind", killed_lab),
-    ("loud_lines_and_a_summary", loud),
-    ("narrow_terminals_get_narrow_lines", narrow),
-    ("a_missing_capability_is_named_with_what_it_costs", capabilities),
-    ("probes_that_the_kernel_refuses_are_replaced_and_it_is_said", refused),
-    ("it_waits_for_conntrack_to_be_loaded", waiting),
-    ("without_root_what_anyone_may_read_is_shown", nobody),
-    ("a_closed_pipe_is_no_error", closed_pipe),
+pub(crate) const TESTS: &[Test] = &[
+    test(On::Once, "killed_it_leaves_nothing_in_the_kernel", killed),
+    test(On::Once, "a_killed_lab_leaves_nothing_behind", killed_lab),
+    test(On::Once, "loud_lines_and_a_summary", loud),
+    test(On::Once, "narrow_terminals_get_narrow_lines", narrow),
+    test(On::Once, "a_missing_capability_is_named_with_what_it_costs", capabilities),
+    test(On::Once, "probes_that_the_kernel_refuses_are_replaced_and_it_is_said", refused),
+    test(On::Once, "it_waits_for_conntrack_to_be_loaded", waiting),
+    test(On::Once, "without_root_what_anyone_may_read_is_shown", nobody),
+    test(On::Once, "a_closed_pipe_is_no_error", closed_pipe),
 ];
 
-const UDP: Flows = Flows { family: Family::V4, protocol: Protocol::Udp, sources: 1, services: 1 };
+const UDP: Flows = Flows::of(Family::V4, Protocol::Udp);
 
 /// Programs of ctwatch that the kernel holds.
 fn programs() -> usize {

@@ -2,17 +2,48 @@
 //!
 //! Needs root, for namespaces and probes; without it every test here is counted as skipped. One
 //! test at a time (`--test-threads=1`): the limit is one for the whole machine.
+//!
+//! `CTWATCH_MECHANISMS` names the mechanisms that this kernel is known to offer: then the tests of
+//! what is counted run once with each, and this is a machine of its own, for the tests that nobody
+//! would run on theirs.
 
 mod behaviour;
 mod cases;
 mod floods;
+mod machine;
+mod mechanism;
 mod namespaces;
 mod rules;
+mod scenarios;
 mod watch;
 
 use libtest_mimic::{Arguments, Failed, Trial};
+use mechanism::Mechanism;
 
-type Test = fn() -> anyhow::Result<()>;
+struct Test {
+    name: &'static str,
+    on: On,
+    run: fn() -> anyhow::Result<()>,
+}
+
+/// Where a test belongs.
+#[derive(Clone, Copy, PartialEq)]
+enum On {
+    /// With each mechanism.
+    Each,
+    /// With each that has programs in the kernel.
+    EachWithPrograms,
+    /// With each, where this kernel limits how long a hash chain may grow.
+    EachWithChainLimit,
+    /// Once, with whatever is chosen.
+    Once,
+    /// Once, on a machine of its own.
+    OnceAlone,
+}
+
+const fn test(on: On, name: &'static str, run: fn() -> anyhow::Result<()>) -> Test {
+    Test { name, on, run }
+}
 
 fn main() -> std::process::ExitCode {
     let args = Arguments::from_args();
@@ -20,10 +51,48 @@ fn main() -> std::process::ExitCode {
     if !root {
         eprintln!("the tests of the live kernel need root: skipped");
     }
-    let trials = [cases::TESTS, floods::TESTS, rules::TESTS, namespaces::TESTS, behaviour::TESTS];
-    let trials = trials.concat().into_iter().map(|(name, test): (&str, Test)| {
-        Trial::test(name, move || test().map_err(|error| Failed::from(format!("{error:#}"))))
-            .with_ignored_flag(!root)
-    });
-    libtest_mimic::run(&args, trials.collect()).exit_code()
+    let (mechanisms, alone) = mechanism::asked_for();
+    let chains = root && ctwatch_lab::judge::limits_chains();
+    let groups = [
+        cases::TESTS,
+        floods::TESTS,
+        rules::TESTS,
+        scenarios::TESTS,
+        namespaces::TESTS,
+        behaviour::TESTS,
+        machine::TESTS,
+    ];
+    let mut trials = Vec::new();
+    for test in groups.into_iter().flatten() {
+        for mechanism in &mechanisms {
+            let wanted = match test.on {
+                On::Each => true,
+                On::EachWithPrograms => mechanism.has_programs(),
+                On::EachWithChainLimit => chains,
+                On::Once | On::OnceAlone => false,
+            };
+            if wanted {
+                trials.push(trial(test, *mechanism, alone, root));
+            } else if test.on == On::EachWithChainLimit {
+                println!("n/a {}: this kernel has no limit on chains", named(test, *mechanism));
+            }
+        }
+        if test.on == On::Once || (test.on == On::OnceAlone && alone) {
+            trials.push(trial(test, Mechanism::Auto, false, root));
+        }
+    }
+    libtest_mimic::run(&args, trials).exit_code()
+}
+
+fn named(test: &Test, mechanism: Mechanism) -> String {
+    format!("{}::{}", mechanism.name(), test.name)
+}
+
+fn trial(test: &'static Test, mechanism: Mechanism, by_mechanism: bool, root: bool) -> Trial {
+    let name = if by_mechanism { named(test, mechanism) } else { test.name.to_owned() };
+    let run = move || {
+        mechanism::set(mechanism);
+        (test.run)().map_err(|error| Failed::from(format!("{error:#}")))
+    };
+    Trial::test(name, run).with_ignored_flag(!root)
 }

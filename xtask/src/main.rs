@@ -32,10 +32,17 @@ enum Command {
     Build(commands::build::Options),
     /// Run all tests; those that need root and network namespaces are skipped without root
     ///
+    /// The last suite, matrix, boots other kernels under QEMU; where that cannot be had it is skipped.
+    ///
     /// The suite netns changes what the whole machine shares, above all nf_conntrack_max, and
     /// restores it: one such run at a time. Every suite's output is shown as it comes; the last
     /// line is the sum of all. In CI (the variable CI is set) as root, a skipped test is a failure.
     Test(commands::test::Args),
+    /// Run the tests of the live kernel on other kernels, with each mechanism they offer
+    ///
+    /// Part of `cargo xtask test`. Debian's kernels 5.10, 6.1, 6.12 and the newest there is,
+    /// emulated (no privileges needed); the table of what held is written to target/vm/matrix.md.
+    Matrix(commands::matrix::Args),
     /// Build a router with a small table in network namespaces, saturate it, watch, clean up (root)
     Lab(commands::lab::Args),
     /// Measure what watching costs, beside nothing and beside conntrack -E (root)
@@ -67,6 +74,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Run(args) => commands::run::run(&args),
         Command::Build(args) => commands::build::run(&args).map(|_| ExitCode::SUCCESS),
         Command::Test(args) => commands::test::run(&args),
+        Command::Matrix(args) => commands::matrix::run(&args),
         Command::Lab(args) => commands::lab::run(&args),
         Command::Bench(args) => commands::bench::run(&args),
         Command::Vm(args) => commands::vm::run(&args),

@@ -22,20 +22,28 @@ pub(crate) fn inserted(_ctx: &impl EbpfContext, ct: u64) -> Option<()> {
     Some(())
 }
 
-/// The entry is given back to the allocator right after this.
+/// The entry is given back to the allocator right after this. For the first of two programs at the
+/// same place; which of them the kernel runs first does not matter.
 #[inline(always)]
 pub(crate) fn freed(ctx: &impl EbpfContext, ct: u64) {
-    tally::mark(ct);
-    ended(ctx, ct, Count::Removed, Count::NeverInserted, HostCount::UnplacedEnds);
+    if !tally::is_counted_by_the_other(ct) {
+        freed_once(ctx, ct);
+    }
 }
 
-/// As [`freed`], of a program that is attached after it: for what that was not run for.
+/// For the second of two programs at the same place.
 #[inline(always)]
 pub(crate) fn freed_missed(ctx: &impl EbpfContext, ct: u64) {
-    if !tally::take_mark(ct) {
+    if !tally::is_counted_by_the_other(ct) {
         let unplaced = HostCount::UnplacedEndsMissed;
         ended(ctx, ct, Count::RemovedMissed, Count::NeverInsertedMissed, unplaced);
     }
+}
+
+/// For the only program at its place.
+#[inline(always)]
+pub(crate) fn freed_once(ctx: &impl EbpfContext, ct: u64) {
+    ended(ctx, ct, Count::Removed, Count::NeverInserted, HostCount::UnplacedEnds);
 }
 
 /// Every entry that was in the table has `IPS_CONFIRMED`, which is never taken off again.

@@ -51,7 +51,7 @@ pub(crate) fn fx_freed(ctx: FEntryContext) -> i32 {
     0
 }
 
-/// As [`fx_freed`], and attached after it: for what that was not run for.
+/// As [`fx_freed`], beside it: for what that was not run for.
 #[fentry(function = "nf_conntrack_free")]
 pub(crate) fn fx_freed_missed(ctx: FEntryContext) -> i32 {
     if let Some([ct]) = arguments(&ctx) {

@@ -64,7 +64,7 @@ pub(crate) fn kp_inserted(ctx: ProbeContext) -> i32 {
 #[kprobe]
 pub(crate) fn kp_freed(ctx: ProbeContext) -> i32 {
     if let Some(ct) = ctx.arg(0) {
-        entry::freed(&ctx, ct);
+        entry::freed_once(&ctx, ct);
     }
     0
 }

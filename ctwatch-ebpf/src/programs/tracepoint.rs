@@ -27,7 +27,7 @@ pub(crate) fn freed(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// As [`freed`], and attached after it: for what that was not run for.
+/// As [`freed`], beside it: for what that was not run for.
 #[raw_tracepoint(tracepoint = "kmem_cache_free")]
 pub(crate) fn freed_missed(ctx: RawTracePointContext) -> i32 {
     kmem::freed_missed(&ctx, ctx.arg(0), ctx.arg(1));

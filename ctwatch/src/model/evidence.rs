@@ -112,7 +112,9 @@ impl Evidence {
             tracker: tracker.bounds(),
             clash: clash.bounds(),
             nat_exhausted: nat.bounds(),
-            chain_too_long: self.counted(counts.chaintoolong),
+            // Kernels without this counter have no limit either.
+            chain_too_long: self
+                .counted(self.counts.map(|counts| counts.chaintoolong.unwrap_or(0))),
             early_drop: self.counted(self.counts.map(|counts| counts.early_drop)),
             invalid: self.counted(self.counts.map(|counts| counts.invalid)),
         }

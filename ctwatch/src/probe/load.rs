@@ -50,8 +50,6 @@ const fn row(
     Attachment { program, at, signals, mechanisms }
 }
 
-/// In this order: at one place the first attached is run first. A probe at a function's return
-/// before the one at its entry: a call that is under way meanwhile is one too many, not one lost.
 const ATTACHMENTS: &[Attachment] = {
     use At::{DropTracepoint, Function, Probe, Tracepoint};
     use Hook::{Clash, EarlyDrop, Free, Insert};

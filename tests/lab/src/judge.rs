@@ -1,5 +1,7 @@
 //! What the kernel itself says, by way of `conntrack`: nothing of ctwatch's own reading is used.
 
+use std::process::Command;
+
 use anyhow::{Context, Result};
 
 use crate::netns::Netns;
@@ -12,7 +14,9 @@ pub struct Verdict {
     pub insert_failed: u64,
     pub drop: u64,
     pub early_drop: u64,
+    /// 0 also where the kernel has no such limit: see [`limits_chains`].
     pub chaintoolong: u64,
+    pub clash_resolve: u64,
 }
 
 /// `conntrack -S` and `conntrack -C` in this namespace.
@@ -21,6 +25,13 @@ pub fn ask(netns: &Netns) -> Result<Verdict> {
     let count = netns.run(&["conntrack", "-C"])?;
     let entries = count.trim().parse().with_context(|| format!("conntrack -C said {count:?}"))?;
     Ok(Verdict { entries, ..summed(&statistics) })
+}
+
+/// Whether this kernel limits how long a hash chain may grow (Linux 5.15): then it counts what it
+/// refuses for that.
+pub fn limits_chains() -> bool {
+    let statistics = Command::new("conntrack").arg("-S").output();
+    statistics.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("chaintoolong="))
 }
 
 /// `cpu=0 found=0 invalid=0 … drop=1781 early_drop=19 …`
@@ -35,6 +46,7 @@ fn summed(text: &str) -> Verdict {
             "drop" => verdict.drop += value,
             "early_drop" => verdict.early_drop += value,
             "chaintoolong" => verdict.chaintoolong += value,
+            "clash_resolve" => verdict.clash_resolve += value,
             _ => {}
         }
     }

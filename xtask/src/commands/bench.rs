@@ -141,7 +141,7 @@ fn measure(limit: u32, packets: u64, watcher: Option<(Watcher, &Path)>) -> Resul
     lab.set_limit(limit)?;
     let _watching =
         watcher.map(|(watcher, ctwatch)| watcher.start(ctwatch, lab.router())).transpose()?;
-    let flows = Flows { family: Family::V4, protocol: Protocol::Udp, sources: 1000, services: 10 };
+    let flows = Flows { sources: 1000, services: 10, ..Flows::of(Family::V4, Protocol::Udp) };
     Ok(lab.send(&Flood::of(flows, packets))?.per_s())
 }
 

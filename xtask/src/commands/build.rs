@@ -1,6 +1,11 @@
 //! `cargo xtask build`: the probes, then the executable that carries them.
 
-use std::{env, fs, path::PathBuf, process::Command, sync::OnceLock};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
 
 use anyhow::{Context, Result, ensure};
 
@@ -52,6 +57,20 @@ pub(crate) fn init() -> Result<PathBuf> {
     let mut cargo = static_cargo("build")?;
     run_process(quiet_in_logs(&mut cargo).args(["--release", "--package", "ctwatch-vm"]))?;
     Ok(root().join("target").join(host()?).join("release/ctwatch-vm-init"))
+}
+
+/// The tests of the live kernel, for machines that have nothing but a kernel.
+pub(crate) fn live_tests(probes: &Path) -> Result<PathBuf> {
+    let mut cargo = static_cargo("test")?;
+    cargo.args(["--no-run", "--package", "ctwatch", "--test", "netns"]);
+    cargo.args(["--message-format=json-render-diagnostics"]).env("CTWATCH_PROBES", probes);
+    let messages = output(quiet_in_logs(&mut cargo))?;
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["target"]["name"] == "netns")
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .context("cargo built no tests of the live kernel")
 }
 
 /// Cargo, building executables that bring their C library with them: the same file runs on every

@@ -79,7 +79,7 @@ static STOPPED: AtomicBool = AtomicBool::new(false);
 /// Sends in short pieces, so that Ctrl-C is heard.
 fn traffic(lab: &Lab, args: &Args) -> Result<u64> {
     let family = if args.v6 { Family::V6 } else { Family::V4 };
-    let flows = Flows { family, protocol: Protocol::Udp, sources: 50, services: 3 };
+    let flows = Flows { sources: 50, services: 3, ..Flows::of(family, Protocol::Udp) };
     thread::sleep(Duration::from_secs(2));
     let until = Instant::now() + Duration::from_secs(args.seconds);
     let mut sent = 0;

@@ -4,6 +4,7 @@ pub(crate) mod bench;
 pub(crate) mod build;
 pub(crate) mod lab;
 pub(crate) mod lint;
+pub(crate) mod matrix;
 pub(crate) mod run;
 pub(crate) mod test;
 pub(crate) mod vm;

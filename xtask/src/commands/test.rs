@@ -9,16 +9,20 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::build::{self, Built};
+use super::{
+    build::{self, Built, static_cargo},
+    matrix::Matrix,
+    vm::{KERNELS, Parts},
+};
 use crate::{
-    process::{cargo, quiet_in_logs, run as run_process},
+    process::{quiet_in_logs, run as run_process},
     provision::{Store, tools},
 };
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Only this suite
-    #[arg(long, value_name = "SUITE", value_parser = SUITES.map(|suite| suite.name))]
+    #[arg(long, value_name = "SUITE", value_parser = suites())]
     only: Option<String>,
     #[command(flatten)]
     build: build::Options,
@@ -58,12 +62,19 @@ const SUITES: [Suite; 5] = [
     },
 ];
 
+/// The tests of the live kernel again, on other kernels.
+const MATRIX: &str = "matrix";
+
+fn suites() -> Vec<&'static str> {
+    SUITES.iter().map(|suite| suite.name).chain([MATRIX]).collect()
+}
+
 /// What a suite came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Counts {
-    passed: u64,
-    failed: u64,
-    skipped: u64,
+pub(crate) struct Counts {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
+    pub(crate) skipped: u64,
 }
 
 /// What became of a suite.
@@ -81,16 +92,18 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let path = tools::path(&Store::open()?)?;
     eprintln!("xtask: compiling the tests");
     // First of all and all at once: what does not compile is one error, not one for each suite.
-    let everything = ["test", "--no-run", "--workspace"];
-    let mut compile = cargo();
-    compile.args(everything).env("CTWATCH_PROBES", &built.probes);
+    let mut compile = static_cargo("test")?;
+    compile.args(["--no-run", "--workspace"]).env("CTWATCH_PROBES", &built.probes);
     run_process(quiet_in_logs(&mut compile))?;
     let mut rows = Vec::new();
-    for suite in &SUITES {
-        if args.only.as_deref().is_none_or(|only| only == suite.name) {
-            eprintln!("xtask: {} tests", suite.name);
-            rows.push(run_suite(suite, args, &built, &path)?);
-        }
+    let wanted = |name: &str| args.only.as_deref().is_none_or(|only| only == name);
+    for suite in SUITES.iter().filter(|suite| wanted(suite.name)) {
+        eprintln!("xtask: {} tests", suite.name);
+        rows.push(run_suite(suite, args, &built, &path)?);
+    }
+    if wanted(MATRIX) {
+        eprintln!("xtask: {MATRIX} tests");
+        rows.push(run_matrix(args, &built)?);
     }
     let in_ci = env::var_os("CI").is_some() && rustix::process::geteuid().is_root();
     let (summary, good) = summarise(&rows, in_ci);
@@ -126,10 +139,36 @@ fn summarise(rows: &[Ran], complete: bool) -> (String, bool) {
     (lines.join("\n"), all.failed == 0 && !incomplete && !nothing)
 }
 
+/// Where there is no QEMU to be had, or no kernel, each kernel counts as a test that was skipped.
+fn run_matrix(args: &Args, built: &Built) -> Result<Ran> {
+    let started = Instant::now();
+    let ran = |counts, succeeded| Ran {
+        suite: MATRIX,
+        counts,
+        needs: "QEMU and Debian's kernels",
+        succeeded,
+        took: started.elapsed(),
+    };
+    let names = KERNELS.map(|(name, _)| name.to_owned());
+    let parts = match Parts::provide(&names) {
+        Ok(parts) => parts,
+        Err(error) => {
+            eprintln!("xtask: NO OTHER KERNEL IS TESTED: {error:#}");
+            let skipped = u64::try_from(KERNELS.len())?;
+            return Ok(ran(Counts { skipped, ..Counts::default() }, true));
+        }
+    };
+    let matrix = Matrix::run(&parts, built, args.filter.as_deref())?;
+    let table = matrix.write_table(false)?;
+    eprintln!("xtask: kernels, mechanisms and scenarios are set out in {}", table.display());
+    let (counts, succeeded) = matrix.counts();
+    Ok(ran(counts, succeeded))
+}
+
 /// Shows its output while it runs.
 fn run_suite(suite: &Suite, args: &Args, built: &Built, path: &std::ffi::OsStr) -> Result<Ran> {
-    let mut command = cargo();
-    command.args(["test", "--no-fail-fast", "--quiet"]).args(suite.cargo);
+    let mut command = static_cargo("test")?;
+    command.args(["--no-fail-fast", "--quiet"]).args(suite.cargo);
     command.args(args.filter.as_deref()).arg("--");
     if suite.alone {
         command.arg("--test-threads=1");
@@ -163,7 +202,7 @@ impl fmt::Display for Counts {
 }
 
 impl Counts {
-    fn add(&mut self, more: Self) {
+    pub(crate) fn add(&mut self, more: Self) {
         self.passed += more.passed;
         self.failed += more.failed;
         self.skipped += more.skipped;
@@ -171,7 +210,7 @@ impl Counts {
 }
 
 /// `test result: ok. 49 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0s`
-fn result(line: &str) -> Option<Counts> {
+pub(crate) fn result(line: &str) -> Option<Counts> {
     let (_, numbers) = line.strip_prefix("test result: ")?.split_once(". ")?;
     let mut counts = Counts::default();
     for part in numbers.split(';') {

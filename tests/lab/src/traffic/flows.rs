@@ -13,6 +13,9 @@ pub enum Family {
 pub enum Protocol {
     Udp,
     TcpSyn,
+    /// Of a connection that was never begun: invalid, where conntrack is told not to pick
+    /// connections up half-way.
+    TcpAck,
     /// Echo requests; the identifier takes the place of the source port.
     IcmpEcho,
     /// Replies that nobody asked for: invalid to conntrack.
@@ -20,9 +23,22 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    pub(super) fn is_tcp(self) -> bool {
+        matches!(self, Self::TcpSyn | Self::TcpAck)
+    }
+
     pub(super) fn is_icmp(self) -> bool {
         matches!(self, Self::IcmpEcho | Self::IcmpEchoReply)
     }
+}
+
+/// Whom they are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Towards {
+    /// Through the router.
+    Server,
+    /// To the router itself.
+    Router,
 }
 
 /// The flows of one flood.
@@ -34,6 +50,7 @@ pub struct Flows {
     pub sources: u32,
     /// So many destination ports take turns; of no meaning for ICMP.
     pub services: u16,
+    pub towards: Towards,
 }
 
 /// One flow's addresses and ports.
@@ -52,7 +69,13 @@ const FIRST_SERVICE: u16 = 1;
 const DESTINATIONS: u64 = 60_000;
 
 impl Flows {
-    /// Flow number `index`; distinct for all numbers below `60,000 x 60,000 x sources x services`.
+    /// From one source to one service, through the router.
+    pub const fn of(family: Family, protocol: Protocol) -> Self {
+        Self { family, protocol, sources: 1, services: 1, towards: Towards::Server }
+    }
+
+    /// Flow number `index`; distinct for all numbers below `60,000 x 60,000 x sources x services`,
+    /// towards the router `60,000 x sources x services`.
     pub fn flow(&self, index: u64) -> Flow {
         let sources = u64::from(self.sources.max(1));
         let services = u64::from(self.services.max(1));
@@ -62,9 +85,19 @@ impl Flows {
         let destination = 2 + rest % DESTINATIONS;
         Flow {
             src: self.address(source, [10, 128], 3),
-            dst: self.address(destination, [10, 100], 4),
+            dst: match self.towards {
+                Towards::Server => self.address(destination, [10, 100], 4),
+                Towards::Router => self.router(),
+            },
             sport: FIRST_PORT + low16(port),
             dport: FIRST_SERVICE.wrapping_add(low16(service)),
+        }
+    }
+
+    fn router(&self) -> IpAddr {
+        match self.family {
+            Family::V4 => Ipv4Addr::new(10, 99, 1, 1).into(),
+            Family::V6 => Ipv6Addr::new(0xfd99, 1, 0, 0, 0, 0, 0, 1).into(),
         }
     }
 
@@ -97,7 +130,7 @@ mod tests {
     use super::*;
 
     fn flows(family: Family, sources: u32, services: u16) -> Flows {
-        Flows { family, protocol: Protocol::Udp, sources, services }
+        Flows { sources, services, ..Flows::of(family, Protocol::Udp) }
     }
 
     #[test]

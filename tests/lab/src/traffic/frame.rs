@@ -58,9 +58,10 @@ fn transport(out: &mut Vec<u8>, flow: &Flow, protocol: Protocol) -> usize {
             out.extend_from_slice(&[sport[0], sport[1], dport[0], dport[1], len[0], len[1], 0, 0]);
             6
         }
-        Protocol::TcpSyn => {
-            out.extend_from_slice(&[sport[0], sport[1], dport[0], dport[1]]);
-            out.extend_from_slice(&[0, 0, 0, 1, 0, 0, 0, 0, 0x50, 0x02, 0xff, 0xff, 0, 0, 0, 0]);
+        Protocol::TcpSyn | Protocol::TcpAck => {
+            let (flags, acknowledged) = if protocol == Protocol::TcpSyn { (2, 0) } else { (16, 1) };
+            out.extend_from_slice(&[sport[0], sport[1], dport[0], dport[1], 0, 0, 0, 1]);
+            out.extend_from_slice(&[0, 0, 0, acknowledged, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
             16
         }
         Protocol::IcmpEcho | Protocol::IcmpEchoReply => {
@@ -79,13 +80,13 @@ fn transport(out: &mut Vec<u8>, flow: &Flow, protocol: Protocol) -> usize {
 }
 
 fn transport_len(protocol: Protocol) -> usize {
-    PAYLOAD + if protocol == Protocol::TcpSyn { 20 } else { 8 }
+    PAYLOAD + if protocol.is_tcp() { 20 } else { 8 }
 }
 
 fn next_header(protocol: Protocol, v6: bool) -> u8 {
     match protocol {
         Protocol::Udp => 17,
-        Protocol::TcpSyn => 6,
+        Protocol::TcpSyn | Protocol::TcpAck => 6,
         Protocol::IcmpEcho | Protocol::IcmpEchoReply if v6 => 58,
         Protocol::IcmpEcho | Protocol::IcmpEchoReply => 1,
     }
@@ -134,10 +135,14 @@ mod tests {
     fn checksums_verify_for_every_protocol_and_family() {
         let mut frame = Vec::new();
         for family in [Family::V4, Family::V6] {
-            for protocol in
-                [Protocol::Udp, Protocol::TcpSyn, Protocol::IcmpEcho, Protocol::IcmpEchoReply]
-            {
-                let flows = Flows { family, protocol, sources: 1000, services: 7 };
+            for protocol in [
+                Protocol::Udp,
+                Protocol::TcpSyn,
+                Protocol::TcpAck,
+                Protocol::IcmpEcho,
+                Protocol::IcmpEchoReply,
+            ] {
+                let flows = Flows { sources: 1000, services: 7, ..Flows::of(family, protocol) };
                 for index in 0..5000 {
                     write(&mut frame, &flows.flow(index), protocol);
                     assert!(verifies(&frame, protocol, family == Family::V6));

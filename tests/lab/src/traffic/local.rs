@@ -3,9 +3,10 @@
 use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    os::fd::AsRawFd,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::Family;
 use crate::netns::Netns;
@@ -41,5 +42,32 @@ pub fn connect_locally(netns: &Netns, family: Family, flows: u16) -> Result<Loca
             }
         }
         Ok(outcome)
+    })?
+}
+
+/// Sends `packets` packets from inside `netns` to as many ports, each handed over whole, to be cut
+/// into `segments` datagrams by whatever sends it in the end.
+pub fn send_segmented(netns: &Netns, packets: u16, segments: u16) -> Result<()> {
+    const SEGMENT: u16 = 100;
+    netns.within(|| {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).context("cannot open a socket")?;
+        let size = libc::c_int::from(SEGMENT);
+        // SAFETY: an open socket, and an integer of the length that is passed along.
+        let answer = unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_UDP,
+                libc::UDP_SEGMENT,
+                (&raw const size).cast(),
+                libc::socklen_t::try_from(size_of_val(&size))?,
+            )
+        };
+        ensure!(answer == 0, "no UDP_SEGMENT here: {}", io::Error::last_os_error());
+        let payload = vec![b'x'; usize::from(SEGMENT) * usize::from(segments)];
+        for port in 1..=packets {
+            let to = SocketAddr::from((Ipv4Addr::new(10, 100, 1, 1), port));
+            socket.send_to(&payload, to).with_context(|| format!("cannot send to {to}"))?;
+        }
+        Ok(())
     })?
 }

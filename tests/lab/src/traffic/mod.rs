@@ -5,6 +5,6 @@ mod frame;
 mod local;
 mod send;
 
-pub use flows::{Family, Flow, Flows, Protocol};
-pub use local::{LocalOutcome, connect_locally};
+pub use flows::{Family, Flow, Flows, Protocol, Towards};
+pub use local::{LocalOutcome, connect_locally, send_segmented};
 pub use send::{Flood, Sent};

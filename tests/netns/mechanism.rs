@@ -1,0 +1,96 @@
+//! With which mechanism ctwatch is tested, and what each promises.
+
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mechanism {
+    Auto,
+    Fexit,
+    Kprobe,
+    Tracepoint,
+    Counters,
+}
+
+const ALL: [Mechanism; 5] = [
+    Mechanism::Auto,
+    Mechanism::Fexit,
+    Mechanism::Kprobe,
+    Mechanism::Tracepoint,
+    Mechanism::Counters,
+];
+
+impl Mechanism {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Fexit => "fexit",
+            Self::Kprobe => "kprobe",
+            Self::Tracepoint => "tracepoint",
+            Self::Counters => "counters",
+        }
+    }
+
+    pub(crate) fn has_programs(self) -> bool {
+        self != Self::Counters
+    }
+
+    /// Whether this figure must be exact, or may be a bound that holds.
+    ///
+    /// What a kprobe missed is known at best as a number, so for entries it promises bounds; of
+    /// refusals the counters are a second witness. The counters alone lump reasons together.
+    fn promises(self, figure: &str) -> bool {
+        match self {
+            Self::Auto | Self::Fexit | Self::Tracepoint => true,
+            Self::Kprobe => !matches!(figure, "/insertions" | "/removals" | "/refused_ctnetlink"),
+            Self::Counters => matches!(figure, "/invalid" | "/evictions/early_drop"),
+        }
+    }
+}
+
+static CURRENT: Mutex<Mechanism> = Mutex::new(Mechanism::Auto);
+
+pub(crate) fn current() -> Mechanism {
+    *CURRENT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(crate) fn set(mechanism: Mechanism) {
+    *CURRENT.lock().unwrap_or_else(PoisonError::into_inner) = mechanism;
+}
+
+/// Those to test with, and whether they were named.
+pub(crate) fn asked_for() -> (Vec<Mechanism>, bool) {
+    match std::env::var("CTWATCH_MECHANISMS") {
+        Ok(names) => {
+            let known = ALL.into_iter().filter(|m| names.split(' ').any(|name| name == m.name()));
+            (known.collect(), true)
+        }
+        Err(_) => (vec![Mechanism::Auto], false),
+    }
+}
+
+/// One figure must have this total, exactly, where the mechanism in use promises that; where it
+/// does not, what it says must be true.
+pub(crate) fn holds(table: &Value, path: &str, expected: u64) -> Result<()> {
+    let figure = table.pointer(path).with_context(|| format!("no {path} in {table}"))?;
+    let total = figure["total"].as_u64();
+    let least = figure["at_least"].as_u64().unwrap_or(0);
+    let good = match figure["exactness"].as_str().context("no exactness")? {
+        "exact" => total == Some(expected),
+        _ if current().promises(path) => false,
+        "upper_bound" => total.is_some_and(|total| (least..=total).contains(&expected)),
+        "sampled" => total.is_some_and(|total| total <= expected),
+        "unavailable" => total.is_none() && current() == Mechanism::Counters,
+        other => bail!("{path} is {other}"),
+    };
+    ensure!(good, "{path} is {figure}, and {expected} is the truth, in {table}");
+    Ok(())
+}
+
+/// Nothing was lost, or what a kprobe missed was admitted.
+pub(crate) fn nothing_lost(object: &Value) -> Result<()> {
+    ensure!(current() == Mechanism::Kprobe || object["lost"] == 0, "lost {}", object["lost"]);
+    Ok(())
+}
