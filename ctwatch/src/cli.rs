@@ -21,6 +21,20 @@ pub struct Cli {
 pub enum Command {
     /// Show rates, tick by tick, for every network namespace that tracks connections
     Watch(WatchArgs),
+    /// Report what can be measured on this machine, how, how exactly, and what would improve it
+    ///
+    /// Looks only: what it tries to attach is gone when it ends.
+    Doctor(DoctorArgs),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct DoctorArgs {
+    /// How to count: the best this kernel offers, or only this
+    #[arg(long, value_enum, default_value_t = Mechanism::Auto)]
+    pub mechanism: Mechanism,
+    /// Text for people, or one JSON object
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
 }
 
 #[derive(Clone, Debug, Args)]

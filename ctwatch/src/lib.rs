@@ -9,4 +9,5 @@ pub mod host;
 pub mod model;
 pub mod output;
 pub mod probe;
+pub mod report;
 pub mod sample;

@@ -4,18 +4,16 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use ctwatch::{
-    cli::{Cli, Command},
+    cli::{Cli, Command, WatchArgs},
     commands,
     output::escape::escaped,
 };
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let Command::Watch(args) = cli.command.unwrap_or(Command::Watch(cli.watch));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(commands::watch::run(args)),
-        Err(error) => Err(error.into()),
+    let outcome = match cli.command.unwrap_or(Command::Watch(cli.watch)) {
+        Command::Watch(args) => watch(args),
+        Command::Doctor(args) => commands::doctor::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -24,4 +22,9 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn watch(args: WatchArgs) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(commands::watch::run(args))
 }

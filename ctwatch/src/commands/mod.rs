@@ -1,4 +1,22 @@
 //! One file per verb. This is where the rooms are wired together.
 
+pub mod doctor;
 mod setup;
 pub mod watch;
+
+use std::io;
+
+/// Columns and rows. A file has room for every column.
+fn size() -> (usize, usize) {
+    match rustix::termios::tcgetwinsize(io::stdout()) {
+        Ok(size) if size.ws_col > 0 => (size.ws_col.into(), size.ws_row.into()),
+        _ => {
+            let variable = |name| std::env::var(name).ok().and_then(|value| value.parse().ok());
+            (variable("COLUMNS").unwrap_or(usize::MAX), variable("LINES").unwrap_or(24))
+        }
+    }
+}
+
+fn columns() -> usize {
+    size().0
+}

@@ -27,8 +27,6 @@ pub(super) struct Chosen {
     pub(super) facts: Facts,
     pub(super) plan: Plan,
     pub(super) probes: Option<Probes>,
-    /// What the programs are attached to is a module's.
-    pub(super) module: bool,
     pub(super) cookies: bool,
 }
 
@@ -46,7 +44,7 @@ pub(super) fn prepare(args: &cli::WatchArgs) -> Result<(Means, Header)> {
         Some(Mechanism::Procfs) => Source::Procfs,
         _ => Source::Ctnetlink,
     };
-    let mut notes = plan.refusals();
+    let mut notes = plan.notes();
     if ctnetlink_came && !modules::ctnetlink_would_be_loaded() {
         notes.push("nf_conntrack_netlink was loaded: nothing else has the counters".to_owned());
     }
@@ -65,7 +63,7 @@ pub(super) fn prepare(args: &cli::WatchArgs) -> Result<(Means, Header)> {
     Ok((Means { source, probes, scope, cookies }, header))
 }
 
-fn request(mechanism: cli::Mechanism) -> Request {
+pub(super) fn request(mechanism: cli::Mechanism) -> Request {
     match mechanism {
         cli::Mechanism::Auto => Request::Auto,
         cli::Mechanism::Fexit => Request::Only(Mechanism::Fexit),
@@ -119,7 +117,6 @@ pub(super) fn choose(request: Request, privileges: Privileges) -> Chosen {
         }
         resolved
     });
-    let mut module = false;
     if let Some(resolved) = &resolved {
         let none =
             |functions: &Result<_, String>| functions.as_ref().map(|_| ()).map_err(Clone::clone);
@@ -129,14 +126,13 @@ pub(super) fn choose(request: Request, privileges: Privileges) -> Chosen {
         facts.set(Need::Fexit, none(&resolved.fexit));
         facts.set(Need::Kprobe, none(&resolved.kprobe));
         // Unless it turns out otherwise.
-        facts.set(Need::KprobeMisses, Ok(()));
+        facts.set(Need::KprobeMisses, none(&resolved.kprobe));
         facts.set(Need::Tracepoint, Ok(()));
-        module = resolved.fexit.as_ref().is_ok_and(|functions| functions.module);
     }
     loop {
         let chosen = plan(&facts, request);
         let Some(resolved) = resolved.as_ref().filter(|_| chosen.probes()) else {
-            return Chosen { facts, plan: chosen, probes: None, module, cookies };
+            return Chosen { facts, plan: chosen, probes: None, cookies };
         };
         // Each turn takes one fact away, so this ends.
         match Probes::start(&chosen, resolved) {
@@ -148,7 +144,7 @@ pub(super) fn choose(request: Request, privileges: Privileges) -> Chosen {
                 facts.set(Need::KprobeMisses, Err(why.to_owned()));
             }
             Ok(probes) => {
-                return Chosen { facts, plan: chosen, probes: Some(probes), module, cookies };
+                return Chosen { facts, plan: chosen, probes: Some(probes), cookies };
             }
         }
     }
@@ -178,7 +174,9 @@ fn facts(privileges: Privileges) -> Facts {
     };
     facts.set(Need::Bpf, load::embedded().and(privileged));
     let procstat = procstat::counters().map(|_| ()).map_err(|error| format!("{error:#}"));
-    let ctnetlink = if procstat.is_ok() && modules::ctnetlink_would_be_loaded() {
+    let ctnetlink = if modules::conntrack().is_none() {
+        Err("nf_conntrack is not loaded".to_owned())
+    } else if procstat.is_ok() && modules::ctnetlink_would_be_loaded() {
         Err("asking it would load its module".to_owned())
     } else {
         let answer = Ctnetlink::open().and_then(|mut socket| socket.counters()).map(|_| ());

@@ -11,7 +11,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, interval_at},
 };
 
-use super::setup;
+use super::{setup, size};
 use crate::{
     cli::{Output, WatchArgs},
     collect::Collector,
@@ -266,15 +266,4 @@ fn style() -> Style {
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let colour = io::stdout().is_terminal() && !no_color;
     Style { columns, rows, colour, zone: jiff::tz::TimeZone::system() }
-}
-
-/// Columns and rows. A file has room for every column.
-fn size() -> (usize, usize) {
-    match rustix::termios::tcgetwinsize(io::stdout()) {
-        Ok(size) if size.ws_col > 0 => (size.ws_col.into(), size.ws_row.into()),
-        _ => {
-            let variable = |name| std::env::var(name).ok().and_then(|value| value.parse().ok());
-            (variable("COLUMNS").unwrap_or(usize::MAX), variable("LINES").unwrap_or(24))
-        }
-    }
 }

@@ -16,6 +16,12 @@ pub struct Life {
     module: Option<u64>,
 }
 
+impl Life {
+    pub fn is_module(self) -> bool {
+        self.module.is_some()
+    }
+}
+
 /// `None` while conntrack is not there.
 pub fn conntrack() -> Option<Life> {
     if !Path::new(LIMIT).exists() {

@@ -18,6 +18,20 @@ pub enum Privilege {
 }
 
 impl Privilege {
+    pub const ALL: [Self; 5] =
+        [Self::Bpf, Self::Perfmon, Self::NetAdmin, Self::SysAdmin, Self::Syslog];
+
+    /// What it is used for.
+    pub fn purpose(self) -> &'static str {
+        match self {
+            Self::Bpf => "load programs",
+            Self::Perfmon => "programs that trace and read kernel memory",
+            Self::NetAdmin => "ask ctnetlink for counters",
+            Self::SysAdmin => "look into other network namespaces, and at what probes missed",
+            Self::Syslog => "see kernel addresses where they are hidden",
+        }
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Bpf => "CAP_BPF",
@@ -44,6 +58,11 @@ impl Privilege {
 pub struct Privileges(CapabilitySet);
 
 impl Privileges {
+    #[cfg(test)]
+    pub(crate) fn all() -> Self {
+        Self(CapabilitySet::all())
+    }
+
     pub fn read() -> Self {
         // An answer that cannot be had counts as no privilege: what then fails says so itself.
         Self(capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective))

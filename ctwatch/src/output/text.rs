@@ -249,7 +249,7 @@ fn failed(table: &Table) -> String {
 
 /// Breaks between words so that a narrow terminal does not break within them; what follows is
 /// indented below what it belongs to.
-fn wrapped(out: &mut impl Write, text: &str, width: usize) -> io::Result<()> {
+pub(super) fn wrapped(out: &mut impl Write, text: &str, width: usize) -> io::Result<()> {
     let body = text.trim_start();
     let mut line = text[..text.len() - body.len()].to_owned();
     let indent = format!("{line}  ");

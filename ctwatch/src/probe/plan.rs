@@ -221,18 +221,50 @@ impl Plan {
 
     /// What was refused, in words; what has the same reason together.
     pub fn refusals(&self) -> Vec<String> {
-        let mut lines: Vec<(Mechanism, &str, String)> = Vec::new();
-        for Refusal { signal, mechanism, why } in &self.refused {
-            match lines.iter_mut().find(|(m, w, _)| m == mechanism && w == why) {
-                Some((_, _, signals)) => {
-                    signals.push_str(", ");
-                    signals.push_str(signal.name());
-                }
-                None => lines.push((*mechanism, why, signal.name().to_owned())),
+        self.refusals_of(|_| true)
+    }
+
+    fn refusals_of(&self, wanted: impl Fn(Signal) -> bool) -> Vec<String> {
+        let mut by_mechanism: Vec<(Mechanism, &str, Vec<&str>)> = Vec::new();
+        let refused = self.refused.iter().filter(|refusal| wanted(refusal.signal));
+        for Refusal { signal, mechanism, why } in refused {
+            match by_mechanism.iter_mut().find(|(m, w, _)| m == mechanism && w == why) {
+                Some((_, _, signals)) => signals.push(signal.name()),
+                None => by_mechanism.push((*mechanism, why, vec![signal.name()])),
             }
         }
-        let lines = lines.into_iter();
-        lines.map(|(mechanism, why, s)| format!("no {s} by {}: {why}", mechanism.name())).collect()
+        let mut lines: Vec<(String, &str, Vec<&str>)> = Vec::new();
+        for (mechanism, why, signals) in by_mechanism {
+            match lines.iter_mut().find(|(_, w, s)| *w == why && *s == signals) {
+                Some((mechanisms, ..)) => {
+                    mechanisms.push_str(", ");
+                    mechanisms.push_str(mechanism.name());
+                }
+                None => lines.push((mechanism.name().to_owned(), why, signals)),
+            }
+        }
+        let line = |(by, why, of): (_, _, Vec<_>)| format!("no {} by {by}: {why}", of.join(", "));
+        lines.into_iter().map(line).collect()
+    }
+
+    /// The same for somebody who only wants to watch: where programs count all the same, with
+    /// which of them is a matter for the doctor.
+    pub fn notes(&self) -> Vec<String> {
+        let counting = [Signal::Drops, Signal::Insertions, Signal::Removals];
+        let by_programs =
+            |signal| self.mechanism(signal).is_some_and(|mechanism| mechanism.is_programs());
+        if !counting.into_iter().all(by_programs) {
+            return self.refusals();
+        }
+        let refused = self.refused.iter().filter(|refusal| counting.contains(&refusal.signal));
+        let mut names: Vec<&str> = refused.map(|refusal| refusal.mechanism.name()).collect();
+        names.sort_unstable();
+        names.dedup();
+        let mut notes = self.refusals_of(|signal| !counting.contains(&signal));
+        if !names.is_empty() {
+            notes.push(format!("not by {}: ctwatch doctor says why", names.join(", ")));
+        }
+        notes
     }
 
     /// Whether any program is to be loaded.
@@ -253,11 +285,14 @@ pub fn plan(facts: &Facts, request: Request) -> Plan {
                 // Where its first row was refused and a later one was not.
                 plan.refused.retain(|no| (no.signal, no.mechanism) != (way.signal, way.mechanism));
             }
-            Some(why) => plan.refused.push(Refusal {
-                signal: way.signal,
-                mechanism: way.mechanism,
-                why: why.to_owned(),
-            }),
+            Some(why) => {
+                let (signal, mechanism) = (way.signal, way.mechanism);
+                let refusal = Refusal { signal, mechanism, why: why.to_owned() };
+                // Of two rows for one thing, one reason will do.
+                if !plan.refused.contains(&refusal) {
+                    plan.refused.push(refusal);
+                }
+            }
         }
     }
     plan
@@ -339,6 +374,14 @@ mod tests {
         assert_eq!(forced.refused.len(), 3);
         assert_eq!(forced.refusals(), ["no drops, insertions, removals by tracepoint: no Bpf"]);
         assert!(plan_of(&[], Request::Only(Mechanism::Counters)).refused.is_empty());
+        let auto = plan_of(&[Need::Bpf], Request::Auto);
+        assert_eq!(
+            auto.refusals(),
+            ["no drops, insertions, removals by fexit, kprobe, tracepoint: no Bpf"]
+        );
+        assert_eq!(auto.notes(), auto.refusals(), "something is not measured");
+        let fallback = plan_of(&[Need::Fexit, Need::Kprobe], Request::Auto);
+        assert_eq!(fallback.notes(), ["not by fexit, kprobe: ctwatch doctor says why"]);
         let late = plan_of(&[Need::KprobeMisses], Request::Only(Mechanism::Kprobe));
         assert!(late.refused.is_empty(), "what was chosen after all was not refused: {late:?}");
     }
