@@ -9,6 +9,7 @@
 
 mod behaviour;
 mod cases;
+mod cost;
 mod floods;
 mod machine;
 mod mechanism;
@@ -61,6 +62,7 @@ fn main() -> std::process::ExitCode {
         namespaces::TESTS,
         behaviour::TESTS,
         machine::TESTS,
+        cost::TESTS,
     ];
     let mut trials = Vec::new();
     for test in groups.into_iter().flatten() {

@@ -33,6 +33,7 @@ impl Watch {
             .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn()
             .context("cannot start ctwatch")?;
         let stdout = child.stdout.take().context("ctwatch has no output")?;
@@ -43,7 +44,14 @@ impl Watch {
 
     /// The next object.
     pub(crate) fn next(&mut self) -> Result<Value> {
-        let line = self.lines.next().context("ctwatch ended early")??;
+        let Some(line) = self.lines.next() else {
+            let mut said = String::new();
+            if let Some(mut errors) = self.child.stderr.take() {
+                errors.read_to_string(&mut said)?;
+            }
+            bail!("ctwatch ended early: {said}");
+        };
+        let line = line?;
         serde_json::from_str(&line).with_context(|| format!("not JSON: {line}"))
     }
 

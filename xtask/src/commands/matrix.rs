@@ -59,6 +59,8 @@ struct Run {
     counts: Counts,
     /// By mechanism and scenario.
     outcomes: BTreeMap<(String, String), Outcome>,
+    /// Rows of the table of costs.
+    costs: Vec<String>,
     /// It ran to its end, and that was a good one.
     succeeded: bool,
     took: Duration,
@@ -119,6 +121,27 @@ impl Matrix {
         Ok(path)
     }
 
+    fn costs(&self) -> String {
+        let mut text = String::from(
+            "\n## What an event costs\n\nMicroseconds a packet and their ratio to unwatched, for \
+             packets that begin a connection and for packets that\nare refused; then the programs, \
+             by the kernel's own statistics, and how often each ran for a packet.\nThe machine is \
+             emulated, so only the ratios mean anything, and they scatter.\n",
+        );
+        for run in self.kernels.iter().filter(|run| !run.costs.is_empty()) {
+            let _ = write!(
+                text,
+                "\n{}:\n\n| | new, us | ratio | refused, us | ratio | programs |\n\
+                 | --- | --- | --- | --- | --- | --- |\n",
+                run.release
+            );
+            run.costs.iter().for_each(|row| {
+                let _ = writeln!(text, "{row}");
+            });
+        }
+        text
+    }
+
     fn table(&self) -> String {
         let mut text = String::from(
             "# Kernels, mechanisms, scenarios\n\n\
@@ -169,6 +192,7 @@ impl Matrix {
         for ((kernel, scenario), why) in reasons {
             let _ = writeln!(text, "- {kernel}, {}: {why}.", scenario.replace('_', " "));
         }
+        text.push_str(&self.costs());
         text
     }
 }
@@ -184,6 +208,7 @@ impl Run {
             release: kernel.release.clone(),
             counts: Counts::default(),
             outcomes: BTreeMap::new(),
+            costs: Vec::new(),
             succeeded: false,
             took: Duration::ZERO,
         }
@@ -193,6 +218,9 @@ impl Run {
     fn take(&mut self, line: &str) {
         if let Some(counts) = result(line) {
             self.counts.add(counts);
+        }
+        if let Some(row) = line.strip_prefix("cost ") {
+            self.costs.push(row.to_owned());
         }
         let Some((name, outcome)) = outcome(line) else { return };
         if let Some((mechanism, scenario)) = name.split_once("::") {
@@ -264,6 +292,7 @@ mod tests {
             release: "6.1.0".to_owned(),
             counts: Counts::default(),
             outcomes: BTreeMap::new(),
+            costs: Vec::new(),
             succeeded: true,
             took: Duration::ZERO,
         };
@@ -279,6 +308,7 @@ mod tests {
             "test kprobe::table_full  ... FAILED",
             "n/a kprobe::chains: this kernel has no limit on chains",
             "test behaviour_of_its_own ... ok",
+            "cost | fexit | 12.3 | 1.01 |",
             "test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out",
         ]);
         assert_eq!((run.cell("table_full"), run.cell("chains")), ("fK".to_owned(), "-".to_owned()));
@@ -286,6 +316,7 @@ mod tests {
         let table = matrix.table();
         assert!(table.contains("| table full | fK |\n"), "{table}");
         assert!(table.contains("- 6.1, chains: this kernel has no limit on chains.\n"), "{table}");
+        assert!(table.contains("\n| fexit | 12.3 | 1.01 |\n"), "{table}");
         assert_eq!(matrix.counts().0, Counts { passed: 2, failed: 1, skipped: 0 });
     }
 }
