@@ -13,7 +13,7 @@ use ctwatch_lab::{
 
 use crate::{
     On, Test, test,
-    watch::{Watch, ctwatch, finished, table},
+    watch::{Background, Watch, ctwatch, finished, table},
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -30,6 +30,10 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 const UDP: Flows = Flows::of(Family::V4, Protocol::Udp);
+
+/// Until it watches, also where that takes its time, and for a tick or two to pass.
+const START: Duration = Duration::from_secs(2);
+const TICKS: Duration = Duration::from_millis(700);
 
 /// Programs of ctwatch that the kernel holds.
 fn programs() -> usize {
@@ -95,12 +99,14 @@ fn loud() -> Result<()> {
     let mut lab = Lab::new(Plan::default())?;
     lab.set_limit(200)?;
     let mut command = ctwatch()?;
-    command.args(["-i", "300ms", "-n", "10", "--netns", lab.router().name()]);
-    let watching = std::thread::spawn(move || finished(&mut command));
-    std::thread::sleep(Duration::from_millis(700));
+    command.args(["-i", "300ms", "--netns", lab.router().name()]);
+    let watching = Background::start(&mut command)?;
+    std::thread::sleep(START);
     lab.send(&Flood::of(UDP, 2000))?;
+    std::thread::sleep(TICKS);
     lab.router().run(&["conntrack", "-F"])?;
-    let (text, errors, code) = watching.join().map_err(|_| anyhow::anyhow!("panicked"))??;
+    std::thread::sleep(TICKS);
+    let (text, errors, code) = watching.interrupt()?;
     ensure!(code == Some(0), "{code:?} {errors}");
     let verdict = judge::ask(lab.router())?;
     let name = lab.router().name();
@@ -115,11 +121,12 @@ fn narrow() -> Result<()> {
     let mut lab = Lab::new(Plan::default())?;
     lab.set_limit(200)?;
     let mut command = ctwatch()?;
-    command.args(["-i", "300ms", "-n", "4"]).env("COLUMNS", "40");
-    let watching = std::thread::spawn(move || finished(&mut command));
-    std::thread::sleep(Duration::from_millis(500));
+    command.args(["-i", "300ms"]).env("COLUMNS", "40");
+    let watching = Background::start(&mut command)?;
+    std::thread::sleep(START);
     lab.send(&Flood::of(UDP, 2000))?;
-    let (text, ..) = watching.join().map_err(|_| anyhow::anyhow!("panicked"))??;
+    std::thread::sleep(TICKS);
+    let (text, ..) = watching.interrupt()?;
     ensure!(text.contains("TABLE FULL"), "{text}");
     for line in text.lines() {
         ensure!(line.chars().count() <= 40, "{} columns: {line}", line.len());
@@ -209,11 +216,11 @@ fn nobody() -> Result<()> {
     ensure!(object["mechanisms"]["table"] == "procfs", "{object}");
 
     let mut command = without("-net_admin")?;
-    command.args(["-i", "300ms", "-n", "3", "--output", "json"]);
-    let watching = std::thread::spawn(move || finished(&mut command));
-    std::thread::sleep(Duration::from_millis(400));
+    command.args(["-i", "300ms", "--output", "json"]);
+    let watching = Background::start(&mut command)?;
+    std::thread::sleep(START);
     lab.send(&Flood { first: 1_000_000, ..Flood::of(UDP, 2000) })?;
-    let (json, errors, _) = watching.join().map_err(|_| anyhow::anyhow!("panicked"))??;
+    let (json, errors, _) = watching.interrupt()?;
     let last = json.lines().last().with_context(|| errors.clone())?;
     let object: serde_json::Value = serde_json::from_str(last)?;
     let removed = &table(&object, lab.router())?["removals"]["total"];

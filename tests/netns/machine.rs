@@ -37,16 +37,27 @@ fn modprobe(args: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Rules let go of it in the kernel's own time.
+/// With all that is built on it. Rules let go of it in the kernel's own time.
 fn unload() -> Result<()> {
     let until = Instant::now() + Duration::from_secs(20);
     while fs::exists("/sys/module/nf_conntrack")? {
-        if let Err(error) = modprobe(&["-r", "nf_conntrack_netlink", "nft_ct", "nf_conntrack"]) {
+        if let Err(error) = unload_with_users("nf_conntrack") {
             ensure!(Instant::now() < until, "{error:#}");
             std::thread::sleep(Duration::from_millis(50));
         }
     }
     Ok(())
+}
+
+/// `nf_conntrack 196608 3 nf_nat,nft_ct,nf_conntrack_netlink, Live 0x0`
+fn unload_with_users(module: &str) -> Result<()> {
+    let modules = fs::read_to_string("/proc/modules")?;
+    let line = modules.lines().find(|line| line.split(' ').next() == Some(module));
+    let users = line.and_then(|line| line.split(' ').nth(3)).unwrap_or_default();
+    for user in users.split(',').filter(|user| !user.is_empty() && *user != "-") {
+        unload_with_users(user)?;
+    }
+    modprobe(&["-r", module])
 }
 
 /// kprobes do not hold a module: ctwatch must notice, wait, and begin anew.

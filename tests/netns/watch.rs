@@ -128,3 +128,33 @@ pub(crate) fn finished(command: &mut Command) -> Result<(String, String, Option<
     child.stderr.take().context("no error output")?.read_to_string(&mut err)?;
     Ok((out, err, child.wait()?.code()))
 }
+
+/// A command in the background, until it is interrupted.
+pub(crate) struct Background(Option<Child>);
+
+impl Background {
+    pub(crate) fn start(command: &mut Command) -> Result<Self> {
+        let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Ok(Self(Some(command.spawn().context("cannot start it")?)))
+    }
+
+    /// What Ctrl-C does; and what it printed, and how it ended.
+    pub(crate) fn interrupt(mut self) -> Result<(String, String, Option<i32>)> {
+        let child = self.0.take().context("it was interrupted before")?;
+        let pid = i32::try_from(child.id())?;
+        // SAFETY: a signal to our own child, which has not been waited for.
+        ensure!(unsafe { libc::kill(pid, libc::SIGINT) } == 0, "cannot interrupt it");
+        let output = child.wait_with_output()?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ok((text(&output.stdout), text(&output.stderr), output.status.code()))
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     os::fd::AsRawFd,
 };
 
@@ -30,24 +30,27 @@ pub fn connect_locally(netns: &Netns, family: Family, flows: u16) -> Result<Loca
             ),
         };
         let socket = UdpSocket::bind(any).context("cannot open a socket")?;
-        let mut outcome = LocalOutcome::default();
-        for port in 1..=flows {
-            let to = SocketAddr::new(host, port);
-            match socket.send_to(b"x", to) {
-                Ok(_) => outcome.sent += 1,
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                    outcome.refused += 1;
-                }
-                Err(error) => return Err(error).with_context(|| format!("cannot send to {to}")),
-            }
-        }
-        Ok(outcome)
+        each_port(&socket, host, flows, b"x")
     })?
+}
+
+/// One packet to each port of a host.
+fn each_port(socket: &UdpSocket, host: IpAddr, ports: u16, payload: &[u8]) -> Result<LocalOutcome> {
+    let mut outcome = LocalOutcome::default();
+    for port in 1..=ports {
+        let to = SocketAddr::new(host, port);
+        match socket.send_to(payload, to) {
+            Ok(_) => outcome.sent += 1,
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => outcome.refused += 1,
+            Err(error) => return Err(error).with_context(|| format!("cannot send to {to}")),
+        }
+    }
+    Ok(outcome)
 }
 
 /// Sends `packets` packets from inside `netns` to as many ports, each handed over whole, to be cut
 /// into `segments` datagrams by whatever sends it in the end.
-pub fn send_segmented(netns: &Netns, packets: u16, segments: u16) -> Result<()> {
+pub fn send_segmented(netns: &Netns, packets: u16, segments: u16) -> Result<LocalOutcome> {
     const SEGMENT: u16 = 100;
     netns.within(|| {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).context("cannot open a socket")?;
@@ -64,10 +67,6 @@ pub fn send_segmented(netns: &Netns, packets: u16, segments: u16) -> Result<()> 
         };
         ensure!(answer == 0, "no UDP_SEGMENT here: {}", io::Error::last_os_error());
         let payload = vec![b'x'; usize::from(SEGMENT) * usize::from(segments)];
-        for port in 1..=packets {
-            let to = SocketAddr::from((Ipv4Addr::new(10, 100, 1, 1), port));
-            socket.send_to(&payload, to).with_context(|| format!("cannot send to {to}"))?;
-        }
-        Ok(())
+        each_port(&socket, Ipv4Addr::new(10, 100, 1, 1).into(), packets, &payload)
     })?
 }
