@@ -31,8 +31,7 @@ pub(crate) const TESTS: &[Test] = &[
 
 const UDP: Flows = Flows::of(Family::V4, Protocol::Udp);
 
-/// Until it watches, also where that takes its time, and for a tick or two to pass.
-const START: Duration = Duration::from_secs(2);
+/// For a tick or two to pass.
 const TICKS: Duration = Duration::from_millis(700);
 
 /// Programs of ctwatch that the kernel holds.
@@ -101,7 +100,6 @@ fn loud() -> Result<()> {
     let mut command = ctwatch()?;
     command.args(["-i", "300ms", "--netns", lab.router().name()]);
     let watching = Background::start(&mut command)?;
-    std::thread::sleep(START);
     lab.send(&Flood::of(UDP, 2000))?;
     std::thread::sleep(TICKS);
     lab.router().run(&["conntrack", "-F"])?;
@@ -123,7 +121,6 @@ fn narrow() -> Result<()> {
     let mut command = ctwatch()?;
     command.args(["-i", "300ms"]).env("COLUMNS", "40");
     let watching = Background::start(&mut command)?;
-    std::thread::sleep(START);
     lab.send(&Flood::of(UDP, 2000))?;
     std::thread::sleep(TICKS);
     let (text, ..) = watching.interrupt()?;
@@ -218,7 +215,6 @@ fn nobody() -> Result<()> {
     let mut command = without("-net_admin")?;
     command.args(["-i", "300ms", "--output", "json"]);
     let watching = Background::start(&mut command)?;
-    std::thread::sleep(START);
     lab.send(&Flood { first: 1_000_000, ..Flood::of(UDP, 2000) })?;
     let (json, errors, _) = watching.interrupt()?;
     let last = json.lines().last().with_context(|| errors.clone())?;

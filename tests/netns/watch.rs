@@ -3,6 +3,9 @@
 use std::{
     io::{BufRead, BufReader, Lines, Read},
     process::{Child, ChildStdout, Command, Stdio},
+    sync::mpsc,
+    thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -129,32 +132,49 @@ pub(crate) fn finished(command: &mut Command) -> Result<(String, String, Option<
     Ok((out, err, child.wait()?.code()))
 }
 
-/// A command in the background, until it is interrupted.
-pub(crate) struct Background(Option<Child>);
+/// ctwatch in the background, until it is interrupted.
+pub(crate) struct Background {
+    child: Child,
+    reader: Option<JoinHandle<std::io::Result<String>>>,
+}
 
 impl Background {
+    /// Returns when it has printed its first line.
     pub(crate) fn start(command: &mut Command) -> Result<Self> {
         let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Ok(Self(Some(command.spawn().context("cannot start it")?)))
+        let mut child = command.spawn().context("cannot start it")?;
+        let mut lines = BufReader::new(child.stdout.take().context("no output")?);
+        let (began, begun) = mpsc::channel();
+        let reader = thread::spawn(move || {
+            let mut text = String::new();
+            lines.read_line(&mut text)?;
+            // Nobody waits any more where it took too long.
+            let _ = began.send(());
+            lines.read_to_string(&mut text)?;
+            Ok(text)
+        });
+        let background = Self { child, reader: Some(reader) };
+        begun.recv_timeout(Duration::from_secs(60)).context("it printed nothing")?;
+        Ok(background)
     }
 
     /// What Ctrl-C does; and what it printed, and how it ended.
     pub(crate) fn interrupt(mut self) -> Result<(String, String, Option<i32>)> {
-        let child = self.0.take().context("it was interrupted before")?;
-        let pid = i32::try_from(child.id())?;
+        let pid = i32::try_from(self.child.id())?;
         // SAFETY: a signal to our own child, which has not been waited for.
         ensure!(unsafe { libc::kill(pid, libc::SIGINT) } == 0, "cannot interrupt it");
-        let output = child.wait_with_output()?;
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Ok((text(&output.stdout), text(&output.stderr), output.status.code()))
+        let reader = self.reader.take().context("it was interrupted before")?;
+        let text = reader.join().map_err(|_| anyhow::anyhow!("the reader panicked"))??;
+        let mut errors = String::new();
+        self.child.stderr.take().context("no error output")?.read_to_string(&mut errors)?;
+        Ok((text, errors, self.child.wait()?.code()))
     }
 }
 
 impl Drop for Background {
     fn drop(&mut self) {
-        if let Some(child) = &mut self.0 {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        // After a failed test; one that was interrupted is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }

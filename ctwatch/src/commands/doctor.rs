@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::setup::{self, Chosen};
+use super::setup::{self, Chosen, Depth};
 use crate::{
     cli::{DoctorArgs, Output},
     host::{
@@ -42,7 +42,7 @@ fn examine(request: Request) -> Report {
         Some(life) if life.is_module() => Conntrack::Module,
         Some(_) => Conntrack::BuiltIn,
     };
-    let Chosen { facts, plan, probes, .. } = setup::choose(request, privileges);
+    let Chosen { facts, plan, probes, .. } = setup::choose(request, privileges, Depth::All);
     let kprobe_misses = facts.of(Need::KprobeMisses).is_ok();
     // What was attached to find out that it can be is let go again.
     drop(probes);

@@ -36,7 +36,7 @@ pub(super) fn prepare(args: &cli::WatchArgs) -> Result<(Means, Header)> {
     let scope = scope(&args.netns, privileges)?;
     let request = request(args.mechanism);
     let ctnetlink_came = modules::ctnetlink_would_be_loaded();
-    let Chosen { plan, probes, cookies, .. } = choose(request, privileges);
+    let Chosen { plan, probes, cookies, .. } = choose(request, privileges, Depth::Enough);
     if let Some(why) = unusable(&plan, request) {
         bail!("{why}");
     }
@@ -103,39 +103,56 @@ fn scope(wanted: &cli::Netns, privileges: Privileges) -> Result<Scope> {
     Ok(Scope::One(inode))
 }
 
+/// How much is to be found out.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Depth {
+    /// What it takes to count.
+    Enough,
+    /// Everything, for somebody who asks.
+    All,
+}
+
 /// Finds out what this machine offers, tries it, and goes on without what the kernel refuses.
-pub(super) fn choose(request: Request, privileges: Privileges) -> Chosen {
+pub(super) fn choose(request: Request, privileges: Privileges, depth: Depth) -> Chosen {
     let cookies = netns_cookie().is_some();
-    let mut facts = facts(privileges);
+    let facts = facts(privileges);
     // Not worth its time where no program can be loaded anyway.
-    let wanted = facts.of(Need::Bpf).is_ok() && request != Request::Only(Mechanism::Counters);
-    let resolved = wanted.then(|| {
-        let mut resolved = Resolved::of_this_kernel();
-        if !cookies {
-            // Both halves must call a namespace by the same name.
-            resolved.layout.net_cookie = 0;
-        }
-        resolved
-    });
-    if let Some(resolved) = &resolved {
-        let none =
-            |functions: &Result<_, String>| functions.as_ref().map(|_| ()).map_err(Clone::clone);
-        facts.set(Need::EntryLayout, resolved.entries.clone());
-        facts.set(Need::DropLayout, resolved.drops.clone());
-        facts.set(Need::FreeLayout, resolved.free.clone());
-        facts.set(Need::Fexit, none(&resolved.fexit));
-        facts.set(Need::Kprobe, none(&resolved.kprobe));
-        // Unless it turns out otherwise.
-        facts.set(Need::KprobeMisses, none(&resolved.kprobe));
-        facts.set(Need::Tracepoint, Ok(()));
+    if facts.of(Need::Bpf).is_err() || request == Request::Only(Mechanism::Counters) {
+        let plan = plan(&facts, request);
+        return Chosen { facts, plan, probes: None, cookies };
     }
+    let by_fexit = [Request::Auto, Request::Only(Mechanism::Fexit)].contains(&request);
+    if depth == Depth::Enough && by_fexit {
+        let chosen = attempt(request, facts.clone(), Resolved::by_btf(), cookies);
+        if chosen.plan.mechanism(Signal::Drops) == Some(Mechanism::Fexit) {
+            return chosen;
+        }
+    }
+    attempt(request, facts, Resolved::of_this_kernel(), cookies)
+}
+
+fn attempt(request: Request, mut facts: Facts, mut resolved: Resolved, cookies: bool) -> Chosen {
+    if !cookies {
+        // Both halves must call a namespace by the same name.
+        resolved.layout.net_cookie = 0;
+    }
+    let found =
+        |functions: &Result<_, String>| functions.as_ref().map(|_| ()).map_err(Clone::clone);
+    facts.set(Need::EntryLayout, resolved.entries.clone());
+    facts.set(Need::DropLayout, resolved.drops.clone());
+    facts.set(Need::FreeLayout, resolved.free.clone());
+    facts.set(Need::Fexit, found(&resolved.fexit));
+    facts.set(Need::Kprobe, found(&resolved.kprobe));
+    // Unless it turns out otherwise.
+    facts.set(Need::KprobeMisses, found(&resolved.kprobe));
+    facts.set(Need::Tracepoint, Ok(()));
     loop {
         let chosen = plan(&facts, request);
-        let Some(resolved) = resolved.as_ref().filter(|_| chosen.probes()) else {
+        if !chosen.probes() {
             return Chosen { facts, plan: chosen, probes: None, cookies };
-        };
+        }
         // Each turn takes one fact away, so this ends.
-        match Probes::start(&chosen, resolved) {
+        match Probes::start(&chosen, &resolved) {
             Err(Refused { mechanism, error }) => {
                 facts.set(need(mechanism), Err(format!("{error:#}")));
             }

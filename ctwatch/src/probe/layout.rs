@@ -26,39 +26,40 @@ pub struct Resolved {
 }
 
 impl Resolved {
+    /// What is known by BTF alone: enough for programs on functions that BTF names. Reading
+    /// kallsyms takes as long as all the rest of starting.
+    pub fn by_btf() -> Self {
+        Self::with(Err("not looked for".to_owned()))
+    }
+
     /// Reads the kernel's BTF and symbols once; neither is kept.
     pub fn of_this_kernel() -> Self {
-        let mut layout = Layout { pt_regs_sp: stack_pointer(), ..Layout::default() };
-        let btf = Btf::vmlinux().map_err(|error| format!("{error:#}"));
         let mut wanted = vec![HOOK_SLOW];
         wanted.extend(Hook::ALL.map(Hook::function));
-        let symbols = Symbols::read(&wanted).map_err(|error| format!("{error:#}"));
-        let said = |result: Result<()>| result.map_err(|error| format!("{error:#}"));
-        let entries =
-            btf.as_ref().map_err(Clone::clone).and_then(|btf| said(entries(btf, &mut layout)));
-        let drops = both(&btf, &symbols)
-            .and_then(|(btf, symbols)| said(dropped(btf, symbols, &mut layout)));
-        let free = symbols.as_ref().map_err(Clone::clone).and_then(|symbols| {
-            layout.nf_conntrack_free = symbols.code(FREE)?;
-            Ok(())
-        });
-        let fexit = btf
-            .as_ref()
-            .map_err(Clone::clone)
-            .and_then(|btf| traceable(btf).map_err(|error| format!("{error:#}")));
-        let kprobe = symbols
-            .as_ref()
-            .map_err(Clone::clone)
-            .and_then(|symbols| probeable(symbols).map_err(|error| format!("{error:#}")));
-        Self { layout, entries, drops, free, fexit, kprobe }
+        Self::with(Symbols::read(&wanted).map_err(|error| format!("{error:#}")))
     }
-}
 
-fn both<'a, 'b>(
-    btf: &'a Result<Btf<'b>, String>,
-    symbols: &'a Result<Symbols, String>,
-) -> Result<(&'a Btf<'b>, &'a Symbols), String> {
-    Ok((btf.as_ref().map_err(Clone::clone)?, symbols.as_ref().map_err(Clone::clone)?))
+    fn with(symbols: Result<Symbols, String>) -> Self {
+        let mut layout = Layout { pt_regs_sp: stack_pointer(), ..Layout::default() };
+        let said = |error: anyhow::Error| format!("{error:#}");
+        let btf = Btf::vmlinux().map_err(said);
+        let known = || btf.as_ref().map_err(Clone::clone);
+        let named = || symbols.as_ref().map_err(Clone::clone);
+        Self {
+            entries: known().and_then(|btf| entries(btf, &mut layout).map_err(said)),
+            drops: known().and_then(|btf| {
+                let symbols = named()?;
+                dropped(btf, symbols, &mut layout).map_err(said)
+            }),
+            free: named().and_then(|symbols| {
+                layout.nf_conntrack_free = symbols.code(FREE)?;
+                Ok(())
+            }),
+            fexit: known().and_then(|btf| traceable(btf).map_err(said)),
+            kprobe: named().and_then(|symbols| probeable(symbols).map_err(said)),
+            layout,
+        }
+    }
 }
 
 /// An entry, its tuples, and the name of its namespace.
