@@ -69,6 +69,8 @@ fn cost() -> Result<()> {
     fs::write(STATISTICS, "0")?;
     let per_packet = |time: Duration| time.as_secs_f64() * 1e6 / (ROUNDS * PACKETS) as f64;
     let (base_new, base_refused) = (per_packet(spent[0].inserting), per_packet(spent[0].refusing));
+    // Rows of their own, whatever the harness has begun to print.
+    println!();
     for (way, spent) in ways.iter().zip(&spent) {
         let name = way.map_or("unwatched", Mechanism::name);
         let (new, refused) = (per_packet(spent.inserting), per_packet(spent.refusing));
