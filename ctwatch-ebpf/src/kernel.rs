@@ -15,12 +15,14 @@ pub(crate) static LAYOUT: Layout = Layout {
     sock_net: 0,
     nf_conn_status: 0,
     nf_conn_net: 0,
+    nf_conn_use: 0,
     nf_conn_original: 0,
     nf_conn_reply: 0,
     hash_tuple: 0,
     net_inum: 0,
     net_cookie: 0,
     pt_regs_sp: 0,
+    freed_before_told: 0,
     padding: 0,
 };
 

@@ -123,10 +123,13 @@ pub enum HostCount {
     /// found no room to leave word.
     UnpairedRefusals = 7,
     UnpairedClashes = 8,
+    /// Entries that ended, of which it can no longer be told whether they were ever in the table,
+    /// or in which namespace: see [`Layout::freed_before_told`].
+    DoubtfulEnds = 9,
 }
 
 impl HostCount {
-    pub const ALL: usize = 9;
+    pub const ALL: usize = 10;
 }
 
 #[repr(C)]
@@ -210,6 +213,8 @@ pub struct Layout {
     pub sock_net: u32,
     pub nf_conn_status: u32,
     pub nf_conn_net: u32,
+    /// The number of references.
+    pub nf_conn_use: u32,
     /// The tuples of both directions.
     pub nf_conn_original: u32,
     pub nf_conn_reply: u32,
@@ -220,13 +225,16 @@ pub struct Layout {
     pub net_cookie: u32,
     /// The stack pointer in the `struct pt_regs` of a kprobe.
     pub pt_regs_sp: u32,
+    /// Not 0: `kmem:kmem_cache_free` comes after the object was given back, not before. It may have
+    /// begun another life by then.
+    pub freed_before_told: u32,
     pub padding: u32,
 }
 
 const _: () = {
     assert!(size_of::<NetnsTally>() == 8 * Count::ALL + 8);
     assert!(size_of::<HostTally>() == 8 * HostCount::ALL);
-    assert!(size_of::<Layout>() == 2 * 16 + 14 * 4);
+    assert!(size_of::<Layout>() == 2 * 16 + 16 * 4);
 };
 
 #[cfg(not(target_arch = "bpf"))]

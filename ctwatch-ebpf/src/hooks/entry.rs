@@ -22,42 +22,49 @@ pub(crate) fn inserted(_ctx: &impl EbpfContext, ct: u64) -> Option<()> {
     Some(())
 }
 
-/// The entry is given back to the allocator right after this. For the first of two programs at the
-/// same place; which of them the kernel runs first does not matter.
+/// The entry is given back to the allocator right after this, or (`told_late`) was right before.
+/// For the first of two programs at the same place; which of them the kernel runs first does not
+/// matter.
 #[inline(always)]
-pub(crate) fn freed(ctx: &impl EbpfContext, ct: u64) {
+pub(crate) fn freed(ctx: &impl EbpfContext, ct: u64, told_late: bool) {
     if !tally::is_counted_by_the_other(ct) {
-        freed_once(ctx, ct);
+        let counts = (Count::Removed, Count::NeverInserted, HostCount::UnplacedEnds);
+        ended(ctx, ct, told_late, counts);
     }
 }
 
 /// For the second of two programs at the same place.
 #[inline(always)]
-pub(crate) fn freed_missed(ctx: &impl EbpfContext, ct: u64) {
+pub(crate) fn freed_missed(ctx: &impl EbpfContext, ct: u64, told_late: bool) {
     if !tally::is_counted_by_the_other(ct) {
         let unplaced = HostCount::UnplacedEndsMissed;
-        ended(ctx, ct, Count::RemovedMissed, Count::NeverInsertedMissed, unplaced);
+        ended(ctx, ct, told_late, (Count::RemovedMissed, Count::NeverInsertedMissed, unplaced));
     }
 }
 
 /// For the only program at its place.
 #[inline(always)]
 pub(crate) fn freed_once(ctx: &impl EbpfContext, ct: u64) {
-    ended(ctx, ct, Count::Removed, Count::NeverInserted, HostCount::UnplacedEnds);
+    ended(ctx, ct, false, (Count::Removed, Count::NeverInserted, HostCount::UnplacedEnds));
 }
 
-/// Every entry that was in the table has `IPS_CONFIRMED`, which is never taken off again.
+/// Every entry that was in the table has `IPS_CONFIRMED`, which is never taken off again in this
+/// life of it. An entry nobody refers to is free still; one that was taken again, or is just being
+/// taken, is not to be known from one that was never confirmed.
 #[inline(always)]
 fn ended(
     _ctx: &impl EbpfContext,
     ct: u64,
-    removed: Count,
-    never: Count,
-    unplaced: HostCount,
+    told_late: bool,
+    (removed, never, unplaced): (Count, Count, HostCount),
 ) -> Option<()> {
     let status = read::<u64>(ct, layout!(nf_conn_status))?;
     let net = read::<u64>(ct, layout!(nf_conn_net))?;
     let inserted = status & IPS_CONFIRMED != 0;
+    if told_late && (!inserted || read::<u32>(ct, layout!(nf_conn_use))? != 0) {
+        tally::host(HostCount::DoubtfulEnds);
+        return None;
+    }
     tally::count(net, &[if inserted { removed } else { never }], unplaced);
     #[cfg(feature = "talk")]
     aya_log_ebpf::debug!(_ctx, "an entry ended, inserted: {}", inserted as u8);

@@ -12,14 +12,14 @@ use crate::{hooks::entry, kernel::layout, tally};
 #[inline(always)]
 pub(crate) fn freed(ctx: &impl EbpfContext, call_site: u64, object: u64) {
     if layout!(nf_conntrack_free).contains(call_site) {
-        entry::freed(ctx, object);
+        entry::freed(ctx, object, layout!(freed_before_told) != 0);
     }
 }
 
 #[inline(always)]
 pub(crate) fn freed_missed(ctx: &impl EbpfContext, call_site: u64, object: u64) {
     if layout!(nf_conntrack_free).contains(call_site) {
-        entry::freed_missed(ctx, object);
+        entry::freed_missed(ctx, object, layout!(freed_before_told) != 0);
     }
 }
 

@@ -46,7 +46,7 @@ pub(crate) fn fx_inserted(ctx: FEntryContext) -> i32 {
 #[fentry(function = "nf_conntrack_free")]
 pub(crate) fn fx_freed(ctx: FEntryContext) -> i32 {
     if let Some([ct]) = arguments(&ctx) {
-        entry::freed(&ctx, ct);
+        entry::freed(&ctx, ct, false);
     }
     0
 }
@@ -55,7 +55,7 @@ pub(crate) fn fx_freed(ctx: FEntryContext) -> i32 {
 #[fentry(function = "nf_conntrack_free")]
 pub(crate) fn fx_freed_missed(ctx: FEntryContext) -> i32 {
     if let Some([ct]) = arguments(&ctx) {
-        entry::freed_missed(&ctx, ct);
+        entry::freed_missed(&ctx, ct, false);
     }
     0
 }

@@ -200,7 +200,14 @@ impl Model {
                 refusals: plus(misses.refusals, &[HostCount::UnplacedRefusals]),
                 clashes: plus(misses.clashes, &[HostCount::UnplacedClashes]),
                 insertions: plus(misses.insertions, &[HostCount::UnplacedInsertions]),
-                ends: plus(misses.ends, &[HostCount::UnplacedEnds, HostCount::UnplacedEndsMissed]),
+                ends: plus(
+                    misses.ends,
+                    &[
+                        HostCount::UnplacedEnds,
+                        HostCount::UnplacedEndsMissed,
+                        HostCount::DoubtfulEnds,
+                    ],
+                ),
                 ..misses
             },
         }

@@ -6,7 +6,7 @@ use anyhow::{Result, bail, ensure};
 use ctwatch_ebpf::{Code, Layout};
 
 use super::functions::{Functions, Hook};
-use crate::host::{btf::Btf, symbols::Symbols};
+use crate::host::{self, btf::Btf, symbols::Symbols};
 
 const FREE: &str = Hook::Free.function();
 const HOOK_SLOW: &str = "nf_hook_slow";
@@ -40,7 +40,11 @@ impl Resolved {
     }
 
     fn with(symbols: Result<Symbols, String>) -> Self {
-        let mut layout = Layout { pt_regs_sp: stack_pointer(), ..Layout::default() };
+        let mut layout = Layout {
+            pt_regs_sp: stack_pointer(),
+            freed_before_told: u32::from(freed_before_told(&host::kernel_release())),
+            ..Layout::default()
+        };
         let said = |error: anyhow::Error| format!("{error:#}");
         let btf = Btf::vmlinux().map_err(said);
         let known = || btf.as_ref().map_err(Clone::clone);
@@ -66,6 +70,7 @@ impl Resolved {
 fn entries(btf: &Btf<'_>, layout: &mut Layout) -> Result<()> {
     layout.nf_conn_status = btf.offset("nf_conn", "status")?;
     layout.nf_conn_net = btf.offset("nf_conn", "ct_net")?;
+    layout.nf_conn_use = btf.offset("nf_conn", "ct_general.use")?;
     layout.net_inum = btf.offset("net", "ns.inum")?;
     layout.skb_nfct = btf.offset("sk_buff", "_nfct")?;
     let hash = "nf_conntrack_tuple_hash";
@@ -137,6 +142,18 @@ fn probeable(symbols: &Symbols) -> Result<Functions> {
     })
 }
 
+/// Whether `kmem:kmem_cache_free` comes after the object was given back. It moved before that in
+/// Linux 5.17, for this very reason, and nothing but the version tells. A kernel that moved it and
+/// calls itself older gets wider bounds, not wrong ones.
+/// <https://github.com/torvalds/linux/blob/v5.10/mm/slub.c#L3168>
+fn freed_before_told(release: &str) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) < (5, 17),
+        _ => true,
+    }
+}
+
 /// Where the kernel's `struct pt_regs` keeps the stack pointer: it begins as what `ptrace` shows.
 fn stack_pointer() -> u32 {
     #[cfg(target_arch = "x86_64")]
@@ -144,4 +161,19 @@ fn stack_pointer() -> u32 {
     #[cfg(target_arch = "aarch64")]
     let offset = std::mem::offset_of!(libc::user_regs_struct, sp);
     u32::try_from(offset).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::freed_before_told;
+
+    #[test]
+    fn releases_before_and_after_the_tracepoint_moved() {
+        for old in ["4.19.0-27-amd64", "5.10.0-32-cloud-amd64", "5.16.20", "", "next"] {
+            assert!(freed_before_told(old), "{old}");
+        }
+        for new in ["5.17.0", "6.1.0-50-cloud-amd64", "6.12.117+deb13", "10.0"] {
+            assert!(!freed_before_told(new), "{new}");
+        }
+    }
 }
