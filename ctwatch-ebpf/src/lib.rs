@@ -4,6 +4,8 @@
 #![no_std]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
+pub mod top;
+
 /// Namespaces that can be told apart at once. The map is allocated whole at start (an allocation
 /// inside a tracepoint of the allocator could recurse): 1,024 x 104 bytes for each possible CPU.
 pub const MAX_NETNS: u32 = 1024;
@@ -228,13 +230,21 @@ pub struct Layout {
     /// Not 0: `kmem:kmem_cache_free` comes after the object was given back, not before. It may have
     /// begun another life by then.
     pub freed_before_told: u32,
+    /// `head`, and in it where the network header begins.
+    pub skb_head: u32,
+    pub skb_network_header: u32,
+    pub skb_iif: u32,
+    /// Sets of each top table on each CPU, a power of two; 0 where nobody asks who it is.
+    pub top_sets: u32,
     pub padding: u32,
+    /// Nobody can know in which set a key ends up.
+    pub top_seed: u64,
 }
 
 const _: () = {
     assert!(size_of::<NetnsTally>() == 8 * Count::ALL + 8);
     assert!(size_of::<HostTally>() == 8 * HostCount::ALL);
-    assert!(size_of::<Layout>() == 2 * 16 + 16 * 4);
+    assert!(size_of::<Layout>() == 2 * 16 + 20 * 4 + 8);
 };
 
 #[cfg(not(target_arch = "bpf"))]

@@ -1,13 +1,17 @@
 //! Every map write. Per-CPU counters only: nothing is sent to user space per event.
 
 use aya_ebpf::{
-    bindings::BPF_NOEXIST,
+    bindings::{BPF_F_MMAPABLE, BPF_NOEXIST},
+    helpers::bpf_get_smp_processor_id,
     macros::map,
-    maps::{HashMap, PerCpuArray, PerCpuHashMap},
+    maps::{Array, HashMap, PerCpuArray, PerCpuHashMap},
 };
-use ctwatch_ebpf::{Count, HostCount, HostTally, MAX_NETNS, NetnsId, NetnsTally};
+use ctwatch_ebpf::{
+    Count, HostCount, HostTally, MAX_NETNS, NetnsId, NetnsTally,
+    top::{By, Key, Set, Stream, TABLES, table},
+};
 
-use crate::kernel;
+use crate::kernel::{self, layout};
 
 #[map]
 static NETNS: PerCpuHashMap<NetnsId, NetnsTally> = PerCpuHashMap::with_max_entries(MAX_NETNS, 0);
@@ -21,6 +25,15 @@ static MARKS: PerCpuArray<u64> = PerCpuArray::with_max_entries(MARK_SLOTS, 0);
 
 /// A power of two.
 const MARK_SLOTS: u32 = 1024;
+
+/// Who it is, of each stream: as many sets as user space makes room for, those of one CPU after
+/// those of the other. User space reads them where they are.
+#[map]
+static TOP: Array<Set> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// A refusal on this CPU whose packet is not dropped yet: its namespace.
+#[map]
+static ANNOUNCED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 /// What the probe at a function's entry leaves for the one at its return: see [`enter`].
 #[map]
@@ -38,6 +51,53 @@ pub(crate) fn count(net: u64, counts: &[Count], unplaced: HostCount) {
     if !bump(net, counts) {
         host(unplaced);
     }
+}
+
+/// One event of this stream, and whose it is.
+#[inline(always)]
+pub(crate) fn top(stream: Stream, by: &[By], whole: &Key) {
+    if layout!(top_sets) != 0 {
+        for by in by {
+            top_of(table(stream, *by), &whole.of(*by));
+        }
+    }
+}
+
+/// A function of its own, and not once more in the program for each table.
+#[inline(never)]
+#[expect(clippy::cast_possible_truncation, reason = "the low bits are what is wanted")]
+fn top_of(table: u32, key: &Key) {
+    let sets = layout!(top_sets);
+    let hash = key.hash(layout!(top_seed));
+    // SAFETY: a helper without arguments.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    let index = (cpu * TABLES + table) * sets + (hash as u32 & (sets - 1));
+    if let Some(set) = TOP.get_ptr_mut(index) {
+        // SAFETY: a live map value, and this CPU's alone. The sequence is odd while it is written.
+        unsafe {
+            let sequence = &raw mut (*set).sequence;
+            sequence.write_volatile(sequence.read_volatile().wrapping_add(1));
+            (*set).offer(key, hash);
+            sequence.write_volatile(sequence.read_volatile().wrapping_add(1));
+        }
+    }
+}
+
+/// Leaves word that the packet which is dropped next on this CPU, in this namespace, was refused.
+#[inline(always)]
+pub(crate) fn announce(net: u64) {
+    if let Some(slot) = ANNOUNCED.get_ptr_mut(0) {
+        // SAFETY: a live per-CPU map value.
+        unsafe { *slot = net };
+    }
+}
+
+/// The namespace that a refusal was announced for, if any. The word stays.
+#[inline(always)]
+pub(crate) fn announced() -> Option<u64> {
+    // SAFETY: a live per-CPU map value.
+    let net = unsafe { *ANNOUNCED.get_ptr(0)? };
+    (net != 0).then_some(net)
 }
 
 /// One event on this machine.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ctwatch_ebpf::top;
 
 /// Watches the connection tracking table: how full it is, where it is heading, and which packets
 /// it refuses.
@@ -57,6 +58,14 @@ pub struct WatchArgs {
     /// How to count: the best this kernel offers, or only this
     #[arg(long, value_enum, default_value_t = Mechanism::Auto)]
     pub mechanism: Mechanism,
+    /// How many of the top sources, services and so on to name; if given, always. 0: do not even
+    /// count who it is [default: 5, while a table is saturated]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=100))]
+    pub top: Option<u16>,
+    /// By what to tell them apart
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "KEY,…",
+          default_values_t = [By::Source, By::Service, By::Interface])]
+    pub by: Vec<By>,
     /// Text for people, or one JSON object a line
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     pub output: Output,
@@ -65,6 +74,11 @@ pub struct WatchArgs {
 impl WatchArgs {
     pub fn interval(&self) -> Duration {
         self.interval.or(self.interval_word).unwrap_or(Duration::from_secs(1))
+    }
+
+    /// Entries of a top list.
+    pub fn tops(&self) -> usize {
+        usize::from(self.top.unwrap_or(5))
     }
 
     pub fn count(&self) -> Option<u64> {
@@ -84,6 +98,30 @@ pub enum Mechanism {
     Tracepoint,
     /// Conntrack's own counters only: no eBPF
     Counters,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum By {
+    Source,
+    Destination,
+    /// Destination, protocol and port
+    Service,
+    /// Source and service
+    Flow,
+    /// The interface it came in by (packets refused only)
+    Interface,
+}
+
+impl From<&By> for top::By {
+    fn from(by: &By) -> Self {
+        match by {
+            By::Source => Self::Source,
+            By::Destination => Self::Destination,
+            By::Service => Self::Service,
+            By::Flow => Self::Flow,
+            By::Interface => Self::Interface,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

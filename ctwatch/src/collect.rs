@@ -2,14 +2,14 @@
 //! counted. Runs on a thread of its own, because entering a namespace changes the thread.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::mpsc,
     thread,
     time::Instant,
 };
 
 use anyhow::{Context, Result};
-use ctwatch_ebpf::{MAX_NETNS, NetnsId, NetnsTally};
+use ctwatch_ebpf::{MAX_NETNS, NetnsId, NetnsTally, top::By};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -18,8 +18,11 @@ use crate::{
         visit::{Reading, Source, Visit, Visitor, sysctl},
     },
     probe::read::Probes,
-    sample::{HookReadings, Sample, TableSample},
+    sample::{HookReadings, Sample, TableSample, TopCounts},
 };
+
+/// Of each namespace, at most so many interfaces are looked up by name.
+const MOST_INTERFACES: usize = 64;
 
 /// Which namespaces are read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +80,8 @@ struct Worker {
     finder: Finder,
     /// Namespaces that the probes counted in and that were looked for in vain.
     hidden: HashSet<NetnsId>,
+    /// Interfaces that are spoken of, by namespace.
+    interfaces: HashMap<NetnsId, BTreeSet<u32>>,
 }
 
 impl Worker {
@@ -87,6 +92,7 @@ impl Worker {
             names: HashMap::new(),
             finder: Finder::default(),
             hidden: HashSet::new(),
+            interfaces: HashMap::new(),
         }
     }
 
@@ -96,10 +102,12 @@ impl Worker {
             None => visitor.insert(Visitor::new(self.means.source)?),
         };
         let before = self.tallies()?;
+        let tops = self.tops();
         let found = self.find(before.as_ref())?;
+        let interfaces: Vec<u32> = self.interfaces.values().flatten().copied().collect();
         let visits = found
             .into_iter()
-            .map(|netns| visitor.read(&netns).map(|visit| (netns, visit)))
+            .map(|netns| visitor.read(&netns, &interfaces).map(|visit| (netns, visit)))
             .collect::<Result<Vec<_>>>()?;
         let after = self.tallies()?;
         let elapsed = self.started.elapsed();
@@ -110,6 +118,7 @@ impl Worker {
             limit: sysctl("nf_conntrack_max").ok(),
             buckets: sysctl("nf_conntrack_buckets").ok(),
             probed: probes.map(Probes::probed).transpose()?,
+            tops,
             tables: self.tables(visits, before.as_ref(), after.as_ref()),
         };
         self.make_room(&sample)?;
@@ -137,6 +146,21 @@ impl Worker {
             Scope::One(inode) => found.remove(&inode).into_iter().collect(),
             _ => found.into_values().collect(),
         })
+    }
+
+    /// And which interfaces they are about: their names are known inside their namespaces only.
+    fn tops(&mut self) -> Vec<TopCounts> {
+        let tops = self.means.probes.as_ref().map(Probes::tops).unwrap_or_default();
+        self.interfaces.clear();
+        for list in tops.iter().filter(|list| list.by == By::Interface) {
+            for count in &list.counts {
+                let known = self.interfaces.entry(count.key.netns).or_default();
+                if count.key.ifindex != 0 && known.len() < MOST_INTERFACES {
+                    known.insert(count.key.ifindex);
+                }
+            }
+        }
+        tops
     }
 
     fn tallies(&self) -> Result<Option<HashMap<NetnsId, NetnsTally>>> {
@@ -187,6 +211,7 @@ impl Worker {
                     counters: None,
                     unread: None,
                     hooks: hooks(id),
+                    interfaces: Vec::new(),
                 });
             }
         }
@@ -236,6 +261,7 @@ fn read_table(netns: Netns, reading: Reading, cookies: bool) -> TableSample {
         counters: reading.counters.map_err(&mut note).ok(),
         unread,
         hooks: None,
+        interfaces: reading.interfaces,
     }
 }
 
@@ -249,5 +275,6 @@ fn refused_table(id: NetnsId, netns: Netns, error: &anyhow::Error) -> TableSampl
         counters: None,
         unread: Some(format!("{error:#}")),
         hooks: None,
+        interfaces: Vec::new(),
     }
 }

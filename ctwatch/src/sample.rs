@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use ctwatch_ebpf::{HostTally, NetnsId, NetnsTally};
+use ctwatch_ebpf::{
+    HostTally, NetnsId, NetnsTally,
+    top::{By, Key, Stream},
+};
 
 /// One reading of everything.
 #[derive(Clone, Debug)]
@@ -19,6 +22,26 @@ pub struct Sample {
     pub tables: Vec<TableSample>,
     /// `None` where no program runs.
     pub probed: Option<Probed>,
+    /// Who it is, of what is counted that way; empty where nobody asks.
+    pub tops: Vec<TopCounts>,
+}
+
+/// One table of heavy hitters, over all namespaces.
+#[derive(Clone, Debug)]
+pub struct TopCounts {
+    pub stream: Stream,
+    pub by: By,
+    /// All that were offered to it.
+    pub offered: u64,
+    pub counts: Vec<TopCount>,
+}
+
+/// `count - error <= true count <= count`, since the start of the programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TopCount {
+    pub key: Key,
+    pub count: u64,
+    pub error: u64,
 }
 
 /// What the programs counted that is no namespace's, and how far their counts go.
@@ -57,6 +80,8 @@ pub struct TableSample {
     /// Why `entries` or `counters` are missing from a reachable namespace.
     pub unread: Option<String>,
     pub hooks: Option<HookReadings>,
+    /// What some of its interfaces are called.
+    pub interfaces: Vec<(u32, String)>,
 }
 
 /// One CPU's counters since the namespace was made, in the words of `conntrack -S`. They are 32

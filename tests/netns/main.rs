@@ -16,6 +16,7 @@ mod mechanism;
 mod namespaces;
 mod rules;
 mod scenarios;
+mod top;
 mod watch;
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -59,6 +60,7 @@ fn main() -> std::process::ExitCode {
         floods::TESTS,
         rules::TESTS,
         scenarios::TESTS,
+        top::TESTS,
         namespaces::TESTS,
         behaviour::TESTS,
         machine::TESTS,

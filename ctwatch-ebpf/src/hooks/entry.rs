@@ -4,6 +4,7 @@ use aya_ebpf::EbpfContext;
 use ctwatch_ebpf::{Count, HostCount};
 
 use crate::{
+    hooks::who,
     kernel::{layout, read},
     tally,
 };
@@ -17,6 +18,7 @@ pub(crate) const IPS_CONFIRMED: u64 = 1 << 3;
 pub(crate) fn inserted(_ctx: &impl EbpfContext, ct: u64) -> Option<()> {
     let net = read::<u64>(ct, layout!(nf_conn_net))?;
     tally::count(net, &[Count::Inserted], HostCount::UnplacedInsertions);
+    let _ = who::inserted(ct, net);
     #[cfg(feature = "talk")]
     aya_log_ebpf::debug!(_ctx, "an entry was inserted");
     Some(())

@@ -10,7 +10,7 @@ use aya_ebpf::EbpfContext;
 use ctwatch_ebpf::{Count, HostCount};
 
 use crate::{
-    hooks::entry::IPS_CONFIRMED,
+    hooks::{entry::IPS_CONFIRMED, who},
     kernel::{layout, read},
     tally,
 };
@@ -44,11 +44,26 @@ pub(crate) fn dropped_for_any_reason(ctx: &impl EbpfContext, skb: u64, location:
     }
 }
 
+/// The packet of a refusal that a hook on `early_drop` has announced: the same CPU, the same
+/// namespace, nothing attached.
+#[inline(always)]
+pub(crate) fn dropped_as_announced(ctx: &impl EbpfContext, skb: u64) {
+    if let Some(net) = tally::announced()
+        && read::<u64>(skb, layout!(skb_nfct)) == Some(0)
+        && net_of(skb) == Some(net)
+    {
+        tally::announce(0);
+        let _ = who::refused(ctx, skb, net);
+    }
+}
+
 #[inline(always)]
 fn classify(ctx: &impl EbpfContext, skb: u64) -> Option<()> {
     let nfct = read::<u64>(skb, layout!(skb_nfct))?;
     if nfct == 0 {
-        tally::count(net_of(skb)?, &[Count::DroppedUntracked], HostCount::UnplacedDrops);
+        let net = net_of(skb)?;
+        tally::count(net, &[Count::DroppedUntracked], HostCount::UnplacedDrops);
+        let _ = who::refused(ctx, skb, net);
         talk(ctx, "dropped with no conntrack attached");
         return Some(());
     }

@@ -4,3 +4,4 @@ pub(crate) mod entry;
 pub(crate) mod kfree_skb;
 pub(crate) mod kmem;
 pub(crate) mod refusal;
+pub(crate) mod who;

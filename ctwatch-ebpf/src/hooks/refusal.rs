@@ -20,6 +20,9 @@ pub(crate) fn early_dropped(_ctx: &impl EbpfContext, net: u64, hash: u32, evicte
     if evicted == 0 {
         let count = if hash == 0 { Count::TableFullCtnetlink } else { Count::TableFull };
         tally::count(net, &[count], HostCount::UnplacedRefusals);
+        if hash != 0 {
+            tally::announce(net);
+        }
         #[cfg(feature = "talk")]
         aya_log_ebpf::debug!(_ctx, "refused: the table is full");
     }

@@ -19,6 +19,13 @@ pub(crate) fn dropped_bare(ctx: RawTracePointContext) -> i32 {
     0
 }
 
+/// Beside hooks on functions: they know that a packet is refused, this knows which.
+#[raw_tracepoint(tracepoint = "kfree_skb")]
+pub(crate) fn refused(ctx: RawTracePointContext) -> i32 {
+    kfree_skb::dropped_as_announced(&ctx, ctx.arg(0));
+    0
+}
+
 /// `TP_PROTO(unsigned long call_site, const void *ptr, …)`
 /// <https://github.com/torvalds/linux/blob/v6.12/include/trace/events/kmem.h>
 #[raw_tracepoint(tracepoint = "kmem_cache_free")]

@@ -42,7 +42,7 @@ fn examine(request: Request) -> Report {
         Some(life) if life.is_module() => Conntrack::Module,
         Some(_) => Conntrack::BuiltIn,
     };
-    let Chosen { facts, plan, probes, .. } = setup::choose(request, privileges, Depth::All);
+    let Chosen { facts, plan, probes, .. } = setup::choose(request, privileges, Depth::All, true);
     let kprobe_misses = facts.of(Need::KprobeMisses).is_ok();
     // What was attached to find out that it can be is let go again.
     drop(probes);

@@ -36,7 +36,8 @@ pub(super) fn prepare(args: &cli::WatchArgs) -> Result<(Means, Header)> {
     let scope = scope(&args.netns, privileges)?;
     let request = request(args.mechanism);
     let ctnetlink_came = modules::ctnetlink_would_be_loaded();
-    let Chosen { plan, probes, cookies, .. } = choose(request, privileges, Depth::Enough);
+    let Chosen { plan, probes, cookies, .. } =
+        choose(request, privileges, Depth::Enough, args.tops() > 0);
     if let Some(why) = unusable(&plan, request) {
         bail!("{why}");
     }
@@ -59,6 +60,7 @@ pub(super) fn prepare(args: &cli::WatchArgs) -> Result<(Means, Header)> {
             .map(|signal| (signal.name(), plan.mechanism(signal).map(Mechanism::name)))
             .to_vec(),
         notes,
+        top_bytes: probes.as_ref().and_then(Probes::top_bytes),
     };
     Ok((Means { source, probes, scope, cookies }, header))
 }
@@ -113,7 +115,7 @@ pub(super) enum Depth {
 }
 
 /// Finds out what this machine offers, tries it, and goes on without what the kernel refuses.
-pub(super) fn choose(request: Request, privileges: Privileges, depth: Depth) -> Chosen {
+pub(super) fn choose(request: Request, privileges: Privileges, depth: Depth, tops: bool) -> Chosen {
     let cookies = netns_cookie().is_some();
     let facts = facts(privileges);
     // Not worth its time where no program can be loaded anyway.
@@ -123,15 +125,21 @@ pub(super) fn choose(request: Request, privileges: Privileges, depth: Depth) -> 
     }
     let by_fexit = [Request::Auto, Request::Only(Mechanism::Fexit)].contains(&request);
     if depth == Depth::Enough && by_fexit {
-        let chosen = attempt(request, facts.clone(), Resolved::by_btf(), cookies);
+        let chosen = attempt(request, facts.clone(), Resolved::by_btf(), cookies, tops);
         if chosen.plan.mechanism(Signal::Drops) == Some(Mechanism::Fexit) {
             return chosen;
         }
     }
-    attempt(request, facts, Resolved::of_this_kernel(), cookies)
+    attempt(request, facts, Resolved::of_this_kernel(), cookies, tops)
 }
 
-fn attempt(request: Request, mut facts: Facts, mut resolved: Resolved, cookies: bool) -> Chosen {
+fn attempt(
+    request: Request,
+    mut facts: Facts,
+    mut resolved: Resolved,
+    cookies: bool,
+    tops: bool,
+) -> Chosen {
     if !cookies {
         // Both halves must call a namespace by the same name.
         resolved.layout.net_cookie = 0;
@@ -152,7 +160,7 @@ fn attempt(request: Request, mut facts: Facts, mut resolved: Resolved, cookies: 
             return Chosen { facts, plan: chosen, probes: None, cookies };
         }
         // Each turn takes one fact away, so this ends.
-        match Probes::start(&chosen, &resolved) {
+        match Probes::start(&chosen, &resolved, tops) {
             Err(Refused { mechanism, error }) => {
                 facts.set(need(mechanism), Err(format!("{error:#}")));
             }

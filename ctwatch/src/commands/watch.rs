@@ -19,13 +19,15 @@ use crate::{
     model::{Model, Snapshot},
     output::{
         Epoch, Header, json,
-        text::{Style, Text},
+        services::Services,
+        text::{Style, Text, Tops},
     },
     sample::Sample,
 };
 
 /// How often the first reading is tried again for one in which nothing ended meanwhile.
 const STILL_TRIES: u32 = 20;
+const SERVICES: &str = "/etc/services";
 /// How often it is looked whether conntrack is (still) there.
 const PULSE: Duration = Duration::from_millis(200);
 
@@ -80,8 +82,8 @@ impl Watch {
     async fn life(&mut self, life: Life) -> Result<End> {
         let (means, header) = setup::prepare(&self.args)?;
         let collector = Collector::start(means)?;
-        let mut model = Model::default();
-        let mut screen = Screen::new(self.args.output, header);
+        let mut model = Model::with_tops(self.args.tops());
+        let mut screen = Screen::new(&self.args, header);
         let first = first_sample(&collector).await?;
         if modules::conntrack() != Some(life) {
             return Ok(End::Unloaded);
@@ -213,9 +215,9 @@ struct Screen {
 }
 
 impl Screen {
-    fn new(output: Output, header: Header) -> Self {
-        let text = match output {
-            Output::Text => Some(Text::new(style())),
+    fn new(args: &WatchArgs, header: Header) -> Self {
+        let text = match args.output {
+            Output::Text => Some(Text::new(style(args))),
             Output::Json => None,
         };
         Self { header, text }
@@ -261,9 +263,15 @@ fn emit(render: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> Result<()> {
     out.write_all(&bytes).and_then(|()| out.flush()).context("cannot write to standard output")
 }
 
-fn style() -> Style {
+fn style(args: &WatchArgs) -> Style {
     let (columns, rows) = size();
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let colour = io::stdout().is_terminal() && !no_color;
-    Style { columns, rows, colour, zone: jiff::tz::TimeZone::system() }
+    let tops = Tops {
+        always: args.top.is_some(),
+        by: args.by.iter().map(|by| by.into()).collect(),
+        // Where there is no such file, numbers will do.
+        services: Services::parse(&std::fs::read_to_string(SERVICES).unwrap_or_default()),
+    };
+    Style { columns, rows, colour, zone: jiff::tz::TimeZone::system(), tops }
 }

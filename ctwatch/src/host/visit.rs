@@ -41,6 +41,8 @@ pub struct Reading {
     pub cookie: Option<u64>,
     pub entries: Result<u32>,
     pub counters: Result<Vec<CpuCounters>>,
+    /// The names of those interfaces that were asked for and are here.
+    pub interfaces: Vec<(u32, String)>,
 }
 
 /// What came of a visit.
@@ -71,9 +73,9 @@ impl Visitor {
 
     /// Reads one namespace. An `Err` is the end: this thread is lost in another namespace, and
     /// whatever it read next would be that one's.
-    pub fn read(&self, netns: &Netns) -> Result<Visit> {
+    pub fn read(&self, netns: &Netns, interfaces: &[u32]) -> Result<Visit> {
         if netns.inode == self.home_inode {
-            return Ok(Visit::Read(self.read_here()));
+            return Ok(Visit::Read(self.read_here(interfaces)));
         }
         let file = match File::open(&netns.path) {
             Ok(file) => file,
@@ -87,33 +89,45 @@ impl Visitor {
         if let Err(error) = enter(&file) {
             return Ok(Visit::Refused(refused(netns, error)));
         }
-        let reading = self.read_here();
+        let reading = self.read_here(interfaces);
         enter(&self.home).context("cannot return from another network namespace")?;
         Ok(Visit::Read(reading))
     }
 
-    fn read_here(&self) -> Reading {
-        let cookie = netns_cookie();
+    fn read_here(&self, interfaces: &[u32]) -> Reading {
+        let (entries, counters) = self.counters_here();
+        Reading {
+            cookie: netns_cookie(),
+            entries,
+            counters,
+            interfaces: interfaces.iter().filter_map(|index| interface(*index)).collect(),
+        }
+    }
+
+    fn counters_here(&self) -> (Result<u32>, Result<Vec<CpuCounters>>) {
         match self.source {
             // Unloaded since: asking would bring it back, and conntrack with it.
             Source::Ctnetlink if modules::ctnetlink_would_be_loaded() => {
                 let gone = || anyhow::anyhow!("the module of ctnetlink is not loaded any more");
-                Reading { cookie, entries: Err(gone()), counters: Err(gone()) }
+                (Err(gone()), Err(gone()))
             }
             Source::Ctnetlink => match Ctnetlink::open() {
                 Ok(mut socket) => {
-                    Reading { cookie, counters: socket.counters(), entries: socket.entries() }
+                    let counters = socket.counters();
+                    (socket.entries(), counters)
                 }
-                Err(error) => {
-                    let entries = Err(anyhow::anyhow!("{error:#}"));
-                    Reading { cookie, entries, counters: Err(error) }
-                }
+                Err(error) => (Err(anyhow::anyhow!("{error:#}")), Err(error)),
             },
-            Source::Procfs => {
-                Reading { cookie, entries: entries(), counters: procstat::counters() }
-            }
+            Source::Procfs => (entries(), procstat::counters()),
         }
     }
+}
+
+/// What the interface of this number is called in the calling thread's namespace.
+fn interface(index: u32) -> Option<(u32, String)> {
+    let socket = UnixDatagram::unbound().ok()?;
+    let name = rustix::net::netdevice::index_to_name(&socket, index).ok()?;
+    Some((index, name))
 }
 
 /// `SO_NETNS_COOKIE` (Linux 5.14) of the calling thread's namespace: its name that is never used

@@ -274,6 +274,7 @@ mod tests {
             counters: Some(vec![CpuCounters { drop, invalid, ..Default::default() }]),
             unread: None,
             hooks: Some(HookReadings { before: tally, after: tally }),
+            interfaces: Vec::new(),
         }
     }
 

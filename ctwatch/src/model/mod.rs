@@ -6,6 +6,7 @@ mod evidence;
 pub mod figure;
 mod ledger;
 mod snapshot;
+pub mod top;
 mod trend;
 
 pub use snapshot::{Change, Model, Snapshot, Table};

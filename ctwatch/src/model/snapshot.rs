@@ -2,11 +2,12 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use ctwatch_ebpf::{HostCount, NetnsId};
+use ctwatch_ebpf::{Count, HostCount, NetnsId, top::Stream};
 
 use super::{
     figure::{Bounds, Figure},
     ledger::{Ledger, Machine, Totals},
+    top::{Context, ControlPlane, Talkers, TopList},
     trend::{Trend, time_to_full},
 };
 use crate::sample::{Misses, Probed, Sample, TableSample};
@@ -61,6 +62,10 @@ pub struct Table {
     pub refused_ctnetlink: Figure,
     pub saturated: bool,
     pub change: Option<Change>,
+    /// Who it is; empty where nobody counts that.
+    pub top: Vec<TopList>,
+    /// Control planes among the refused.
+    pub control_plane: Vec<ControlPlane>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -137,6 +142,9 @@ pub struct Model {
     no_memory: u64,
     tables: BTreeMap<NetnsId, State>,
     forgotten: u64,
+    talkers: Talkers,
+    /// Entries of a top list.
+    most: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -149,6 +157,11 @@ struct State {
 }
 
 impl Model {
+    /// With top lists of so many entries.
+    pub fn with_tops(most: usize) -> Self {
+        Self { most, ..Self::default() }
+    }
+
     /// Takes in the next sample. The first one is the start: totals count from there.
     pub fn advance(&mut self, sample: &Sample) -> Snapshot {
         let first = self.last.is_none();
@@ -166,8 +179,29 @@ impl Model {
             }
         }
         let seconds = interval.map(|interval| interval.as_secs_f64());
-        let tables =
-            self.tables.values_mut().map(|state| state.table(sample, &machine, seconds)).collect();
+        let talking = self.talkers.advance(&sample.tops, seconds);
+        let unlisted = Stream::ALL.map(|stream| unlisted(sample, stream));
+        let most = self.most;
+        let tables = self
+            .tables
+            .values_mut()
+            .map(|state| {
+                let mut table = state.table(sample, &machine, seconds);
+                let strangers = state.strangers(&machine);
+                let context = |stream: Stream| Context {
+                    total: match stream {
+                        Stream::Drops => table.drops.table_full.total,
+                        Stream::Insertions => table.insertions.total,
+                    },
+                    unlisted: unlisted[stream as usize],
+                    strangers: if stream == Stream::Drops { strangers } else { 0 },
+                };
+                let lists = talking.lists(table.id, most, &state.sample.interfaces, context);
+                table.top = lists;
+                table.control_plane = talking.control_plane(table.id, strangers);
+                table
+            })
+            .collect();
         self.last = Some(sample.elapsed);
         self.forget_departed();
         Snapshot {
@@ -242,6 +276,24 @@ impl Model {
     }
 }
 
+/// Events that no list has an entry for, because it was not found out whose they were.
+fn unlisted(sample: &Sample, stream: Stream) -> u64 {
+    let Some(probed) = sample.probed else { return 0 };
+    let count = match stream {
+        Stream::Drops if probed.counted.refusals => Count::TableFull,
+        Stream::Drops => Count::DroppedUntracked,
+        Stream::Insertions => Count::Inserted,
+    };
+    let happened: u64 = sample
+        .tables
+        .iter()
+        .filter_map(|table| table.hooks)
+        .map(|hooks| hooks.before.get(count))
+        .sum();
+    let lists = sample.tops.iter().filter(|list| list.stream == stream);
+    lists.map(|list| list.offered).min().map_or(0, |offered| happened.saturating_sub(offered))
+}
+
 impl State {
     fn new(sample: &TableSample, new: bool, machine: &Machine) -> Self {
         Self {
@@ -256,6 +308,13 @@ impl State {
     fn see(&mut self, sample: &TableSample, machine: &Machine) {
         self.ledger.enter(sample, machine);
         self.sample = sample.clone();
+    }
+
+    /// Packets among the refused that a rule may have dropped: where the probes cannot tell.
+    fn strangers(&self, machine: &Machine) -> u64 {
+        let Some(hooks) = self.sample.hooks.filter(|_| machine.counted.drops) else { return 0 };
+        let certain = self.totals.and_then(|totals| totals.reasons.table_full.least()).unwrap_or(0);
+        hooks.after.get(Count::DroppedUntracked).saturating_sub(certain)
     }
 
     /// Until this reading says otherwise, the namespace is gone.
@@ -316,6 +375,8 @@ impl State {
             refused_ctnetlink: figure(|totals| totals.refused_ctnetlink),
             saturated: self.saturated,
             change,
+            top: Vec::new(),
+            control_plane: Vec::new(),
         }
     }
 

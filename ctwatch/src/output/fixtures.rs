@@ -19,6 +19,7 @@ pub(super) fn header() -> Header {
         interval: Duration::from_secs(1),
         mechanisms: vec![("drops", Some("tracepoint")), ("insertions", None)],
         notes: vec!["no insertions by tracepoint: needs CAP_BPF and CAP_PERFMON".to_owned()],
+        top_bytes: None,
     }
 }
 
@@ -48,7 +49,9 @@ pub(super) fn snapshots() -> [Snapshot; 2] {
                 }]),
                 unread: None,
                 hooks: Some(HookReadings { before: tally, after: tally }),
+                interfaces: Vec::new(),
             }],
+            tops: Vec::new(),
             probed: Some(Probed { counted, ..Probed::default() }),
         })
     })

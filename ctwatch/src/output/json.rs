@@ -2,9 +2,14 @@
 
 use std::io::{self, Write};
 
+use ctwatch_ebpf::top::Stream;
 use serde::{Serialize, ser::SerializeMap};
 
-use super::{Epoch, Header, escape::json_escape};
+use super::{
+    Epoch, Header,
+    escape::json_escape,
+    who::{self, KeyObject},
+};
 use crate::model::{Snapshot, Table, figure::Figure};
 
 #[derive(Serialize)]
@@ -40,6 +45,26 @@ struct TableObject<'a> {
     evictions: Pairs<Vec<(&'a str, FigureObject)>>,
     invalid: FigureObject,
     refused_ctnetlink: FigureObject,
+    top: Pairs<Vec<(&'static str, Vec<TopObject<'a>>)>>,
+    control_plane: Vec<ControlPlaneObject>,
+}
+
+#[derive(Serialize)]
+struct TopObject<'a> {
+    by: &'static str,
+    key: KeyObject<'a>,
+    count: u64,
+    /// The truth is between `count - error` and `count`.
+    error: u64,
+    per_s: Option<f64>,
+    share: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct ControlPlaneObject {
+    protocol: &'static str,
+    at_least: u64,
+    per_s: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -126,7 +151,32 @@ fn table(table: &Table) -> TableObject<'_> {
         evictions: named(&table.evictions.named()),
         invalid: (&table.invalid).into(),
         refused_ctnetlink: (&table.refused_ctnetlink).into(),
+        top: Pairs(Vec::from(Stream::ALL.map(|stream| (stream.name(), top(table, stream))))),
+        control_plane: table
+            .control_plane
+            .iter()
+            .map(|found| ControlPlaneObject {
+                protocol: found.protocol,
+                at_least: found.at_least,
+                per_s: found.per_s,
+            })
+            .collect(),
     }
+}
+
+fn top(table: &Table, stream: Stream) -> Vec<TopObject<'_>> {
+    let lists = table.top.iter().filter(|list| list.stream == stream);
+    let objects = lists.flat_map(|list| {
+        list.entries.iter().map(|entry| TopObject {
+            by: list.by.name(),
+            key: who::object(list.by, entry),
+            count: entry.count,
+            error: entry.error,
+            per_s: entry.per_s,
+            share: entry.share,
+        })
+    });
+    objects.collect()
 }
 
 fn named<'a>(figures: &[(&'a str, &Figure)]) -> Pairs<Vec<(&'a str, FigureObject)>> {

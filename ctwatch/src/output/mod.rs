@@ -3,8 +3,10 @@
 pub mod doctor;
 pub mod escape;
 pub mod json;
+pub mod services;
 mod summary;
 pub mod text;
+mod who;
 mod words;
 
 #[cfg(test)]
@@ -22,6 +24,8 @@ pub struct Header {
     pub mechanisms: Vec<(&'static str, Option<&'static str>)>,
     /// What is not measured, or not seen, and why.
     pub notes: Vec<String>,
+    /// Memory of the kernel that counting who it is takes.
+    pub top_bytes: Option<usize>,
 }
 
 /// Which life of the table is watched: conntrack can be unloaded and loaded again, and then
@@ -63,6 +67,10 @@ pub fn preamble(header: &Header, epoch: Epoch, snapshot: &Snapshot) -> Vec<Strin
             number(table.buckets),
             snapshot.tables.len()
         ));
+    }
+    if let Some(bytes) = header.top_bytes {
+        let megabytes = bytes as f64 / f64::from(1 << 20);
+        lines.push(format!("top lists in {megabytes:.1} MB of the kernel's memory, no more"));
     }
     lines.extend(epoch.note().map(|note| format!("*** {note}")));
     lines.extend(unread(snapshot));

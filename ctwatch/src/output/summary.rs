@@ -1,17 +1,19 @@
 //! What it came to, at the end: all totals, table by table.
 
-use super::{escape::escaped, words};
+use super::{escape::escaped, text::Tops, who, words};
 use crate::model::{
     Snapshot, Table,
     figure::{Exactness, Figure},
 };
 
-pub(super) fn lines(snapshot: &Snapshot) -> Vec<String> {
+pub(super) fn lines(snapshot: &Snapshot, tops: &Tops) -> Vec<String> {
     let mut lines = vec![format!("--- {:.1} s watched", snapshot.elapsed.as_secs_f64())];
     let mut quiet = 0;
     for table in &snapshot.tables {
         if table.is_tracking() {
             lines.extend(of_table(table));
+            let who = who::lines(table, tops, who::Measure::InAll);
+            lines.extend(who.iter().map(|line| format!("  {}", escaped(line))));
         } else {
             quiet += 1;
         }

@@ -4,10 +4,13 @@
 
 use std::io::{self, Write};
 
+use ctwatch_ebpf::top::By;
+
 use super::{
     Epoch, Header,
     escape::escaped,
-    summary,
+    services::Services,
+    summary, who,
     words::{count, marked, name, number, percent, signed, state, time_to_full},
 };
 use crate::model::{
@@ -22,6 +25,16 @@ pub struct Style {
     pub rows: usize,
     pub colour: bool,
     pub zone: jiff::tz::TimeZone,
+    pub tops: Tops,
+}
+
+/// Which top lists are shown, and when.
+#[derive(Clone, Debug, Default)]
+pub struct Tops {
+    /// Not only while a table is saturated.
+    pub always: bool,
+    pub by: Vec<By>,
+    pub services: Services,
 }
 
 /// A column: what stands above it, how wide it is, and how soon it is left out of a narrow
@@ -98,18 +111,35 @@ impl Text {
             wrapped(out, &line, self.style.columns)?;
         }
         self.rows(out, snapshot, Table::is_tracking)?;
-        self.changes(out, snapshot)
+        self.changes(out, snapshot)?;
+        self.tops(out, snapshot)
     }
 
     /// What happened since the snapshot before.
     pub fn tick(&mut self, out: &mut impl Write, snapshot: &Snapshot) -> io::Result<()> {
         self.rows(out, snapshot, has_something_to_say)?;
-        self.changes(out, snapshot)
+        self.changes(out, snapshot)?;
+        self.tops(out, snapshot)
     }
 
     pub fn finish(&self, out: &mut impl Write, snapshot: &Snapshot) -> io::Result<()> {
-        for line in summary::lines(snapshot) {
+        for line in summary::lines(snapshot, &self.style.tops) {
             wrapped(out, &line, self.style.columns)?;
+        }
+        Ok(())
+    }
+
+    /// Who it is, of those that anything happens to.
+    fn tops(&self, out: &mut impl Write, snapshot: &Snapshot) -> io::Result<()> {
+        let tops = &self.style.tops;
+        for table in snapshot.tables.iter().filter(|table| table.saturated || tops.always) {
+            for line in who::lines(table, tops, who::Measure::Now) {
+                wrapped(
+                    out,
+                    &format!("  {}: {}", escaped(&name(table)), escaped(&line)),
+                    self.style.columns,
+                )?;
+            }
         }
         Ok(())
     }
@@ -275,7 +305,13 @@ mod tests {
     use crate::output::fixtures::{FIRST, header, snapshots};
 
     fn style(columns: usize) -> Style {
-        Style { columns, rows: 24, colour: false, zone: jiff::tz::TimeZone::UTC }
+        Style {
+            columns,
+            rows: 24,
+            colour: false,
+            zone: jiff::tz::TimeZone::UTC,
+            tops: Tops::default(),
+        }
     }
 
     fn rendered(columns: usize) -> String {

@@ -66,13 +66,21 @@ impl Resolved {
     }
 }
 
-/// An entry, its tuples, and the name of its namespace.
+/// A packet, an entry, its tuples, and the name of its namespace.
 fn entries(btf: &Btf<'_>, layout: &mut Layout) -> Result<()> {
     layout.nf_conn_status = btf.offset("nf_conn", "status")?;
     layout.nf_conn_net = btf.offset("nf_conn", "ct_net")?;
     layout.nf_conn_use = btf.offset("nf_conn", "ct_general.use")?;
     layout.net_inum = btf.offset("net", "ns.inum")?;
     layout.skb_nfct = btf.offset("sk_buff", "_nfct")?;
+    layout.skb_dev_sk = btf.offset("sk_buff", "dev")?;
+    let sk = btf.offset("sk_buff", "sk")?;
+    ensure!(sk == layout.skb_dev_sk + 8, "this kernel's struct sk_buff is laid out otherwise");
+    layout.skb_head = btf.offset("sk_buff", "head")?;
+    layout.skb_network_header = btf.offset("sk_buff", "network_header")?;
+    layout.skb_iif = btf.offset("sk_buff", "skb_iif")?;
+    layout.net_device_nd_net = btf.offset("net_device", "nd_net")?;
+    layout.sock_net = btf.offset("sock", "__sk_common.skc_net")?;
     let hash = "nf_conntrack_tuple_hash";
     layout.hash_tuple = btf.offset(hash, "tuple")?;
     layout.nf_conn_original = btf.offset("nf_conn", "tuplehash")? + layout.hash_tuple;
@@ -90,11 +98,6 @@ fn dropped(btf: &Btf<'_>, symbols: &Symbols, layout: &mut Layout) -> Result<()> 
         Ok(_) => btf.enumerator("skb_drop_reason", "SKB_DROP_REASON_NETFILTER_DROP")?,
         Err(_) => 0,
     };
-    layout.skb_dev_sk = btf.offset("sk_buff", "dev")?;
-    let sk = btf.offset("sk_buff", "sk")?;
-    ensure!(sk == layout.skb_dev_sk + 8, "this kernel's struct sk_buff is laid out otherwise");
-    layout.net_device_nd_net = btf.offset("net_device", "nd_net")?;
-    layout.sock_net = btf.offset("sock", "__sk_common.skc_net")?;
     layout.nf_hook_slow = code(symbols, HOOK_SLOW)?;
     Ok(())
 }

@@ -4,7 +4,9 @@ use anyhow::{Context, Result, anyhow};
 use aya::{
     Ebpf, EbpfLoader,
     programs::{KProbe, Program, RawTracePoint, loaded_links},
+    util::nr_cpus,
 };
+use ctwatch_ebpf::top::TABLES;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::{
@@ -12,6 +14,7 @@ use super::{
     functions::Hook,
     layout::{MODULE, Resolved},
     plan::{Mechanism, Plan, Signal},
+    top,
     tracing::{Traced, Tracing},
 };
 
@@ -62,6 +65,7 @@ const ATTACHMENTS: &[Attachment] = {
         row("page_allocated", Tracepoint("mm_page_alloc"), DROPS, &[Fexit, Kprobe, ByTracepoint]),
         row("dropped", DropTracepoint { reasons: true }, DROPS, &[ByTracepoint]),
         row("dropped_bare", DropTracepoint { reasons: false }, DROPS, &[ByTracepoint]),
+        row("refused", Tracepoint("kfree_skb"), DROPS, &[Fexit, Kprobe]),
         row("freed", Tracepoint("kmem_cache_free"), ENTRIES, &[ByTracepoint]),
         row("freed_missed", Tracepoint("kmem_cache_free"), ENTRIES, &[ByTracepoint]),
         row("fx_early_drop", Function(EarlyDrop, When::Exit), DROPS, &[Fexit]),
@@ -104,10 +108,13 @@ pub struct Refused {
 
 /// Loads and attaches what the plan asks for. All of it is gone when the returned value is, or
 /// when the process ends in any way: nothing is pinned.
-pub(super) fn load(plan: &Plan, resolved: &Resolved) -> Result<Loaded, Refused> {
+pub(super) fn load(plan: &Plan, resolved: &Resolved, tops: bool) -> Result<Loaded, Refused> {
     let of_all = |error| Refused { mechanism: None, error };
-    let mut loaded =
-        Loaded { ebpf: maps(resolved).map_err(of_all)?, traced: Vec::new(), probes: Vec::new() };
+    let mut loaded = Loaded {
+        ebpf: maps(resolved, tops).map_err(of_all)?,
+        traced: Vec::new(),
+        probes: Vec::new(),
+    };
     let chosen = |signal: &Signal| plan.mechanism(*signal);
     let any = |mechanism| plan.chosen.iter().any(|(_, chosen)| *chosen == mechanism);
     let refused = |mechanism| move |error| Refused { mechanism: Some(mechanism), error };
@@ -132,12 +139,34 @@ fn object() -> Result<&'static [u8]> {
     OBJECT.context("this executable was built without probes")
 }
 
-fn maps(resolved: &Resolved) -> Result<Ebpf> {
-    lean_loader()?
-        .override_global("LAYOUT", &resolved.layout, true)
+fn maps(resolved: &Resolved, tops: bool) -> Result<Ebpf> {
+    let mut layout = resolved.layout;
+    let mut loader = lean_loader()?;
+    if tops {
+        let cpus = possible_cpus()?;
+        let sets = top::sets_for(cpus);
+        layout.top_sets = u32::try_from(sets)?;
+        layout.top_seed = seed()?;
+        loader.map_max_entries("TOP", u32::try_from(sets * cpus)? * TABLES);
+    }
+    loader
+        .override_global("LAYOUT", &layout, true)
         .load(object()?)
         .map_err(explain)
         .context("the kernel refused the probes' maps")
+}
+
+/// CPUs that there are or could come.
+pub(super) fn possible_cpus() -> Result<usize> {
+    nr_cpus().map_err(|(file, error)| anyhow!("cannot read {file}: {error}"))
+}
+
+/// A number that nobody else knows.
+fn seed() -> Result<u64> {
+    let mut bytes = [0; 8];
+    let len = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    anyhow::ensure!(len == Ok(bytes.len()), "cannot get a random number");
+    Ok(u64::from_ne_bytes(bytes))
 }
 
 /// A loader that has not parsed the kernel's BTF.

@@ -8,4 +8,5 @@ pub mod load;
 pub mod plan;
 pub mod read;
 mod talk;
+mod top;
 mod tracing;

@@ -2,12 +2,12 @@
 
 use std::{collections::HashMap, os::fd::AsFd};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use aya::{
-    maps::{MapData, PerCpuArray, PerCpuHashMap},
+    maps::{Map, MapData, PerCpuArray, PerCpuHashMap},
     programs::RawTracePoint,
 };
-use ctwatch_ebpf::{HostCount, HostTally, NetnsId, NetnsTally};
+use ctwatch_ebpf::{HostCount, HostTally, NetnsId, NetnsTally, top::Stream};
 
 use super::{
     bpf,
@@ -15,8 +15,9 @@ use super::{
     load::{self, Loaded, Refused},
     plan::{Mechanism, Plan, Signal},
     talk,
+    top::{self, Tops},
 };
-use crate::sample::{Counted, Misses, Probed};
+use crate::sample::{Counted, Misses, Probed, TopCounts};
 
 /// The attached programs and their maps.
 pub struct Probes {
@@ -24,11 +25,13 @@ pub struct Probes {
     host: PerCpuArray<MapData, HostTally>,
     loaded: Loaded,
     counted: Counted,
+    tops: Option<Tops>,
 }
 
 impl Probes {
-    pub fn start(plan: &Plan, resolved: &Resolved) -> Result<Self, Refused> {
-        let mut loaded = load::load(plan, resolved)?;
+    /// `tops`: also count who it is.
+    pub fn start(plan: &Plan, resolved: &Resolved, tops: bool) -> Result<Self, Refused> {
+        let mut loaded = load::load(plan, resolved, tops)?;
         let of_all = |error| Refused { mechanism: None, error };
         talk::listen(&mut loaded.ebpf).map_err(of_all)?;
         let counted = counted(plan, &loaded);
@@ -39,7 +42,23 @@ impl Probes {
         let (netns, host) = (map("NETNS")?, map("HOST")?);
         let netns = PerCpuHashMap::try_from(netns).map_err(|error| of_all(error.into()))?;
         let host = PerCpuArray::try_from(host).map_err(|error| of_all(error.into()))?;
-        Ok(Self { netns, host, loaded, counted })
+        let tops = tops.then(|| map_tops(&loaded)).transpose().map_err(of_all)?;
+        Ok(Self { netns, host, loaded, counted, tops })
+    }
+
+    /// Heavy hitters, where they are counted.
+    pub fn tops(&self) -> Vec<TopCounts> {
+        let mut lists = self.tops.as_ref().map(Tops::read).unwrap_or_default();
+        lists.retain(|list| match list.stream {
+            Stream::Drops => self.counted.drops || self.counted.refusals,
+            Stream::Insertions => self.counted.insertions,
+        });
+        lists
+    }
+
+    /// Memory of the kernel that the tables of heavy hitters take.
+    pub fn top_bytes(&self) -> Option<usize> {
+        self.tops.as_ref().map(Tops::bytes)
     }
 
     /// What was counted in each namespace, over all CPUs, since the start.
@@ -134,6 +153,13 @@ impl Probes {
         let program: &aya::programs::KProbe = program.try_into()?;
         bpf::missed_by_program(program.fd()?.as_fd())
     }
+}
+
+fn map_tops(loaded: &Loaded) -> Result<Tops> {
+    let map = loaded.ebpf.map("TOP").context("the probes hold no map TOP")?;
+    let Map::Array(data) = map else { bail!("the map TOP is no array") };
+    let cpus = load::possible_cpus()?;
+    Tops::map(data.fd().as_fd(), top::sets_for(cpus), cpus)
 }
 
 fn counted(plan: &Plan, loaded: &Loaded) -> Counted {

@@ -1,0 +1,94 @@
+//! Whose packet, whose entry: from the kernel's memory to a [`Key`].
+
+use aya_ebpf::EbpfContext;
+use ctwatch_ebpf::{
+    NetnsId,
+    top::{By, Key, Stream},
+};
+
+use crate::{
+    kernel::{self, layout, read},
+    tally,
+};
+
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+const IP_OFFSET: u16 = 0x1fff;
+
+/// A packet was refused for want of an entry.
+#[inline(always)]
+pub(crate) fn refused(_ctx: &impl EbpfContext, skb: u64, net: u64) -> Option<()> {
+    let key = packet(skb, kernel::netns_id(net)?)?;
+    let by = &[By::Source, By::Destination, By::Service, By::Flow, By::Interface];
+    tally::top(Stream::Drops, by, &key);
+    Some(())
+}
+
+/// An entry was put into the table. What came in by which interface the entry does not know.
+#[inline(always)]
+pub(crate) fn inserted(ct: u64, net: u64) -> Option<()> {
+    let key = original(ct, kernel::netns_id(net)?)?;
+    let by = &[By::Source, By::Destination, By::Service, By::Flow];
+    tally::top(Stream::Insertions, by, &key);
+    Some(())
+}
+
+/// From the packet's own headers: an entry it does not have. Behind IPv6 extension headers, and in
+/// later fragments, no port is looked for.
+#[inline(always)]
+fn packet(skb: u64, netns: NetnsId) -> Option<Key> {
+    let head = read::<u64>(skb, layout!(skb_head))?;
+    let at = read::<u16>(skb, layout!(skb_network_header))?;
+    let ip = head + u64::from(at);
+    let header = read::<[u8; 20]>(ip, 0)?;
+    let mut key = Key { netns, ifindex: read(skb, layout!(skb_iif))?, ..Key::default() };
+    let transport = match header[0] >> 4 {
+        4 => {
+            key.family = AF_INET;
+            key.protocol = header[9];
+            key.src[..4].copy_from_slice(&header[12..16]);
+            key.dst[..4].copy_from_slice(&header[16..20]);
+            let fragment = u16::from_be_bytes([header[6], header[7]]) & IP_OFFSET;
+            (fragment == 0).then_some(u32::from(header[0] & 15) * 4)
+        }
+        6 => {
+            key.family = AF_INET6;
+            key.protocol = header[6];
+            key.src = read(ip, 8)?;
+            key.dst = read(ip, 24)?;
+            Some(40)
+        }
+        _ => return None,
+    };
+    if let Some(transport) = transport
+        && has_ports(key.protocol)
+    {
+        key.dport = read(ip, transport + 2)?;
+    }
+    Some(key)
+}
+
+/// From the tuple of the original direction.
+#[inline(always)]
+fn original(ct: u64, netns: NetnsId) -> Option<Key> {
+    let tuple = layout!(nf_conn_original);
+    let mut key = Key {
+        netns,
+        src: read(ct, tuple)?,
+        dst: read(ct, tuple + 20)?,
+        protocol: read(ct, tuple + 38)?,
+        // A 16-bit number whose values fit into eight.
+        family: u16::to_le_bytes(read::<u16>(ct, tuple + 18)?)[0],
+        ..Key::default()
+    };
+    if has_ports(key.protocol) {
+        key.dport = read(ct, tuple + 36)?;
+    }
+    Some(key)
+}
+
+/// TCP, UDP, DCCP, SCTP, UDP-Lite.
+#[inline(always)]
+fn has_ports(protocol: u8) -> bool {
+    matches!(protocol, 6 | 17 | 33 | 132 | 136)
+}

@@ -1,0 +1,356 @@
+//! Heavy hitters in bounded memory: Space-Saving in sets. Pure over one set, so that the same code
+//! runs in the kernel and in the tests.
+//!
+//! A key belongs to one set of [`WAYS`] slots. One that is not in its set takes the place of the
+//! least counted there, and its count goes on from that one's: it cannot have been counted more
+//! often before, or it would not have been the one to go. So for each key, whatever the input:
+//! `count - error <= true count <= count`, and for one that is in no slot
+//! `true count <= least count of its set`.
+//!
+//! Metwally, Agrawal, El Abbadi: Efficient Computation of Frequent and Top-k Elements in Data
+//! Streams (2005).
+
+use crate::NetnsId;
+
+pub const WAYS: usize = 8;
+
+/// What is counted.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stream {
+    /// Packets refused for want of an entry.
+    Drops = 0,
+    /// Entries put into the table.
+    Insertions = 1,
+}
+
+impl Stream {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Drops => "drops",
+            Self::Insertions => "insertions",
+        }
+    }
+
+    pub const ALL: [Self; 2] = [Self::Drops, Self::Insertions];
+}
+
+/// By what it is told apart.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum By {
+    Source = 0,
+    Destination = 1,
+    /// Destination, protocol and port.
+    Service = 2,
+    /// Source and service.
+    Flow = 3,
+    /// The interface that the packet came in by.
+    Interface = 4,
+}
+
+impl By {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Destination => "destination",
+            Self::Service => "service",
+            Self::Flow => "flow",
+            Self::Interface => "interface",
+        }
+    }
+
+    pub const ALL: [Self; 5] =
+        [Self::Source, Self::Destination, Self::Service, Self::Flow, Self::Interface];
+}
+
+/// One table for each stream and each way of telling apart.
+pub const TABLES: u32 = 10;
+
+/// Which table.
+pub const fn table(stream: Stream, by: By) -> u32 {
+    stream as u32 * 5 + by as u32
+}
+
+/// Whom something is counted for. What does not belong to the key is zero.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Key {
+    pub netns: NetnsId,
+    /// Addresses in network order; those of IPv4 are in the first four bytes.
+    pub src: [u8; 16],
+    pub dst: [u8; 16],
+    /// In network order.
+    pub dport: u16,
+    pub protocol: u8,
+    /// `AF_INET` or `AF_INET6`, so that an IPv4 address is none of IPv6.
+    pub family: u8,
+    pub ifindex: u32,
+}
+
+const WORDS: usize = 6;
+
+const _: () = assert!(size_of::<Key>() == 8 * WORDS);
+
+impl Key {
+    /// The part of it that the table is about.
+    #[inline(always)]
+    pub fn of(&self, by: By) -> Self {
+        let mut key = Self { netns: self.netns, family: self.family, ..ZERO };
+        match by {
+            By::Source => key.src = self.src,
+            By::Destination => key.dst = self.dst,
+            By::Service => {
+                (key.dst, key.dport, key.protocol) = (self.dst, self.dport, self.protocol)
+            }
+            By::Flow => {
+                key = *self;
+                key.ifindex = 0;
+            }
+            By::Interface => (key.ifindex, key.family) = (self.ifindex, 0),
+        }
+        key
+    }
+
+    #[inline(always)]
+    fn words(&self) -> [u64; WORDS] {
+        // SAFETY: plain bytes without padding, as many as are asked for (the assertion above).
+        unsafe { core::mem::transmute_copy(self) }
+    }
+
+    /// Without the seed nobody can choose keys that meet in one set.
+    #[inline(always)]
+    pub fn hash(&self, seed: u64) -> u64 {
+        let mut hash = seed;
+        for word in self.words() {
+            hash = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            hash ^= hash >> 29;
+        }
+        hash = hash.wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        hash ^ (hash >> 32)
+    }
+}
+
+const ZERO: Key =
+    Key { netns: 0, src: [0; 16], dst: [0; 16], dport: 0, protocol: 0, family: 0, ifindex: 0 };
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Slot {
+    pub key: Key,
+    /// 0: free.
+    pub count: u64,
+    pub error: u64,
+}
+
+/// The slots of one set on one CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Set {
+    /// Odd while it is being written. One writer: the CPU it belongs to.
+    pub sequence: u32,
+    padding: u32,
+    /// The high half of each key's hash, so that most comparisons are short.
+    tags: [u32; WAYS],
+    pub slots: [Slot; WAYS],
+}
+
+const _: () = assert!(size_of::<Set>() == 8 + 4 * WAYS + 64 * WAYS);
+
+impl Set {
+    /// Counts the key, whose hash this is.
+    #[inline(always)]
+    pub fn offer(&mut self, key: &Key, hash: u64) {
+        let tag = (hash >> 32) as u32;
+        let (mut least, mut at) = (u64::MAX, 0);
+        for way in 0..WAYS {
+            let slot = &mut self.slots[way];
+            if self.tags[way] == tag && slot.count != 0 && slot.key.words() == key.words() {
+                slot.count += 1;
+                return;
+            }
+            if slot.count < least {
+                (least, at) = (slot.count, way);
+            }
+        }
+        // The mask is for the kernel's verifier, which does not see that it is so already.
+        let at = at & (WAYS - 1);
+        self.tags[at] = tag;
+        self.slots[at] = Slot { key: *key, count: least + 1, error: least };
+    }
+
+    /// A key that is not in the set was counted at most so often.
+    pub fn least(&self) -> u64 {
+        self.slots.iter().map(|slot| slot.count).min().unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use std::{collections::HashMap, vec, vec::Vec};
+
+    use super::*;
+
+    const SETS: usize = 128;
+    const SEED: u64 = 0x1234_5678_9abc_def1;
+
+    #[expect(clippy::cast_possible_truncation, reason = "it is below SETS")]
+    fn index(hash: u64) -> usize {
+        (hash % SETS as u64) as usize
+    }
+
+    /// One table, and beside it the truth.
+    struct Both {
+        sets: Vec<Set>,
+        truth: HashMap<Key, u64>,
+    }
+
+    impl Both {
+        fn new() -> Self {
+            Self { sets: vec![Set::default(); SETS], truth: HashMap::new() }
+        }
+
+        fn set(&self, key: &Key) -> &Set {
+            &self.sets[index(key.hash(SEED))]
+        }
+
+        fn offer(&mut self, source: u64) {
+            let mut key = ZERO;
+            key.src[..8].copy_from_slice(&source.to_le_bytes());
+            let hash = key.hash(SEED);
+            self.sets[index(hash)].offer(&key, hash);
+            *self.truth.entry(key).or_default() += 1;
+        }
+
+        fn check_bounds(&self) {
+            for (key, truth) in &self.truth {
+                let set = self.set(key);
+                match set.slots.iter().find(|slot| slot.count > 0 && slot.key == *key) {
+                    Some(slot) => assert!(
+                        slot.count - slot.error <= *truth && *truth <= slot.count,
+                        "{truth} {slot:?}"
+                    ),
+                    None => assert!(*truth <= set.least(), "{truth} {}", set.least()),
+                }
+            }
+        }
+
+        /// How many of the true top `n` are among the first `n` by count.
+        fn recall(&self, n: usize) -> f64 {
+            let mut truth: Vec<_> = self.truth.iter().collect();
+            truth.sort_by_key(|(_, count)| core::cmp::Reverse(**count));
+            let mut found: Vec<&Slot> = self.sets.iter().flat_map(|set| &set.slots).collect();
+            found.sort_by_key(|slot| core::cmp::Reverse(slot.count));
+            let found: Vec<Key> = found[..n].iter().map(|slot| slot.key).collect();
+            let hits = truth[..n].iter().filter(|(key, _)| found.contains(key)).count();
+            hits as f64 / n as f64
+        }
+    }
+
+    /// xorshift64*: the same numbers in each run.
+    struct Random(u64);
+
+    impl Random {
+        fn next(&mut self) -> u64 {
+            self.0 ^= self.0 >> 12;
+            self.0 ^= self.0 << 25;
+            self.0 ^= self.0 >> 27;
+            self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+        }
+
+        /// Talker `k` of a thousand speaks about `1/k` as often as the first.
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "from 1 to 1,000"
+        )]
+        fn zipf(&mut self) -> u64 {
+            let uniform = (self.next() >> 11) as f64 / (1_u64 << 53) as f64;
+            (1000_f64.powf(uniform)) as u64
+        }
+    }
+
+    #[test]
+    fn a_million_random_sources_do_not_hide_the_talkers() {
+        let (mut both, mut random) = (Both::new(), Random(42));
+        for _ in 0..1_000_000 {
+            both.offer(random.next() | 1 << 63);
+            both.offer(random.zipf());
+        }
+        both.check_bounds();
+        assert!(both.recall(20) >= 0.99, "{}", both.recall(20));
+    }
+
+    #[test]
+    fn talkers_that_pause_are_not_forgotten() {
+        let (mut both, mut random) = (Both::new(), Random(7));
+        for round in 0..10_u64 {
+            for _ in 0..50_000 {
+                both.offer(random.next() | 1 << 63);
+                // Two talkers a round, twenty in all.
+                both.offer(2 * round + random.next() % 2);
+            }
+        }
+        both.check_bounds();
+        assert!(both.recall(20) >= 0.99, "{}", both.recall(20));
+    }
+
+    #[test]
+    fn bounds_hold_whatever_comes() {
+        let mut random = Random(1);
+        // Few keys, as many as there are slots, one more, and far more; in turns and at random.
+        for distinct in [1, 7, 1024, 1025, 5000, 100_000] {
+            let mut both = Both::new();
+            for number in 0..200_000 {
+                both.offer(if number % 2 == 0 {
+                    number % distinct
+                } else {
+                    random.next() % distinct
+                });
+            }
+            both.check_bounds();
+        }
+    }
+
+    #[test]
+    fn keys_that_meet_in_one_set_are_bounded_too() {
+        let mut both = Both::new();
+        let colliding: Vec<u64> = (0..1_000_000)
+            .filter(|source: &u64| {
+                let mut key = ZERO;
+                key.src[..8].copy_from_slice(&source.to_le_bytes());
+                index(key.hash(SEED)) == 5
+            })
+            .take(500)
+            .collect();
+        for round in 0..100 {
+            for (number, source) in colliding.iter().enumerate() {
+                if number < 4 || round % 3 == 0 {
+                    both.offer(*source);
+                }
+            }
+        }
+        both.check_bounds();
+    }
+
+    #[test]
+    fn a_key_is_cut_down_to_what_the_table_is_about() {
+        let whole = Key {
+            netns: 1,
+            src: [1; 16],
+            dst: [2; 16],
+            dport: 53,
+            protocol: 17,
+            family: 10,
+            ifindex: 3,
+        };
+        assert_eq!(whole.of(By::Source), Key { netns: 1, family: 10, src: [1; 16], ..ZERO });
+        assert_eq!(whole.of(By::Interface), Key { netns: 1, ifindex: 3, ..ZERO });
+        assert_eq!(whole.of(By::Flow), Key { ifindex: 0, ..whole });
+        let tables: Vec<u32> =
+            Stream::ALL.iter().flat_map(|s| By::ALL.map(|by| table(*s, by))).collect();
+        assert_eq!(tables, (0..TABLES).collect::<Vec<_>>());
+    }
+}

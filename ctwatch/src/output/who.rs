@@ -1,0 +1,214 @@
+//! Whose packets: keys as text and as JSON.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ctwatch_ebpf::top::{By, Key, Stream};
+use serde::Serialize;
+
+use super::{
+    services::Services,
+    text::Tops,
+    words::{number, percent},
+};
+use crate::model::{Table, top::TopEntry};
+
+const AF_INET: u8 = 2;
+
+/// The parts of a key that its list is about; the others are left out.
+#[derive(Serialize)]
+pub(super) struct KeyObject<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    src: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dst: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proto: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dport: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ifindex: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iface: Option<&'a str>,
+}
+
+pub(super) fn object(by: By, entry: &TopEntry) -> KeyObject<'_> {
+    let key = &entry.key;
+    let (source, service) =
+        (matches!(by, By::Source | By::Flow), matches!(by, By::Service | By::Flow));
+    let interface = by == By::Interface;
+    KeyObject {
+        src: source.then(|| address(key, &key.src)),
+        dst: (service || by == By::Destination).then(|| address(key, &key.dst)),
+        proto: service.then(|| protocol(key.protocol)),
+        dport: (service && has_ports(key.protocol)).then(|| u16::from_be(key.dport)),
+        ifindex: interface.then_some(key.ifindex),
+        iface: entry.interface.as_deref().filter(|_| interface),
+    }
+}
+
+/// `10.1.1.1`, `10.100.1.1 udp/53 (domain)`, `10.1.1.1 > 10.100.1.1 udp/53 (domain)`, `eth0`.
+fn name(by: By, entry: &TopEntry, services: &Services) -> String {
+    let key = &entry.key;
+    let service = || {
+        let protocol = protocol(key.protocol);
+        let dst = address(key, &key.dst);
+        if !has_ports(key.protocol) {
+            return format!("{dst} {protocol}");
+        }
+        let port = u16::from_be(key.dport);
+        match services.name(&protocol, port) {
+            Some(name) => format!("{dst} {protocol}/{port} ({name})"),
+            None => format!("{dst} {protocol}/{port}"),
+        }
+    };
+    match by {
+        By::Source => address(key, &key.src).to_string(),
+        By::Destination => address(key, &key.dst).to_string(),
+        By::Service => service(),
+        By::Flow => format!("{} > {}", address(key, &key.src), service()),
+        By::Interface => match (&entry.interface, key.ifindex) {
+            (Some(name), _) => name.clone(),
+            (None, 0) => "this host".to_owned(),
+            (None, index) => format!("interface {index}"),
+        },
+    }
+}
+
+/// What is shown of an entry.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Measure {
+    /// Its rate, where there is any.
+    Now,
+    /// All that it came to.
+    InAll,
+}
+
+/// `refused by source: 10.1.1.1 512/s 34.0%; …`
+pub(super) fn lines(table: &Table, tops: &Tops, measure: Measure) -> Vec<String> {
+    let mut lines = Vec::new();
+    for list in table.top.iter().filter(|list| tops.by.contains(&list.by)) {
+        let mut entries: Vec<&TopEntry> =
+            list.entries.iter().filter(|entry| is_shown(entry, measure)).collect();
+        if measure == Measure::InAll {
+            entries.sort_by_key(|entry| std::cmp::Reverse(entry.count));
+        }
+        if entries.is_empty() {
+            continue;
+        }
+        let what = match list.stream {
+            Stream::Drops => "refused",
+            Stream::Insertions => "inserting",
+        };
+        let entries = entries.iter().map(|entry| {
+            format!("{} {}", name(list.by, entry, &tops.services), weight(entry, measure))
+        });
+        let entries: Vec<String> = entries.collect();
+        lines.push(format!("{what} by {}: {}", list.by.name(), entries.join("; ")));
+    }
+    let happening = table
+        .control_plane
+        .iter()
+        .filter(|found| measure == Measure::InAll || found.per_s.is_some_and(|per_s| per_s > 0.0));
+    let found: Vec<String> = happening
+        .map(|found| match (measure, found.per_s) {
+            (Measure::Now, Some(per_s)) => format!("{} {}/s", found.protocol, number(per_s)),
+            _ => format!("{} >={}", found.protocol, found.at_least),
+        })
+        .collect();
+    if !found.is_empty() {
+        lines.push(format!("CONTROL PLANE REFUSED: {}", found.join(", ")));
+    }
+    lines
+}
+
+/// Without anything certain, a name is only the last of many that came by.
+fn is_shown(entry: &TopEntry, measure: Measure) -> bool {
+    match measure {
+        Measure::Now => entry.per_s.is_some_and(|per_s| per_s > 0.0),
+        Measure::InAll => entry.count > entry.error,
+    }
+}
+
+/// `512/s 34.0%`, or `<=1783 34.0%` of all.
+fn weight(entry: &TopEntry, measure: Measure) -> String {
+    let mark = if entry.error > 0 { "<=" } else { "" };
+    let amount = match (measure, entry.per_s) {
+        (Measure::Now, Some(per_s)) => format!("{}/s", number(per_s)),
+        _ => format!("{mark}{}", entry.count),
+    };
+    match entry.share {
+        Some(share) => format!("{amount} {mark}{}", percent(Some(share))),
+        None => amount,
+    }
+}
+
+fn address(key: &Key, bytes: &[u8; 16]) -> IpAddr {
+    let [a, b, c, d, ..] = *bytes;
+    match key.family {
+        AF_INET => Ipv4Addr::new(a, b, c, d).into(),
+        _ => Ipv6Addr::from(*bytes).into(),
+    }
+}
+
+fn has_ports(protocol: u8) -> bool {
+    matches!(protocol, 6 | 17 | 33 | 132 | 136)
+}
+
+fn protocol(number: u8) -> String {
+    let name = match number {
+        1 => "icmp",
+        2 => "igmp",
+        6 => "tcp",
+        17 => "udp",
+        33 => "dccp",
+        47 => "gre",
+        50 => "esp",
+        51 => "ah",
+        58 => "icmpv6",
+        88 => "eigrp",
+        89 => "ospf",
+        103 => "pim",
+        112 => "vrrp",
+        132 => "sctp",
+        136 => "udplite",
+        other => return other.to_string(),
+    };
+    name.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry() -> TopEntry {
+        let mut key =
+            Key { protocol: 17, dport: 53_u16.to_be(), family: AF_INET, ..Key::default() };
+        key.src[..4].copy_from_slice(&[10, 1, 1, 1]);
+        key.dst[..4].copy_from_slice(&[10, 100, 1, 1]);
+        TopEntry { key, interface: None, count: 100, error: 3, per_s: Some(12.0), share: Some(0.5) }
+    }
+
+    #[test]
+    fn names_are_what_a_network_engineer_writes() {
+        let services = Services::parse("domain\t53/udp\n");
+        let entry = entry();
+        assert_eq!(name(By::Source, &entry, &services), "10.1.1.1");
+        assert_eq!(name(By::Service, &entry, &services), "10.100.1.1 udp/53 (domain)");
+        assert_eq!(name(By::Flow, &entry, &Services::default()), "10.1.1.1 > 10.100.1.1 udp/53");
+        assert_eq!(name(By::Interface, &entry, &services), "this host");
+        let ospf = TopEntry { key: Key { protocol: 89, ..entry.key }, ..entry.clone() };
+        assert_eq!(name(By::Service, &ospf, &services), "10.100.1.1 ospf");
+        assert_eq!(weight(&entry, Measure::Now), "12/s <=50.0%");
+        assert_eq!(weight(&entry, Measure::InAll), "<=100 <=50.0%");
+        let exact = TopEntry { error: 0, share: None, ..entry };
+        assert_eq!(weight(&exact, Measure::InAll), "100");
+    }
+
+    #[test]
+    fn a_key_in_json_has_the_fields_it_is_about() {
+        let json = |by| serde_json::to_string(&object(by, &entry())).unwrap();
+        assert_eq!(json(By::Source), r#"{"src":"10.1.1.1"}"#);
+        assert_eq!(json(By::Service), r#"{"dst":"10.100.1.1","proto":"udp","dport":53}"#);
+        assert_eq!(json(By::Interface), r#"{"ifindex":0}"#);
+    }
+}

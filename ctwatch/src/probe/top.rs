@@ -1,0 +1,187 @@
+//! Heavy hitters: reading what the programs write, where they write it, and adding up the CPUs.
+
+use std::os::fd::BorrowedFd;
+
+use anyhow::{Context, Result};
+use ctwatch_ebpf::top::{By, Set, Stream, TABLES, WAYS, table};
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+use crate::sample::{TopCount, TopCounts};
+
+/// All tables of all CPUs are to be no larger.
+const MOST_BYTES: usize = 7 << 20;
+/// Of one table on one CPU.
+const MOST_SETS: usize = 128;
+/// Below that, talkers would be lost among others too soon.
+const FEWEST_SETS: usize = 8;
+
+/// How many sets a table has on each CPU, so that they stay within bounds.
+pub(super) fn sets_for(cpus: usize) -> usize {
+    let of_one = size_of::<Set>() * TABLES as usize * cpus.max(1);
+    let fits = (MOST_BYTES / of_one).max(1);
+    // The largest power of two that fits.
+    let fits = 1 << fits.ilog2();
+    fits.clamp(FEWEST_SETS, MOST_SETS)
+}
+
+/// The programs' map, as memory of this process.
+pub(super) struct Tops {
+    start: *const Set,
+    bytes: usize,
+    sets: usize,
+    cpus: usize,
+}
+
+// SAFETY: memory that no thread of this process writes.
+unsafe impl Send for Tops {}
+
+impl Drop for Tops {
+    fn drop(&mut self) {
+        // SAFETY: what was mapped, and nothing refers to it any more.
+        let _ = unsafe { munmap(self.start.cast_mut().cast(), self.bytes) };
+    }
+}
+
+impl Tops {
+    pub(super) fn map(fd: BorrowedFd<'_>, sets: usize, cpus: usize) -> Result<Self> {
+        let bytes = size_of::<Set>() * sets * cpus * TABLES as usize;
+        let bytes = bytes.next_multiple_of(rustix::param::page_size());
+        // SAFETY: a new mapping, nowhere near anything that is in use.
+        let start =
+            unsafe { mmap(std::ptr::null_mut(), bytes, ProtFlags::READ, MapFlags::SHARED, fd, 0) };
+        let start = start.context("cannot map the tables of heavy hitters")?.cast_const().cast();
+        Ok(Self { start, bytes, sets, cpus })
+    }
+
+    /// Memory of the kernel that they take.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn read(&self) -> Vec<TopCounts> {
+        let lists = Stream::ALL.into_iter().flat_map(|stream| By::ALL.map(|by| (stream, by)));
+        lists.map(|(stream, by)| self.list(stream, by)).collect()
+    }
+
+    fn list(&self, stream: Stream, by: By) -> TopCounts {
+        let mut list = TopCounts { stream, by, offered: 0, counts: Vec::new() };
+        let mut cpus = Vec::with_capacity(self.cpus);
+        for set in 0..self.sets {
+            cpus.clear();
+            for cpu in 0..self.cpus {
+                let table = cpu * TABLES as usize + table(stream, by) as usize;
+                cpus.extend(self.set(table * self.sets + set));
+            }
+            merge(&cpus, &mut list);
+        }
+        list
+    }
+
+    /// `None` for one that was never written.
+    fn set(&self, index: usize) -> Option<Set> {
+        // SAFETY: within the mapping. The kernel may write it meanwhile, so it is read as memory
+        // that changes, and again where it did.
+        unsafe {
+            let at = self.start.add(index);
+            let sequence = &raw const (*at).sequence;
+            for _ in 0..1000 {
+                let before = sequence.read_volatile();
+                if before == 0 {
+                    return None;
+                }
+                let set = at.read_volatile();
+                if before.is_multiple_of(2) && sequence.read_volatile() == before {
+                    return Some(set);
+                }
+                std::hint::spin_loop();
+            }
+            // Written faster than it can be read: a few slots may be of two moments.
+            Some(at.read_volatile())
+        }
+    }
+}
+
+/// One set of a table, as each CPU has it: a key is in the same set everywhere. A CPU that does
+/// not hold a key may have counted it as often as the least that it does hold.
+fn merge(cpus: &[Set], list: &mut TopCounts) {
+    let first = list.counts.len();
+    for set in cpus {
+        for slot in set.slots.iter().filter(|slot| slot.count > 0) {
+            list.offered += slot.count;
+            let found = list.counts[first..].iter().any(|found| found.key == slot.key);
+            if found {
+                continue;
+            }
+            let mut sum = TopCount { key: slot.key, count: 0, error: 0 };
+            for other in cpus {
+                match other.slots.iter().find(|other| other.count > 0 && other.key == slot.key) {
+                    Some(other) => {
+                        sum.count += other.count;
+                        sum.error += other.error;
+                    }
+                    None => {
+                        let least = other.least();
+                        sum.count += least;
+                        sum.error += least;
+                    }
+                }
+            }
+            list.counts.push(sum);
+        }
+    }
+    debug_assert!(list.counts.len() - first <= cpus.len() * WAYS);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use ctwatch_ebpf::top::Key;
+
+    use super::*;
+
+    #[test]
+    fn tables_stay_within_bounds_on_every_machine() {
+        for cpus in [1, 2, 8, 16, 64, 128] {
+            let sets = sets_for(cpus);
+            let bytes = size_of::<Set>() * TABLES as usize * cpus * sets;
+            assert!(sets.is_power_of_two(), "{cpus}");
+            assert!(bytes <= MOST_BYTES || sets == FEWEST_SETS, "{cpus} CPUs: {bytes}");
+        }
+        assert_eq!((sets_for(1), sets_for(8)), (128, 128));
+    }
+
+    #[test]
+    fn sums_over_cpus_keep_their_bounds() {
+        let mut random = 88_172_645_463_325_252_u64;
+        let mut next = || {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random
+        };
+        let mut cpus = vec![Set::default(); 4];
+        let mut truth: HashMap<Key, u64> = HashMap::new();
+        for _ in 0..100_000 {
+            // Some talk much, most only once; each on whatever CPU.
+            let source = if next() % 2 == 0 { next() % 12 } else { next() };
+            let mut key = Key::default();
+            key.src[..8].copy_from_slice(&source.to_le_bytes());
+            let cpu = usize::try_from(next() % 4).unwrap();
+            cpus[cpu].offer(&key, key.hash(1));
+            *truth.entry(key).or_default() += 1;
+        }
+        let by = By::Source;
+        let mut list = TopCounts { stream: Stream::Drops, by, offered: 0, counts: Vec::new() };
+        merge(&cpus, &mut list);
+        assert_eq!(list.offered, 100_000);
+        assert!(list.counts.len() <= 32);
+        for count in &list.counts {
+            let truth = truth[&count.key];
+            assert!(
+                count.count - count.error <= truth && truth <= count.count,
+                "{truth} {count:?}"
+            );
+        }
+    }
+}
