@@ -1,6 +1,6 @@
 //! Who it is: against a generator that knows whom it sent for.
 
-use std::{collections::HashMap, net::Ipv4Addr};
+use std::collections::HashMap;
 
 use anyhow::{Context, Result, ensure};
 use ctwatch_lab::{
@@ -22,11 +22,11 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 const UDP: Flows = Flows::of(Family::V4, Protocol::Udp);
-/// The first addresses speak often; the rest of as many as there are once each.
-const TALKERS: u32 = 20;
-const EACH: u64 = 500;
+/// Many who speak once each ...
 const RANDOM: u32 = 30_000;
-const SERVICES: u16 = 4;
+/// ... and some who speak often: the first of them in every flood, the last in one.
+const TALKERS: [u32; 5] = [4, 8, 12, 16, 20];
+const EACH: u64 = 400;
 
 /// A table that is full, and in which hardly anything is ever found to be thrown out.
 fn full(lab: &mut Lab) -> Result<()> {
@@ -36,17 +36,53 @@ fn full(lab: &mut Lab) -> Result<()> {
     lab.send(&Flood::of(filling, 10)).map(|_| ())
 }
 
-/// Sends for many who speak once and for a few who speak often; returns how many packets in all.
-fn everybody(lab: &Lab) -> Result<u64> {
-    let many = Flows { sources: RANDOM, services: SERVICES, ..UDP };
-    let few = Flows { sources: TALKERS, services: SERVICES, ..UDP };
-    let many = lab.send(&Flood::of(many, RANDOM.into()))?;
-    // Flows that the first flood has not begun.
-    let few = Flood { first: 1 << 32, ..Flood::of(few, u64::from(TALKERS) * EACH) };
-    let few = lab.send(&few)?;
-    let sent = u64::from(RANDOM) + u64::from(TALKERS) * EACH;
-    ensure!(many.arrived + few.arrived == sent, "{many:?} {few:?}");
-    Ok(sent)
+/// What was sent, as the generator knows it.
+#[derive(Default)]
+struct Truth {
+    sent: u64,
+    sources: HashMap<String, u64>,
+    services: HashMap<(String, u64), u64>,
+}
+
+impl Truth {
+    fn send(&mut self, lab: &Lab, flows: Flows, first: u64, packets: u64) -> Result<()> {
+        let sent = lab.send(&Flood { first, ..Flood::of(flows, packets) })?;
+        ensure!(sent.arrived == packets, "{sent:?}");
+        self.sent += packets;
+        for index in first..first + packets {
+            let flow = flows.flow(index);
+            *self.sources.entry(flow.src.to_string()).or_default() += 1;
+            let service = (flow.dst.to_string(), flow.dport.into());
+            *self.services.entry(service).or_default() += 1;
+        }
+        Ok(())
+    }
+
+    /// The sources that spoke most: twenty of each family, and nobody else comes near.
+    fn top_sources(&self) -> Vec<&str> {
+        let mut sources: Vec<(&String, &u64)> = self.sources.iter().collect();
+        sources.sort_by_key(|(_, packets)| std::cmp::Reverse(**packets));
+        sources.iter().take(20).map(|(source, _)| source.as_str()).collect()
+    }
+}
+
+/// Many who speak once, over both families; talkers who pause meanwhile, some more often than
+/// others.
+fn everybody(lab: &Lab) -> Result<Truth> {
+    let mut truth = Truth::default();
+    for (family, talkers) in [(Family::V4, &TALKERS[..]), (Family::V6, &[2, 3])] {
+        let flows = Flows { family, services: 4, ..UDP };
+        let half = u64::from(RANDOM) / 2;
+        truth.send(lab, Flows { sources: RANDOM, ..flows }, 0, half)?;
+        for (round, talkers) in talkers.iter().enumerate() {
+            // Flows that no other flood has begun.
+            let first = (7 * round as u64 + 1) << 32;
+            let few = Flows { sources: *talkers, ..flows };
+            truth.send(lab, few, first, u64::from(*talkers) * EACH)?;
+        }
+        truth.send(lab, Flows { sources: RANDOM, ..flows }, half, half)?;
+    }
+    Ok(truth)
 }
 
 fn list<'a>(table: &'a Value, stream: &str, by: &str) -> Result<Vec<&'a Value>> {
@@ -60,30 +96,32 @@ fn bounds(entry: &Value) -> Result<(u64, u64)> {
     Ok((count - error, count))
 }
 
-/// Every bound holds, and those who speak often are all found; though nobody knows whose packets
-/// those few were that found room after all.
+/// Every bound holds, and those who speak most are all found; though nobody knows whose packets
+/// those few were that found `room` after all.
 fn agrees(
     table: &Value,
     stream: &str,
-    sent: u64,
+    truth: &Truth,
     room: u64,
     interface: Option<&str>,
 ) -> Result<()> {
     let holds = |(least, most): (u64, u64), truth: u64| least <= truth && truth <= most + room;
-    let truth: HashMap<String, u64> = (0..TALKERS)
-        .map(|talker| (Ipv4Addr::from(0x0a80_0000 + talker).to_string(), EACH + 1))
-        .collect();
     let sources = list(table, stream, "source")?;
-    ensure!(sources.len() == TALKERS as usize, "{} sources", sources.len());
-    for entry in sources {
-        let source = entry["key"]["src"].as_str().context("no source")?;
-        let truth = truth.get(source).with_context(|| format!("{source} is no talker: {entry}"))?;
-        ensure!(holds(bounds(entry)?, *truth), "{truth} sent by {source}: {entry}");
-        ensure!(bounds(entry)?.1 < 2 * truth, "a bound that says little: {entry}");
+    let found: Vec<&str> =
+        sources.iter().filter_map(|entry| entry["key"]["src"].as_str()).collect();
+    for talker in truth.top_sources() {
+        ensure!(found.contains(&talker), "{talker} is not among {found:?}");
+    }
+    for (entry, source) in sources.iter().zip(found) {
+        let truth = truth.sources.get(source).copied().unwrap_or(0);
+        ensure!(holds(bounds(entry)?, truth), "{truth} sent by {source}: {entry}");
     }
     for entry in list(table, stream, "service")? {
-        if entry["key"]["proto"] == "udp" {
-            let truth = sent / u64::from(SERVICES);
+        let key = &entry["key"];
+        if let (Some(dst), Some(dport), "udp") =
+            (key["dst"].as_str(), key["dport"].as_u64(), key["proto"].as_str().unwrap_or_default())
+        {
+            let truth = truth.services.get(&(dst.to_owned(), dport)).copied().unwrap_or(0);
             ensure!(holds(bounds(entry)?, truth), "{truth} sent to {entry}");
         }
     }
@@ -91,7 +129,7 @@ fn agrees(
         let interfaces = list(table, stream, "interface")?;
         let [only] = interfaces.as_slice() else { anyhow::bail!("{interfaces:?}") };
         ensure!(only["key"]["iface"] == interface, "{only}");
-        ensure!(holds(bounds(only)?, sent), "{sent} came in by {only}");
+        ensure!(holds(bounds(only)?, truth.sent), "{} came in by {only}", truth.sent);
     }
     Ok(())
 }
@@ -99,23 +137,24 @@ fn agrees(
 fn refused() -> Result<()> {
     let mut lab = Lab::new(Plan::default())?;
     full(&mut lab)?;
-    let watch = Watch::start(&["--top", "20"])?;
-    let sent = everybody(&lab)?;
+    let watch = Watch::start(&["--top", "40"])?;
+    let truth = everybody(&lab)?;
     let last = watch.stop()?;
     let verdict = judge::ask(lab.router())?;
-    let room = sent - verdict.drop;
-    ensure!(room < 20, "{sent} {verdict:?}");
-    agrees(table(&last, lab.router())?, "drops", sent, room, Some("down0"))
+    let room = truth.sent - verdict.drop;
+    ensure!(room < 20, "{} {verdict:?}", truth.sent);
+    agrees(table(&last, lab.router())?, "drops", &truth, room, Some("down0"))
 }
 
 fn inserted() -> Result<()> {
     let mut lab = Lab::new(Plan::default())?;
     lab.set_limit(1_000_000)?;
     lab.set_buckets(1 << 17)?;
-    let watch = Watch::start(&["--top", "20"])?;
-    let sent = everybody(&lab)?;
+    let watch = Watch::start(&["--top", "40"])?;
+    let truth = everybody(&lab)?;
     let last = watch.stop()?;
-    ensure!(judge::ask(lab.router())?.entries == sent, "{:?}", judge::ask(lab.router())?);
+    let verdict = judge::ask(lab.router())?;
+    ensure!(verdict.entries == truth.sent, "{verdict:?}");
     let table = table(&last, lab.router())?;
     if !["fexit", "kprobe"].iter().any(|by| last["mechanisms"]["insertions"] == *by) {
         // Nothing sees an insertion as it happens.
@@ -123,11 +162,12 @@ fn inserted() -> Result<()> {
         return Ok(());
     }
     // A kprobe may be missed, and says so.
-    if mechanism::current() == mechanism::Mechanism::Kprobe && table["insertions"]["total"] != sent
+    if mechanism::current() == mechanism::Mechanism::Kprobe
+        && table["insertions"]["total"] != truth.sent
     {
         return Ok(());
     }
-    agrees(table, "insertions", sent, 0, None)
+    agrees(table, "insertions", &truth, 0, None)
 }
 
 /// The tracepoint sees packets that a rule drops before conntrack like those that are refused.

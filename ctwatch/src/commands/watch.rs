@@ -269,6 +269,7 @@ fn style(args: &WatchArgs) -> Style {
     let colour = io::stdout().is_terminal() && !no_color;
     let tops = Tops {
         always: args.top.is_some(),
+        most: args.tops(),
         by: args.by.iter().map(|by| by.into()).collect(),
         // Where there is no such file, numbers will do.
         services: Services::parse(&std::fs::read_to_string(SERVICES).unwrap_or_default()),

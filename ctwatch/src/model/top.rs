@@ -65,6 +65,13 @@ struct Talker {
     per_s: Option<f64>,
 }
 
+impl Talker {
+    /// The least that it can be.
+    fn certain(&self) -> u64 {
+        self.count - self.error
+    }
+}
+
 /// The talkers of each namespace, table by table.
 #[derive(Default)]
 pub(super) struct Talking(HashMap<(NetnsId, Stream, By), Vec<Talker>>);
@@ -98,7 +105,8 @@ impl Talkers {
 }
 
 impl Talking {
-    /// The first `most` of a namespace; those of which nothing is certain are none.
+    /// The first `most` of a namespace, by what they do now and by what it came to: somebody who
+    /// has just paused is still who it was.
     pub(super) fn lists(
         &self,
         netns: NetnsId,
@@ -111,9 +119,17 @@ impl Talking {
             let context = context(stream);
             for by in By::ALL {
                 let Some(talkers) = self.0.get(&(netns, stream, by)) else { continue };
+                let mut others: Vec<&Talker> = talkers.iter().skip(most).collect();
+                others.sort_by_key(|talker| std::cmp::Reverse(talker.certain()));
+                // Among them, those that belong to the first `most` in all.
+                let mut in_all: Vec<u64> = talkers.iter().map(Talker::certain).collect();
+                in_all.sort_by_key(|certain| std::cmp::Reverse(*certain));
+                let enough = in_all.get(most).map_or(1, |certain| certain + 1);
+                let others = others.into_iter().filter(|talker| talker.certain() >= enough);
                 let entries: Vec<TopEntry> = talkers
                     .iter()
                     .take(most)
+                    .chain(others)
                     .map(|talker| entry(talker, interfaces, &context))
                     .collect();
                 lists.push(TopList { stream, by, entries });
@@ -225,8 +241,9 @@ mod tests {
             talkers.advance(&counts(&[(1, 1010, 0), (2, 110, 0), (3, 60, 20)]), Some(2.0));
         let context = Context { total: Some(2360), unlisted: 0, strangers: 0 };
         let lists = talking.lists(1, 2, &[], |_| context);
-        assert_eq!((lists.len(), lists[0].entries.len()), (1, 2));
-        let [first, second] = &lists[0].entries[..] else { panic!() };
+        assert_eq!(lists.len(), 1);
+        let [first, second, third] = &lists[0].entries[..] else { panic!() };
+        assert_eq!((third.key, third.per_s), (source(1), Some(5.0)), "it came to more than most");
         assert_eq!((first.key, first.per_s), (source(2), Some(50.0)));
         assert_eq!((second.key, second.per_s), (source(3), Some(20.0)), "certain since it came");
         assert_eq!((second.count, second.error), (60, 20));

@@ -33,6 +33,8 @@ pub struct Style {
 pub struct Tops {
     /// Not only while a table is saturated.
     pub always: bool,
+    /// Entries of one list.
+    pub most: usize,
     pub by: Vec<By>,
     pub services: Services,
 }

@@ -92,6 +92,7 @@ pub(super) fn lines(table: &Table, tops: &Tops, measure: Measure) -> Vec<String>
         if measure == Measure::InAll {
             entries.sort_by_key(|entry| std::cmp::Reverse(entry.count));
         }
+        entries.truncate(tops.most);
         if entries.is_empty() {
             continue;
         }
