@@ -16,6 +16,8 @@ pub(crate) static LAYOUT: Layout = Layout {
     nf_conn_status: 0,
     nf_conn_net: 0,
     nf_conn_use: 0,
+    nf_conn_hash: 0,
+    nf_conn_bytes: 0,
     nf_conn_original: 0,
     nf_conn_reply: 0,
     hash_tuple: 0,

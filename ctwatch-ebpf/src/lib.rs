@@ -4,6 +4,7 @@
 #![no_std]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
+pub mod census;
 pub mod top;
 
 /// Namespaces that can be told apart at once. The map is allocated whole at start (an allocation
@@ -217,6 +218,10 @@ pub struct Layout {
     pub nf_conn_net: u32,
     /// The number of references.
     pub nf_conn_use: u32,
+    /// Where an entry is linked into the table, by its original direction.
+    pub nf_conn_hash: u32,
+    /// How much of an entry is worth copying.
+    pub nf_conn_bytes: u32,
     /// The tuples of both directions.
     pub nf_conn_original: u32,
     pub nf_conn_reply: u32,
@@ -244,7 +249,7 @@ pub struct Layout {
 const _: () = {
     assert!(size_of::<NetnsTally>() == 8 * Count::ALL + 8);
     assert!(size_of::<HostTally>() == 8 * HostCount::ALL);
-    assert!(size_of::<Layout>() == 2 * 16 + 20 * 4 + 8);
+    assert!(size_of::<Layout>() == 2 * 16 + 22 * 4 + 8);
 };
 
 #[cfg(not(target_arch = "bpf"))]

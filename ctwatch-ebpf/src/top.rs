@@ -185,6 +185,12 @@ impl Set {
     }
 }
 
+#[cfg(not(target_arch = "bpf"))]
+mod pod {
+    // SAFETY: repr(C), integers and bytes, and no implicit padding (the assertions above).
+    unsafe impl aya::Pod for super::Set {}
+}
+
 #[cfg(test)]
 mod tests {
     extern crate std;

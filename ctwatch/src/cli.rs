@@ -22,10 +22,71 @@ pub struct Cli {
 pub enum Command {
     /// Show rates, tick by tick, for every network namespace that tracks connections
     Watch(WatchArgs),
+    /// Count the table: who holds how much of it, in which state, and for how long
+    Census(CensusArgs),
     /// Report what can be measured on this machine, how, how exactly, and what would improve it
     ///
     /// Looks only: what it tries to attach is gone when it ends.
     Doctor(DoctorArgs),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct CensusArgs {
+    /// What to tell apart
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "KEY,…",
+          default_values_t = [CensusBy::State, CensusBy::Source, CensusBy::Destination,
+                              CensusBy::Service])]
+    pub by: Vec<CensusBy>,
+    /// How many of the top sources, services and so on to name
+    #[arg(long, value_name = "N", default_value_t = 10,
+          value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub top: u16,
+    /// Count one network namespace, by name or inode number, or all
+    #[arg(long, value_name = "NAME|INODE|all", default_value = "all")]
+    pub netns: Netns,
+    /// How to count: the best this kernel offers, or only this
+    #[arg(long, value_enum, default_value_t = CensusMechanism::Auto)]
+    pub mechanism: CensusMechanism,
+    /// Text for people, or one JSON object
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CensusMechanism {
+    /// The walk where it can be had
+    Auto,
+    /// A walk through the table inside the kernel, all namespaces at once, without locks
+    Walk,
+    /// Lists from ctnetlink, one namespace after the other
+    Ctnetlink,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CensusBy {
+    Source,
+    Destination,
+    /// Destination, protocol and port
+    Service,
+    /// Source and service
+    Flow,
+    /// Protocol and state, and the time they have left
+    State,
+    /// Conntrack zone
+    Zone,
+}
+
+impl CensusBy {
+    /// What a list is made by, where it is a list.
+    pub fn key(&self) -> Option<top::By> {
+        Some(match self {
+            Self::Source => top::By::Source,
+            Self::Destination => top::By::Destination,
+            Self::Service => top::By::Service,
+            Self::Flow => top::By::Flow,
+            Self::State | Self::Zone => return None,
+        })
+    }
 }
 
 #[derive(Clone, Debug, Args)]

@@ -11,3 +11,4 @@ pub mod output;
 pub mod probe;
 pub mod report;
 pub mod sample;
+pub mod taker;

@@ -13,6 +13,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.command.unwrap_or(Command::Watch(cli.watch)) {
         Command::Watch(args) => watch(args),
+        Command::Census(args) => commands::census::run(&args),
         Command::Doctor(args) => commands::doctor::run(&args),
     };
     match outcome {

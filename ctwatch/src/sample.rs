@@ -143,3 +143,38 @@ impl Sample {
         hooks.into_iter().all(|hooks| hooks.before == hooks.after)
     }
 }
+
+/// One entry of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Held {
+    /// Of its original direction. Without an interface: an entry does not know it.
+    pub key: Key,
+    pub status: Status,
+    /// Of TCP and SCTP, as the kernel numbers it; 0 for other protocols.
+    pub state: u8,
+    pub zone: u16,
+    /// Seconds; `None` where the kernel's clock cannot be read.
+    pub remaining: Option<u32>,
+}
+
+/// `enum ip_conntrack_status`.
+/// <https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/netfilter/nf_conntrack_common.h>
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Status(pub u32);
+
+impl Status {
+    /// A packet of the other direction was seen.
+    pub fn is_replied(self) -> bool {
+        self.0 & 1 << 1 != 0
+    }
+
+    /// Never thrown out to make room.
+    pub fn is_assured(self) -> bool {
+        self.0 & 1 << 2 != 0
+    }
+
+    /// In the table.
+    pub fn is_confirmed(self) -> bool {
+        self.0 & 1 << 3 != 0
+    }
+}

@@ -9,6 +9,7 @@
 
 mod behaviour;
 mod cases;
+mod census;
 mod cost;
 mod floods;
 mod machine;
@@ -61,6 +62,7 @@ fn main() -> std::process::ExitCode {
         rules::TESTS,
         scenarios::TESTS,
         top::TESTS,
+        census::TESTS,
         namespaces::TESTS,
         behaviour::TESTS,
         machine::TESTS,

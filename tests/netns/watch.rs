@@ -158,6 +158,12 @@ impl Background {
         Ok(background)
     }
 
+    /// As `interrupt`, but later.
+    pub(crate) fn stopped_after(self, time: Duration) -> Result<(String, String, Option<i32>)> {
+        thread::sleep(time);
+        self.interrupt()
+    }
+
     /// What Ctrl-C does; and what it printed, and how it ended.
     pub(crate) fn interrupt(mut self) -> Result<(String, String, Option<i32>)> {
         let pid = i32::try_from(self.child.id())?;

@@ -1,10 +1,14 @@
 //! One file per verb. This is where the rooms are wired together.
 
+pub mod census;
 pub mod doctor;
 mod setup;
 pub mod watch;
 
 use std::io;
+
+/// What services are called.
+const SERVICES: &str = "/etc/services";
 
 /// Columns and rows. A file has room for every column.
 fn size() -> (usize, usize) {

@@ -75,7 +75,7 @@ pub(super) fn request(mechanism: cli::Mechanism) -> Request {
     }
 }
 
-fn scope(wanted: &cli::Netns, privileges: Privileges) -> Result<Scope> {
+pub(super) fn scope(wanted: &cli::Netns, privileges: Privileges) -> Result<Scope> {
     let current = netns::current()?;
     let inode = match wanted {
         cli::Netns::All if privileges.has(Privilege::SysAdmin) => return Ok(Scope::All),

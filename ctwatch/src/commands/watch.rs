@@ -6,28 +6,30 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use ctwatch_ebpf::top;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
+    sync::oneshot,
     time::{Instant, MissedTickBehavior, interval, interval_at},
 };
 
-use super::{setup, size};
+use super::{SERVICES, setup, size};
 use crate::{
-    cli::{Output, WatchArgs},
-    collect::Collector,
+    cli::{self, Output, WatchArgs},
+    collect::{Collector, Means},
     host::modules::{self, Life},
-    model::{Model, Snapshot},
+    model::{Model, Snapshot, census::Taken},
     output::{
         Epoch, Header, json,
         services::Services,
         text::{Style, Text, Tops},
     },
     sample::Sample,
+    taker::{Census, Question, Way},
 };
 
 /// How often the first reading is tried again for one in which nothing ended meanwhile.
 const STILL_TRIES: u32 = 20;
-const SERVICES: &str = "/etc/services";
 /// How often it is looked whether conntrack is (still) there.
 const PULSE: Duration = Duration::from_millis(200);
 
@@ -81,6 +83,7 @@ impl Watch {
     /// Watches one life of the table: totals, and what is attached to the module, are of that one.
     async fn life(&mut self, life: Life) -> Result<End> {
         let (means, header) = setup::prepare(&self.args)?;
+        let mut counting = Counting::new(&self.args, &means);
         let collector = Collector::start(means)?;
         let mut model = Model::with_tops(self.args.tops());
         let mut screen = Screen::new(&self.args, header);
@@ -91,7 +94,9 @@ impl Watch {
         self.lives += 1;
         let epoch = Epoch { number: self.lives, gap: self.last_seen.map(|seen| seen.elapsed()) };
         self.last_seen = Some(Instant::now());
-        screen.start(&model.advance(&first), epoch)?;
+        let snapshot = model.advance(&first);
+        counting.look(&snapshot);
+        screen.start(&snapshot, epoch)?;
         let every = self.args.interval();
         let mut ticks = interval_at(Instant::now() + every, every);
         // After a pause (a stopped terminal, a suspended machine) one tick, not all that were
@@ -104,6 +109,13 @@ impl Watch {
             let turn = tokio::select! {
                 biased;
                 () = self.signals.any() => Turn::Stop,
+                counted = counting.done() => {
+                    match counted {
+                        Ok(census) => model.take_in(census),
+                        Err(why) => screen.note(&format!("no census: {why:#}"))?,
+                    }
+                    continue;
+                }
                 _ = pulse.tick() => Turn::Look,
                 _ = ticks.tick() => Turn::Tick,
             };
@@ -115,6 +127,7 @@ impl Watch {
                 if alive {
                     let snapshot = model.advance(&sample);
                     self.last_seen = Some(Instant::now());
+                    counting.look(&snapshot);
                     screen.tick(&snapshot, epoch)?;
                     self.left = self.left.map(|left| left - 1);
                     if turn == Turn::Stop || self.left == Some(0) {
@@ -152,6 +165,64 @@ impl Watch {
                 return Ok(Some(life));
             }
         }
+    }
+}
+
+/// Censuses while a table is saturated, as often as they may be taken.
+struct Counting {
+    question: Option<(Way, bool, Question)>,
+    /// Also where no table is saturated.
+    always: bool,
+    census: Option<Census>,
+    answer: Option<oneshot::Receiver<Result<Taken>>>,
+    due: Instant,
+}
+
+/// A census may take no more than this share of one CPU.
+const SHARE: u32 = 100;
+/// Nobody reads faster than that.
+const SOONEST: Duration = Duration::from_secs(1);
+
+impl Counting {
+    fn new(args: &WatchArgs, means: &Means) -> Self {
+        let way = match args.mechanism {
+            cli::Mechanism::Counters => Way::NoProgram,
+            _ => Way::Best,
+        };
+        let by = args.by.iter().map(top::By::from).filter(|by| *by != top::By::Interface);
+        let question = Question { by: by.collect(), most: args.tops(), scope: means.scope.clone() };
+        Self {
+            question: (args.tops() > 0).then_some((way, means.cookies, question)),
+            always: args.top.is_some(),
+            census: None,
+            answer: None,
+            due: Instant::now(),
+        }
+    }
+
+    /// Asks for one where it is wanted and due.
+    fn look(&mut self, snapshot: &Snapshot) {
+        let wanted = self.always || snapshot.tables.iter().any(|table| table.saturated);
+        if !wanted || self.answer.is_some() || Instant::now() < self.due {
+            return;
+        }
+        if let Some((way, cookies, question)) = self.question.take() {
+            self.census = Census::start(way, cookies, question).ok();
+        }
+        self.answer = self.census.as_ref().and_then(|census| census.ask().ok());
+    }
+
+    /// Waits for the one that was asked for. After a failure there is no other.
+    async fn done(&mut self) -> Result<Taken> {
+        let Some(answer) = &mut self.answer else { return std::future::pending().await };
+        let answer = answer.await;
+        self.answer = None;
+        let taken = answer.context("the thread of the census has ended").flatten();
+        match &taken {
+            Ok(taken) => self.due = Instant::now() + (taken.cpu * SHARE).max(SOONEST),
+            Err(_) => self.census = None,
+        }
+        taken
     }
 }
 
@@ -231,6 +302,17 @@ impl Screen {
                 for note in epoch.note().iter().chain(&self.header.notes) {
                     eprintln!("ctwatch: {}", crate::output::escape::escaped(note));
                 }
+                Ok(())
+            }
+        }
+    }
+
+    /// Something that happened beside the figures.
+    fn note(&mut self, note: &str) -> Result<()> {
+        match &mut self.text {
+            Some(text) => emit(|out| text.note(out, note)),
+            None => {
+                eprintln!("ctwatch: {}", crate::output::escape::escaped(note));
                 Ok(())
             }
         }

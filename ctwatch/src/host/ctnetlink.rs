@@ -16,7 +16,7 @@ const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 /// `struct nlmsghdr` and `struct nfgenmsg`.
 const HEADER: usize = 16;
-const NFGENMSG: usize = 4;
+pub(super) const NFGENMSG: usize = 4;
 const REQUEST_LEN: u32 = 16 + 4;
 /// A namespace whose answer does not come is passed over, not waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -27,7 +27,11 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub struct Ctnetlink {
     socket: Socket,
     sequence: u32,
+    /// The last answer. The kernel makes them as large as there is room, up to 32 KiB.
+    answer: Vec<u8>,
 }
+
+const ANSWER: usize = 64 << 10;
 
 impl Ctnetlink {
     pub fn open() -> Result<Self> {
@@ -38,13 +42,13 @@ impl Ctnetlink {
             Some(PATIENCE),
         )
         .context("cannot set a timeout on a netfilter socket")?;
-        Ok(Self { socket, sequence: 0 })
+        Ok(Self { socket, sequence: 0, answer: Vec::with_capacity(ANSWER) })
     }
 
     /// How many entries there are, those not yet confirmed included.
     pub fn entries(&mut self) -> Result<u32> {
         let mut entries = None;
-        self.ask(GET_STATS, 0, |body| {
+        self.ask(GET_STATS, GET_STATS, 0, |body| {
             entries = attribute(body, 1)?;
             Ok(())
         })?;
@@ -54,7 +58,7 @@ impl Ctnetlink {
     /// The counters of every possible CPU.
     pub fn counters(&mut self) -> Result<Vec<CpuCounters>> {
         let mut cpus = Vec::new();
-        self.ask(GET_STATS_CPU, NLM_F_DUMP, |body| {
+        self.ask(GET_STATS_CPU, GET_STATS_CPU, NLM_F_DUMP, |body| {
             cpus.push(cpu_counters(body)?);
             Ok(())
         })?;
@@ -64,9 +68,20 @@ impl Ctnetlink {
         Ok(cpus)
     }
 
+    /// Hands over the body of each message of a dump.
+    pub(super) fn dump(
+        &mut self,
+        request: u16,
+        reply: u16,
+        each: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        self.ask(request, reply, NLM_F_DUMP, each)
+    }
+
     fn ask(
         &mut self,
         request: u16,
+        reply: u16,
         flags: u16,
         each: impl FnMut(&[u8]) -> Result<()>,
     ) -> Result<()> {
@@ -75,10 +90,12 @@ impl Ctnetlink {
         self.socket.send_to(&message, &SocketAddr::new(0, 0), 0).context("cannot ask ctnetlink")?;
         let mut each = each;
         loop {
-            let (datagram, from) =
-                self.socket.recv_from_full().context("no answer from ctnetlink")?;
+            self.answer.clear();
+            let received = self.socket.recv_from(&mut self.answer, 0);
+            let (_, from) = received.context("no answer from ctnetlink")?;
+            let dump = flags & NLM_F_DUMP != 0;
             if from.port_number() == 0
-                && messages(&datagram, request, self.sequence, flags & NLM_F_DUMP != 0, &mut each)?
+                && messages(&self.answer, reply, self.sequence, dump, &mut each)?
             {
                 return Ok(());
             }
@@ -99,7 +116,7 @@ fn message(request: u16, flags: u16, sequence: u32) -> Vec<u8> {
 /// Hands the body of each answer in one datagram to `each`; true when the answer is complete.
 fn messages(
     mut datagram: &[u8],
-    request: u16,
+    reply: u16,
     sequence: u32,
     dump: bool,
     each: &mut impl FnMut(&[u8]) -> Result<()>,
@@ -112,13 +129,15 @@ fn messages(
         let ours = u32::from_ne_bytes([header[8], header[9], header[10], header[11]]) == sequence;
         match field(4) {
             _ if !ours => {}
-            NLMSG_ERROR => {
+            kind @ (NLMSG_ERROR | NLMSG_DONE) => {
                 let code = body.first_chunk().map_or(0, |bytes| i32::from_ne_bytes(*bytes));
-                return Err(std::io::Error::from_raw_os_error(-code))
+                if kind == NLMSG_DONE && code >= 0 {
+                    return Ok(true);
+                }
+                return Err(std::io::Error::from_raw_os_error(code.wrapping_neg()))
                     .context("ctnetlink refused the question");
             }
-            NLMSG_DONE => return Ok(true),
-            kind if kind == request => {
+            kind if kind == reply => {
                 each(body)?;
                 if !dump {
                     return Ok(true);

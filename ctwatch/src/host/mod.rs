@@ -4,6 +4,7 @@
 pub mod btf;
 pub mod config;
 pub mod ctnetlink;
+pub mod dump;
 pub mod modules;
 pub mod netns;
 pub mod privileges;
@@ -14,4 +15,13 @@ pub mod visit;
 /// The running kernel's release, `uname -r`.
 pub fn kernel_release() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
+}
+
+/// A number that nobody else knows.
+pub fn seed() -> anyhow::Result<u64> {
+    let mut bytes = [0; 8];
+    match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()) {
+        Ok(8) => Ok(u64::from_ne_bytes(bytes)),
+        _ => anyhow::bail!("cannot get a random number"),
+    }
 }

@@ -72,6 +72,42 @@ impl Symbols {
     }
 }
 
+/// Where these variables are. Kernels without `CONFIG_KALLSYMS_ALL` name functions only.
+pub fn addresses<const N: usize>(wanted: [&str; N]) -> Result<[u64; N]> {
+    let file = std::fs::File::open(KALLSYMS).with_context(|| format!("cannot open {KALLSYMS}"))?;
+    variables(file, wanted)
+}
+
+fn variables<const N: usize>(text: impl Read, wanted: [&str; N]) -> Result<[u64; N]> {
+    let mut reader = BufReader::with_capacity(64 << 10, text);
+    let mut found = [None; N];
+    let mut line = Vec::with_capacity(256);
+    while reader.read_until(b'\n', &mut line).with_context(|| format!("cannot read {KALLSYMS}"))?
+        != 0
+    {
+        let mut fields = line.split(u8::is_ascii_whitespace);
+        if let (Some(address), Some(_), Some(name)) = (fields.next(), fields.next(), fields.next())
+            && let Some(at) = wanted.iter().position(|wanted| wanted.as_bytes() == name)
+        {
+            found[at] = hex(address);
+        }
+        line.clear();
+    }
+    let mut addresses = [0; N];
+    for (name, (to, found)) in wanted.iter().zip(addresses.iter_mut().zip(found)) {
+        *to = match found {
+            Some(0) => {
+                anyhow::bail!("kernel addresses are hidden (kptr_restrict): needs CAP_SYSLOG")
+            }
+            Some(address) => address,
+            None => anyhow::bail!(
+                "{KALLSYMS} has no variable {name} (a kernel without CONFIG_KALLSYMS_ALL?)"
+            ),
+        };
+    }
+    Ok(addresses)
+}
+
 /// `ffffffff81f34770 T nf_conntrack_free\t[nf_conntrack]`: the address and the name of a function.
 fn symbol(line: &[u8]) -> Option<(u64, &[u8])> {
     let mut fields = line.split(|byte| byte.is_ascii_whitespace());

@@ -47,8 +47,8 @@ pub struct Reading {
 
 /// What came of a visit.
 #[derive(Debug)]
-pub enum Visit {
-    Read(Reading),
+pub enum Visit<T = Reading> {
+    Read(T),
     /// There is such a namespace, and it may not be entered.
     Refused(anyhow::Error),
     /// Between being found and being visited, it went.
@@ -71,11 +71,16 @@ impl Visitor {
         Ok(Self { home, home_inode: inode, source })
     }
 
-    /// Reads one namespace. An `Err` is the end: this thread is lost in another namespace, and
-    /// whatever it read next would be that one's.
+    /// Reads one namespace. An `Err` is the end, as in [`Visitor::enter`].
     pub fn read(&self, netns: &Netns, interfaces: &[u32]) -> Result<Visit> {
+        self.enter(netns, || self.read_here(interfaces))
+    }
+
+    /// Does something in one namespace. An `Err` is the end: this thread is lost in another
+    /// namespace, and whatever it did next would be done there.
+    pub fn enter<T>(&self, netns: &Netns, there: impl FnOnce() -> T) -> Result<Visit<T>> {
         if netns.inode == self.home_inode {
-            return Ok(Visit::Read(self.read_here(interfaces)));
+            return Ok(Visit::Read(there()));
         }
         let file = match File::open(&netns.path) {
             Ok(file) => file,
@@ -89,7 +94,7 @@ impl Visitor {
         if let Err(error) = enter(&file) {
             return Ok(Visit::Refused(refused(netns, error)));
         }
-        let reading = self.read_here(interfaces);
+        let reading = there();
         enter(&self.home).context("cannot return from another network namespace")?;
         Ok(Visit::Read(reading))
     }

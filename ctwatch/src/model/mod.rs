@@ -1,6 +1,7 @@
 //! Pure: from one sample after another to snapshots. Knows no clock, no file, no socket, and
 //! nothing of how the numbers were had.
 
+pub mod census;
 mod counters;
 mod evidence;
 pub mod figure;

@@ -1,10 +1,11 @@
 //! What every output renders.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ctwatch_ebpf::{Count, HostCount, NetnsId, top::Stream};
 
 use super::{
+    census::{TableCensus, Taken},
     figure::{Bounds, Figure},
     ledger::{Ledger, Machine, Totals},
     top::{Context, ControlPlane, Talkers, TopList},
@@ -32,6 +33,8 @@ pub struct Snapshot {
     pub tables: Vec<Table>,
     /// Namespaces that are gone and were left out of `tables` to keep memory bounded.
     pub forgotten: u64,
+    /// The last census, and how old it is.
+    pub census: Option<(Arc<Taken>, Duration)>,
 }
 
 /// One namespace's table.
@@ -113,6 +116,11 @@ pub enum Change {
 }
 
 impl Snapshot {
+    /// What the last census says of a table.
+    pub fn census(&self, table: &Table) -> Option<&TableCensus> {
+        self.census.as_ref()?.0.counted.table(table.id)
+    }
+
     /// Of the tables that hold or held anything and can be looked into, the fullest.
     pub fn fullest(&self) -> Option<&Table> {
         let tables = self.tables.iter().filter(|table| table.reachable && table.is_tracking());
@@ -145,6 +153,8 @@ pub struct Model {
     talkers: Talkers,
     /// Entries of a top list.
     most: usize,
+    /// The last census, and the time of the sample before it.
+    census: Option<(Arc<Taken>, Duration)>,
 }
 
 #[derive(Clone, Debug)]
@@ -160,6 +170,11 @@ impl Model {
     /// With top lists of so many entries.
     pub fn with_tops(most: usize) -> Self {
         Self { most, ..Self::default() }
+    }
+
+    /// Takes in a census, between two samples.
+    pub fn take_in(&mut self, census: Taken) {
+        self.census = Some((Arc::new(census), self.last.unwrap_or_default()));
     }
 
     /// Takes in the next sample. The first one is the start: totals count from there.
@@ -211,6 +226,10 @@ impl Model {
             lost: self.lost(sample),
             tables,
             forgotten: self.forgotten,
+            census: self
+                .census
+                .as_ref()
+                .map(|(census, at)| (census.clone(), sample.elapsed.saturating_sub(*at))),
         }
     }
 

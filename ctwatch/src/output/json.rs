@@ -7,6 +7,7 @@ use serde::{Serialize, ser::SerializeMap};
 
 use super::{
     Epoch, Header,
+    census::{HoldingObject, HoldsObject, holding},
     escape::json_escape,
     who::{self, KeyObject},
 };
@@ -45,8 +46,27 @@ struct TableObject<'a> {
     evictions: Pairs<Vec<(&'a str, FigureObject)>>,
     invalid: FigureObject,
     refused_ctnetlink: FigureObject,
-    top: Pairs<Vec<(&'static str, Vec<TopObject<'a>>)>>,
+    top: TopsObject<'a>,
     control_plane: Vec<ControlPlaneObject>,
+    census: Option<CensusObject>,
+}
+
+#[derive(Serialize)]
+struct TopsObject<'a> {
+    drops: Vec<TopObject<'a>>,
+    insertions: Vec<TopObject<'a>>,
+    /// By the last census.
+    holding: Vec<HoldingObject<'a>>,
+}
+
+/// What the last census counted.
+#[derive(Serialize)]
+struct CensusObject {
+    by: &'static str,
+    age_s: f64,
+    entries: u64,
+    #[serde(flatten)]
+    holds: HoldsObject,
 }
 
 #[derive(Serialize)]
@@ -94,7 +114,7 @@ impl From<&Figure> for FigureObject {
 }
 
 /// Pairs that are written as an object, in their order.
-struct Pairs<T>(T);
+pub(super) struct Pairs<T>(pub(super) T);
 
 impl<T: Serialize> Serialize for Pairs<Vec<(&str, T)>> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -123,8 +143,13 @@ pub fn write(
         mechanisms: Pairs(header.mechanisms.clone()),
         lost: snapshot.lost,
         forgotten: snapshot.forgotten,
-        tables: snapshot.tables.iter().map(table).collect(),
+        tables: snapshot.tables.iter().map(|of| table(snapshot, of)).collect(),
     };
+    write_line(out, &object)
+}
+
+/// One object, one line.
+pub(super) fn write_line(out: &mut impl Write, object: &impl Serialize) -> io::Result<()> {
     let mut line = Vec::with_capacity(2048);
     object
         .serialize(&mut serde_json::Serializer::with_formatter(&mut line, Printable))
@@ -133,7 +158,8 @@ pub fn write(
     out.write_all(&line)
 }
 
-fn table(table: &Table) -> TableObject<'_> {
+fn table<'a>(snapshot: &'a Snapshot, table: &'a Table) -> TableObject<'a> {
+    let held = snapshot.census.as_ref().zip(snapshot.census(table));
     TableObject {
         netns: NetnsObject { inode: table.inode, name: table.name.as_deref() },
         reachable: table.reachable,
@@ -151,7 +177,19 @@ fn table(table: &Table) -> TableObject<'_> {
         evictions: named(&table.evictions.named()),
         invalid: (&table.invalid).into(),
         refused_ctnetlink: (&table.refused_ctnetlink).into(),
-        top: Pairs(Vec::from(Stream::ALL.map(|stream| (stream.name(), top(table, stream))))),
+        top: TopsObject {
+            drops: top(table, Stream::Drops),
+            insertions: top(table, Stream::Insertions),
+            holding: held
+                .map(|((taken, _), _)| holding(taken.counted.lists(table.id)))
+                .unwrap_or_default(),
+        },
+        census: held.map(|((taken, age), census)| CensusObject {
+            by: taken.by,
+            age_s: age.as_secs_f64(),
+            entries: census.holds.all(),
+            holds: census.holds.into(),
+        }),
         control_plane: table
             .control_plane
             .iter()

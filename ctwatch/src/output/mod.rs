@@ -1,5 +1,6 @@
 //! Rendering a snapshot. Nothing here measures or computes what is shown.
 
+pub mod census;
 pub mod doctor;
 pub mod escape;
 pub mod json;

@@ -13,7 +13,8 @@ pub(super) fn lines(snapshot: &Snapshot, tops: &Tops) -> Vec<String> {
         if table.is_tracking() {
             lines.extend(of_table(table));
             let who = who::lines(table, tops, who::Measure::InAll);
-            lines.extend(who.iter().map(|line| format!("  {}", escaped(line))));
+            let held = who::holding(snapshot, table, tops);
+            lines.extend(who.iter().chain(&held).map(|line| format!("  {}", escaped(line))));
         } else {
             quiet += 1;
         }

@@ -124,6 +124,11 @@ impl Text {
         self.tops(out, snapshot)
     }
 
+    /// Something that happened beside the figures.
+    pub fn note(&self, out: &mut impl Write, note: &str) -> io::Result<()> {
+        wrapped(out, &format!("note: {}", escaped(note)), self.style.columns)
+    }
+
     pub fn finish(&self, out: &mut impl Write, snapshot: &Snapshot) -> io::Result<()> {
         for line in summary::lines(snapshot, &self.style.tops) {
             wrapped(out, &line, self.style.columns)?;
@@ -135,7 +140,8 @@ impl Text {
     fn tops(&self, out: &mut impl Write, snapshot: &Snapshot) -> io::Result<()> {
         let tops = &self.style.tops;
         for table in snapshot.tables.iter().filter(|table| table.saturated || tops.always) {
-            for line in who::lines(table, tops, who::Measure::Now) {
+            let held = who::holding(snapshot, table, tops);
+            for line in who::lines(table, tops, who::Measure::Now).into_iter().chain(held) {
                 wrapped(
                     out,
                     &format!("  {}: {}", escaped(&name(table)), escaped(&line)),

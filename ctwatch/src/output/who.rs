@@ -6,11 +6,12 @@ use ctwatch_ebpf::top::{By, Key, Stream};
 use serde::Serialize;
 
 use super::{
+    census::shares,
     services::Services,
     text::Tops,
     words::{number, percent},
 };
-use crate::model::{Table, top::TopEntry};
+use crate::model::{Snapshot, Table, top::TopEntry};
 
 const AF_INET: u8 = 2;
 
@@ -47,7 +48,7 @@ pub(super) fn object(by: By, entry: &TopEntry) -> KeyObject<'_> {
 }
 
 /// `10.1.1.1`, `10.100.1.1 udp/53 (domain)`, `10.1.1.1 > 10.100.1.1 udp/53 (domain)`, `eth0`.
-fn name(by: By, entry: &TopEntry, services: &Services) -> String {
+pub(super) fn name(by: By, entry: &TopEntry, services: &Services) -> String {
     let key = &entry.key;
     let service = || {
         let protocol = protocol(key.protocol);
@@ -122,6 +123,30 @@ pub(super) fn lines(table: &Table, tops: &Tops, measure: Measure) -> Vec<String>
     lines
 }
 
+/// What holds the table, by the last census.
+pub(super) fn holding(snapshot: &Snapshot, table: &Table, tops: &Tops) -> Vec<String> {
+    let (Some((taken, age)), Some(census)) = (&snapshot.census, snapshot.census(table)) else {
+        return Vec::new();
+    };
+    let mut lines = vec![format!(
+        "holding: {}; census by {} {:.0} s ago",
+        shares(&census.holds),
+        taken.by,
+        age.as_secs_f64()
+    )];
+    for list in taken.counted.lists(table.id).filter(|list| tops.by.contains(&list.by)) {
+        let entries = list.entries.iter().take(tops.most).map(|entry| {
+            let name = name(list.by, entry, &tops.services);
+            format!("{name} {}", weight(entry, Measure::InAll))
+        });
+        let entries: Vec<String> = entries.collect();
+        if !entries.is_empty() {
+            lines.push(format!("holding by {}: {}", list.by.name(), entries.join("; ")));
+        }
+    }
+    lines
+}
+
 /// Without anything certain, a name is only the last of many that came by.
 fn is_shown(entry: &TopEntry, measure: Measure) -> bool {
     match measure {
@@ -155,7 +180,7 @@ fn has_ports(protocol: u8) -> bool {
     matches!(protocol, 6 | 17 | 33 | 132 | 136)
 }
 
-fn protocol(number: u8) -> String {
+pub(super) fn protocol(number: u8) -> String {
     let name = match number {
         1 => "icmp",
         2 => "igmp",

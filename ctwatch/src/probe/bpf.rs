@@ -144,6 +144,16 @@ pub(super) fn attach(program: BorrowedFd<'_>) -> Result<OwnedFd> {
         .context("the kernel refused to attach")
 }
 
+/// Runs a program that is attached to nothing, once (Linux 5.10 for raw tracepoints').
+pub(super) fn run(program: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = attr();
+    // SAFETY: this is the part of the union that the command reads.
+    let test = unsafe { &mut attr.test };
+    test.prog_fd = u32::try_from(program.as_raw_fd()).map_err(io::Error::other)?;
+    // SAFETY: it holds no address: the program takes no arguments.
+    unsafe { bpf(bpf_cmd::BPF_PROG_TEST_RUN, &mut attr) }.map(|_| ())
+}
+
 /// The BTF object of a module that is loaded.
 pub(super) fn module_btf(module: &str) -> Result<OwnedFd> {
     let wanted = CString::new(module)?;

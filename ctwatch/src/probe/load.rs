@@ -6,7 +6,7 @@ use aya::{
     programs::{KProbe, Program, RawTracePoint, loaded_links},
     util::nr_cpus,
 };
-use ctwatch_ebpf::top::TABLES;
+use ctwatch_ebpf::{Layout, census::RECORDS, top::TABLES};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::{
@@ -17,6 +17,7 @@ use super::{
     top,
     tracing::{Traced, Tracing},
 };
+use crate::host;
 
 #[cfg(probes)]
 static OBJECT: Option<&[u8]> = Some(aya::include_bytes_aligned!(env!("CTWATCH_PROBES")));
@@ -146,7 +147,7 @@ fn maps(resolved: &Resolved, tops: bool) -> Result<Ebpf> {
         let cpus = possible_cpus()?;
         let sets = top::sets_for(cpus);
         layout.top_sets = u32::try_from(sets)?;
-        layout.top_seed = seed()?;
+        layout.top_seed = host::seed()?;
         loader.map_max_entries("TOP", u32::try_from(sets * cpus)? * TABLES);
     }
     loader
@@ -156,17 +157,23 @@ fn maps(resolved: &Resolved, tops: bool) -> Result<Ebpf> {
         .context("the kernel refused the probes' maps")
 }
 
+/// The census' program and maps, and as little as can be of all the others.
+pub(super) fn census(layout: &Layout) -> Result<Ebpf> {
+    let mut loader = lean_loader()?;
+    for map in ["NETNS", "MARKS", "FRAMES"] {
+        loader.map_max_entries(map, 1);
+    }
+    loader
+        .map_max_entries("HELD", RECORDS)
+        .override_global("LAYOUT", layout, true)
+        .load(object()?)
+        .map_err(explain)
+        .context("the kernel refused the census' maps")
+}
+
 /// CPUs that there are or could come.
 pub(super) fn possible_cpus() -> Result<usize> {
     nr_cpus().map_err(|(file, error)| anyhow!("cannot read {file}: {error}"))
-}
-
-/// A number that nobody else knows.
-fn seed() -> Result<u64> {
-    let mut bytes = [0; 8];
-    let len = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
-    anyhow::ensure!(len == Ok(bytes.len()), "cannot get a random number");
-    Ok(u64::from_ne_bytes(bytes))
 }
 
 /// A loader that has not parsed the kernel's BTF.
@@ -255,7 +262,7 @@ fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Program> {
 }
 
 /// aya's errors carry the verifier's whole log; its first lines name the reason.
-fn explain(error: impl std::error::Error) -> anyhow::Error {
+pub(super) fn explain(error: impl std::error::Error) -> anyhow::Error {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

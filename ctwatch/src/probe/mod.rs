@@ -2,9 +2,11 @@
 //! names aya.
 
 mod bpf;
+pub mod census;
 pub mod functions;
 pub mod layout;
 pub mod load;
+mod memory;
 pub mod plan;
 pub mod read;
 mod talk;

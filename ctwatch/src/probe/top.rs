@@ -4,8 +4,8 @@ use std::os::fd::BorrowedFd;
 
 use anyhow::{Context, Result};
 use ctwatch_ebpf::top::{By, Set, Stream, TABLES, WAYS, table};
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
+use super::memory::Mapped;
 use crate::sample::{TopCount, TopCounts};
 
 /// All tables of all CPUs are to be no larger.
@@ -24,38 +24,23 @@ pub(super) fn sets_for(cpus: usize) -> usize {
     fits.clamp(FEWEST_SETS, MOST_SETS)
 }
 
-/// The programs' map, as memory of this process.
+/// What the programs write, and how it is laid out.
 pub(super) struct Tops {
-    start: *const Set,
-    bytes: usize,
+    map: Mapped<Set>,
     sets: usize,
     cpus: usize,
 }
 
-// SAFETY: memory that no thread of this process writes.
-unsafe impl Send for Tops {}
-
-impl Drop for Tops {
-    fn drop(&mut self) {
-        // SAFETY: what was mapped, and nothing refers to it any more.
-        let _ = unsafe { munmap(self.start.cast_mut().cast(), self.bytes) };
-    }
-}
-
 impl Tops {
     pub(super) fn map(fd: BorrowedFd<'_>, sets: usize, cpus: usize) -> Result<Self> {
-        let bytes = size_of::<Set>() * sets * cpus * TABLES as usize;
-        let bytes = bytes.next_multiple_of(rustix::param::page_size());
-        // SAFETY: a new mapping, nowhere near anything that is in use.
-        let start =
-            unsafe { mmap(std::ptr::null_mut(), bytes, ProtFlags::READ, MapFlags::SHARED, fd, 0) };
-        let start = start.context("cannot map the tables of heavy hitters")?.cast_const().cast();
-        Ok(Self { start, bytes, sets, cpus })
+        let map = Mapped::new(fd, sets * cpus * TABLES as usize)
+            .context("cannot map the tables of heavy hitters")?;
+        Ok(Self { map, sets, cpus })
     }
 
     /// Memory of the kernel that they take.
     pub(super) fn bytes(&self) -> usize {
-        self.bytes
+        self.map.bytes()
     }
 
     pub(super) fn read(&self) -> Vec<TopCounts> {
@@ -79,10 +64,10 @@ impl Tops {
 
     /// `None` for one that was never written.
     fn set(&self, index: usize) -> Option<Set> {
+        let at = self.map.at(index)?;
         // SAFETY: within the mapping. The kernel may write it meanwhile, so it is read as memory
         // that changes, and again where it did.
         unsafe {
-            let at = self.start.add(index);
             let sequence = &raw const (*at).sequence;
             for _ in 0..1000 {
                 let before = sequence.read_volatile();

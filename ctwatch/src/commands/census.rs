@@ -1,0 +1,66 @@
+//! `ctwatch census`: who holds the table now.
+
+use std::{io::Write, thread};
+
+use anyhow::{Context, Result, bail};
+
+use super::{SERVICES, columns, setup};
+use crate::{
+    cli::{self, CensusArgs, CensusBy, Output},
+    host::{
+        self, modules,
+        privileges::Privileges,
+        visit::{netns_cookie, sysctl},
+    },
+    model::census::Taken,
+    output::{
+        census::{self, Shown},
+        services::Services,
+    },
+    taker::{Question, Taker, Way},
+};
+
+pub fn run(args: &CensusArgs) -> Result<()> {
+    if modules::conntrack().is_none() {
+        bail!("nf_conntrack is not loaded: nothing is tracked, and there is nothing to count");
+    }
+    let taken = take(args)?;
+    let limit = sysctl("nf_conntrack_max").ok();
+    let mut bytes = Vec::new();
+    match args.output {
+        Output::Text => census::text(&mut bytes, &taken, &shown(args, limit))?,
+        Output::Json => {
+            let (kernel, now) = (host::kernel_release(), jiff::Timestamp::now());
+            census::json(&mut bytes, &taken, limit, &kernel, now)?;
+        }
+    }
+    match std::io::stdout().lock().write_all(&bytes) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.context("cannot write to standard output"),
+    }
+}
+
+fn take(args: &CensusArgs) -> Result<Taken> {
+    let way = match args.mechanism {
+        cli::CensusMechanism::Auto => Way::Best,
+        cli::CensusMechanism::Walk => Way::Walk,
+        cli::CensusMechanism::Ctnetlink => Way::Ctnetlink,
+    };
+    let question = Question {
+        by: args.by.iter().filter_map(CensusBy::key).collect(),
+        most: usize::from(args.top),
+        scope: setup::scope(&args.netns, Privileges::read())?,
+    };
+    let thread = thread::spawn(move || Taker::new(way, netns_cookie().is_some())?.take(&question));
+    thread.join().map_err(|_| anyhow::anyhow!("the census came to a bad end"))?
+}
+
+fn shown(args: &CensusArgs, limit: Option<u32>) -> Shown {
+    Shown {
+        columns: columns(),
+        states: args.by.contains(&CensusBy::State),
+        zones: args.by.contains(&CensusBy::Zone),
+        services: Services::parse(&std::fs::read_to_string(SERVICES).unwrap_or_default()),
+        limit,
+    }
+}

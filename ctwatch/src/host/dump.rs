@@ -1,0 +1,182 @@
+//! The table of one network namespace, entry by entry, from ctnetlink: what `conntrack -L` lists.
+//! Streamed: memory does not depend on how many there are.
+//! <https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/netfilter/nfnetlink_conntrack.h>
+
+use anyhow::{Context, Result};
+use ctwatch_ebpf::{NetnsId, top::Key};
+use netlink_packet_core::{NlaBuffer, NlasIterator};
+
+use super::ctnetlink::{Ctnetlink, NFGENMSG};
+use crate::sample::{Held, Status};
+
+/// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET`; it is answered with `IPCTNL_MSG_CT_NEW`.
+const GET: u16 = 1 << 8 | 1;
+const NEW: u16 = 1 << 8;
+
+const CTA_TUPLE_ORIG: u16 = 1;
+const CTA_STATUS: u16 = 3;
+const CTA_PROTOINFO: u16 = 4;
+const CTA_TIMEOUT: u16 = 7;
+const CTA_ZONE: u16 = 18;
+/// In a tuple.
+const CTA_TUPLE_IP: u16 = 1;
+const CTA_TUPLE_PROTO: u16 = 2;
+const CTA_TUPLE_ZONE: u16 = 3;
+const CTA_IP_V4_SRC: u16 = 1;
+const CTA_IP_V4_DST: u16 = 2;
+const CTA_IP_V6_SRC: u16 = 3;
+const CTA_IP_V6_DST: u16 = 4;
+const CTA_PROTO_NUM: u16 = 1;
+const CTA_PROTO_DST_PORT: u16 = 3;
+
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+
+/// Hands over each entry of the namespace that the calling thread is in; `netns` is its name.
+pub fn dump(netns: NetnsId, mut each: impl FnMut(&Held)) -> Result<()> {
+    Ctnetlink::open()?.dump(GET, NEW, |body| {
+        each(&entry(netns, body)?);
+        Ok(())
+    })
+}
+
+fn attributes(bytes: &[u8], mut each: impl FnMut(u16, &[u8]) -> Result<()>) -> Result<()> {
+    for attribute in NlasIterator::new(bytes) {
+        let attribute: NlaBuffer<&[u8]> = attribute.context("malformed netlink attributes")?;
+        each(attribute.kind(), attribute.value())?;
+    }
+    Ok(())
+}
+
+fn entry(netns: NetnsId, body: &[u8]) -> Result<Held> {
+    let attributes_of = body.get(NFGENMSG..).context("an entry without a netfilter header")?;
+    let mut held = Held {
+        key: Key { netns, ..Key::default() },
+        status: Status::default(),
+        state: 0,
+        zone: 0,
+        remaining: None,
+    };
+    attributes(attributes_of, |kind, value| {
+        match kind {
+            CTA_TUPLE_ORIG => tuple(value, &mut held)?,
+            CTA_STATUS => held.status = Status(number(value)?),
+            CTA_TIMEOUT => held.remaining = Some(number(value)?),
+            CTA_ZONE => held.zone = half(value)?,
+            // One attribute for the protocol, whose first is the state.
+            CTA_PROTOINFO => attributes(value, |_, of_protocol| {
+                attributes(of_protocol, |kind, value| {
+                    if kind == 1 {
+                        held.state = value.first().copied().context("a state without a value")?;
+                    }
+                    Ok(())
+                })
+            })?,
+            _ => {}
+        }
+        Ok(())
+    })?;
+    Ok(held)
+}
+
+fn tuple(value: &[u8], held: &mut Held) -> Result<()> {
+    attributes(value, |kind, value| {
+        match kind {
+            CTA_TUPLE_IP => addresses(value, &mut held.key)?,
+            CTA_TUPLE_PROTO => attributes(value, |kind, value| {
+                match kind {
+                    CTA_PROTO_NUM => {
+                        held.key.protocol =
+                            *value.first().context("a protocol without a number")?;
+                    }
+                    // In network order, as it is kept.
+                    CTA_PROTO_DST_PORT => held.key.dport = half(value)?.to_be(),
+                    _ => {}
+                }
+                Ok(())
+            })?,
+            CTA_TUPLE_ZONE => held.zone = half(value)?,
+            _ => {}
+        }
+        Ok(())
+    })
+}
+
+fn addresses(value: &[u8], key: &mut Key) -> Result<()> {
+    attributes(value, |kind, value| {
+        let (family, to) = match kind {
+            CTA_IP_V4_SRC => (AF_INET, &mut key.src[..4]),
+            CTA_IP_V4_DST => (AF_INET, &mut key.dst[..4]),
+            CTA_IP_V6_SRC => (AF_INET6, &mut key.src[..]),
+            CTA_IP_V6_DST => (AF_INET6, &mut key.dst[..]),
+            _ => return Ok(()),
+        };
+        to.copy_from_slice(value.get(..to.len()).context("an address that is cut off")?);
+        key.family = family;
+        Ok(())
+    })
+}
+
+fn number(value: &[u8]) -> Result<u32> {
+    value.first_chunk().map(|bytes| u32::from_be_bytes(*bytes)).context("a number that is cut off")
+}
+
+fn half(value: &[u8]) -> Result<u16> {
+    value.first_chunk().map(|bytes| u16::from_be_bytes(*bytes)).context("a number that is cut off")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+        let len = u16::try_from(4 + value.len()).unwrap();
+        let mut bytes = [len.to_ne_bytes(), kind.to_ne_bytes()].concat();
+        bytes.extend_from_slice(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    fn nested(kind: u16, parts: &[Vec<u8>]) -> Vec<u8> {
+        attribute(kind | 1 << 15, &parts.concat())
+    }
+
+    fn body() -> Vec<u8> {
+        let ip =
+            [attribute(CTA_IP_V4_SRC, &[10, 1, 1, 1]), attribute(CTA_IP_V4_DST, &[10, 100, 1, 1])];
+        let protocol = [attribute(CTA_PROTO_NUM, &[6]), attribute(CTA_PROTO_DST_PORT, &[0, 179])];
+        let tuple = [nested(CTA_TUPLE_IP, &ip), nested(CTA_TUPLE_PROTO, &protocol)];
+        let tcp = nested(1, &[attribute(1, &[3])]);
+        [
+            vec![2, 0, 0, 0],
+            nested(CTA_TUPLE_ORIG, &tuple),
+            attribute(CTA_STATUS, &[0, 0, 0, 0x0e]),
+            attribute(CTA_TIMEOUT, &[0, 6, 0x97, 0x80]),
+            nested(CTA_PROTOINFO, &[tcp]),
+            attribute(CTA_ZONE, &[0, 5]),
+        ]
+        .concat()
+    }
+
+    #[test]
+    fn an_entry_is_read_as_conntrack_lists_it() {
+        let held = entry(4, &body()).unwrap();
+        assert_eq!((held.key.netns, held.key.family, held.key.protocol), (4, AF_INET, 6));
+        assert_eq!(held.key.src[..4], [10, 1, 1, 1]);
+        assert_eq!((held.key.dport.to_ne_bytes(), held.zone, held.state), ([0, 179], 5, 3));
+        assert_eq!(held.remaining, Some(432_000));
+        assert!(held.status.is_assured() && held.status.is_replied());
+    }
+
+    #[test]
+    fn an_entry_that_is_cut_off_anywhere_is_an_error_or_less_of_an_entry() {
+        let whole = body();
+        for len in 0..whole.len() {
+            // No panic, and nothing that is not there.
+            if let Ok(held) = entry(4, &whole[..len]) {
+                assert!(held.remaining.is_none_or(|left| left == 432_000));
+            }
+        }
+        assert!(entry(4, &[0; 2]).is_err());
+    }
+}

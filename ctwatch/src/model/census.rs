@@ -1,0 +1,451 @@
+//! Who holds the table: from single entries to what there is to say of all of them. Memory does
+//! not grow with their number.
+
+use std::{cmp::Reverse, time::Duration};
+
+use ctwatch_ebpf::{
+    NetnsId,
+    top::{By, Key, Set},
+};
+
+use super::top::TopEntry;
+use crate::sample::Held;
+
+/// Of each list, over all namespaces: 32,768 slots in 2.3 MB.
+const SETS: u64 = 4096;
+/// Namespaces and zones that are told apart; what is beyond is counted, and said to be.
+const MOST: usize = 16_384;
+
+/// What the kernel does with an entry when room is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// Not assured: thrown out for a new one (`early_drop`).
+    Reclaimable,
+    /// Assured, and its connection is over but for the waiting: the garbage collector takes it
+    /// when the table is more than 95% full.
+    /// <https://github.com/torvalds/linux/blob/v6.12/net/netfilter/nf_conntrack_proto_tcp.c> `tcp_can_early_drop`
+    Closing,
+    /// Assured: stays until its time is over.
+    Pinned,
+}
+
+/// So many of each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Holds {
+    pub reclaimable: u64,
+    pub closing: u64,
+    pub pinned: u64,
+}
+
+impl Holds {
+    fn add(&mut self, hold: Hold) {
+        match hold {
+            Hold::Reclaimable => self.reclaimable += 1,
+            Hold::Closing => self.closing += 1,
+            Hold::Pinned => self.pinned += 1,
+        }
+    }
+
+    pub fn all(&self) -> u64 {
+        self.reclaimable + self.closing + self.pinned
+    }
+}
+
+/// How long entries are still to live, in seconds.
+#[derive(Clone, Debug)]
+pub struct Lifetimes {
+    /// Exact below 16 s; above that each power of two has 16 steps.
+    steps: Vec<u32>,
+    /// Of so many nothing is known.
+    pub unknown: u64,
+}
+
+const FINE: u32 = 16;
+const STEPS: usize = 16 + 28 * 16;
+
+impl Default for Lifetimes {
+    fn default() -> Self {
+        Self { steps: vec![0; STEPS], unknown: 0 }
+    }
+}
+
+impl Lifetimes {
+    fn add(&mut self, seconds: Option<u32>) {
+        match seconds {
+            Some(seconds) => self.steps[step(seconds)] += 1,
+            None => self.unknown += 1,
+        }
+    }
+
+    /// So many live less long than this; a step that the limit divides counts where it begins.
+    pub fn below(&self, seconds: u32) -> u64 {
+        self.steps[..step(seconds)].iter().map(|count| u64::from(*count)).sum()
+    }
+}
+
+fn step(seconds: u32) -> usize {
+    if seconds < FINE {
+        return seconds as usize;
+    }
+    let power = seconds.ilog2();
+    let within = (seconds >> (power - 4)) & (FINE - 1);
+    (FINE + (power - 4) * FINE + within) as usize
+}
+
+/// Entries of one protocol in one state.
+#[derive(Clone, Debug)]
+pub struct StateCount {
+    pub protocol: u8,
+    pub state: u8,
+    pub holds: Holds,
+    /// Only the original direction was ever seen.
+    pub unreplied: u64,
+    pub lifetimes: Lifetimes,
+}
+
+impl StateCount {
+    /// In conntrack's words; `None` where the protocol has no states.
+    pub fn name(&self) -> Option<&'static str> {
+        state_name(self.protocol, self.state)
+    }
+}
+
+/// One namespace's entries.
+#[derive(Clone, Debug)]
+pub struct TableCensus {
+    pub netns: NetnsId,
+    pub holds: Holds,
+    /// The most first.
+    pub states: Vec<StateCount>,
+    /// Zone and number, the most first.
+    pub zones: Vec<(u16, u64)>,
+}
+
+/// All that was counted.
+pub struct Census {
+    tables: Vec<TableCensus>,
+    last: usize,
+    tops: Vec<(By, Vec<Set>)>,
+    seed: u64,
+    /// Entries of namespaces and zones for which there was no room.
+    pub unplaced: u64,
+}
+
+impl Census {
+    /// `seed`: a number that nobody knows, so that nobody can choose keys that meet.
+    pub fn new(by: &[By], seed: u64) -> Self {
+        let room = || vec![Set::default(); usize::try_from(SETS).unwrap_or(0)];
+        let tops = by.iter().map(|by| (*by, room())).collect();
+        Self { tables: Vec::new(), last: 0, tops, seed, unplaced: 0 }
+    }
+
+    /// Takes in one entry.
+    pub fn enter(&mut self, held: &Held) {
+        for (by, sets) in &mut self.tops {
+            let key = held.key.of(*by);
+            let hash = key.hash(self.seed);
+            if let Some(set) = usize::try_from(hash % SETS).ok().and_then(|at| sets.get_mut(at)) {
+                set.offer(&key, hash);
+            }
+        }
+        let Some(table) = self.table(held.key.netns) else {
+            self.unplaced += 1;
+            return;
+        };
+        let hold = hold(held);
+        table.holds.add(hold);
+        let id = (held.key.protocol, held.state);
+        let at = table.states.iter().position(|state| (state.protocol, state.state) == id);
+        let at = at.unwrap_or_else(|| {
+            table.states.push(StateCount {
+                protocol: id.0,
+                state: id.1,
+                holds: Holds::default(),
+                unreplied: 0,
+                lifetimes: Lifetimes::default(),
+            });
+            table.states.len() - 1
+        });
+        let state = &mut table.states[at];
+        state.holds.add(hold);
+        state.unreplied += u64::from(!held.status.is_replied());
+        state.lifetimes.add(held.remaining);
+        let zone = table.zones.iter().position(|(zone, _)| *zone == held.zone);
+        match zone {
+            Some(at) => table.zones[at].1 += 1,
+            None if table.zones.len() < MOST => table.zones.push((held.zone, 1)),
+            None => self.unplaced += 1,
+        }
+    }
+
+    /// Entries of one namespace come one after another, or a few namespaces take turns.
+    fn table(&mut self, netns: NetnsId) -> Option<&mut TableCensus> {
+        if self.tables.get(self.last).is_none_or(|table| table.netns != netns) {
+            let found = self.tables.binary_search_by_key(&netns, |table| table.netns);
+            self.last = match found {
+                Ok(at) => at,
+                Err(_) if self.tables.len() >= MOST => return None,
+                Err(at) => {
+                    let table = TableCensus {
+                        netns,
+                        holds: Holds::default(),
+                        states: Vec::new(),
+                        zones: Vec::new(),
+                    };
+                    self.tables.insert(at, table);
+                    at
+                }
+            };
+        }
+        self.tables.get_mut(self.last)
+    }
+
+    /// What it came to in each namespace.
+    pub fn finish(mut self, most: usize) -> Counted {
+        for table in &mut self.tables {
+            table.states.sort_by_key(|state| Reverse(state.holds.all()));
+            table.zones.sort_by_key(|(_, count)| Reverse(*count));
+        }
+        let mut tops = Vec::new();
+        for (by, sets) in &self.tops {
+            let mut counts: Vec<(Key, u64, u64)> = sets
+                .iter()
+                .flat_map(|set| set.slots.iter().filter(|slot| slot.count > 0))
+                .map(|slot| (slot.key, slot.count, slot.error))
+                .collect();
+            counts.sort_unstable_by_key(|(key, count, _)| (key.netns, Reverse(*count)));
+            for of_netns in counts.chunk_by(|a, b| a.0.netns == b.0.netns) {
+                let netns = of_netns[0].0.netns;
+                let table = self.tables.iter().find(|table| table.netns == netns);
+                let all = table.map_or(0, |table| table.holds.all());
+                let entry = |(key, count, error): &(Key, u64, u64)| TopEntry {
+                    key: *key,
+                    interface: None,
+                    count: *count,
+                    error: *error,
+                    per_s: None,
+                    share: (all > 0).then(|| (*count as f64 / all as f64).min(1.0)),
+                };
+                let certain = of_netns.iter().filter(|(_, count, error)| count > error);
+                let entries = certain.take(most).map(entry).collect();
+                tops.push(Holders { netns, by: *by, entries });
+            }
+        }
+        Counted { tables: self.tables, tops, unplaced: self.unplaced }
+    }
+}
+
+/// Who holds the most entries of one namespace, told apart in one way. None has a rate.
+#[derive(Clone, Debug)]
+pub struct Holders {
+    pub netns: NetnsId,
+    pub by: By,
+    pub entries: Vec<TopEntry>,
+}
+
+/// The outcome of a census.
+#[derive(Clone, Debug, Default)]
+pub struct Counted {
+    pub tables: Vec<TableCensus>,
+    tops: Vec<Holders>,
+    pub unplaced: u64,
+}
+
+impl Counted {
+    pub fn table(&self, netns: NetnsId) -> Option<&TableCensus> {
+        self.tables.iter().find(|table| table.netns == netns)
+    }
+
+    pub fn lists(&self, netns: NetnsId) -> impl Iterator<Item = &Holders> {
+        self.tops.iter().filter(move |list| list.netns == netns)
+    }
+
+    pub fn holds(&self) -> Holds {
+        self.tables.iter().fold(Holds::default(), |sum, table| Holds {
+            reclaimable: sum.reclaimable + table.holds.reclaimable,
+            closing: sum.closing + table.holds.closing,
+            pinned: sum.pinned + table.holds.pinned,
+        })
+    }
+}
+
+/// How a census was taken.
+#[derive(Clone, Debug)]
+pub struct Taken {
+    pub by: &'static str,
+    pub took: Duration,
+    pub cpu: Duration,
+    /// Chains that changed under the walk: entries of them may be missing.
+    pub strayed: u64,
+    /// What the kernel counted in each namespace just before and just after. It counts entries
+    /// that are not, or no longer, in the table too.
+    pub kernel: Vec<KernelCount>,
+    pub counted: Counted,
+    /// Why it was not taken in a better way, and of which namespaces it was not taken.
+    pub notes: Vec<String>,
+}
+
+/// One namespace, and how full the kernel says that it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelCount {
+    pub netns: NetnsId,
+    pub inode: u32,
+    pub name: Option<String>,
+    pub before: Option<u32>,
+    pub after: Option<u32>,
+}
+
+impl Taken {
+    /// Entries that were counted, less those that the kernel counts: from, to.
+    pub fn difference(&self, of: &KernelCount) -> Option<(i64, i64)> {
+        let counted = self.counted.table(of.netns).map_or(0, |table| table.holds.all());
+        let counted = i64::try_from(counted).ok()?;
+        let (before, after) = (i64::from(of.before?), i64::from(of.after?));
+        Some((counted - before.max(after), counted - before.min(after)))
+    }
+}
+
+fn hold(held: &Held) -> Hold {
+    match held.status.is_assured() {
+        false => Hold::Reclaimable,
+        true if is_closing(held.key.protocol, held.state) => Hold::Closing,
+        true => Hold::Pinned,
+    }
+}
+
+const TCP: u8 = 6;
+const SCTP: u8 = 132;
+
+/// What the kernel's `can_early_drop` says of the protocol.
+fn is_closing(protocol: u8, state: u8) -> bool {
+    match protocol {
+        TCP => matches!(state, 4..=8),
+        SCTP => matches!(state, 5..=7),
+        _ => false,
+    }
+}
+
+/// <https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/netfilter/nf_conntrack_tcp.h>
+pub fn state_name(protocol: u8, state: u8) -> Option<&'static str> {
+    const TCP_STATES: [&str; 10] = [
+        "NONE",
+        "SYN_SENT",
+        "SYN_RECV",
+        "ESTABLISHED",
+        "FIN_WAIT",
+        "CLOSE_WAIT",
+        "LAST_ACK",
+        "TIME_WAIT",
+        "CLOSE",
+        "SYN_SENT2",
+    ];
+    const SCTP_STATES: [&str; 9] = [
+        "NONE",
+        "CLOSED",
+        "COOKIE_WAIT",
+        "COOKIE_ECHOED",
+        "ESTABLISHED",
+        "SHUTDOWN_SENT",
+        "SHUTDOWN_RECD",
+        "SHUTDOWN_ACK_SENT",
+        "HEARTBEAT_SENT",
+    ];
+    let names: &[&str] = match protocol {
+        TCP => &TCP_STATES,
+        SCTP => &SCTP_STATES,
+        _ => return None,
+    };
+    Some(names.get(usize::from(state)).copied().unwrap_or("UNKNOWN"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::sample::Status;
+
+    fn held(netns: NetnsId, source: u32, protocol: u8, state: u8, assured: bool) -> Held {
+        let mut src = [0; 16];
+        src[..4].copy_from_slice(&source.to_be_bytes());
+        let key = Key { netns, src, protocol, family: 2, ..Key::default() };
+        let status = Status(1 << 3 | if assured { 1 << 2 | 1 << 1 } else { 0 });
+        Held { key, status, state, zone: 0, remaining: Some(source % 100) }
+    }
+
+    #[test]
+    fn what_is_pinned_is_told_from_what_makes_room() {
+        let mut census = Census::new(&[By::Source], 1);
+        for (protocol, state, assured) in
+            [(6, 3, true), (6, 3, true), (6, 7, true), (6, 1, false), (17, 0, true), (17, 0, false)]
+        {
+            census.enter(&held(1, 5, protocol, state, assured));
+        }
+        let mut zoned = held(2, 5, 17, 0, false);
+        zoned.zone = 9;
+        census.enter(&zoned);
+        let counted = census.finish(5);
+        let table = counted.table(1).unwrap();
+        assert_eq!(table.holds, Holds { reclaimable: 2, closing: 1, pinned: 3 });
+        let named: Vec<_> = table.states.iter().map(|s| (s.name(), s.holds.all())).collect();
+        assert_eq!(named[0].1, 2);
+        assert!(named.contains(&(Some("TIME_WAIT"), 1)), "{named:?}");
+        assert_eq!(counted.table(2).unwrap().zones, [(9, 1)]);
+        assert_eq!(counted.holds().all(), 7);
+        let list = counted.lists(1).next().unwrap();
+        assert_eq!((list.entries[0].count, list.entries[0].error), (6, 0));
+        assert_eq!(list.entries[0].share, Some(1.0));
+    }
+
+    #[test]
+    fn bounds_hold_however_many_sources_there_are() {
+        let mut census = Census::new(&[By::Source], 7);
+        let mut truth: HashMap<u32, u64> = HashMap::new();
+        for number in 0..400_000_u32 {
+            let source = if number % 4 == 0 { number % 37 } else { number };
+            census.enter(&held(1, source, 17, 0, false));
+            *truth.entry(source).or_default() += 1;
+        }
+        let counted = census.finish(20);
+        let list = counted.lists(1).next().unwrap();
+        assert_eq!(list.entries.len(), 20);
+        for entry in &list.entries {
+            let [a, b, c, d, ..] = entry.key.src;
+            let source = u32::from_be_bytes([a, b, c, d]);
+            assert!(source < 37, "{source}");
+            let truth = truth[&source];
+            assert!(entry.count - entry.error <= truth && truth <= entry.count, "{entry:?}");
+        }
+    }
+
+    #[test]
+    fn lifetimes_are_exact_where_it_matters_and_near_elsewhere() {
+        let mut lifetimes = Lifetimes::default();
+        (0..1000).for_each(|seconds| lifetimes.add(Some(seconds)));
+        lifetimes.add(None);
+        for limit in [0, 1, 15, 16, 17, 31, 64, 90, 120] {
+            let (below, truth) = (lifetimes.below(limit), u64::from(limit));
+            assert!(below <= truth && truth - below <= truth / 16, "{limit}: {below}");
+        }
+        assert_eq!((lifetimes.below(u32::MAX), lifetimes.unknown), (1000, 1));
+        assert_eq!(step(u32::MAX), STEPS - 1);
+    }
+
+    #[test]
+    fn the_difference_is_against_what_the_kernel_counts() {
+        let mut census = Census::new(&[], 1);
+        (0..10).for_each(|source| census.enter(&held(1, source, 17, 0, false)));
+        let kernel =
+            KernelCount { netns: 1, inode: 1, name: None, before: Some(9), after: Some(12) };
+        let taken = Taken {
+            by: "walk",
+            took: Duration::ZERO,
+            cpu: Duration::ZERO,
+            strayed: 0,
+            kernel: vec![kernel.clone()],
+            counted: census.finish(1),
+            notes: Vec::new(),
+        };
+        assert_eq!(taken.difference(&kernel), Some((-2, 1)));
+    }
+}

@@ -1,0 +1,443 @@
+//! Who holds the table, as text and as JSON.
+
+use std::io::{self, Write};
+
+use ctwatch_ebpf::top::By;
+use serde::Serialize;
+
+use super::{
+    escape::escaped,
+    json::{Pairs, write_line},
+    services::Services,
+    text::wrapped,
+    who::{self, KeyObject},
+    words::percent,
+};
+use crate::model::{
+    census::{Holders, Holds, KernelCount, StateCount, TableCensus, Taken},
+    top::TopEntry,
+};
+
+/// What is shown.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    pub columns: usize,
+    pub states: bool,
+    pub zones: bool,
+    pub services: Services,
+    /// `net.netfilter.nf_conntrack_max`; 0 is no limit.
+    pub limit: Option<u32>,
+}
+
+/// Below so many seconds, and what that is called.
+const LIMITS: [(u32, &str); 5] =
+    [(10, "<10s"), (60, "<1m"), (600, "<10m"), (3600, "<1h"), (86_400, "<1d")];
+
+/// Namespaces that hold something, the fullest first, as the kernel and as the census sees them.
+fn tables(taken: &Taken) -> Vec<(&KernelCount, &TableCensus)> {
+    let counts = taken.kernel.iter();
+    let mut tables: Vec<_> =
+        counts.filter_map(|count| Some((count, taken.counted.table(count.netns)?))).collect();
+    tables.sort_by_key(|(_, table)| std::cmp::Reverse(table.holds.all()));
+    tables
+}
+
+/// Entries of namespaces that nothing leads into.
+fn elsewhere(taken: &Taken) -> impl Iterator<Item = &TableCensus> {
+    let known = |table: &&TableCensus| taken.kernel.iter().all(|count| count.netns != table.netns);
+    taken.counted.tables.iter().filter(known)
+}
+
+pub fn text(out: &mut impl Write, taken: &Taken, shown: &Shown) -> io::Result<()> {
+    let holds = taken.counted.holds();
+    let tables = tables(taken);
+    let mut lines = vec![format!(
+        "{} entries in {} of {} namespaces, by {} in {:.3} s ({:.3} s of CPU)",
+        holds.all(),
+        tables.len() + elsewhere(taken).count(),
+        taken.kernel.len(),
+        taken.by,
+        taken.took.as_secs_f64(),
+        taken.cpu.as_secs_f64()
+    )];
+    lines.extend(taken.notes.iter().map(|note| format!("note: {}", escaped(note))));
+    if taken.strayed > 0 {
+        lines.push(format!(
+            "{} chains changed while they were walked; entries of them may be missing",
+            taken.strayed
+        ));
+    }
+    if taken.counted.unplaced > 0 {
+        lines.push(format!(
+            "{} entries of namespaces beyond the first 16384",
+            taken.counted.unplaced
+        ));
+    }
+    for (count, table) in &tables {
+        lines.extend(of_table(taken, count, table, shown));
+    }
+    for table in elsewhere(taken) {
+        lines.push(format!(
+            "a namespace that nothing leads into: {} entries, {}",
+            table.holds.all(),
+            shares(&table.holds)
+        ));
+    }
+    for line in lines {
+        wrapped(out, &line, shown.columns)?;
+    }
+    Ok(())
+}
+
+fn of_table(taken: &Taken, count: &KernelCount, table: &TableCensus, shown: &Shown) -> Vec<String> {
+    let name = count.name.clone().unwrap_or_else(|| format!("net:[{}]", count.inode));
+    let entries = table.holds.all();
+    let of = match shown.limit {
+        Some(limit) if limit > 0 => {
+            format!(" of {limit} ({})", percent(Some(entries as f64 / f64::from(limit))))
+        }
+        _ => String::new(),
+    };
+    let mut lines = vec![
+        format!("{}: {entries} entries{of}; {}", escaped(&name), difference(taken, count)),
+        format!("  {}", shares(&table.holds)),
+    ];
+    if shown.states {
+        lines.push(state_header());
+        lines.extend(table.states.iter().map(|state| state_row(state, entries)));
+    }
+    if shown.zones && table.zones.iter().any(|(zone, _)| *zone != 0) {
+        let zones = table.zones.iter().take(10).map(|(zone, count)| format!("{zone} {count}"));
+        lines.push(format!("  by zone: {}", zones.collect::<Vec<_>>().join("; ")));
+    }
+    for list in taken.counted.lists(count.netns) {
+        lines.push(format!("  by {:<44} {:>10} {:>7}", list.by.name(), "entries", "share"));
+        for entry in &list.entries {
+            let mark = if entry.error > 0 { "<=" } else { "" };
+            let name = escaped(&who::name(list.by, entry, &shown.services));
+            let amount = format!("{mark}{}", entry.count);
+            lines.push(format!("    {name:<43} {amount:>10} {:>7}", percent(entry.share)));
+        }
+    }
+    lines
+}
+
+/// `the kernel counts the same`, `the kernel counts 12 more: …`
+fn difference(taken: &Taken, count: &KernelCount) -> String {
+    match taken.difference(count) {
+        None => "the kernel's own count could not be read".to_owned(),
+        Some((0, 0)) => "the kernel counts as many".to_owned(),
+        Some((least, most)) if least == most && least < 0 => {
+            format!("the kernel counts {} more", -least)
+        }
+        Some((least, most)) if least == most => format!("the kernel counts {least} fewer"),
+        Some(_) => format!(
+            "the kernel counted {} before and {} after",
+            count.before.unwrap_or(0),
+            count.after.unwrap_or(0)
+        ),
+    }
+}
+
+/// `120 pinned (60.0%), 10 closing (5.0%), 70 reclaimable (35.0%)`
+pub(super) fn shares(holds: &Holds) -> String {
+    let share = |count: u64| match holds.all() {
+        0 => String::new(),
+        all => format!(" ({})", percent(Some(count as f64 / all as f64))),
+    };
+    let Holds { reclaimable, closing, pinned } = *holds;
+    format!(
+        "{pinned} pinned{}, {closing} closing{}, {reclaimable} reclaimable{}",
+        share(pinned),
+        share(closing),
+        share(reclaimable)
+    )
+}
+
+fn state_header() -> String {
+    let limits: Vec<String> = LIMITS.iter().map(|(_, name)| format!("{name:>8}")).collect();
+    format!(
+        "  {:<22} {:>9} {:>7} {:>9} {:>9}{} {:>7}",
+        "by state, time left",
+        "entries",
+        "share",
+        "assured",
+        "unreplied",
+        limits.concat(),
+        ">=1d"
+    )
+}
+
+fn state_row(state: &StateCount, entries: u64) -> String {
+    let all = state.holds.all();
+    let mut before = 0;
+    let within = LIMITS.map(|(limit, _)| {
+        let below = state.lifetimes.below(limit);
+        let within = below - before;
+        before = below;
+        format!("{within:>8}")
+    });
+    let longer = all.saturating_sub(before).saturating_sub(state.lifetimes.unknown);
+    let protocol = who::protocol(state.protocol);
+    let name = match state.name() {
+        Some(name) => format!("{protocol} {name}"),
+        None => protocol,
+    };
+    let lifetimes = if state.lifetimes.unknown == 0 {
+        format!("{} {longer:>7}", within.concat())
+    } else {
+        format!("{:>8}", "-")
+    };
+    format!(
+        "  {name:<22} {all:>9} {:>7} {:>9} {:>9}{lifetimes}",
+        percent(Some(all as f64 / entries.max(1) as f64)),
+        state.holds.pinned + state.holds.closing,
+        state.unreplied,
+    )
+}
+
+#[derive(Serialize)]
+struct Object<'a> {
+    time: String,
+    kernel: &'a str,
+    mechanism: &'static str,
+    took_s: f64,
+    cpu_s: f64,
+    entries: u64,
+    limit: Option<u32>,
+    strayed: u64,
+    unplaced: u64,
+    notes: &'a [String],
+    tables: Vec<TableObject<'a>>,
+}
+
+#[derive(Serialize)]
+struct TableObject<'a> {
+    netns: Option<NetnsObject<'a>>,
+    entries: u64,
+    /// What the kernel counted before and after.
+    kernel: [Option<u32>; 2],
+    #[serde(flatten)]
+    holds: HoldsObject,
+    states: Vec<StateObject>,
+    zones: Vec<ZoneObject>,
+    top: TopObject<'a>,
+}
+
+#[derive(Serialize)]
+struct NetnsObject<'a> {
+    inode: u32,
+    name: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+pub(super) struct HoldsObject {
+    pinned: u64,
+    closing: u64,
+    reclaimable: u64,
+}
+
+impl From<Holds> for HoldsObject {
+    fn from(Holds { pinned, closing, reclaimable }: Holds) -> Self {
+        Self { pinned, closing, reclaimable }
+    }
+}
+
+#[derive(Serialize)]
+struct StateObject {
+    proto: String,
+    state: Option<&'static str>,
+    entries: u64,
+    assured: u64,
+    unreplied: u64,
+    /// So many have less time left than that.
+    remaining_below: Option<Pairs<Vec<(&'static str, u64)>>>,
+}
+
+#[derive(Serialize)]
+struct ZoneObject {
+    zone: u16,
+    entries: u64,
+}
+
+#[derive(Serialize)]
+struct TopObject<'a> {
+    holding: Vec<HoldingObject<'a>>,
+}
+
+#[derive(Serialize)]
+pub(super) struct HoldingObject<'a> {
+    by: &'static str,
+    key: KeyObject<'a>,
+    count: u64,
+    /// The truth is between `count - error` and `count`.
+    error: u64,
+    share: Option<f64>,
+}
+
+pub(super) fn holding<'a>(lists: impl Iterator<Item = &'a Holders>) -> Vec<HoldingObject<'a>> {
+    let object = |by: By, entry: &'a TopEntry| HoldingObject {
+        by: by.name(),
+        key: who::object(by, entry),
+        count: entry.count,
+        error: entry.error,
+        share: entry.share,
+    };
+    lists.flat_map(|list| list.entries.iter().map(move |entry| object(list.by, entry))).collect()
+}
+
+/// One object, one line.
+pub fn json(
+    out: &mut impl Write,
+    taken: &Taken,
+    limit: Option<u32>,
+    kernel: &str,
+    time: jiff::Timestamp,
+) -> io::Result<()> {
+    let known = tables(taken).into_iter().map(|(count, table)| {
+        let name = count.name.as_deref();
+        let netns = NetnsObject { inode: count.inode, name };
+        table_object(taken, Some(netns), [count.before, count.after], table)
+    });
+    let unknown = elsewhere(taken).map(|table| table_object(taken, None, [None, None], table));
+    let object = Object {
+        time: time.to_string(),
+        kernel,
+        mechanism: taken.by,
+        took_s: taken.took.as_secs_f64(),
+        cpu_s: taken.cpu.as_secs_f64(),
+        entries: taken.counted.holds().all(),
+        limit,
+        strayed: taken.strayed,
+        unplaced: taken.counted.unplaced,
+        notes: &taken.notes,
+        tables: known.chain(unknown).collect(),
+    };
+    write_line(out, &object)
+}
+
+fn table_object<'a>(
+    taken: &'a Taken,
+    netns: Option<NetnsObject<'a>>,
+    kernel: [Option<u32>; 2],
+    table: &'a TableCensus,
+) -> TableObject<'a> {
+    TableObject {
+        netns,
+        entries: table.holds.all(),
+        kernel,
+        holds: table.holds.into(),
+        states: table.states.iter().map(state_object).collect(),
+        zones: table
+            .zones
+            .iter()
+            .map(|(zone, entries)| ZoneObject { zone: *zone, entries: *entries })
+            .collect(),
+        top: TopObject { holding: holding(taken.counted.lists(table.netns)) },
+    }
+}
+
+fn state_object(state: &StateCount) -> StateObject {
+    let below = LIMITS.map(|(limit, name)| (name, state.lifetimes.below(limit)));
+    StateObject {
+        proto: who::protocol(state.protocol),
+        state: state.name(),
+        entries: state.holds.all(),
+        assured: state.holds.pinned + state.holds.closing,
+        unreplied: state.unreplied,
+        remaining_below: (state.lifetimes.unknown == 0).then(|| Pairs(below.to_vec())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ctwatch_ebpf::top::Key;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::{
+        model::census::Census,
+        sample::{Held, Status},
+    };
+
+    fn taken() -> Taken {
+        let mut census = Census::new(&[By::Source, By::Service], 3);
+        for number in 0..100_u32 {
+            let mut key =
+                Key { netns: 1, protocol: 6, dport: 179_u16.to_be(), family: 2, ..Key::default() };
+            key.src[..4].copy_from_slice(&[10, 0, 0, u8::from(number > 20)]);
+            let assured = number < 60;
+            let status = Status(1 << 3 | if assured { 1 << 2 | 1 << 1 } else { 0 });
+            let (state, remaining) = if assured { (3, Some(400_000)) } else { (1, Some(100)) };
+            census.enter(&Held { key, status, state, zone: 7, remaining });
+        }
+        let kernel = KernelCount {
+            netns: 1,
+            inode: 77,
+            name: Some("r\u{1b}t".to_owned()),
+            before: Some(102),
+            after: Some(102),
+        };
+        let none = KernelCount { netns: 2, before: Some(0), after: Some(0), ..kernel.clone() };
+        Taken {
+            by: "walk",
+            took: Duration::from_millis(41),
+            cpu: Duration::from_millis(40),
+            strayed: 2,
+            kernel: vec![none, kernel],
+            counted: census.finish(5),
+            notes: vec!["a note".to_owned()],
+        }
+    }
+
+    #[test]
+    fn a_census_as_a_tired_engineer_reads_it() {
+        let shown = Shown {
+            columns: 200,
+            states: true,
+            zones: true,
+            services: Services::default(),
+            limit: Some(200),
+        };
+        let mut out = Vec::new();
+        text(&mut out, &taken(), &shown).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(
+            lines[..5],
+            [
+                "100 entries in 1 of 2 namespaces, by walk in 0.041 s (0.040 s of CPU)",
+                "note: a note",
+                "2 chains changed while they were walked; entries of them may be missing",
+                "r\\u{1b}t: 100 entries of 200 (50.0%); the kernel counts 2 more",
+                "  60 pinned (60.0%), 0 closing (0.0%), 40 reclaimable (40.0%)",
+            ]
+        );
+        let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(
+            words(lines[6]),
+            ["tcp", "ESTABLISHED", "60", "60.0%", "60", "0", "0", "0", "0", "0", "0", "60"]
+        );
+        assert_eq!(words(lines[7])[6..], ["0", "0", "40", "0", "0", "0"]);
+        assert!(text.contains("by zone: 7 100"), "{text}");
+        assert!(words(lines[10]) == ["10.0.0.1", "79", "79.0%"], "{text}");
+    }
+
+    #[test]
+    fn a_census_as_json() {
+        let mut out = Vec::new();
+        json(&mut out, &taken(), Some(200), "6.1.0", jiff::Timestamp::UNIX_EPOCH).unwrap();
+        let object: Value = serde_json::from_slice(&out).unwrap();
+        let table = &object["tables"][0];
+        assert_eq!(object["entries"], 100);
+        assert_eq!(table["pinned"], 60);
+        assert_eq!(table["kernel"], serde_json::json!([102, 102]));
+        assert_eq!(table["states"][1]["remaining_below"]["<10m"], 40);
+        let holding = table["top"]["holding"].as_array().unwrap();
+        assert_eq!(holding[0]["key"]["src"], "10.0.0.1");
+        assert_eq!((&holding[0]["count"], &holding[0]["error"]), (&79.into(), &0.into()));
+        assert_eq!(table["netns"]["inode"], 77);
+    }
+}

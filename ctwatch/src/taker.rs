@@ -1,0 +1,223 @@
+//! Takes a census: who holds the table now. By a walk inside the kernel where the table can be
+//! found, else from ctnetlink, namespace by namespace.
+//!
+//! Goes into namespaces, so it runs on a thread of its own.
+
+use std::{
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use ctwatch_ebpf::{NetnsId, top::By};
+use rustix::time::{ClockId, clock_gettime};
+use tokio::sync::oneshot;
+
+use crate::{
+    collect::Scope,
+    host::{
+        self, dump, modules,
+        netns::{self, Finder, Netns},
+        visit::{Reading, Source, Visit, Visitor},
+    },
+    model::census::{self, KernelCount, Taken},
+    probe::census::Walker,
+};
+
+/// Which way is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// The walk where it can be had.
+    Best,
+    Walk,
+    Ctnetlink,
+    /// As little as can be: no program, and no module that is not loaded already.
+    NoProgram,
+}
+
+/// What is to be told apart, and how many of each are to be named.
+#[derive(Clone, Debug)]
+pub struct Question {
+    pub by: Vec<By>,
+    pub most: usize,
+    pub scope: Scope,
+}
+
+/// A thread that takes a census when it is asked to.
+pub struct Census {
+    requests: mpsc::Sender<oneshot::Sender<Result<Taken>>>,
+}
+
+impl Census {
+    pub fn start(way: Way, cookies: bool, question: Question) -> Result<Self> {
+        let (requests, inbox) = mpsc::channel::<oneshot::Sender<Result<Taken>>>();
+        thread::Builder::new()
+            .name("census".to_owned())
+            .spawn(move || {
+                let mut taker = None;
+                for reply in inbox {
+                    let begin = cpu_time();
+                    let taken = match &mut taker {
+                        Some(taker) => Ok(taker),
+                        none => Taker::new(way, cookies).map(|taker| none.insert(taker)),
+                    };
+                    let taken = taken.and_then(|taker| taker.take(&question));
+                    // What it took to get ready is a cost too.
+                    let cpu = cpu_time().saturating_sub(begin);
+                    // Whoever asked may have gone; there is nobody to tell.
+                    let _ = reply.send(taken.map(|taken| Taken { cpu, ..taken }));
+                }
+            })
+            .context("cannot start the thread of the census")?;
+        Ok(Self { requests })
+    }
+
+    pub fn ask(&self) -> Result<oneshot::Receiver<Result<Taken>>> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(reply).ok().context("the thread of the census has ended")?;
+        Ok(answer)
+    }
+}
+
+/// Keeps what it takes to take a census again.
+pub struct Taker {
+    way: Way,
+    walker: Option<Walker>,
+    /// Why there is no walker.
+    why: Option<String>,
+    cookies: bool,
+    finder: Finder,
+    visitor: Visitor,
+}
+
+impl Taker {
+    /// On the thread that will take the census.
+    pub fn new(way: Way, cookies: bool) -> Result<Self> {
+        let mut why = None;
+        let walker = match way {
+            Way::Ctnetlink | Way::NoProgram => None,
+            Way::Walk => Some(Walker::open().context("the kernel's table cannot be walked here")?),
+            Way::Best => Walker::open().map_err(|error| why = Some(format!("{error:#}"))).ok(),
+        };
+        let visitor = Visitor::new(Source::Ctnetlink)?;
+        Ok(Self { way, walker, why, cookies, finder: Finder::default(), visitor })
+    }
+
+    pub fn take(&mut self, question: &Question) -> Result<Taken> {
+        let (begin, cpu) = (Instant::now(), cpu_time());
+        let found = self.find(&question.scope)?;
+        let mut notes: Vec<String> =
+            self.why.iter().map(|why| format!("not by walk: {why}")).collect();
+        let mut kernel = self.counts(&found, &mut notes)?;
+        let seed = host::seed()?;
+        let new = || census::Census::new(&question.by, seed);
+        let (census, by, strayed) = match &mut self.walker {
+            Some(walker) => {
+                let wanted: Vec<NetnsId> = kernel.iter().map(|count| count.netns).collect();
+                let all = question.scope == Scope::All;
+                let (census, walked) = walker.census(new, |census, held| {
+                    if all || wanted.contains(&held.key.netns) {
+                        census.enter(held);
+                    }
+                })?;
+                (census, "walk", walked.strayed)
+            }
+            None => (self.dumps(new(), &found, &kernel, &mut notes)?, "ctnetlink", 0),
+        };
+        let after = self.counts(&found, &mut Vec::new())?;
+        for count in &mut kernel {
+            let after = after.iter().find(|after| after.netns == count.netns);
+            count.after = after.and_then(|after| after.before);
+        }
+        let counted = census.finish(question.most);
+        Ok(Taken {
+            by,
+            took: begin.elapsed(),
+            cpu: cpu_time().saturating_sub(cpu),
+            strayed,
+            kernel,
+            counted,
+            notes,
+        })
+    }
+
+    fn find(&mut self, scope: &Scope) -> Result<Vec<Netns>> {
+        if *scope == Scope::Own {
+            return Ok(vec![netns::current()?]);
+        }
+        let mut found = self.finder.find(true)?;
+        Ok(match scope {
+            Scope::One(inode) => found.remove(inode).into_iter().collect(),
+            _ => found.into_values().collect(),
+        })
+    }
+
+    /// How full the kernel says that each is.
+    fn counts(&self, found: &[Netns], notes: &mut Vec<String>) -> Result<Vec<KernelCount>> {
+        let mut counts = Vec::with_capacity(found.len());
+        for netns in found {
+            let reading = match self.visitor.read(netns, &[])? {
+                Visit::Read(reading) => reading,
+                Visit::Refused(error) => {
+                    notes.push(format!("{error:#}"));
+                    continue;
+                }
+                Visit::Gone => continue,
+            };
+            counts.push(KernelCount {
+                netns: self.id(netns, &reading),
+                inode: netns.inode,
+                name: netns.name.clone(),
+                before: reading.entries.ok(),
+                after: None,
+            });
+        }
+        Ok(counts)
+    }
+
+    fn id(&self, netns: &Netns, reading: &Reading) -> NetnsId {
+        reading.cookie.filter(|_| self.cookies).unwrap_or(netns.inode.into())
+    }
+
+    /// Those that hold nothing are not asked.
+    fn dumps(
+        &self,
+        mut census: census::Census,
+        found: &[Netns],
+        kernel: &[KernelCount],
+        notes: &mut Vec<String>,
+    ) -> Result<census::Census> {
+        let mut first = None;
+        for netns in found {
+            let Some(count) = kernel.iter().find(|count| count.inode == netns.inode) else {
+                continue;
+            };
+            if count.before == Some(0) {
+                continue;
+            }
+            if self.way != Way::Ctnetlink && modules::ctnetlink_would_be_loaded() {
+                bail!("asking ctnetlink would load its module: --mechanism ctnetlink does");
+            }
+            let dumped =
+                self.visitor.enter(netns, || dump::dump(count.netns, |held| census.enter(held)))?;
+            if let Visit::Read(Err(error)) = dumped {
+                let name = netns.name.clone().unwrap_or_else(|| netns.inode.to_string());
+                let error = error.context(format!("cannot list the entries of {name}"));
+                notes.push(format!("{error:#}"));
+                first.get_or_insert(error);
+            }
+        }
+        // Nothing at all is no census.
+        match first {
+            Some(error) if found.len() == 1 => Err(error),
+            _ => Ok(census),
+        }
+    }
+}
+
+/// What this thread has used.
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
+}

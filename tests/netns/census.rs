@@ -1,0 +1,311 @@
+//! Who holds the table: against what `conntrack -L` lists and what the generator sent.
+
+use std::{collections::BTreeMap, fs, process::Stdio, time::Instant};
+
+use anyhow::{Context, Result, ensure};
+use ctwatch_lab::{
+    Lab, Plan, judge,
+    netns::Netns,
+    traffic::{Family, Flood, Flows, Protocol},
+};
+use serde_json::Value;
+
+use crate::{
+    On, Test, test,
+    watch::{Background, Watch, ctwatch, table},
+};
+
+pub(crate) const TESTS: &[Test] = &[
+    test(On::Once, "a_census_agrees_with_conntrack_l", agrees),
+    test(On::Once, "a_census_while_the_table_changes", changing),
+    test(On::Once, "a_census_of_three_hundred_namespaces", many),
+    test(On::Once, "a_census_of_a_saturated_table_comes_by_itself", by_itself),
+    test(On::OnceAlone, "what_a_census_costs", cost),
+];
+
+const UDP: Flows = Flows::of(Family::V4, Protocol::Udp);
+
+/// Kernels that do not name their variables cannot be walked.
+fn ways() -> Result<Vec<&'static str>> {
+    let symbols = fs::read_to_string("/proc/kallsyms")?;
+    let named =
+        symbols.lines().any(|line| line.split_whitespace().nth(2) == Some("nf_conntrack_hash"));
+    Ok(if named { vec!["walk", "ctnetlink"] } else { vec!["ctnetlink"] })
+}
+
+fn census(args: &[&str]) -> Result<Value> {
+    let output = ctwatch()?.args(["census", "--output", "json"]).args(args).output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{args:?}: {said}");
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+/// What `conntrack -L` lists, by what a census tells apart.
+#[derive(Default, Debug)]
+struct Listed {
+    entries: u64,
+    assured: u64,
+    unreplied: u64,
+    /// By protocol and state, where there is one.
+    states: BTreeMap<(String, Option<String>), u64>,
+    sources: BTreeMap<String, u64>,
+    zones: BTreeMap<u64, u64>,
+}
+
+fn list(netns: &Netns) -> Result<Listed> {
+    let mut listed = Listed::default();
+    for family in ["ipv4", "ipv6"] {
+        for line in netns.run(&["conntrack", "-L", "-f", family])?.lines() {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let Some(source) = words.iter().find_map(|word| word.strip_prefix("src=")) else {
+                continue;
+            };
+            let state = (words[0] == "tcp").then(|| words[3].to_owned());
+            let protocol = words[0].to_owned();
+            listed.entries += 1;
+            listed.assured += u64::from(words.contains(&"[ASSURED]"));
+            listed.unreplied += u64::from(words.contains(&"[UNREPLIED]"));
+            *listed.states.entry((protocol, state)).or_default() += 1;
+            *listed.sources.entry(source.to_owned()).or_default() += 1;
+            let zone = words.iter().find_map(|word| word.strip_prefix("zone="));
+            let zone = zone.and_then(|zone| zone.parse().ok()).unwrap_or(0);
+            *listed.zones.entry(zone).or_default() += 1;
+        }
+    }
+    Ok(listed)
+}
+
+fn agrees() -> Result<()> {
+    let lab = Lab::new(Plan::default())?;
+    for (family, protocol, packets) in [
+        (Family::V4, Protocol::Udp, 3000),
+        (Family::V6, Protocol::Udp, 2000),
+        (Family::V4, Protocol::TcpSyn, 1000),
+        (Family::V6, Protocol::TcpSyn, 500),
+        (Family::V4, Protocol::IcmpEcho, 100),
+    ] {
+        let flows = Flows { sources: 7, services: 3, ..Flows::of(family, protocol) };
+        ensure!(
+            lab.send(&Flood::of(flows, packets))?.arrived == packets,
+            "the flood was cut short"
+        );
+    }
+    // Connections that nobody had to make.
+    for (number, state, zone) in
+        [(1, "ESTABLISHED", "0"), (2, "TIME_WAIT", "0"), (3, "ESTABLISHED", "5")]
+    {
+        let port = (1000 + number).to_string();
+        let words = [
+            "conntrack",
+            "-I",
+            "-p",
+            "tcp",
+            "-s",
+            "192.0.2.1",
+            "-d",
+            "192.0.2.2",
+            "--sport",
+            &port,
+        ];
+        let more = [
+            "--dport",
+            "179",
+            "--state",
+            state,
+            "-t",
+            "3000",
+            "-u",
+            "ASSURED,SEEN_REPLY",
+            "-w",
+            zone,
+        ];
+        lab.router().run(&[&words[..], &more[..]].concat())?;
+    }
+    let listed = list(lab.router())?;
+    ensure!(listed.entries == 6538 && listed.assured == 3, "{listed:?}");
+    for way in ways()? {
+        let by = "source,service,flow,destination,state,zone";
+        let args = ["--mechanism", way, "--by", by, "--top", "100", "--netns", lab.router().name()];
+        let census = census(&args)?;
+        ensure!(census["mechanism"] == way && census["strayed"] == 0, "{census}");
+        let table = table(&census, lab.router())?;
+        ensure!(table["entries"] == listed.entries, "{listed:?}: {table}");
+        ensure!(table["kernel"] == serde_json::json!([listed.entries, listed.entries]), "{table}");
+        ensure!((&table["pinned"], &table["closing"]) == (&2.into(), &1.into()), "{table}");
+        let states = table["states"].as_array().context("no states")?;
+        ensure!(states.len() == listed.states.len(), "{listed:?}: {table}");
+        for state in states {
+            let named = (
+                state["proto"].as_str().context("no protocol")?.to_owned(),
+                state["state"].as_str().map(str::to_owned),
+            );
+            ensure!(
+                listed.states.get(&named).is_some_and(|count| state["entries"] == *count),
+                "{listed:?}: {state}"
+            );
+        }
+        let sum =
+            |field: &str| states.iter().filter_map(|state| state[field].as_u64()).sum::<u64>();
+        ensure!(
+            (sum("assured"), sum("unreplied")) == (listed.assured, listed.unreplied),
+            "{table}"
+        );
+        // Made to live 3,000 seconds.
+        let within = |limit: &str| {
+            states.iter().filter_map(|s| s["remaining_below"][limit].as_u64()).sum::<u64>()
+        };
+        ensure!(within("<1h") == listed.entries && within("<10m") == listed.entries - 3, "{table}");
+        for zone in table["zones"].as_array().context("no zones")? {
+            let number = zone["zone"].as_u64().context("no zone")?;
+            ensure!(
+                listed.zones.get(&number).is_some_and(|count| zone["entries"] == *count),
+                "{listed:?}: {zone}"
+            );
+        }
+        let holding = table["top"]["holding"].as_array().context("no lists")?;
+        let sources: Vec<&Value> = holding.iter().filter(|entry| entry["by"] == "source").collect();
+        ensure!(sources.len() == listed.sources.len(), "{listed:?}: {sources:?}");
+        for entry in sources {
+            let source = entry["key"]["src"].as_str().context("no source")?;
+            // Printed otherwise than by conntrack, where it is IPv6.
+            let truth = listed.sources.iter().find(|(listed, _)| {
+                listed.parse::<std::net::IpAddr>().ok() == source.parse::<std::net::IpAddr>().ok()
+            });
+            ensure!(
+                truth.is_some_and(|(_, count)| entry["count"] == *count),
+                "{listed:?}: {entry}"
+            );
+            ensure!(entry["error"] == 0, "{entry}");
+        }
+    }
+    Ok(())
+}
+
+/// What was there all the time is counted, and not more than ever was.
+fn changing() -> Result<()> {
+    let mut lab = Lab::new(Plan::default())?;
+    lab.set_buckets(1 << 14)?;
+    lab.set_limit(1_000_000)?;
+    lab.send(&Flood::of(UDP, 20_000))?;
+    for way in ways()? {
+        let census = std::thread::scope(|scope| {
+            let flood = scope.spawn(|| {
+                let first = if way == "walk" { 1 << 32 } else { 1 << 33 };
+                lab.send(&Flood { first, ..Flood::of(UDP, 20_000) })
+            });
+            let census = census(&["--mechanism", way, "--by", "source"]);
+            flood.join().map_err(|_| anyhow::anyhow!("the flood panicked"))??;
+            census
+        })?;
+        let table = table(&census, lab.router())?;
+        let (entries, strayed) = (table["entries"].as_u64(), census["strayed"].as_u64());
+        let (entries, strayed) = (entries.context("no entries")?, strayed.context("no strays")?);
+        let after = table["kernel"][1].as_u64().context("no count")?;
+        // Nothing ended, so no chain can have led elsewhere; a dump of ctnetlink goes on, between
+        // two answers, from where an entry is that may have moved back.
+        ensure!(strayed == 0 && (20_000..=after + after / 100).contains(&entries), "{table}");
+    }
+    Ok(())
+}
+
+fn many() -> Result<()> {
+    let mut lab = Lab::new(Plan::default())?;
+    let roles: Vec<String> = (0..300).map(|number| format!("idle{number}")).collect();
+    let roles: Vec<&str> = roles.iter().map(String::as_str).collect();
+    let others = lab.add_many(&roles)?;
+    lab.send(&Flood::of(UDP, 1000))?;
+    for (number, netns) in others.iter().step_by(30).enumerate() {
+        for port in 0..=number {
+            let port = (1000 + port).to_string();
+            netns.run(&[
+                "conntrack",
+                "-I",
+                "-p",
+                "udp",
+                "-s",
+                "192.0.2.1",
+                "-d",
+                "192.0.2.2",
+                "--sport",
+                &port,
+                "--dport",
+                "53",
+                "-t",
+                "300",
+            ])?;
+        }
+    }
+    for way in ways()? {
+        let census = census(&["--mechanism", way])?;
+        ensure!(table(&census, lab.router())?["entries"] == 1000, "{census}");
+        for (number, netns) in others.iter().step_by(30).enumerate() {
+            ensure!(table(&census, netns)?["entries"] == number + 1, "{census}");
+        }
+        let tables = census["tables"].as_array().context("no tables")?;
+        ensure!(tables.iter().all(|table| table["netns"] != Value::Null), "{census}");
+    }
+    Ok(())
+}
+
+fn by_itself() -> Result<()> {
+    let mut lab = Lab::new(Plan::default())?;
+    lab.set_limit(200)?;
+    let mut watch = Watch::start(&["--by", "source,service"])?;
+    lab.send(&Flood::of(Flows { sources: 3, ..UDP }, 2000))?;
+    let router = lab.router().clone();
+    let object = watch.until(|object| {
+        table(object, &router).is_ok_and(|table| table["census"]["entries"].is_number())
+    })?;
+    let entries = judge::ask(lab.router())?.entries;
+    let seen = table(&object, &router)?;
+    ensure!(seen["census"]["reclaimable"] == entries && seen["census"]["pinned"] == 0, "{seen}");
+    let holding = seen["top"]["holding"].as_array().context("no list")?;
+    let sources = holding.iter().filter(|entry| entry["by"] == "source");
+    let sum: u64 = sources.filter_map(|entry| entry["count"].as_u64()).sum();
+    ensure!(sum == entries, "{seen}");
+    watch.stop().map(|_| ())?;
+    let mut text = ctwatch()?;
+    let (text, ..) = Background::start(text.args(["watch", "--interval", "300ms", "--top", "3"]))?
+        .stopped_after(std::time::Duration::from_secs(2))?;
+    ensure!(
+        text.contains("reclaimable (100.0%)") && text.contains("holding by source: "),
+        "{text}"
+    );
+    Ok(())
+}
+
+/// One census in each way, beside what there was before, on one table.
+fn cost() -> Result<()> {
+    const ENTRIES: u64 = 500_000;
+    let mut lab = Lab::new(Plan::default())?;
+    lab.set_buckets(1 << 18)?;
+    lab.set_limit(1_000_000)?;
+    lab.router().sysctl("net.netfilter.nf_conntrack_udp_timeout", "3600")?;
+    lab.send(&Flood::of(Flows { sources: 50_000, services: 50, ..UDP }, ENTRIES))?;
+    println!();
+    let mut listing = lab.router().command("conntrack")?;
+    listing.arg("-L").stdout(Stdio::null()).stderr(Stdio::null());
+    let begin = Instant::now();
+    ensure!(listing.status()?.success(), "conntrack -L failed");
+    let base = begin.elapsed().as_secs_f64();
+    println!("census | conntrack -L | {ENTRIES} | {base:.2} | 1.0 |");
+    let begin = Instant::now();
+    let read = lab.router().within(|| fs::read("/proc/thread-self/net/nf_conntrack"))?;
+    if read.is_ok() {
+        let time = begin.elapsed().as_secs_f64();
+        println!("census | /proc/net/nf_conntrack | {ENTRIES} | {time:.2} | {:.1} |", base / time);
+    }
+    for way in ways()? {
+        let begin = Instant::now();
+        let census = census(&["--mechanism", way])?;
+        let all = begin.elapsed().as_secs_f64();
+        let table = table(&census, lab.router())?;
+        ensure!(table["entries"] == ENTRIES, "{table}");
+        let took = census["took_s"].as_f64().context("no time")?;
+        println!(
+            "census | ctwatch census, {way} | {ENTRIES} | {took:.2} | {:.1} | {all:.2} s with its start",
+            base / took
+        );
+    }
+    Ok(())
+}
