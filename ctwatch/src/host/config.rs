@@ -5,7 +5,7 @@ use std::{fs::File, io::Read, path::Path};
 use anyhow::{Context, Result};
 
 /// What counting depends on.
-const WANTED: [&str; 14] = [
+const WANTED: [&str; 13] = [
     "CONFIG_NF_CONNTRACK",
     "CONFIG_NF_CONNTRACK_PROCFS",
     "CONFIG_NF_CT_NETLINK",
@@ -19,7 +19,6 @@ const WANTED: [&str; 14] = [
     "CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS",
     "CONFIG_KALLSYMS_ALL",
     "CONFIG_SECURITY_LOCKDOWN_LSM",
-    "CONFIG_HZ",
 ];
 
 /// Some options, and the file they were read from.
@@ -44,12 +43,6 @@ pub fn read(release: &str) -> Result<Config> {
         }
     }
     anyhow::bail!("there is neither {PACKED} nor {}", places.join(" nor "))
-}
-
-/// `CONFIG_HZ`: ticks of the kernel's clock in a second.
-pub fn ticks_per_second(release: &str) -> Option<u32> {
-    let options = read(release).ok()?.options;
-    options.iter().find(|(name, _)| *name == "CONFIG_HZ")?.1.parse().ok()
 }
 
 /// Far more than any kernel's: what is read must be bounded.

@@ -1,11 +1,11 @@
 //! Who holds the table: from single entries to what there is to say of all of them. Memory does
 //! not grow with their number.
 
-use std::{cmp::Reverse, time::Duration};
+use std::{cmp::Reverse, collections::HashMap, time::Duration};
 
 use ctwatch_ebpf::{
     NetnsId,
-    top::{By, Key, Set},
+    top::{By, Set, Slot},
 };
 
 use super::top::TopEntry;
@@ -208,27 +208,25 @@ impl Census {
         }
         let mut tops = Vec::new();
         for (by, sets) in &self.tops {
-            let mut counts: Vec<(Key, u64, u64)> = sets
-                .iter()
-                .flat_map(|set| set.slots.iter().filter(|slot| slot.count > 0))
-                .map(|slot| (slot.key, slot.count, slot.error))
-                .collect();
-            counts.sort_unstable_by_key(|(key, count, _)| (key.netns, Reverse(*count)));
-            for of_netns in counts.chunk_by(|a, b| a.0.netns == b.0.netns) {
-                let netns = of_netns[0].0.netns;
-                let table = self.tables.iter().find(|table| table.netns == netns);
-                let all = table.map_or(0, |table| table.holds.all());
-                let entry = |(key, count, error): &(Key, u64, u64)| TopEntry {
-                    key: *key,
+            let mut first: HashMap<NetnsId, First> = HashMap::new();
+            for slot in sets.iter().flat_map(|set| &set.slots) {
+                if slot.count > slot.error {
+                    first.entry(slot.key.netns).or_default().offer(slot, most);
+                }
+            }
+            for table in &self.tables {
+                let Some(first) = first.remove(&table.netns) else { continue };
+                let all = table.holds.all();
+                let entry = |slot: &&Slot| TopEntry {
+                    key: slot.key,
                     interface: None,
-                    count: *count,
-                    error: *error,
+                    count: slot.count,
+                    error: slot.error,
                     per_s: None,
-                    share: (all > 0).then(|| (*count as f64 / all as f64).min(1.0)),
+                    share: (all > 0).then(|| (slot.count as f64 / all as f64).min(1.0)),
                 };
-                let certain = of_netns.iter().filter(|(_, count, error)| count > error);
-                let entries = certain.take(most).map(entry).collect();
-                tops.push(Holders { netns, by: *by, entries });
+                let entries = first.finish(most).iter().map(entry).collect();
+                tops.push(Holders { netns: table.netns, by: *by, entries });
             }
         }
         Counted { tables: self.tables, tops, unplaced: self.unplaced }
@@ -241,6 +239,26 @@ pub struct Holders {
     pub netns: NetnsId,
     pub by: By,
     pub entries: Vec<TopEntry>,
+}
+
+/// The largest so far, and some more: to sort all of them takes as long as to count them.
+#[derive(Default)]
+struct First<'a>(Vec<&'a Slot>);
+
+impl<'a> First<'a> {
+    fn offer(&mut self, slot: &'a Slot, most: usize) {
+        self.0.push(slot);
+        if self.0.len() > 4 * most.max(16) {
+            self.0.select_nth_unstable_by_key(most, |slot| Reverse(slot.count));
+            self.0.truncate(most);
+        }
+    }
+
+    fn finish(mut self, most: usize) -> Vec<&'a Slot> {
+        self.0.sort_unstable_by_key(|slot| Reverse(slot.count));
+        self.0.truncate(most);
+        self.0
+    }
 }
 
 /// The outcome of a census.
@@ -360,7 +378,7 @@ pub fn state_name(protocol: u8, state: u8) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
+    use ctwatch_ebpf::top::Key;
 
     use super::*;
     use crate::sample::Status;

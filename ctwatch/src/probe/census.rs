@@ -1,7 +1,7 @@
 //! The table as the kernel has it, of all namespaces in one walk: a program that is attached
 //! nowhere, run for some chains at a time.
 
-use std::os::fd::AsFd;
+use std::{os::fd::AsFd, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use aya::{
@@ -15,9 +15,11 @@ use ctwatch_ebpf::{
     top::Key,
 };
 
+use rustix::time::{ClockId, clock_gettime};
+
 use super::{bpf, load, memory::Mapped};
 use crate::{
-    host::{self, btf::Btf, config, symbols, visit::netns_cookie},
+    host::{btf::Btf, symbols, visit::netns_cookie},
     sample::{Held, Status},
 };
 
@@ -45,8 +47,6 @@ pub struct Walker {
     records: Mapped<Record>,
     offsets: Offsets,
     start: Cursor,
-    /// Of the kernel's clock; `None`: not known, and no remaining lifetime either.
-    ticks_per_second: Option<u32>,
 }
 
 /// What is to be said of one walk.
@@ -79,8 +79,7 @@ impl Walker {
         let records = Mapped::new(records.fd().as_fd(), RECORDS as usize)
             .context("cannot map the records of the census")?;
         let start = Cursor { table_at, size_at, ..Cursor::default() };
-        let hz = config::ticks_per_second(&host::kernel_release());
-        Ok(Self { ebpf, cursor, records, offsets, start, ticks_per_second: hz })
+        Ok(Self { ebpf, cursor, records, offsets, start })
     }
 
     /// Hands over each entry that is in the table.
@@ -90,6 +89,7 @@ impl Walker {
         let program = program.fd()?;
         self.cursor.set(0, self.start, 0).context("cannot begin a walk")?;
         let mut runs: u64 = 0;
+        let mut hz = None;
         loop {
             bpf::run(program.as_fd()).context("the kernel does not run the walk")?;
             let cursor = self.cursor.get(&0, 0).context("cannot read where the walk is")?;
@@ -97,10 +97,12 @@ impl Walker {
             if cursor.moved != 0 {
                 bail!(Moved);
             }
+            let uptime = Duration::try_from(clock_gettime(ClockId::Monotonic))?;
+            hz = hz.or_else(|| ticks_per_second(cursor.jiffies, uptime));
             let filled = usize::try_from(cursor.filled)?;
             for at in 0..filled.min(RECORDS as usize) {
                 let record = self.records.get(at).context("a record outside the records")?;
-                if let Some(held) = self.held(record, cursor.jiffies) {
+                if let Some(held) = self.offsets.held(record, cursor.jiffies, hz) {
                     each(&held);
                 }
             }
@@ -128,11 +130,6 @@ impl Walker {
                 Err(error) => return Err(error),
             }
         }
-    }
-
-    /// `None` for what is no entry in the table: freed a moment ago.
-    fn held(&self, record: &Record, jiffies: u64) -> Option<Held> {
-        self.offsets.held(record, jiffies, self.ticks_per_second)
     }
 }
 
@@ -183,6 +180,7 @@ impl Offsets {
         Ok(offsets)
     }
 
+    /// `None` for what is no entry in the table: freed a moment ago.
     fn held(&self, record: &Record, jiffies: u64, hz: Option<u32>) -> Option<Held> {
         const ORIGINAL: u8 = 0;
         let bytes = &record.entry;
@@ -230,6 +228,25 @@ impl Offsets {
     }
 }
 
+/// `CONFIG_HZ`, by what the kernel's clock of ticks shows after so long: it starts 300 seconds
+/// before 2^32, so that whatever fails when it wraps around does so soon. `None` where that fits no
+/// frequency, or more than one.
+/// <https://github.com/torvalds/linux/blob/v6.12/include/linux/jiffies.h> `INITIAL_JIFFIES`
+fn ticks_per_second(jiffies: u64, uptime: Duration) -> Option<u32> {
+    const FREQUENCIES: [u32; 9] = [24, 48, 100, 128, 250, 256, 300, 1000, 1024];
+    /// Seconds between the beginnings of both clocks.
+    const SLACK: f64 = 1.0;
+    let since = jiffies as f64 - (1_u64 << 32) as f64;
+    let seconds = uptime.as_secs_f64() - 300.0;
+    let fits = |hz: &u32| {
+        let hz = f64::from(*hz);
+        (since - hz * seconds).abs() < hz * SLACK
+    };
+    let mut fitting = FREQUENCIES.into_iter().filter(fits);
+    let found = fitting.next()?;
+    fitting.next().is_none().then_some(found)
+}
+
 fn has_ports(protocol: u8) -> bool {
     matches!(protocol, 6 | 17 | 33 | 132 | 136)
 }
@@ -275,6 +292,17 @@ mod tests {
         let expired = OFFSETS.held(&record(), 1000, Some(100)).unwrap();
         assert_eq!(expired.remaining, Some(0));
         assert_eq!(OFFSETS.held(&record(), 0, None).unwrap().remaining, None);
+    }
+
+    #[test]
+    fn the_clocks_frequency_is_known_from_what_it_shows() {
+        const START: u64 = 1 << 32;
+        let at = |seconds| Duration::from_secs_f64(seconds);
+        // Just booted, and up for a month.
+        assert_eq!(ticks_per_second(START - 300 * 250 + 20 * 250, at(20.1)), Some(250));
+        assert_eq!(ticks_per_second(START + 1000 * (2_592_000 - 300), at(2_592_000.3)), Some(1000));
+        assert_eq!(ticks_per_second(START, at(300.0)), None, "any would fit");
+        assert_eq!(ticks_per_second(12345, at(7.0)), None, "none does");
     }
 
     #[test]
