@@ -6,6 +6,7 @@
 
 pub mod census;
 pub mod top;
+pub mod trace;
 
 /// Namespaces that can be told apart at once. The map is allocated whole at start (an allocation
 /// inside a tracepoint of the allocator could recurse): 1,024 x 104 bytes for each possible CPU.
@@ -160,7 +161,7 @@ impl HostTally {
 /// In one instruction that nothing comes in between.
 #[cfg(target_arch = "bpf")]
 #[inline(always)]
-fn add_one(cell: &mut u64) {
+pub fn add_one(cell: &mut u64) {
     // SAFETY: a valid, aligned integer, ours for as long as this reference lives. (The atomics of
     // `core` are not there for the oldest BPF instruction set, which has this one.)
     unsafe {
@@ -174,7 +175,7 @@ fn add_one(cell: &mut u64) {
 }
 
 #[cfg(not(target_arch = "bpf"))]
-fn add_one(cell: &mut u64) {
+pub fn add_one(cell: &mut u64) {
     *cell = cell.wrapping_add(1);
 }
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use ctwatch_ebpf::top;
+use ctwatch_ebpf::{top, trace};
+use ipnet::IpNet;
 
 /// Watches the connection tracking table: how full it is, where it is heading, and which packets
 /// it refuses.
@@ -22,12 +23,116 @@ pub struct Cli {
 pub enum Command {
     /// Show rates, tick by tick, for every network namespace that tracks connections
     Watch(WatchArgs),
+    /// Print single refused packets as they happen, one line each
+    ///
+    /// Filtered and limited inside the kernel; how many more there were is said once a second.
+    Trace(TraceArgs),
     /// Count the table: who holds how much of it, in which state, and for how long
     Census(CensusArgs),
     /// Report what can be measured on this machine, how, how exactly, and what would improve it
     ///
     /// Looks only: what it tries to attach is gone when it ends.
     Doctor(DoctorArgs),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct TraceArgs {
+    /// Lines a second at most
+    #[arg(long, value_name = "N", default_value_t = 100,
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub rate: u64,
+    /// Stop after so many lines
+    #[arg(short = 'n', long, value_name = "N", value_parser = count())]
+    pub count: Option<u64>,
+    /// Only refusals for these reasons
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "REASON,…")]
+    pub reason: Vec<Reason>,
+    /// Only packets from this address or prefix
+    #[arg(long, value_name = "ADDRESS[/LENGTH]", value_parser = prefix)]
+    pub src: Option<IpNet>,
+    /// Only packets to this address or prefix
+    #[arg(long, value_name = "ADDRESS[/LENGTH]", value_parser = prefix)]
+    pub dst: Option<IpNet>,
+    /// Only this protocol, by name or number
+    #[arg(long, value_name = "PROTOCOL")]
+    pub proto: Option<Protocol>,
+    /// Only packets to this port
+    #[arg(long, value_name = "PORT")]
+    pub dport: Option<u16>,
+    /// Only in this network namespace, by name or inode number
+    #[arg(long, value_name = "NAME|INODE|all", default_value = "all")]
+    pub netns: Netns,
+    /// How to find them: the best this kernel offers, or only this
+    #[arg(long, value_enum, default_value_t = Mechanism::Auto)]
+    pub mechanism: Mechanism,
+    /// Text for people, or one JSON object a line
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Reason {
+    /// The table is full
+    #[value(name = "table_full")]
+    TableFull,
+    /// Another packet entered the same connection meanwhile
+    #[value(name = "clash")]
+    Clash,
+    /// NAT found no free port
+    #[value(name = "nat_exhausted")]
+    NatExhausted,
+    /// Dropped before conntrack had an entry: full, or a rule in the raw table (tracepoint only)
+    #[value(name = "untracked")]
+    Untracked,
+    /// Dropped with a new entry: at confirmation, or by a rule (tracepoint only)
+    #[value(name = "unconfirmed")]
+    Unconfirmed,
+}
+
+impl From<Reason> for trace::Reason {
+    fn from(reason: Reason) -> Self {
+        match reason {
+            Reason::TableFull => Self::TableFull,
+            Reason::Clash => Self::Clash,
+            Reason::NatExhausted => Self::NatExhausted,
+            Reason::Untracked => Self::Untracked,
+            Reason::Unconfirmed => Self::Unconfirmed,
+        }
+    }
+}
+
+/// A protocol's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Protocol(pub u8);
+
+impl std::str::FromStr for Protocol {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let number = match text.to_ascii_lowercase().as_str() {
+            "icmp" => 1,
+            "tcp" => 6,
+            "udp" => 17,
+            "dccp" => 33,
+            "gre" => 47,
+            "esp" => 50,
+            "icmpv6" => 58,
+            "ospf" => 89,
+            "vrrp" => 112,
+            "sctp" => 132,
+            number => number
+                .parse()
+                .map_err(|_| "neither a protocol such as tcp or udp nor a number up to 255")?,
+        };
+        Ok(Self(number))
+    }
+}
+
+fn prefix(text: &str) -> Result<IpNet, String> {
+    let address = || text.parse::<std::net::IpAddr>().map(IpNet::from);
+    text.parse::<IpNet>()
+        .or_else(|_| address())
+        .map_err(|_| "neither an address nor a prefix such as 10.0.0.0/8 or fd00::/8".to_owned())
 }
 
 #[derive(Clone, Debug, Args)]

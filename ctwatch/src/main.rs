@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use ctwatch::{
-    cli::{Cli, Command, WatchArgs},
+    cli::{Cli, Command},
     commands,
     output::escape::escaped,
 };
@@ -12,7 +12,8 @@ use ctwatch::{
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.command.unwrap_or(Command::Watch(cli.watch)) {
-        Command::Watch(args) => watch(args),
+        Command::Watch(args) => asynchronously(commands::watch::run(args)),
+        Command::Trace(args) => asynchronously(commands::trace::run(args)),
         Command::Census(args) => commands::census::run(&args),
         Command::Doctor(args) => commands::doctor::run(&args),
     };
@@ -25,7 +26,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn watch(args: WatchArgs) -> anyhow::Result<()> {
+fn asynchronously(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(commands::watch::run(args))
+    match runtime.block_on(work) {
+        // Whoever read the output has seen enough.
+        Err(error) if commands::is_closed_pipe(&error) => Ok(()),
+        other => other,
+    }
 }

@@ -178,3 +178,11 @@ impl Status {
         self.0 & 1 << 3 != 0
     }
 }
+
+/// What one interface of one namespace is called, and the namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Named {
+    pub netns: Option<String>,
+    pub inode: Option<u32>,
+    pub interface: Option<String>,
+}

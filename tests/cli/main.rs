@@ -27,6 +27,12 @@ fn wrong_usage_exits_2_and_says_what_is_wrong() {
         (&["watch", "--output", "xml"], "xml"),
         (&["watch", "--mechanism", "magic"], "magic"),
         (&["watch", "1", "--interval", "1"], "cannot be used with"),
+        (&["trace", "--src", "nowhere"], "neither an address nor a prefix"),
+        (&["trace", "--proto", "300"], "neither a protocol"),
+        (&["trace", "--rate", "0"], "0"),
+        (&["trace", "--reason", "bad_luck"], "bad_luck"),
+        (&["census", "--by", "colour"], "colour"),
+        (&["census", "--top", "0"], "0"),
     ] {
         let output = ctwatch(args);
         assert_eq!(output.status.code(), Some(2), "{args:?}");
@@ -37,7 +43,14 @@ fn wrong_usage_exits_2_and_says_what_is_wrong() {
 
 #[test]
 fn help_and_version_exit_0() {
-    for args in [&["--help"][..], &["watch", "--help"], &["-h"], &["--version"]] {
+    for args in [
+        &["--help"][..],
+        &["watch", "--help"],
+        &["census", "--help"],
+        &["trace", "--help"],
+        &["-h"],
+        &["--version"],
+    ] {
         let output = ctwatch(args);
         assert_eq!(output.status.code(), Some(0), "{args:?}");
         assert!(!output.stdout.is_empty() && output.stderr.is_empty(), "{args:?}");

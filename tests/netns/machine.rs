@@ -66,7 +66,9 @@ fn reloaded() -> Result<()> {
     let lab = Lab::new(Plan { tracking: false })?;
     unload()?;
     modprobe(&["nf_conntrack"])?;
+    let begin = Instant::now();
     let mut watch = Watch::start(&[])?;
+    let start = begin.elapsed();
     let mut slowest = Duration::ZERO;
     for round in 2..=11_u64 {
         let flood = Flood { rate: Some(2000), first: round << 32, ..Flood::of(UDP, 2000) };
@@ -96,9 +98,10 @@ fn reloaded() -> Result<()> {
         ensure!(now - before == sent.arrived, "{now} - {before} and not {}", sent.arrived);
         lab.router().run(&["nft", "flush", "ruleset"])?;
     }
-    println!("counting resumed within {} ms each time", slowest.as_millis());
-    // A second, and what an emulated machine takes for it.
-    ensure!(slowest < Duration::from_secs(5), "resumed only after {slowest:?}");
+    let (slowest_ms, start_ms) = (slowest.as_millis(), start.as_millis());
+    println!("counting resumed within {slowest_ms} ms each time; to start took {start_ms} ms");
+    // It looks five times a second; the rest is a start. An emulated machine takes long for that.
+    ensure!(slowest < 3 * start + Duration::from_secs(1), "resumed only after {slowest:?}");
     watch.stop().map(|_| ())
 }
 

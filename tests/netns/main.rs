@@ -18,6 +18,7 @@ mod namespaces;
 mod rules;
 mod scenarios;
 mod top;
+mod trace;
 mod watch;
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -63,6 +64,7 @@ fn main() -> std::process::ExitCode {
         scenarios::TESTS,
         top::TESTS,
         census::TESTS,
+        trace::TESTS,
         namespaces::TESTS,
         behaviour::TESTS,
         machine::TESTS,

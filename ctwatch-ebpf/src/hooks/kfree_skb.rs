@@ -7,7 +7,7 @@
 //! counters, in user space.
 
 use aya_ebpf::EbpfContext;
-use ctwatch_ebpf::{Count, HostCount};
+use ctwatch_ebpf::{Count, HostCount, trace::Reason};
 
 use crate::{
     hooks::{entry::IPS_CONFIRMED, who},
@@ -53,7 +53,7 @@ pub(crate) fn dropped_as_announced(ctx: &impl EbpfContext, skb: u64) {
         && net_of(skb) == Some(net)
     {
         tally::announce(0);
-        let _ = who::refused(ctx, skb, net);
+        let _ = who::refused(ctx, skb, net, Reason::TableFull);
     }
 }
 
@@ -63,7 +63,7 @@ fn classify(ctx: &impl EbpfContext, skb: u64) -> Option<()> {
     if nfct == 0 {
         let net = net_of(skb)?;
         tally::count(net, &[Count::DroppedUntracked], HostCount::UnplacedDrops);
-        let _ = who::refused(ctx, skb, net);
+        let _ = who::refused(ctx, skb, net, Reason::Untracked);
         talk(ctx, "dropped with no conntrack attached");
         return Some(());
     }
@@ -79,6 +79,7 @@ fn classify(ctx: &impl EbpfContext, skb: u64) -> Option<()> {
         &[Count::DroppedUnconfirmed, Count::DroppedUnconfirmedNat]
     };
     tally::count(net, counts, HostCount::UnplacedDrops);
+    let _ = who::refused_with(skb, ct, net, Reason::Unconfirmed);
     talk(ctx, "dropped with an unconfirmed entry");
     Some(())
 }

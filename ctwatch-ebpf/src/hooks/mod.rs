@@ -5,4 +5,5 @@ pub(crate) mod entry;
 pub(crate) mod kfree_skb;
 pub(crate) mod kmem;
 pub(crate) mod refusal;
+pub(crate) mod tell;
 pub(crate) mod who;

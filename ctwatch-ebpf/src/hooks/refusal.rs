@@ -1,10 +1,13 @@
 //! The two places where conntrack refuses a packet, by what they answer.
 
 use aya_ebpf::EbpfContext;
-use ctwatch_ebpf::{Count, HostCount};
+use ctwatch_ebpf::{Count, HostCount, trace::Reason};
 
 use crate::{
-    hooks::kfree_skb::{IPS_NAT_MASK, entry_of},
+    hooks::{
+        kfree_skb::{IPS_NAT_MASK, entry_of},
+        who,
+    },
     kernel::{layout, read},
     tally,
 };
@@ -51,7 +54,10 @@ fn lost(_ctx: &impl EbpfContext, skb: u64, there: u64) -> Option<()> {
         // Neither: then these are not the arguments that are meant. The counters will say so.
         return None;
     };
-    tally::count(read(ct, layout!(nf_conn_net))?, &[count], HostCount::UnplacedClashes);
+    let net = read(ct, layout!(nf_conn_net))?;
+    tally::count(net, &[count], HostCount::UnplacedClashes);
+    let reason = if count == Count::Clash { Reason::Clash } else { Reason::NatExhausted };
+    let _ = who::refused_with(skb, ct, net, reason);
     #[cfg(feature = "talk")]
     aya_log_ebpf::debug!(_ctx, "refused at confirmation: {}", count as u32);
     Some(())

@@ -4,9 +4,11 @@ use aya_ebpf::EbpfContext;
 use ctwatch_ebpf::{
     NetnsId,
     top::{By, Key, Stream},
+    trace::Reason,
 };
 
 use crate::{
+    hooks::tell,
     kernel::{self, layout, read},
     tally,
 };
@@ -15,33 +17,53 @@ const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 const IP_OFFSET: u16 = 0x1fff;
 
-/// A packet was refused for want of an entry.
+/// What tells one packet, or one connection, from another.
+pub(crate) struct Packet {
+    pub(crate) key: Key,
+    /// In network order.
+    pub(crate) sport: u16,
+}
+
+/// A packet was refused for want of an entry, or so it seems.
 #[inline(always)]
-pub(crate) fn refused(_ctx: &impl EbpfContext, skb: u64, net: u64) -> Option<()> {
-    let key = packet(skb, kernel::netns_id(net)?)?;
+pub(crate) fn refused(_ctx: &impl EbpfContext, skb: u64, net: u64, reason: Reason) -> Option<()> {
+    let packet = packet(skb, kernel::netns_id(net)?)?;
     let by = &[By::Source, By::Destination, By::Service, By::Flow, By::Interface];
-    tally::top(Stream::Drops, by, &key);
+    tally::top(Stream::Drops, by, &packet.key);
+    tell::refused(reason, &packet);
+    Some(())
+}
+
+/// A packet was refused that had an entry already, or so it seems.
+#[inline(always)]
+pub(crate) fn refused_with(skb: u64, ct: u64, net: u64, reason: Reason) -> Option<()> {
+    if tell::is_on() {
+        let mut packet = original(ct, kernel::netns_id(net)?)?;
+        packet.key.ifindex = read(skb, layout!(skb_iif))?;
+        tell::refused(reason, &packet);
+    }
     Some(())
 }
 
 /// An entry was put into the table. What came in by which interface the entry does not know.
 #[inline(always)]
 pub(crate) fn inserted(ct: u64, net: u64) -> Option<()> {
-    let key = original(ct, kernel::netns_id(net)?)?;
+    let packet = original(ct, kernel::netns_id(net)?)?;
     let by = &[By::Source, By::Destination, By::Service, By::Flow];
-    tally::top(Stream::Insertions, by, &key);
+    tally::top(Stream::Insertions, by, &packet.key);
     Some(())
 }
 
 /// From the packet's own headers: an entry it does not have. Behind IPv6 extension headers, and in
 /// later fragments, no port is looked for.
 #[inline(always)]
-fn packet(skb: u64, netns: NetnsId) -> Option<Key> {
+fn packet(skb: u64, netns: NetnsId) -> Option<Packet> {
     let head = read::<u64>(skb, layout!(skb_head))?;
     let at = read::<u16>(skb, layout!(skb_network_header))?;
     let ip = head + u64::from(at);
     let header = read::<[u8; 20]>(ip, 0)?;
     let mut key = Key { netns, ifindex: read(skb, layout!(skb_iif))?, ..Key::default() };
+    let mut sport = 0;
     let transport = match header[0] >> 4 {
         4 => {
             key.family = AF_INET;
@@ -63,15 +85,16 @@ fn packet(skb: u64, netns: NetnsId) -> Option<Key> {
     if let Some(transport) = transport
         && has_ports(key.protocol)
     {
-        key.dport = read(ip, transport + 2)?;
+        [sport, key.dport] = read(ip, transport)?;
     }
-    Some(key)
+    Some(Packet { key, sport })
 }
 
 /// From the tuple of the original direction.
 #[inline(always)]
-fn original(ct: u64, netns: NetnsId) -> Option<Key> {
+fn original(ct: u64, netns: NetnsId) -> Option<Packet> {
     let tuple = layout!(nf_conn_original);
+    let mut sport = 0;
     let mut key = Key {
         netns,
         src: read(ct, tuple)?,
@@ -82,9 +105,10 @@ fn original(ct: u64, netns: NetnsId) -> Option<Key> {
         ..Key::default()
     };
     if has_ports(key.protocol) {
+        sport = read(ct, tuple + 16)?;
         key.dport = read(ct, tuple + 36)?;
     }
-    Some(key)
+    Some(Packet { key, sport })
 }
 
 /// TCP, UDP, DCCP, SCTP, UDP-Lite.

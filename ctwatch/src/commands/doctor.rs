@@ -15,7 +15,10 @@ use crate::{
         privileges::{Privilege, Privileges},
     },
     output::doctor,
-    probe::plan::{Facts, Mechanism, Need, Plan, Request, Signal},
+    probe::{
+        load::Asked,
+        plan::{Facts, Mechanism, Need, Plan, Request, Signal},
+    },
     report::{Capability, Configuration, Conntrack, Figure, Offer, Report, Signal as SignalReport},
 };
 
@@ -42,7 +45,8 @@ fn examine(request: Request) -> Report {
         Some(life) if life.is_module() => Conntrack::Module,
         Some(_) => Conntrack::BuiltIn,
     };
-    let Chosen { facts, plan, probes, .. } = setup::choose(request, privileges, Depth::All, true);
+    let Chosen { facts, plan, probes, .. } =
+        setup::choose(request, privileges, Depth::All, Asked { tops: true, trace: None });
     let kprobe_misses = facts.of(Need::KprobeMisses).is_ok();
     // What was attached to find out that it can be is let go again.
     drop(probes);

@@ -3,6 +3,8 @@
 pub mod census;
 pub mod doctor;
 mod setup;
+mod signals;
+pub mod trace;
 pub mod watch;
 
 use std::io;
@@ -23,4 +25,12 @@ fn size() -> (usize, usize) {
 
 fn columns() -> usize {
     size().0
+}
+
+/// Whoever read the output has gone.
+pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

@@ -16,7 +16,7 @@ use crate::{
     output::Header,
     probe::{
         layout::Resolved,
-        load::{self, Refused},
+        load::{self, Asked, Refused},
         plan::{Facts, Mechanism, Need, Plan, Request, Signal, plan},
         read::Probes,
     },
@@ -36,8 +36,8 @@ pub(super) fn prepare(args: &cli::WatchArgs) -> Result<(Means, Header)> {
     let scope = scope(&args.netns, privileges)?;
     let request = request(args.mechanism);
     let ctnetlink_came = modules::ctnetlink_would_be_loaded();
-    let Chosen { plan, probes, cookies, .. } =
-        choose(request, privileges, Depth::Enough, args.tops() > 0);
+    let asked = Asked { tops: args.tops() > 0, trace: None };
+    let Chosen { plan, probes, cookies, .. } = choose(request, privileges, Depth::Enough, asked);
     if let Some(why) = unusable(&plan, request) {
         bail!("{why}");
     }
@@ -80,17 +80,7 @@ pub(super) fn scope(wanted: &cli::Netns, privileges: Privileges) -> Result<Scope
     let inode = match wanted {
         cli::Netns::All if privileges.has(Privilege::SysAdmin) => return Ok(Scope::All),
         cli::Netns::All => return Ok(Scope::Own),
-        cli::Netns::Inode(inode) => *inode,
-        cli::Netns::Name(name) => {
-            let found = netns::find()?;
-            let named = found.values().find(|netns| netns.name.as_deref() == Some(name));
-            let Some(named) = named else {
-                let mut known: Vec<_> = found.values().filter_map(|n| n.name.clone()).collect();
-                known.truncate(20);
-                bail!("no network namespace is called {name:?}; there are: {}", known.join(", "));
-            };
-            named.inode
-        }
+        wanted => inode(wanted)?,
     };
     if inode == current.inode {
         return Ok(Scope::Own);
@@ -105,6 +95,23 @@ pub(super) fn scope(wanted: &cli::Netns, privileges: Privileges) -> Result<Scope
     Ok(Scope::One(inode))
 }
 
+/// The number of a namespace that was named.
+pub(super) fn inode(wanted: &cli::Netns) -> Result<u32> {
+    let name = match wanted {
+        cli::Netns::All => bail!("all namespaces have no one number"),
+        cli::Netns::Inode(inode) => return Ok(*inode),
+        cli::Netns::Name(name) => name,
+    };
+    let found = netns::find()?;
+    let named = found.values().find(|netns| netns.name.as_deref() == Some(name));
+    if let Some(named) = named {
+        return Ok(named.inode);
+    }
+    let mut known: Vec<_> = found.values().filter_map(|n| n.name.clone()).collect();
+    known.truncate(20);
+    bail!("no network namespace is called {name:?}; there are: {}", known.join(", "))
+}
+
 /// How much is to be found out.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Depth {
@@ -115,7 +122,12 @@ pub(super) enum Depth {
 }
 
 /// Finds out what this machine offers, tries it, and goes on without what the kernel refuses.
-pub(super) fn choose(request: Request, privileges: Privileges, depth: Depth, tops: bool) -> Chosen {
+pub(super) fn choose(
+    request: Request,
+    privileges: Privileges,
+    depth: Depth,
+    asked: Asked,
+) -> Chosen {
     let cookies = netns_cookie().is_some();
     let facts = facts(privileges);
     // Not worth its time where no program can be loaded anyway.
@@ -125,12 +137,12 @@ pub(super) fn choose(request: Request, privileges: Privileges, depth: Depth, top
     }
     let by_fexit = [Request::Auto, Request::Only(Mechanism::Fexit)].contains(&request);
     if depth == Depth::Enough && by_fexit {
-        let chosen = attempt(request, facts.clone(), Resolved::by_btf(), cookies, tops);
+        let chosen = attempt(request, facts.clone(), Resolved::by_btf(), cookies, asked);
         if chosen.plan.mechanism(Signal::Drops) == Some(Mechanism::Fexit) {
             return chosen;
         }
     }
-    attempt(request, facts, Resolved::of_this_kernel(), cookies, tops)
+    attempt(request, facts, Resolved::of_this_kernel(), cookies, asked)
 }
 
 fn attempt(
@@ -138,7 +150,7 @@ fn attempt(
     mut facts: Facts,
     mut resolved: Resolved,
     cookies: bool,
-    tops: bool,
+    asked: Asked,
 ) -> Chosen {
     if !cookies {
         // Both halves must call a namespace by the same name.
@@ -160,7 +172,7 @@ fn attempt(
             return Chosen { facts, plan: chosen, probes: None, cookies };
         }
         // Each turn takes one fact away, so this ends.
-        match Probes::start(&chosen, &resolved, tops) {
+        match Probes::start(&chosen, &resolved, asked) {
             Err(Refused { mechanism, error }) => {
                 facts.set(need(mechanism), Err(format!("{error:#}")));
             }

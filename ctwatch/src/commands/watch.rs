@@ -8,12 +8,11 @@ use std::{
 use anyhow::{Context, Result};
 use ctwatch_ebpf::top;
 use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
     time::{Instant, MissedTickBehavior, interval, interval_at},
 };
 
-use super::{SERVICES, setup, size};
+use super::{SERVICES, is_closed_pipe, setup, signals::Signals, size};
 use crate::{
     cli::{self, Output, WatchArgs},
     collect::{Collector, Means},
@@ -36,11 +35,7 @@ const PULSE: Duration = Duration::from_millis(200);
 pub async fn run(args: WatchArgs) -> Result<()> {
     let signals = Signals::new()?;
     let mut watch = Watch { left: args.count(), args, signals, lives: 0, last_seen: None };
-    match watch.run().await {
-        // Whoever read the output has seen enough.
-        Err(error) if is_closed_pipe(&error) => Ok(()),
-        other => other,
-    }
+    watch.run().await
 }
 
 struct Watch {
@@ -244,39 +239,6 @@ async fn first_sample(collector: &Collector) -> Result<Sample> {
         sample = collector.sample().await?;
     }
     Ok(sample)
-}
-
-fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<io::Error>())
-        .any(|error| error.kind() == io::ErrorKind::BrokenPipe)
-}
-
-/// Ctrl-C, and what service managers and closed terminals send: each asks for a last summary.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self> {
-        let on = |kind| signal(kind).context("cannot wait for signals");
-        Ok(Self {
-            interrupt: on(SignalKind::interrupt())?,
-            terminate: on(SignalKind::terminate())?,
-            hangup: on(SignalKind::hangup())?,
-        })
-    }
-
-    async fn any(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            _ = self.hangup.recv() => {}
-        }
-    }
 }
 
 /// Where snapshots go, as what was asked for.

@@ -6,6 +6,7 @@ pub mod config;
 pub mod ctnetlink;
 pub mod dump;
 pub mod modules;
+pub mod namer;
 pub mod netns;
 pub mod privileges;
 pub mod procstat;

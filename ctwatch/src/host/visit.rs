@@ -129,7 +129,7 @@ impl Visitor {
 }
 
 /// What the interface of this number is called in the calling thread's namespace.
-fn interface(index: u32) -> Option<(u32, String)> {
+pub(super) fn interface(index: u32) -> Option<(u32, String)> {
     let socket = UnixDatagram::unbound().ok()?;
     let name = rustix::net::netdevice::index_to_name(&socket, index).ok()?;
     Some((index, name))

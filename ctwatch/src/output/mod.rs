@@ -7,6 +7,7 @@ pub mod json;
 pub mod services;
 mod summary;
 pub mod text;
+pub mod trace;
 mod who;
 mod words;
 

@@ -169,14 +169,18 @@ fn weight(entry: &TopEntry, measure: Measure) -> String {
 }
 
 fn address(key: &Key, bytes: &[u8; 16]) -> IpAddr {
+    address_of(key.family, bytes)
+}
+
+pub(super) fn address_of(family: u8, bytes: &[u8; 16]) -> IpAddr {
     let [a, b, c, d, ..] = *bytes;
-    match key.family {
+    match family {
         AF_INET => Ipv4Addr::new(a, b, c, d).into(),
         _ => Ipv6Addr::from(*bytes).into(),
     }
 }
 
-fn has_ports(protocol: u8) -> bool {
+pub(super) fn has_ports(protocol: u8) -> bool {
     matches!(protocol, 6 | 17 | 33 | 132 | 136)
 }
 

@@ -6,7 +6,7 @@ use aya::{
     programs::{KProbe, Program, RawTracePoint, loaded_links},
     util::nr_cpus,
 };
-use ctwatch_ebpf::{Layout, census::RECORDS, top::TABLES};
+use ctwatch_ebpf::{Layout, census::RECORDS, top::TABLES, trace::Filter};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::{
@@ -14,7 +14,7 @@ use super::{
     functions::Hook,
     layout::{MODULE, Resolved},
     plan::{Mechanism, Plan, Signal},
-    top,
+    top, trace,
     tracing::{Traced, Tracing},
 };
 use crate::host;
@@ -91,6 +91,15 @@ pub fn embedded() -> Result<(), String> {
     }
 }
 
+/// What is wanted beside counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asked {
+    /// Who it is.
+    pub tops: bool,
+    /// Each of these refusals.
+    pub trace: Option<Filter>,
+}
+
 /// The programs that run.
 pub(super) struct Loaded {
     pub(super) ebpf: Ebpf,
@@ -109,10 +118,10 @@ pub struct Refused {
 
 /// Loads and attaches what the plan asks for. All of it is gone when the returned value is, or
 /// when the process ends in any way: nothing is pinned.
-pub(super) fn load(plan: &Plan, resolved: &Resolved, tops: bool) -> Result<Loaded, Refused> {
+pub(super) fn load(plan: &Plan, resolved: &Resolved, asked: Asked) -> Result<Loaded, Refused> {
     let of_all = |error| Refused { mechanism: None, error };
     let mut loaded = Loaded {
-        ebpf: maps(resolved, tops).map_err(of_all)?,
+        ebpf: maps(resolved, asked).map_err(of_all)?,
         traced: Vec::new(),
         probes: Vec::new(),
     };
@@ -127,7 +136,10 @@ pub(super) fn load(plan: &Plan, resolved: &Resolved, tops: bool) -> Result<Loade
         }
         _ => None,
     };
-    for attachment in ATTACHMENTS {
+    let wanted = |attachment: &&Attachment| {
+        attachment.program != "refused" || asked.tops || asked.trace.is_some()
+    };
+    for attachment in ATTACHMENTS.iter().filter(wanted) {
         let mut mechanisms = attachment.signals.iter().filter_map(chosen);
         if let Some(by) = mechanisms.find(|by| attachment.mechanisms.contains(by)) {
             attach(&mut loaded, attachment, tracing.as_ref(), resolved).map_err(refused(by))?;
@@ -140,15 +152,18 @@ fn object() -> Result<&'static [u8]> {
     OBJECT.context("this executable was built without probes")
 }
 
-fn maps(resolved: &Resolved, tops: bool) -> Result<Ebpf> {
+fn maps(resolved: &Resolved, asked: Asked) -> Result<Ebpf> {
     let mut layout = resolved.layout;
     let mut loader = lean_loader()?;
-    if tops {
+    if asked.tops {
         let cpus = possible_cpus()?;
         let sets = top::sets_for(cpus);
         layout.top_sets = u32::try_from(sets)?;
         layout.top_seed = host::seed()?;
         loader.map_max_entries("TOP", u32::try_from(sets * cpus)? * TABLES);
+    }
+    if let Some(filter) = &asked.trace {
+        loader.map_max_entries("TRACE", trace::ROOM).override_global("FILTER", filter, true);
     }
     loader
         .override_global("LAYOUT", &layout, true)

@@ -11,4 +11,5 @@ pub mod plan;
 pub mod read;
 mod talk;
 mod top;
+pub mod trace;
 mod tracing;

@@ -4,7 +4,7 @@ use std::{collections::HashMap, os::fd::AsFd};
 
 use anyhow::{Context, Result, bail};
 use aya::{
-    maps::{Map, MapData, PerCpuArray, PerCpuHashMap},
+    maps::{Array, Map, MapData, PerCpuArray, PerCpuHashMap, RingBuf},
     programs::RawTracePoint,
 };
 use ctwatch_ebpf::{HostCount, HostTally, NetnsId, NetnsTally, top::Stream};
@@ -12,10 +12,11 @@ use ctwatch_ebpf::{HostCount, HostTally, NetnsId, NetnsTally, top::Stream};
 use super::{
     bpf,
     layout::Resolved,
-    load::{self, Loaded, Refused},
+    load::{self, Asked, Loaded, Refused},
     plan::{Mechanism, Plan, Signal},
     talk,
     top::{self, Tops},
+    trace::Trace,
 };
 use crate::sample::{Counted, Misses, Probed, TopCounts};
 
@@ -26,12 +27,12 @@ pub struct Probes {
     loaded: Loaded,
     counted: Counted,
     tops: Option<Tops>,
+    trace: Option<Trace>,
 }
 
 impl Probes {
-    /// `tops`: also count who it is.
-    pub fn start(plan: &Plan, resolved: &Resolved, tops: bool) -> Result<Self, Refused> {
-        let mut loaded = load::load(plan, resolved, tops)?;
+    pub fn start(plan: &Plan, resolved: &Resolved, asked: Asked) -> Result<Self, Refused> {
+        let mut loaded = load::load(plan, resolved, asked)?;
         let of_all = |error| Refused { mechanism: None, error };
         talk::listen(&mut loaded.ebpf).map_err(of_all)?;
         let counted = counted(plan, &loaded);
@@ -42,8 +43,23 @@ impl Probes {
         let (netns, host) = (map("NETNS")?, map("HOST")?);
         let netns = PerCpuHashMap::try_from(netns).map_err(|error| of_all(error.into()))?;
         let host = PerCpuArray::try_from(host).map_err(|error| of_all(error.into()))?;
-        let tops = tops.then(|| map_tops(&loaded)).transpose().map_err(of_all)?;
-        Ok(Self { netns, host, loaded, counted, tops })
+        let trace = match asked.trace {
+            Some(_) => {
+                let ring =
+                    RingBuf::try_from(map("TRACE")?).map_err(|error| of_all(error.into()))?;
+                let traced =
+                    Array::try_from(map("TRACED")?).map_err(|error| of_all(error.into()))?;
+                Some(Trace::new(ring, traced))
+            }
+            None => None,
+        };
+        let tops = asked.tops.then(|| map_tops(&loaded)).transpose().map_err(of_all)?;
+        Ok(Self { netns, host, loaded, counted, tops, trace })
+    }
+
+    /// Single refusals, where they were asked for. The programs run for as long as this lives.
+    pub fn take_trace(&mut self) -> Option<Trace> {
+        self.trace.take()
     }
 
     /// Heavy hitters, where they are counted.

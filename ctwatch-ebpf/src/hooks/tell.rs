@@ -1,0 +1,138 @@
+//! A single refusal to user space, if anybody wants to know of it: the only thing here that is
+//! sent for each event, which is why it is filtered and limited first.
+
+use aya_ebpf::{
+    helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_ktime_get_ns},
+    macros::map,
+    maps::{Array, RingBuf},
+};
+use ctwatch_ebpf::{
+    add_one,
+    trace::{Event, Filter, Reason, Traced},
+};
+
+use crate::hooks::who::Packet;
+
+/// User space makes room for more where it traces.
+#[map]
+static TRACE: RingBuf = RingBuf::with_byte_size(4096, 0);
+
+#[map]
+static TRACED: Array<Traced> = Array::with_max_entries(1, 0);
+
+/// Overwritten before loading, where somebody traces.
+#[unsafe(no_mangle)]
+static FILTER: Filter = Filter {
+    rate: 0,
+    netns: 0,
+    src: [0; 2],
+    src_mask: [0; 2],
+    dst: [0; 2],
+    dst_mask: [0; 2],
+    reasons: 0,
+    family: 0,
+    protocol: 0,
+    dport: 0,
+};
+
+/// One field of [`FILTER`], read where the verifier sees a constant.
+macro_rules! filter {
+    ($($field:tt)+) => {
+        // SAFETY: a static of plain integers; volatile, because the loader rewrites it.
+        unsafe { core::ptr::read_volatile(&raw const FILTER.$($field)+) }
+    };
+}
+
+/// Whether anybody traces at all. Where nobody does the verifier leaves the rest out.
+#[inline(always)]
+pub(crate) fn is_on() -> bool {
+    filter!(rate) != 0
+}
+
+#[inline(always)]
+pub(crate) fn refused(reason: Reason, packet: &Packet) {
+    if is_on() {
+        let _ = tell(reason as u32, packet);
+    }
+}
+
+#[inline(never)]
+fn tell(reason: u32, packet: &Packet) -> Option<()> {
+    if !is_wanted(reason, packet) {
+        return None;
+    }
+    let rate = filter!(rate);
+    let traced = TRACED.get_ptr_mut(0)?;
+    // SAFETY: it only reads a clock.
+    let at = unsafe { bpf_ktime_get_ns() };
+    // SAFETY: a live map value. CPUs share it: what must be exact is added to in one instruction.
+    // The limit may be overshot by as many as there are CPUs.
+    unsafe {
+        add_one(&mut (*traced).wanted);
+        let second = at / 1_000_000_000;
+        if (*traced).second != second {
+            (*traced).second = second;
+            (*traced).in_second = 0;
+        }
+        if (*traced).in_second >= rate {
+            return None;
+        }
+        add_one(&mut (*traced).in_second);
+    }
+    let mut entry = TRACE.reserve::<Event>(0)?;
+    let key = &packet.key;
+    let is_local = key.ifindex == 0;
+    entry.write(Event {
+        at,
+        netns: key.netns,
+        src: key.src,
+        dst: key.dst,
+        sport: packet.sport,
+        dport: key.dport,
+        protocol: key.protocol,
+        family: key.family,
+        padding: 0,
+        ifindex: key.ifindex,
+        reason,
+        pid: if is_local { process() } else { 0 },
+        more_padding: 0,
+        comm: if is_local { bpf_get_current_comm().unwrap_or_default() } else { [0; 16] },
+    });
+    entry.submit(0);
+    // SAFETY: as above.
+    unsafe { add_one(&mut (*traced).told) };
+    Some(())
+}
+
+fn process() -> u32 {
+    (bpf_get_current_pid_tgid() >> 32) as u32
+}
+
+#[inline(always)]
+fn is_wanted(reason: u32, packet: &Packet) -> bool {
+    let key = &packet.key;
+    let is = |wanted: u32, any: u32, value: u32| wanted == any || wanted == value;
+    let netns = filter!(netns);
+    filter!(reasons) & (1 << (reason & 31)) != 0
+        && (netns == 0 || netns == key.netns)
+        && is(filter!(family), 0, key.family.into())
+        && is(filter!(protocol), 256, key.protocol.into())
+        && is(filter!(dport), 65_536, key.dport.into())
+        && is_in(
+            &key.src,
+            [filter!(src[0]), filter!(src[1])],
+            [filter!(src_mask[0]), filter!(src_mask[1])],
+        )
+        && is_in(
+            &key.dst,
+            [filter!(dst[0]), filter!(dst[1])],
+            [filter!(dst_mask[0]), filter!(dst_mask[1])],
+        )
+}
+
+#[inline(always)]
+fn is_in(address: &[u8; 16], wanted: [u64; 2], mask: [u64; 2]) -> bool {
+    // SAFETY: as many bytes.
+    let words: [u64; 2] = unsafe { core::mem::transmute_copy(address) };
+    words[0] & mask[0] == wanted[0] && words[1] & mask[1] == wanted[1]
+}

@@ -1,0 +1,212 @@
+//! `ctwatch trace`: single refusals as they happen.
+
+use std::{
+    io::{self, Write},
+    net::IpAddr,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use ctwatch_ebpf::NetnsId;
+use ipnet::IpNet;
+use rustix::time::{ClockId, clock_gettime};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::{
+    SERVICES,
+    setup::{self, Chosen, Depth},
+    signals::Signals,
+};
+use crate::{
+    cli::{Netns, Output, TraceArgs},
+    host::{namer::Namer, netns, privileges::Privileges},
+    output::{
+        services::Services,
+        trace::{self, Line},
+    },
+    probe::{
+        load::Asked,
+        plan::{Mechanism, Signal},
+        trace::{Event, Filter, Reason, Trace, Traced},
+    },
+};
+
+pub async fn run(args: TraceArgs) -> Result<()> {
+    let mut signals = Signals::new()?;
+    let cookies = crate::host::visit::netns_cookie().is_some();
+    let mut namer = Namer::new(cookies)?;
+    let filter = filter(&args, &namer)?;
+    let asked = Asked { tops: false, trace: Some(filter) };
+    let request = setup::request(args.mechanism);
+    let Chosen { plan, probes, .. } =
+        setup::choose(request, Privileges::read(), Depth::Enough, asked);
+    let mechanism = plan.mechanism(Signal::Drops).filter(|by| by.is_programs());
+    let (Some(mechanism), Some(mut probes)) = (mechanism, probes) else {
+        bail!("refusals cannot be traced here: {}", plan.refusals().join("; "));
+    };
+    if let Some(reasons) = unseen(&args, mechanism) {
+        bail!("the mechanism {} does not tell {reasons}", mechanism.name());
+    }
+    eprintln!("ctwatch: tracing refusals by {}, {} a second at most", mechanism.name(), args.rate);
+    let trace = probes.take_trace().context("the probes do not trace")?;
+    let mut trace = trace.wait_for()?;
+    let mut printer = Printer {
+        output: args.output,
+        services: Services::parse(&std::fs::read_to_string(SERVICES).unwrap_or_default()),
+        booted: jiff::Timestamp::now() - uptime()?,
+        left: args.count,
+        shown: 0,
+        last: Traced::default(),
+        bytes: Vec::new(),
+    };
+    let mut ticks = interval(Duration::from_secs(1));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let stop = tokio::select! {
+            biased;
+            () = signals.any() => true,
+            ready = trace.readable_mut() => { ready?.clear_ready(); false }
+            _ = ticks.tick() => false,
+        };
+        let done = printer.drain(trace.get_mut(), &mut namer)?;
+        if done || stop {
+            return printer.end(trace.get_ref());
+        }
+    }
+}
+
+/// Reasons that were asked for and that the programs in use cannot tell.
+fn unseen(args: &TraceArgs, mechanism: Mechanism) -> Option<String> {
+    let by_tracepoint = mechanism == Mechanism::Tracepoint;
+    let unseen = args.reason.iter().map(|reason| Reason::from(*reason)).filter(|reason| {
+        matches!(reason, Reason::Untracked | Reason::Unconfirmed) != by_tracepoint
+    });
+    let unseen: Vec<&str> = unseen.map(Reason::name).collect();
+    (!unseen.is_empty()).then(|| unseen.join(", "))
+}
+
+fn filter(args: &TraceArgs, namer: &Namer) -> Result<Filter> {
+    let reasons = args.reason.iter().map(|reason| 1 << Reason::from(*reason) as u32);
+    let reasons = reasons.fold(0, |all, one| all | one);
+    let (src_family, src, src_mask) = prefix(args.src.as_ref());
+    let (dst_family, dst, dst_mask) = prefix(args.dst.as_ref());
+    if src_family != 0 && dst_family != 0 && src_family != dst_family {
+        bail!("--src and --dst are of different families: no packet has both");
+    }
+    Ok(Filter {
+        rate: args.rate,
+        netns: wanted_netns(&args.netns, namer)?,
+        src,
+        src_mask,
+        dst,
+        dst_mask,
+        reasons: if reasons == 0 { u32::MAX } else { reasons },
+        family: src_family.max(dst_family),
+        protocol: args.proto.map_or(256, |protocol| protocol.0.into()),
+        dport: args.dport.map_or(65_536, |port| port.to_be().into()),
+    })
+}
+
+/// Family, address and mask.
+fn prefix(wanted: Option<&IpNet>) -> (u32, [u64; 2], [u64; 2]) {
+    let Some(net) = wanted else { return (0, [0; 2], [0; 2]) };
+    let family = match net {
+        IpNet::V4(_) => 2,
+        IpNet::V6(_) => 10,
+    };
+    (family, words(net.network()), words(net.netmask()))
+}
+
+/// As the programs keep addresses.
+fn words(address: IpAddr) -> [u64; 2] {
+    let mut bytes = [0; 16];
+    match address {
+        IpAddr::V4(address) => bytes[..4].copy_from_slice(&address.octets()),
+        IpAddr::V6(address) => bytes = address.octets(),
+    }
+    let [a, b, c, d, e, f, g, h, rest @ ..] = bytes;
+    [u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes(rest)]
+}
+
+fn wanted_netns(wanted: &Netns, namer: &Namer) -> Result<NetnsId> {
+    if *wanted == Netns::All {
+        return Ok(0);
+    }
+    let inode = setup::inode(wanted)?;
+    let found = netns::find()?;
+    let way =
+        found.get(&inode).with_context(|| format!("there is no network namespace {inode}"))?;
+    namer.id(way)?.with_context(|| format!("the network namespace {inode} is gone"))
+}
+
+fn uptime() -> Result<Duration> {
+    Ok(Duration::try_from(clock_gettime(ClockId::Monotonic))?)
+}
+
+struct Printer {
+    output: Output,
+    services: Services,
+    /// When the machine started, had it never slept.
+    booted: jiff::Timestamp,
+    left: Option<u64>,
+    shown: u64,
+    last: Traced,
+    bytes: Vec<u8>,
+}
+
+impl Printer {
+    /// Prints what there is; true when that was enough.
+    fn drain(&mut self, trace: &mut Trace, namer: &mut Namer) -> Result<bool> {
+        while self.left != Some(0)
+            && let Some(event) = trace.take()?
+        {
+            self.line(&event, namer)?;
+            self.left = self.left.map(|left| left - 1);
+            self.shown += 1;
+        }
+        let traced = trace.traced()?;
+        // Said once a second, by whoever wakes us up.
+        if traced.second != self.last.second {
+            self.more(traced)?;
+        }
+        self.flush()?;
+        Ok(self.left == Some(0))
+    }
+
+    /// How many there were since it was last said that were not told.
+    fn more(&mut self, traced: Traced) -> Result<()> {
+        let missing = |traced: &Traced| traced.wanted.saturating_sub(traced.told);
+        let more = missing(&traced).saturating_sub(missing(&self.last));
+        if more > 0 {
+            trace::more(&mut self.bytes, self.output == Output::Json, more)?;
+        }
+        self.last = traced;
+        Ok(())
+    }
+
+    fn line(&mut self, event: &Event, namer: &mut Namer) -> Result<()> {
+        let named = namer.name(event.netns, event.ifindex)?;
+        let time = self.booted + Duration::from_nanos(event.at);
+        let line = Line { time, event, named: &named };
+        match self.output {
+            Output::Text => trace::text(&mut self.bytes, &line, &self.services)?,
+            Output::Json => trace::json(&mut self.bytes, &line)?,
+        }
+        Ok(())
+    }
+
+    /// How many there were in all.
+    fn end(mut self, trace: &Trace) -> Result<()> {
+        let traced = trace.traced()?;
+        self.more(traced)?;
+        trace::end(&mut self.bytes, self.output == Output::Json, self.shown, traced.wanted)?;
+        self.flush()
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let mut out = io::stdout().lock();
+        let written = out.write_all(&self.bytes).and_then(|()| out.flush());
+        self.bytes.clear();
+        written.context("cannot write to standard output")
+    }
+}

@@ -1,0 +1,188 @@
+//! One refusal, one line.
+
+use std::{
+    io::{self, Write},
+    net::IpAddr,
+};
+
+use ctwatch_ebpf::trace::{Event, Reason};
+use serde::Serialize;
+
+use super::{
+    escape::escaped,
+    json::write_line,
+    services::Services,
+    who::{address_of, has_ports, protocol},
+};
+use crate::sample::Named;
+
+pub struct Line<'a> {
+    pub time: jiff::Timestamp,
+    pub event: &'a Event,
+    pub named: &'a Named,
+}
+
+fn reason(event: &Event) -> &'static str {
+    Reason::ALL
+        .into_iter()
+        .find(|reason| *reason as u32 == event.reason)
+        .map_or("unknown", Reason::name)
+}
+
+/// The process' name, where there is one.
+fn comm(event: &Event) -> Option<String> {
+    let end = event.comm.iter().position(|byte| *byte == 0).unwrap_or(event.comm.len());
+    (end > 0).then(|| String::from_utf8_lossy(&event.comm[..end]).into_owned())
+}
+
+/// `12:00:00.123456 table_full udp 17 src=10.1.1.1 dst=10.2.2.2 sport=1024 dport=53 (domain)
+/// in=eth0 netns=rt`
+pub fn text(out: &mut impl Write, line: &Line<'_>, services: &Services) -> io::Result<()> {
+    let Line { time, event, named } = line;
+    let time = time.to_zoned(jiff::tz::TimeZone::system()).strftime("%H:%M:%S%.6f");
+    let name = protocol(event.protocol);
+    write!(out, "{time} {} {name} {}", reason(event), event.protocol)?;
+    write!(out, " src={}", address_of(event.family, &event.src))?;
+    write!(out, " dst={}", address_of(event.family, &event.dst))?;
+    if has_ports(event.protocol) {
+        let (sport, dport) = (u16::from_be(event.sport), u16::from_be(event.dport));
+        write!(out, " sport={sport} dport={dport}")?;
+        if let Some(service) = services.name(&name, dport) {
+            write!(out, " ({service})")?;
+        }
+    }
+    match (&named.interface, event.ifindex) {
+        (_, 0) => {}
+        (Some(interface), _) => write!(out, " in={}", escaped(interface))?,
+        (None, index) => write!(out, " in=#{index}")?,
+    }
+    match (&named.netns, named.inode) {
+        (Some(netns), _) => write!(out, " netns={}", escaped(netns))?,
+        (None, Some(inode)) => write!(out, " netns=net:[{inode}]")?,
+        (None, None) => write!(out, " netns=#{}", event.netns)?,
+    }
+    if let Some(comm) = comm(event) {
+        write!(out, " comm={} pid={}", escaped(&comm), event.pid)?;
+    }
+    writeln!(out)
+}
+
+#[derive(Serialize)]
+struct Object<'a> {
+    time: String,
+    reason: &'static str,
+    proto: String,
+    src: IpAddr,
+    dst: IpAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sport: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dport: Option<u16>,
+    ifindex: u32,
+    iface: Option<&'a str>,
+    netns: NetnsObject<'a>,
+    comm: Option<String>,
+    pid: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct NetnsObject<'a> {
+    inode: Option<u32>,
+    name: Option<&'a str>,
+}
+
+pub fn json(out: &mut impl Write, line: &Line<'_>) -> io::Result<()> {
+    let Line { time, event, named } = line;
+    let port = |port| has_ports(event.protocol).then(|| u16::from_be(port));
+    let comm = comm(event);
+    write_line(
+        out,
+        &Object {
+            time: time.to_string(),
+            reason: reason(event),
+            proto: protocol(event.protocol),
+            src: address_of(event.family, &event.src),
+            dst: address_of(event.family, &event.dst),
+            sport: port(event.sport),
+            dport: port(event.dport),
+            ifindex: event.ifindex,
+            iface: named.interface.as_deref().filter(|_| event.ifindex != 0),
+            netns: NetnsObject { inode: named.inode, name: named.netns.as_deref() },
+            pid: comm.as_ref().map(|_| event.pid),
+            comm,
+        },
+    )
+}
+
+/// So many more were refused than were shown.
+pub fn more(out: &mut impl Write, json: bool, more: u64) -> io::Result<()> {
+    match json {
+        true => writeln!(out, "{{\"more\":{more}}}"),
+        false => writeln!(out, "*** {more} more were refused and are not shown (--rate)"),
+    }
+}
+
+pub fn end(out: &mut impl Write, json: bool, shown: u64, wanted: u64) -> io::Result<()> {
+    match json {
+        true => writeln!(out, "{{\"shown\":{shown},\"refused\":{wanted}}}"),
+        false => writeln!(out, "--- {shown} of {wanted} refusals shown"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event() -> Event {
+        let mut event = Event {
+            netns: 7,
+            sport: 1024_u16.to_be(),
+            dport: 53_u16.to_be(),
+            protocol: 17,
+            family: 2,
+            ifindex: 3,
+            ..Event::default()
+        };
+        event.src[..4].copy_from_slice(&[10, 1, 1, 1]);
+        event.dst[..4].copy_from_slice(&[10, 2, 2, 2]);
+        event
+    }
+
+    fn lines(event: &Event, named: &Named) -> (String, String) {
+        let line = Line { time: jiff::Timestamp::UNIX_EPOCH, event, named };
+        let (mut as_text, mut as_json) = (Vec::new(), Vec::new());
+        text(&mut as_text, &line, &Services::parse("domain 53/udp\n")).unwrap();
+        json(&mut as_json, &line).unwrap();
+        (String::from_utf8(as_text).unwrap(), String::from_utf8(as_json).unwrap())
+    }
+
+    #[test]
+    fn a_refusal_in_conntracks_own_words() {
+        let named = Named {
+            netns: Some("r\u{1b}t".to_owned()),
+            inode: Some(9),
+            interface: Some("eth0".to_owned()),
+        };
+        let (text, json) = lines(&event(), &named);
+        assert!(
+            text.ends_with(
+                " table_full udp 17 src=10.1.1.1 dst=10.2.2.2 sport=1024 dport=53 (domain) in=eth0 \
+                 netns=r\\u{1b}t\n"
+            ),
+            "{text}"
+        );
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!((&json["src"], &json["dport"]), (&"10.1.1.1".into(), &53.into()));
+        assert_eq!((&json["iface"], &json["comm"]), (&"eth0".into(), &serde_json::Value::Null));
+    }
+
+    #[test]
+    fn a_refusal_of_this_hosts_own_names_the_process() {
+        let mut event = Event { ifindex: 0, pid: 42, reason: 1, ..event() };
+        event.comm[..5].copy_from_slice(b"a\x1b[2J");
+        let (text, json) = lines(&event, &Named::default());
+        assert!(text.contains(" clash udp "), "{text}");
+        assert!(text.ends_with(" netns=#7 comm=a\\u{1b}[2J pid=42\n"), "{text}");
+        assert!(json.contains(r#""pid":42"#) && !json.contains('\u{1b}'), "{json}");
+    }
+}

@@ -1,0 +1,51 @@
+//! Refusals one by one, from the ring buffer that the programs write them into.
+
+use std::os::fd::{AsRawFd, RawFd};
+
+use anyhow::{Context, Result, ensure};
+use aya::maps::{Array, MapData, RingBuf};
+use tokio::io::{Interest, unix::AsyncFd};
+
+pub use ctwatch_ebpf::trace::{Event, Filter, Reason, Traced};
+
+/// Room for eleven thousand refusals that were not read yet.
+pub(super) const ROOM: u32 = 1 << 20;
+
+/// Where they come out. Readable, as a file, when there are any.
+pub struct Trace {
+    ring: RingBuf<MapData>,
+    traced: Array<MapData, Traced>,
+}
+
+impl Trace {
+    pub(super) fn new(ring: RingBuf<MapData>, traced: Array<MapData, Traced>) -> Self {
+        Self { ring, traced }
+    }
+
+    /// To be waited for, within tokio's runtime.
+    pub fn wait_for(self) -> Result<AsyncFd<Self>> {
+        // SAFETY: it owns its map, whose descriptor stays open for as long as it lives.
+        unsafe { AsyncFd::register_with_interest(self, Interest::READABLE) }
+            .map_err(std::io::Error::from)
+            .context("cannot wait for the ring buffer")
+    }
+
+    /// The next one, if there is any yet.
+    pub fn take(&mut self) -> Result<Option<Event>> {
+        let Some(item) = self.ring.next() else { return Ok(None) };
+        ensure!(item.len() >= size_of::<Event>(), "an event of {} bytes", item.len());
+        // SAFETY: as many bytes as that, and any of them are a value of the type.
+        Ok(Some(unsafe { item.as_ptr().cast::<Event>().read_unaligned() }))
+    }
+
+    /// How many there were.
+    pub fn traced(&self) -> Result<Traced> {
+        self.traced.get(&0, 0).context("cannot read how many were traced")
+    }
+}
+
+impl AsRawFd for Trace {
+    fn as_raw_fd(&self) -> RawFd {
+        self.ring.as_raw_fd()
+    }
+}

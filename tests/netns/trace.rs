@@ -1,0 +1,156 @@
+//! Single refusals: against what the generator sent and what the kernel counted.
+
+use std::{
+    collections::HashSet,
+    io::{BufRead, BufReader, Lines},
+    process::{Child, ChildStderr, ChildStdout, Stdio},
+};
+
+use anyhow::{Context, Result, ensure};
+use ctwatch_lab::{
+    Lab, Plan, judge,
+    traffic::{Family, Flood, Flows, Protocol, connect_locally},
+};
+use serde_json::Value;
+
+use crate::{On, Test, mechanism, test, watch::ctwatch};
+
+pub(crate) const TESTS: &[Test] = &[
+    test(On::EachWithPrograms, "each_refusal_is_traced", each),
+    test(On::EachWithPrograms, "traced_by_filter_and_rate", filtered),
+    test(On::Once, "a_trace_names_the_process_of_this_host", local),
+];
+
+const UDP: Flows = Flows::of(Family::V4, Protocol::Udp);
+
+struct Trace {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+    /// Nobody reads it, and it stays open.
+    _said: BufReader<ChildStderr>,
+}
+
+impl Trace {
+    fn start(args: &[&str]) -> Result<Self> {
+        let mut child = ctwatch()?
+            .args(["trace", "--output", "json", "--mechanism", mechanism::current().name()])
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("cannot start ctwatch")?;
+        let lines = BufReader::new(child.stdout.take().context("no output")?).lines();
+        let mut said = BufReader::new(child.stderr.take().context("no errors")?);
+        let mut first = String::new();
+        said.read_line(&mut first)?;
+        ensure!(first.contains("tracing refusals"), "{first}");
+        Ok(Self { child, lines, _said: said })
+    }
+
+    /// What was shown, how many more it was said there were, and how many in all.
+    fn stop(mut self) -> Result<(Vec<Value>, u64, u64)> {
+        // The last of them are read first.
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        let pid = i32::try_from(self.child.id())?;
+        // SAFETY: a signal to our own child, which has not been waited for.
+        ensure!(unsafe { libc::kill(pid, libc::SIGINT) } == 0, "cannot stop it");
+        let (mut shown, mut more, mut refused) = (Vec::new(), 0, None);
+        for line in self.lines.by_ref() {
+            let object: Value = serde_json::from_str(&line?)?;
+            more += object["more"].as_u64().unwrap_or(0);
+            refused = object["refused"].as_u64().or(refused);
+            if object["reason"].is_string() {
+                shown.push(object);
+            }
+        }
+        ensure!(self.child.wait()?.success(), "it failed");
+        Ok((shown, more, refused.context("it said nothing at the end")?))
+    }
+}
+
+impl Drop for Trace {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn each() -> Result<()> {
+    let mut lab = Lab::new(Plan::default())?;
+    lab.set_limit(50)?;
+    let trace = Trace::start(&["--rate", "1000000", "--netns", lab.router().name()])?;
+    let mut sent = HashSet::new();
+    for family in [Family::V4, Family::V6] {
+        let flows = Flows { sources: 5, services: 3, ..Flows::of(family, Protocol::Udp) };
+        lab.send(&Flood::of(flows, 1000))?;
+        sent.extend((0..1000).map(|index| flows.flow(index)));
+    }
+    let (shown, more, refused) = trace.stop()?;
+    let verdict = judge::ask(lab.router())?;
+    ensure!(
+        verdict.drop > 1000 && (more, refused) == (0, verdict.drop),
+        "{more} {refused}: {verdict:?}"
+    );
+    ensure!(shown.len() as u64 == verdict.drop, "{} shown: {verdict:?}", shown.len());
+    for object in &shown {
+        ensure!(matches!(object["reason"].as_str(), Some("table_full" | "untracked")), "{object}");
+        let of = |field: &str| object[field].as_str().context("an address");
+        let port = |field: &str| object[field].as_u64().and_then(|port| u16::try_from(port).ok());
+        let flow = ctwatch_lab::traffic::Flow {
+            src: of("src")?.parse()?,
+            dst: of("dst")?.parse()?,
+            sport: port("sport").context("a port")?,
+            dport: port("dport").context("a port")?,
+        };
+        // Each was sent once, so each is refused at most once.
+        ensure!(sent.remove(&flow), "{flow:?} was not sent, or told twice: {object}");
+        ensure!(object["iface"] == "down0" && object["comm"] == Value::Null, "{object}");
+        ensure!(object["netns"]["name"] == lab.router().name(), "{object}");
+    }
+    Ok(())
+}
+
+fn filtered() -> Result<()> {
+    let mut lab = Lab::new(Plan::default())?;
+    lab.set_limit(50)?;
+    lab.send(&Flood::of(Flows { protocol: Protocol::IcmpEcho, ..UDP }, 50))?;
+    let flows = Flows { sources: 4, services: 4, ..UDP };
+    let wanted = ["--src", "10.128.0.2/31", "--dport", "2", "--proto", "udp", "--rate", "10"];
+    let trace = Trace::start(&wanted)?;
+    let before = judge::ask(lab.router())?;
+    lab.send(&Flood {
+        first: 1 << 32,
+        ..Flood::of(Flows { protocol: Protocol::TcpSyn, ..flows }, 160)
+    })?;
+    lab.send(&Flood::of(flows, 1600))?;
+    let (shown, more, refused) = trace.stop()?;
+    let verdict = judge::ask(lab.router())?;
+    ensure!(verdict.drop - before.drop > 1500, "{verdict:?}");
+    // Two of four sources, one of four services; a few found room.
+    let room = 1760 - (verdict.drop - before.drop);
+    ensure!((200 - room..=200).contains(&refused), "{refused} of 200, {room} found room");
+    ensure!(shown.len() as u64 + more == refused, "{} and {more} are not {refused}", shown.len());
+    // A flood may go on over the turn of a second, or two where it is emulated.
+    ensure!((10..=60).contains(&shown.len()), "{} shown", shown.len());
+    for object in &shown {
+        let source = object["src"].as_str().context("no source")?;
+        ensure!(["10.128.0.2", "10.128.0.3"].contains(&source) && object["dport"] == 2, "{object}");
+    }
+    Ok(())
+}
+
+fn local() -> Result<()> {
+    let mut lab = Lab::new(Plan::default())?;
+    lab.set_limit(10)?;
+    lab.set_buckets(1 << 18)?;
+    lab.send(&Flood::of(Flows { protocol: Protocol::IcmpEcho, ..UDP }, 100))?;
+    let trace = Trace::start(&["--rate", "100000"])?;
+    let own = connect_locally(lab.router(), Family::V4, 20)?;
+    let (shown, ..) = trace.stop()?;
+    ensure!(own.refused > 10 && shown.len() >= usize::try_from(own.refused)?, "{own:?} {shown:?}");
+    let me = std::fs::read_to_string("/proc/self/comm")?;
+    let mine = shown.iter().filter(|object| object["pid"] == std::process::id());
+    ensure!(mine.count() >= 10, "{me}: {shown:?}");
+    Ok(())
+}
