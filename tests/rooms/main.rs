@@ -18,6 +18,7 @@ const RULES: &[(&str, &[&str])] = &[
             "crate::host",
             "crate::probe",
             "crate::collect",
+            "crate::taker",
             "crate::output",
             "crate::commands",
         ],
@@ -35,6 +36,7 @@ const RULES: &[(&str, &[&str])] = &[
             "crate::host",
             "crate::probe",
             "crate::collect",
+            "crate::taker",
             "crate::commands",
         ],
     ),
@@ -44,6 +46,7 @@ const RULES: &[(&str, &[&str])] = &[
             "aya",
             "crate::probe",
             "crate::collect",
+            "crate::taker",
             "crate::model",
             "crate::output",
             "crate::commands",
@@ -52,6 +55,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("probe", &["crate::collect", "crate::model", "crate::output", "crate::commands"]),
     ("commands", &["aya"]),
     ("collect.rs", &["aya", "crate::model", "crate::output", "crate::commands"]),
+    ("taker.rs", &["aya", "crate::output", "crate::commands"]),
     ("sample.rs", &["aya", "crate::"]),
 ];
 

@@ -61,6 +61,8 @@ struct Run {
     outcomes: BTreeMap<(String, String), Outcome>,
     /// Rows of the table of costs.
     costs: Vec<String>,
+    /// Rows of the table of what a census takes.
+    censuses: Vec<String>,
     /// It ran to its end, and that was a good one.
     succeeded: bool,
     took: Duration,
@@ -142,6 +144,24 @@ impl Matrix {
         text
     }
 
+    fn censuses(&self) -> String {
+        let mut text = String::from(
+            "\n## What a census takes\n\nSeconds for a table of so many entries, and how many times \
+             faster that is than `conntrack -L`\nbeside it. Emulated too.\n",
+        );
+        for run in self.kernels.iter().filter(|run| !run.censuses.is_empty()) {
+            let _ = write!(
+                text,
+                "\n{}:\n\n| | entries | seconds | times faster |\n| --- | --- | --- | --- |\n",
+                run.release
+            );
+            run.censuses.iter().for_each(|row| {
+                let _ = writeln!(text, "{row}");
+            });
+        }
+        text
+    }
+
     fn table(&self) -> String {
         let mut text = String::from(
             "# Kernels, mechanisms, scenarios\n\n\
@@ -193,6 +213,7 @@ impl Matrix {
             let _ = writeln!(text, "- {kernel}, {}: {why}.", scenario.replace('_', " "));
         }
         text.push_str(&self.costs());
+        text.push_str(&self.censuses());
         text
     }
 }
@@ -209,6 +230,7 @@ impl Run {
             counts: Counts::default(),
             outcomes: BTreeMap::new(),
             costs: Vec::new(),
+            censuses: Vec::new(),
             succeeded: false,
             took: Duration::ZERO,
         }
@@ -221,6 +243,9 @@ impl Run {
         }
         if let Some(row) = line.strip_prefix("cost ") {
             self.costs.push(row.to_owned());
+        }
+        if let Some(row) = line.strip_prefix("census ") {
+            self.censuses.push(row.to_owned());
         }
         let Some((name, outcome)) = outcome(line) else { return };
         if let Some((mechanism, scenario)) = name.split_once("::") {
@@ -293,6 +318,7 @@ mod tests {
             counts: Counts::default(),
             outcomes: BTreeMap::new(),
             costs: Vec::new(),
+            censuses: Vec::new(),
             succeeded: true,
             took: Duration::ZERO,
         };
