@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use ctwatch_ebpf::{Count, HostCount, NetnsId, top::Stream};
+use ctwatch_ebpf::{
+    Count, HostCount, NetnsId,
+    top::{By, Stream},
+};
 
 use super::{
     census::{TableCensus, Taken},
@@ -195,7 +198,6 @@ impl Model {
         }
         let seconds = interval.map(|interval| interval.as_secs_f64());
         let talking = self.talkers.advance(&sample.tops, seconds);
-        let unlisted = Stream::ALL.map(|stream| unlisted(sample, stream));
         let most = self.most;
         let tables = self
             .tables
@@ -203,12 +205,12 @@ impl Model {
             .map(|state| {
                 let mut table = state.table(sample, &machine, seconds);
                 let strangers = state.strangers(&machine);
-                let context = |stream: Stream| Context {
+                let context = |stream: Stream, by: By| Context {
                     total: match stream {
                         Stream::Drops => table.drops.table_full.total,
                         Stream::Insertions => table.insertions.total,
                     },
-                    unlisted: unlisted[stream as usize],
+                    unlisted: unlisted(sample, stream, by),
                     strangers: if stream == Stream::Drops { strangers } else { 0 },
                 };
                 let lists = talking.lists(table.id, most, &state.sample.interfaces, context);
@@ -295,8 +297,8 @@ impl Model {
     }
 }
 
-/// Events that no list has an entry for, because it was not found out whose they were.
-fn unlisted(sample: &Sample, stream: Stream) -> u64 {
+/// Events that this list has no entry for, because it was not found out whose they were.
+fn unlisted(sample: &Sample, stream: Stream, by: By) -> u64 {
     let Some(probed) = sample.probed else { return 0 };
     let count = match stream {
         Stream::Drops if probed.counted.refusals => Count::TableFull,
@@ -309,8 +311,8 @@ fn unlisted(sample: &Sample, stream: Stream) -> u64 {
         .filter_map(|table| table.hooks)
         .map(|hooks| hooks.before.get(count))
         .sum();
-    let lists = sample.tops.iter().filter(|list| list.stream == stream);
-    lists.map(|list| list.offered).min().map_or(0, |offered| happened.saturating_sub(offered))
+    let list = sample.tops.iter().find(|list| (list.stream, list.by) == (stream, by));
+    list.map_or(0, |list| happened.saturating_sub(list.offered))
 }
 
 impl State {

@@ -112,12 +112,12 @@ impl Talking {
         netns: NetnsId,
         most: usize,
         interfaces: &[(u32, String)],
-        context: impl Fn(Stream) -> Context,
+        context: impl Fn(Stream, By) -> Context,
     ) -> Vec<TopList> {
         let mut lists = Vec::new();
         for stream in Stream::ALL {
-            let context = context(stream);
             for by in By::ALL {
+                let context = context(stream, by);
                 let Some(talkers) = self.0.get(&(netns, stream, by)) else { continue };
                 let mut others: Vec<&Talker> = talkers.iter().skip(most).collect();
                 others.sort_by_key(|talker| std::cmp::Reverse(talker.certain()));
@@ -240,21 +240,21 @@ mod tests {
         let talking =
             talkers.advance(&counts(&[(1, 1010, 0), (2, 110, 0), (3, 60, 20)]), Some(2.0));
         let context = Context { total: Some(2360), unlisted: 0, strangers: 0 };
-        let lists = talking.lists(1, 2, &[], |_| context);
+        let lists = talking.lists(1, 2, &[], |_, _| context);
         assert_eq!(lists.len(), 1);
         let [first, second, third] = &lists[0].entries[..] else { panic!() };
         assert_eq!((third.key, third.per_s), (source(1), Some(5.0)), "it came to more than most");
         assert_eq!((first.key, first.per_s), (source(2), Some(50.0)));
         assert_eq!((second.key, second.per_s), (source(3), Some(20.0)), "certain since it came");
         assert_eq!((second.count, second.error), (60, 20));
-        assert!(talking.lists(2, 2, &[], |_| context).is_empty(), "another namespace");
+        assert!(talking.lists(2, 2, &[], |_, _| context).is_empty(), "another namespace");
     }
 
     #[test]
     fn what_is_in_no_list_and_what_is_no_refusal_widens_the_bounds() {
         let talking = Talkers::default().advance(&counts(&[(1, 100, 5)]), None);
         let context = Context { total: Some(50), unlisted: 3, strangers: 20 };
-        let entry = &talking.lists(1, 9, &[], |_| context)[0].entries[0];
+        let entry = &talking.lists(1, 9, &[], |_, _| context)[0].entries[0];
         assert_eq!((entry.count, entry.error), (103, 28));
         assert_eq!((entry.share, entry.per_s), (Some(1.0), None));
     }
