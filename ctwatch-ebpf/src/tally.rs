@@ -58,7 +58,7 @@ pub(crate) fn count(net: u64, counts: &[Count], unplaced: HostCount) {
 pub(crate) fn top(stream: Stream, by: &[By], whole: &Key) {
     if layout!(top_sets) != 0 {
         for by in by {
-            top_of(table(stream, *by), &whole.of(*by));
+            top_of(stream, *by, whole);
         }
     }
 }
@@ -66,12 +66,13 @@ pub(crate) fn top(stream: Stream, by: &[By], whole: &Key) {
 /// A function of its own, and not once more in the program for each table.
 #[inline(never)]
 #[expect(clippy::cast_possible_truncation, reason = "the low bits are what is wanted")]
-fn top_of(table: u32, key: &Key) {
+fn top_of(stream: Stream, by: By, whole: &Key) {
+    let key = &whole.of(by);
     let sets = layout!(top_sets);
     let hash = key.hash(layout!(top_seed));
     // SAFETY: a helper without arguments.
     let cpu = unsafe { bpf_get_smp_processor_id() };
-    let index = (cpu * TABLES + table) * sets + (hash as u32 & (sets - 1));
+    let index = (cpu * TABLES + table(stream, by)) * sets + (hash as u32 & (sets - 1));
     if let Some(set) = TOP.get_ptr_mut(index) {
         // SAFETY: a live map value, and this CPU's alone. The sequence is odd while it is written.
         unsafe {

@@ -82,22 +82,25 @@ fn tell(reason: u32, packet: &Packet) -> Option<()> {
     let mut entry = TRACE.reserve::<Event>(0)?;
     let key = &packet.key;
     let is_local = key.ifindex == 0;
-    entry.write(Event {
-        at,
-        netns: key.netns,
-        src: key.src,
-        dst: key.dst,
-        sport: packet.sport,
-        dport: key.dport,
-        protocol: key.protocol,
-        family: key.family,
-        padding: 0,
-        ifindex: key.ifindex,
-        reason,
-        pid: if is_local { process() } else { 0 },
-        more_padding: 0,
-        comm: if is_local { bpf_get_current_comm().unwrap_or_default() } else { [0; 16] },
-    });
+    let event = entry.as_mut_ptr();
+    // SAFETY: reserved, and as large as an event; written field by field, because the stack has no
+    // room for another one.
+    unsafe {
+        (*event).at = at;
+        (*event).netns = key.netns;
+        (*event).src = key.src;
+        (*event).dst = key.dst;
+        (*event).sport = packet.sport;
+        (*event).dport = key.dport;
+        (*event).protocol = key.protocol;
+        (*event).family = key.family;
+        (*event).padding = 0;
+        (*event).ifindex = key.ifindex;
+        (*event).reason = reason;
+        (*event).pid = if is_local { process() } else { 0 };
+        (*event).more_padding = 0;
+        (*event).comm = if is_local { bpf_get_current_comm().unwrap_or_default() } else { [0; 16] };
+    }
     entry.submit(0);
     // SAFETY: as above.
     unsafe { add_one(&mut (*traced).told) };
