@@ -83,8 +83,8 @@ pub struct Filter {
 pub struct Traced {
     /// All of them.
     pub wanted: u64,
-    /// Those that were told.
-    pub told: u64,
+    /// Those that were not told: too many in that second, or faster than they were read.
+    pub untold: u64,
     /// The second that is running, and how many were told in it.
     pub second: u64,
     pub in_second: u64,

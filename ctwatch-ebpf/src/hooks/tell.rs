@@ -75,11 +75,16 @@ fn tell(reason: u32, packet: &Packet) -> Option<()> {
             (*traced).in_second = 0;
         }
         if (*traced).in_second >= rate {
+            add_one(&mut (*traced).untold);
             return None;
         }
         add_one(&mut (*traced).in_second);
     }
-    let mut entry = TRACE.reserve::<Event>(0)?;
+    let Some(mut entry) = TRACE.reserve::<Event>(0) else {
+        // SAFETY: as above.
+        unsafe { add_one(&mut (*traced).untold) };
+        return None;
+    };
     let key = &packet.key;
     let is_local = key.ifindex == 0;
     let event = entry.as_mut_ptr();
@@ -102,8 +107,6 @@ fn tell(reason: u32, packet: &Packet) -> Option<()> {
         (*event).comm = if is_local { bpf_get_current_comm().unwrap_or_default() } else { [0; 16] };
     }
     entry.submit(0);
-    // SAFETY: as above.
-    unsafe { add_one(&mut (*traced).told) };
     Some(())
 }
 

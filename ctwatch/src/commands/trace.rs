@@ -175,8 +175,7 @@ impl Printer {
 
     /// How many there were since it was last said that were not told.
     fn more(&mut self, traced: Traced) -> Result<()> {
-        let missing = |traced: &Traced| traced.wanted.saturating_sub(traced.told);
-        let more = missing(&traced).saturating_sub(missing(&self.last));
+        let more = traced.untold.saturating_sub(self.last.untold);
         if more > 0 {
             trace::more(&mut self.bytes, self.output == Output::Json, more)?;
         }
