@@ -205,12 +205,18 @@ impl Model {
             .map(|state| {
                 let mut table = state.table(sample, &machine, seconds);
                 let strangers = state.strangers(&machine);
+                // What the probes were not run for is in no list either.
+                let unseen = state.totals.as_ref().map_or(0, |totals| totals.unseen);
+                let missed = |stream: Stream| match stream {
+                    Stream::Drops => unseen,
+                    Stream::Insertions => machine.missed.insertions.unwrap_or(0),
+                };
                 let context = |stream: Stream, by: By| Context {
                     total: match stream {
                         Stream::Drops => table.drops.table_full.total,
                         Stream::Insertions => table.insertions.total,
                     },
-                    unlisted: unlisted(sample, stream, by),
+                    unlisted: unlisted(sample, stream, by).saturating_add(missed(stream)),
                     strangers: if stream == Stream::Drops { strangers } else { 0 },
                 };
                 let lists = talking.lists(table.id, most, &state.sample.interfaces, context);
