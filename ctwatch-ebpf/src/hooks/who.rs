@@ -3,7 +3,7 @@
 use aya_ebpf::EbpfContext;
 use ctwatch_ebpf::{
     NetnsId,
-    top::{By, Key, Stream},
+    top::{By, Key, Stream, has_ports},
     trace::Reason,
 };
 
@@ -109,10 +109,4 @@ fn original(ct: u64, netns: NetnsId) -> Option<Packet> {
         key.dport = read(ct, tuple + 36)?;
     }
     Some(Packet { key, sport })
-}
-
-/// TCP, UDP, DCCP, SCTP, UDP-Lite.
-#[inline(always)]
-fn has_ports(protocol: u8) -> bool {
-    matches!(protocol, 6 | 17 | 33 | 132 | 136)
 }

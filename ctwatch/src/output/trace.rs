@@ -5,14 +5,17 @@ use std::{
     net::IpAddr,
 };
 
-use ctwatch_ebpf::trace::{Event, Reason};
+use ctwatch_ebpf::{
+    top::has_ports,
+    trace::{Event, Reason},
+};
 use serde::Serialize;
 
 use super::{
     escape::escaped,
     json::write_line,
     services::Services,
-    who::{address_of, has_ports, protocol},
+    who::{address_of, protocol},
 };
 use crate::sample::Named;
 

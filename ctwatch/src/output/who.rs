@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ctwatch_ebpf::top::{By, Key, Stream};
+use ctwatch_ebpf::top::{By, Key, Stream, has_ports};
 use serde::Serialize;
 
 use super::{
@@ -178,10 +178,6 @@ pub(super) fn address_of(family: u8, bytes: &[u8; 16]) -> IpAddr {
         AF_INET => Ipv4Addr::new(a, b, c, d).into(),
         _ => Ipv6Addr::from(*bytes).into(),
     }
-}
-
-pub(super) fn has_ports(protocol: u8) -> bool {
-    matches!(protocol, 6 | 17 | 33 | 132 | 136)
 }
 
 pub(super) fn protocol(number: u8) -> String {

@@ -12,7 +12,7 @@ use aya::{
 use ctwatch_ebpf::{
     Layout,
     census::{Cursor, ENTRY, RECORDS, Record},
-    top::Key,
+    top::{Key, has_ports},
 };
 
 use rustix::time::{ClockId, clock_gettime};
@@ -245,10 +245,6 @@ fn ticks_per_second(jiffies: u64, uptime: Duration) -> Option<u32> {
     let mut fitting = FREQUENCIES.into_iter().filter(fits);
     let found = fitting.next()?;
     fitting.next().is_none().then_some(found)
-}
-
-fn has_ports(protocol: u8) -> bool {
-    matches!(protocol, 6 | 17 | 33 | 132 | 136)
 }
 
 #[cfg(test)]
