@@ -78,8 +78,10 @@ impl Watch {
         for line in self.lines.by_ref() {
             last = Some(line?);
         }
+        let mut said = String::new();
+        self.child.stderr.take().context("no error output")?.read_to_string(&mut said)?;
         let status = self.child.wait()?;
-        ensure!(status.success(), "ctwatch ended with {status}");
+        ensure!(status.success(), "ctwatch ended with {status}: {said}");
         let last = last.context("ctwatch printed nothing at the end")?;
         serde_json::from_str(&last).with_context(|| format!("not JSON: {last}"))
     }

@@ -23,11 +23,17 @@ pub(crate) fn freed_missed(ctx: &impl EbpfContext, call_site: u64, object: u64) 
     }
 }
 
+/// `__GFP_HIGH`: of `GFP_ATOMIC`, with which conntrack allocates, and of little else.
+/// <https://github.com/torvalds/linux/blob/v6.12/include/linux/gfp_types.h>
+const GFP_HIGH: u32 = 0x20;
+
 /// The slab allocator refuses an object only after the page allocator refused it a single page
-/// (its last, smallest try). Watching for that costs a fraction of watching every allocation.
+/// (its last, smallest try), with the flags of who asked. Watching for that costs a fraction of
+/// watching every allocation. Without the flag it was somebody who can do without: since 6.15 the
+/// kernel's own tries that must not wait for a lock fail often, and mean nothing.
 #[inline(always)]
-pub(crate) fn page_allocated(_ctx: &impl EbpfContext, page: u64, order: u32) {
-    if page == 0 && order == 0 {
+pub(crate) fn page_allocated(_ctx: &impl EbpfContext, page: u64, order: u32, gfp: u32) {
+    if page == 0 && order == 0 && gfp & GFP_HIGH != 0 {
         tally::host(HostCount::NoMemory);
         #[cfg(feature = "talk")]
         aya_log_ebpf::debug!(_ctx, "the page allocator had not a single page");

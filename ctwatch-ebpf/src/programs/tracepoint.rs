@@ -41,10 +41,10 @@ pub(crate) fn freed_missed(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// `TP_PROTO(struct page *page, unsigned int order, …)`
+/// `TP_PROTO(struct page *page, unsigned int order, gfp_t gfp_flags, …)`
 /// <https://github.com/torvalds/linux/blob/v6.12/include/trace/events/kmem.h>
 #[raw_tracepoint(tracepoint = "mm_page_alloc")]
 pub(crate) fn page_allocated(ctx: RawTracePointContext) -> i32 {
-    kmem::page_allocated(&ctx, ctx.arg(0), ctx.arg(1));
+    kmem::page_allocated(&ctx, ctx.arg(0), ctx.arg(1), ctx.arg(2));
     0
 }
