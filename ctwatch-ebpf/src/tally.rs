@@ -35,6 +35,20 @@ static TOP: Array<Set> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 static ANNOUNCED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
+/// Entries that are being confirmed on this CPU, and by which interface they came.
+#[map]
+static CAME: PerCpuArray<Came> = PerCpuArray::with_max_entries(CAME_SLOTS, 0);
+
+/// A power of two. A softirq confirms others in the middle of one.
+const CAME_SLOTS: u32 = 16;
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Came {
+    ct: u64,
+    ifindex: u64,
+}
+
 /// What the probe at a function's entry leaves for the one at its return: see [`enter`].
 #[map]
 static FRAMES: HashMap<u64, Frame> = HashMap::with_max_entries(1024, 0);
@@ -99,6 +113,35 @@ pub(crate) fn announced() -> Option<u64> {
     // SAFETY: a live per-CPU map value.
     let net = unsafe { *ANNOUNCED.get_ptr(0)? };
     (net != 0).then_some(net)
+}
+
+#[inline(always)]
+pub(crate) fn came_by(ct: u64, ifindex: u32) {
+    if let Some(slot) = CAME.get_ptr_mut(came_slot(ct)) {
+        // SAFETY: a live per-CPU map value.
+        unsafe { *slot = Came { ct, ifindex: ifindex.into() } };
+    }
+}
+
+/// By which interface the entry came, if that was left word of and not overwritten since.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "it was put in as one")]
+pub(crate) fn take_came_by(ct: u64) -> Option<u32> {
+    let slot = CAME.get_ptr_mut(came_slot(ct))?;
+    // SAFETY: a live per-CPU map value.
+    let came = unsafe { *slot };
+    (came.ct == ct).then(|| {
+        // SAFETY: as above.
+        unsafe { (*slot).ct = 0 };
+        came.ifindex as u32
+    })
+}
+
+/// Entries are 256 bytes or more, so lower bits say nothing.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the low bits are what is wanted")]
+fn came_slot(ct: u64) -> u32 {
+    (ct >> 8) as u32 & (CAME_SLOTS - 1)
 }
 
 /// One event on this machine.

@@ -49,9 +49,16 @@ pub enum By {
     Flow = 3,
     /// The interface that the packet came in by.
     Interface = 4,
+    /// Whoever had the CPU, of what this host itself sent: name and cgroup.
+    Process = 5,
 }
 
 impl By {
+    /// Whether an entry in the table knows it of itself.
+    pub fn is_of_entries(self) -> bool {
+        !matches!(self, Self::Interface | Self::Process)
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Source => "source",
@@ -59,19 +66,26 @@ impl By {
             Self::Service => "service",
             Self::Flow => "flow",
             Self::Interface => "interface",
+            Self::Process => "process",
         }
     }
 
-    pub const ALL: [Self; 5] =
-        [Self::Source, Self::Destination, Self::Service, Self::Flow, Self::Interface];
+    pub const ALL: [Self; 6] = [
+        Self::Source,
+        Self::Destination,
+        Self::Service,
+        Self::Flow,
+        Self::Interface,
+        Self::Process,
+    ];
 }
 
 /// One table for each stream and each way of telling apart.
-pub const TABLES: u32 = 10;
+pub const TABLES: u32 = 12;
 
 /// Which table.
 pub const fn table(stream: Stream, by: By) -> u32 {
-    stream as u32 * 5 + by as u32
+    stream as u32 * 6 + by as u32
 }
 
 /// TCP, UDP, DCCP, SCTP, UDP-Lite: whether packets of the protocol begin with two ports.
@@ -85,7 +99,8 @@ pub fn has_ports(protocol: u8) -> bool {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Key {
     pub netns: NetnsId,
-    /// Addresses in network order; those of IPv4 are in the first four bytes.
+    /// Addresses in network order; those of IPv4 are in the first four bytes. By process: its name,
+    /// and the number of its cgroup.
     pub src: [u8; 16],
     pub dst: [u8; 16],
     /// In network order.
@@ -116,8 +131,15 @@ impl Key {
                 key.ifindex = 0;
             }
             By::Interface => (key.ifindex, key.family) = (self.ifindex, 0),
+            By::Process => (key.src, key.dst, key.family) = (self.src, self.dst, 0),
         }
         key
+    }
+
+    /// By process: the number of its cgroup.
+    pub fn cgroup(&self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.dst;
+        u64::from_ne_bytes([a, b, c, d, e, f, g, h])
     }
 
     #[inline(always)]

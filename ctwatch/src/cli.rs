@@ -230,7 +230,7 @@ pub struct WatchArgs {
     pub top: Option<u16>,
     /// By what to tell them apart
     #[arg(long, value_enum, value_delimiter = ',', value_name = "KEY,…",
-          default_values_t = [By::Source, By::Service, By::Interface])]
+          default_values_t = [By::Source, By::Service, By::Interface, By::Process])]
     pub by: Vec<By>,
     /// Text for people, or one JSON object a line
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
@@ -274,8 +274,10 @@ pub enum By {
     Service,
     /// Source and service
     Flow,
-    /// The interface it came in by (packets refused only)
+    /// The interface it came in by
     Interface,
+    /// The process of this host that had the CPU, and its cgroup
+    Process,
 }
 
 impl From<&By> for top::By {
@@ -286,6 +288,7 @@ impl From<&By> for top::By {
             By::Service => Self::Service,
             By::Flow => Self::Flow,
             By::Interface => Self::Interface,
+            By::Process => Self::Process,
         }
     }
 }

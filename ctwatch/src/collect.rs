@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     host::{
+        cgroups::Cgroups,
         netns::{self, Finder, Netns},
         visit::{Reading, Source, Visit, Visitor, sysctl},
     },
@@ -23,6 +24,7 @@ use crate::{
 
 /// Of each namespace, at most so many interfaces are looked up by name.
 const MOST_INTERFACES: usize = 64;
+const MOST_CGROUPS: usize = 1024;
 
 /// Which namespaces are read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +84,7 @@ struct Worker {
     hidden: HashSet<NetnsId>,
     /// Interfaces that are spoken of, by namespace.
     interfaces: HashMap<NetnsId, BTreeSet<u32>>,
+    cgroups: Cgroups,
 }
 
 impl Worker {
@@ -93,6 +96,7 @@ impl Worker {
             finder: Finder::default(),
             hidden: HashSet::new(),
             interfaces: HashMap::new(),
+            cgroups: Cgroups::default(),
         }
     }
 
@@ -103,6 +107,7 @@ impl Worker {
         };
         let before = self.tallies()?;
         let tops = self.tops();
+        let cgroups = self.cgroups(&tops);
         let found = self.find(before.as_ref())?;
         let interfaces: Vec<u32> = self.interfaces.values().flatten().copied().collect();
         let visits = found
@@ -119,6 +124,7 @@ impl Worker {
             buckets: sysctl("nf_conntrack_buckets").ok(),
             probed: probes.map(Probes::probed).transpose()?,
             tops,
+            cgroups,
             tables: self.tables(visits, before.as_ref(), after.as_ref()),
         };
         self.make_room(&sample)?;
@@ -161,6 +167,17 @@ impl Worker {
             }
         }
         tops
+    }
+
+    fn cgroups(&mut self, tops: &[TopCounts]) -> Vec<(u64, String)> {
+        let processes = tops.iter().filter(|list| list.by == By::Process);
+        let numbers: BTreeSet<u64> =
+            processes.flat_map(|list| &list.counts).map(|count| count.key.cgroup()).collect();
+        let named = numbers
+            .into_iter()
+            .take(MOST_CGROUPS)
+            .filter_map(|number| self.cgroups.name(number).map(|name| (number, name.to_owned())));
+        named.collect()
     }
 
     fn tallies(&self) -> Result<Option<HashMap<NetnsId, NetnsTally>>> {

@@ -24,6 +24,8 @@ pub struct Sample {
     pub probed: Option<Probed>,
     /// Who it is, of what is counted that way; empty where nobody asks.
     pub tops: Vec<TopCounts>,
+    /// What the cgroups that are spoken of are called.
+    pub cgroups: Vec<(u64, String)>,
 }
 
 /// One table of heavy hitters, over all namespaces.

@@ -19,6 +19,7 @@ pub(crate) const TESTS: &[Test] = &[
     test(On::EachWithPrograms, "who_fills_the_table_among_many_random_sources", inserted),
     test(On::EachWithPrograms, "what_a_rule_drops_is_certainly_nobodys_refusal", rule),
     test(On::EachWithPrograms, "a_few_refused_bgp_packets_are_called_out", control_plane),
+    test(On::EachWithPrograms, "this_hosts_own_connections_have_a_process", own),
 ];
 
 const UDP: Flows = Flows::of(Family::V4, Protocol::Udp);
@@ -137,6 +138,8 @@ fn agrees(
         let [only] = interfaces.as_slice() else { anyhow::bail!("{interfaces:?}") };
         ensure!(only["key"]["iface"] == interface, "{only}");
         ensure!(holds(bounds(only)?, truth.sent), "{} came in by {only}", truth.sent);
+        let processes = list(table, stream, "process")?;
+        ensure!(processes.is_empty(), "none of it was sent here: {processes:?}");
     }
     Ok(())
 }
@@ -174,7 +177,9 @@ fn inserted() -> Result<()> {
     {
         return Ok(());
     }
-    agrees(table, "insertions", &truth, 0, None)
+    // Only by fexit somebody stands where the packet and its entry are still together.
+    let by_fexit = last["mechanisms"]["insertions"] == "fexit";
+    agrees(table, "insertions", &truth, 0, by_fexit.then_some("down0"))
 }
 
 /// The tracepoint sees packets that a rule drops before conntrack like those that are refused.
@@ -201,6 +206,27 @@ fn rule() -> Result<()> {
     Ok(())
 }
 
+/// Who began the connections of this host itself, and was not refused.
+fn own() -> Result<()> {
+    let lab = Lab::new(Plan::default())?;
+    let watch = Watch::start(&["--top", "5", "--by", "process,interface"])?;
+    let own = connect_locally(lab.router(), Family::V4, 50)?;
+    let last = watch.stop()?;
+    ensure!(own.sent == 50 && own.refused == 0, "{own:?}");
+    let table = table(&last, lab.router())?;
+    let processes = list(table, "insertions", "process")?;
+    if last["mechanisms"]["insertions"] != "fexit" {
+        ensure!(processes.is_empty(), "{processes:?}");
+        return Ok(());
+    }
+    let [process] = processes.as_slice() else { anyhow::bail!("{processes:?}") };
+    ensure!(process["count"] == own.sent, "{own:?}: {process}");
+    let interfaces = list(table, "insertions", "interface")?;
+    let here = interfaces.iter().find(|entry| entry["key"]["ifindex"] == 0);
+    ensure!(here.is_some_and(|here| here["count"] == own.sent), "{interfaces:?}");
+    Ok(())
+}
+
 fn control_plane() -> Result<()> {
     let mut lab = Lab::new(Plan::default())?;
     full(&mut lab)?;
@@ -219,5 +245,10 @@ fn control_plane() -> Result<()> {
     let here = interfaces.iter().find(|entry| entry["key"]["ifindex"] == 0);
     let here = here.context("what this host itself sent came in by no interface")?;
     ensure!(here["count"] == own.refused, "{own:?}: {here}");
+    let processes = list(table, "drops", "process")?;
+    let [process] = processes.as_slice() else { anyhow::bail!("{processes:?}") };
+    ensure!(process["count"] == own.refused && process["error"] == 0, "{own:?}: {process}");
+    let comm = process["key"]["comm"].as_str().context("no name")?;
+    ensure!(!comm.is_empty() && process["key"]["cgroup_id"].is_u64(), "{process}");
     Ok(())
 }

@@ -1,6 +1,9 @@
 //! Whose packet, whose entry: from the kernel's memory to a [`Key`].
 
-use aya_ebpf::EbpfContext;
+use aya_ebpf::{
+    EbpfContext,
+    helpers::{bpf_get_current_comm, generated::bpf_get_current_cgroup_id},
+};
 use ctwatch_ebpf::{
     NetnsId,
     top::{By, Key, Stream, has_ports},
@@ -8,7 +11,7 @@ use ctwatch_ebpf::{
 };
 
 use crate::{
-    hooks::tell,
+    hooks::{kfree_skb::entry_of, tell},
     kernel::{self, layout, read},
     tally,
 };
@@ -30,6 +33,9 @@ pub(crate) fn refused(_ctx: &impl EbpfContext, skb: u64, net: u64, reason: Reaso
     let packet = packet(skb, kernel::netns_id(net)?)?;
     let by = &[By::Source, By::Destination, By::Service, By::Flow, By::Interface];
     tally::top(Stream::Drops, by, &packet.key);
+    if packet.key.ifindex == 0 {
+        process(Stream::Drops, packet.key.netns);
+    }
     tell::refused(reason, &packet);
     Some(())
 }
@@ -45,13 +51,39 @@ pub(crate) fn refused_with(skb: u64, ct: u64, net: u64, reason: Reason) -> Optio
     Some(())
 }
 
-/// An entry was put into the table. What came in by which interface the entry does not know.
+/// A new entry is about to be confirmed. It does not know which interface its packet came in by;
+/// the packet is not there any more when it is inserted.
+#[inline(always)]
+pub(crate) fn confirming(skb: u64) -> Option<()> {
+    let ct = entry_of(read(skb, layout!(skb_nfct))?)?;
+    tally::came_by(ct, read(skb, layout!(skb_iif))?);
+    Some(())
+}
+
+/// An entry was put into the table.
 #[inline(always)]
 pub(crate) fn inserted(ct: u64, net: u64) -> Option<()> {
-    let packet = original(ct, kernel::netns_id(net)?)?;
+    let mut packet = original(ct, kernel::netns_id(net)?)?;
     let by = &[By::Source, By::Destination, By::Service, By::Flow];
     tally::top(Stream::Insertions, by, &packet.key);
+    // Not of what user space made, and not where nobody stands at the confirmation.
+    packet.key.ifindex = tally::take_came_by(ct)?;
+    tally::top(Stream::Insertions, &[By::Interface], &packet.key);
+    if packet.key.ifindex == 0 {
+        process(Stream::Insertions, packet.key.netns);
+    }
     Some(())
+}
+
+/// Whoever has the CPU: most often who sent it; what is sent again is sent by a timer.
+#[inline(always)]
+fn process(stream: Stream, netns: NetnsId) {
+    let mut key = Key { netns, ..Key::default() };
+    key.src = bpf_get_current_comm().unwrap_or_default();
+    // SAFETY: a helper without arguments.
+    let cgroup = unsafe { bpf_get_current_cgroup_id() };
+    key.dst[..8].copy_from_slice(&cgroup.to_ne_bytes());
+    tally::top(stream, &[By::Process], &key);
 }
 
 /// From the packet's own headers: an entry it does not have. Behind IPv6 extension headers, and in

@@ -11,7 +11,7 @@ use aya_ebpf::{
 };
 
 use crate::{
-    hooks::{entry, refusal},
+    hooks::{entry, refusal, who},
     kernel::read,
 };
 
@@ -29,6 +29,15 @@ pub(crate) fn fx_early_drop(ctx: FExitContext) -> i32 {
 pub(crate) fn fx_clash(ctx: FExitContext) -> i32 {
     if let Some([skb, there, _, verdict]) = arguments(&ctx) {
         refusal::clashed(&ctx, skb, there, low(verdict));
+    }
+    0
+}
+
+/// `int __nf_conntrack_confirm(struct sk_buff *skb)`
+#[fentry(function = "__nf_conntrack_confirm")]
+pub(crate) fn fx_confirming(ctx: FEntryContext) -> i32 {
+    if let Some([skb]) = arguments(&ctx) {
+        let _ = who::confirming(skb);
     }
     0
 }

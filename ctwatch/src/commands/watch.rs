@@ -184,7 +184,7 @@ impl Counting {
             cli::Mechanism::Counters => Way::NoProgram,
             _ => Way::Best,
         };
-        let by = args.by.iter().map(top::By::from).filter(|by| *by != top::By::Interface);
+        let by = args.by.iter().map(top::By::from).filter(|by| by.is_of_entries());
         let question = Question { by: by.collect(), most: args.tops(), scope: means.scope.clone() };
         Self {
             question: (args.tops() > 0).then_some((way, means.cookies, question)),

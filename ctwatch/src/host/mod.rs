@@ -2,6 +2,7 @@
 //! probes or of what the facts are for.
 
 pub mod btf;
+pub mod cgroups;
 pub mod config;
 pub mod ctnetlink;
 pub mod dump;

@@ -220,6 +220,7 @@ impl Census {
                 let entry = |slot: &&Slot| TopEntry {
                     key: slot.key,
                     interface: None,
+                    cgroup: None,
                     count: slot.count,
                     error: slot.error,
                     per_s: None,

@@ -11,7 +11,7 @@ use super::{
     census::{TableCensus, Taken},
     figure::{Bounds, Figure},
     ledger::{Ledger, Machine, Totals},
-    top::{Context, ControlPlane, Talkers, TopList},
+    top::{Context, ControlPlane, Names, Talkers, TopList},
     trend::{Trend, time_to_full},
 };
 use crate::sample::{Misses, Probed, Sample, TableSample};
@@ -219,7 +219,9 @@ impl Model {
                     unlisted: unlisted(sample, stream, by).saturating_add(missed(stream)),
                     strangers: if stream == Stream::Drops { strangers } else { 0 },
                 };
-                let lists = talking.lists(table.id, most, &state.sample.interfaces, context);
+                let names =
+                    Names { interfaces: &state.sample.interfaces, cgroups: &sample.cgroups };
+                let lists = talking.lists(table.id, most, names, context);
                 table.top = lists;
                 table.control_plane = talking.control_plane(table.id, strangers);
                 table
@@ -317,6 +319,8 @@ fn unlisted(sample: &Sample, stream: Stream, by: By) -> u64 {
         .filter_map(|table| table.hooks)
         .map(|hooks| hooks.before.get(count))
         .sum();
+    // What came in by an interface is no process' of this host.
+    let by = if by == By::Process { By::Interface } else { by };
     let list = sample.tops.iter().find(|list| (list.stream, list.by) == (stream, by));
     list.map_or(0, |list| happened.saturating_sub(list.offered))
 }

@@ -23,6 +23,8 @@ pub struct TopEntry {
     pub key: Key,
     /// What the key's interface is called.
     pub interface: Option<String>,
+    /// What its cgroup is called.
+    pub cgroup: Option<String>,
     pub count: u64,
     pub error: u64,
     /// `None` in the first sample, which has nothing before it.
@@ -37,6 +39,13 @@ pub struct ControlPlane {
     pub protocol: &'static str,
     pub at_least: u64,
     pub per_s: Option<f64>,
+}
+
+/// What is spoken of is called.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Names<'a> {
+    pub(super) interfaces: &'a [(u32, String)],
+    pub(super) cgroups: &'a [(u64, String)],
 }
 
 /// What a namespace's lists are measured against.
@@ -111,7 +120,7 @@ impl Talking {
         &self,
         netns: NetnsId,
         most: usize,
-        interfaces: &[(u32, String)],
+        names: Names<'_>,
         context: impl Fn(Stream, By) -> Context,
     ) -> Vec<TopList> {
         let mut lists = Vec::new();
@@ -130,7 +139,7 @@ impl Talking {
                     .iter()
                     .take(most)
                     .chain(others)
-                    .map(|talker| entry(talker, interfaces, &context))
+                    .map(|talker| entry(by, talker, names, &context))
                     .collect();
                 lists.push(TopList { stream, by, entries });
             }
@@ -166,14 +175,16 @@ impl Talking {
     }
 }
 
-fn entry(talker: &Talker, interfaces: &[(u32, String)], context: &Context) -> TopEntry {
+fn entry(by: By, talker: &Talker, names: Names<'_>, context: &Context) -> TopEntry {
     let count = talker.count.saturating_add(context.unlisted);
     let error = talker.error.saturating_add(context.unlisted).saturating_add(context.strangers);
     let share = context.total.filter(|total| *total > 0);
-    let name = interfaces.iter().find(|(index, _)| *index == talker.key.ifindex);
+    let interface = names.interfaces.iter().find(|(index, _)| *index == talker.key.ifindex);
+    let cgroup = names.cgroups.iter().find(|(number, _)| *number == talker.key.cgroup());
     TopEntry {
         key: talker.key,
-        interface: name.map(|(_, name)| name.clone()),
+        interface: interface.filter(|_| by == By::Interface).map(|(_, name)| name.clone()),
+        cgroup: cgroup.filter(|_| by == By::Process).map(|(_, name)| name.clone()),
         count,
         error: error.min(count),
         per_s: talker.per_s,
@@ -240,21 +251,24 @@ mod tests {
         let talking =
             talkers.advance(&counts(&[(1, 1010, 0), (2, 110, 0), (3, 60, 20)]), Some(2.0));
         let context = Context { total: Some(2360), unlisted: 0, strangers: 0 };
-        let lists = talking.lists(1, 2, &[], |_, _| context);
+        let lists = talking.lists(1, 2, Names::default(), |_, _| context);
         assert_eq!(lists.len(), 1);
         let [first, second, third] = &lists[0].entries[..] else { panic!() };
         assert_eq!((third.key, third.per_s), (source(1), Some(5.0)), "it came to more than most");
         assert_eq!((first.key, first.per_s), (source(2), Some(50.0)));
         assert_eq!((second.key, second.per_s), (source(3), Some(20.0)), "certain since it came");
         assert_eq!((second.count, second.error), (60, 20));
-        assert!(talking.lists(2, 2, &[], |_, _| context).is_empty(), "another namespace");
+        assert!(
+            talking.lists(2, 2, Names::default(), |_, _| context).is_empty(),
+            "another namespace"
+        );
     }
 
     #[test]
     fn what_is_in_no_list_and_what_is_no_refusal_widens_the_bounds() {
         let talking = Talkers::default().advance(&counts(&[(1, 100, 5)]), None);
         let context = Context { total: Some(50), unlisted: 3, strangers: 20 };
-        let entry = &talking.lists(1, 9, &[], |_, _| context)[0].entries[0];
+        let entry = &talking.lists(1, 9, Names::default(), |_, _| context)[0].entries[0];
         assert_eq!((entry.count, entry.error), (103, 28));
         assert_eq!((entry.share, entry.per_s), (Some(1.0), None));
     }

@@ -52,6 +52,7 @@ pub(super) fn snapshots() -> [Snapshot; 2] {
                 interfaces: Vec::new(),
             }],
             tops: Vec::new(),
+            cgroups: Vec::new(),
             probed: Some(Probed { counted, ..Probed::default() }),
         })
     })

@@ -15,7 +15,7 @@ use super::{
     escape::escaped,
     json::write_line,
     services::Services,
-    who::{address_of, protocol},
+    who::{self, address_of, protocol},
 };
 use crate::sample::Named;
 
@@ -34,8 +34,7 @@ fn reason(event: &Event) -> &'static str {
 
 /// The process' name, where there is one.
 fn comm(event: &Event) -> Option<String> {
-    let end = event.comm.iter().position(|byte| *byte == 0).unwrap_or(event.comm.len());
-    (end > 0).then(|| String::from_utf8_lossy(&event.comm[..end]).into_owned())
+    Some(who::comm(&event.comm)).filter(|comm| !comm.is_empty())
 }
 
 /// `12:00:00.123456 table_full udp 17 src=10.1.1.1 dst=10.2.2.2 sport=1024 dport=53 (domain)

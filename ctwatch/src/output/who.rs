@@ -30,6 +30,12 @@ pub(super) struct KeyObject<'a> {
     ifindex: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     iface: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    comm: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cgroup: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cgroup_id: Option<u64>,
 }
 
 pub(super) fn object(by: By, entry: &TopEntry) -> KeyObject<'_> {
@@ -44,6 +50,9 @@ pub(super) fn object(by: By, entry: &TopEntry) -> KeyObject<'_> {
         dport: (service && has_ports(key.protocol)).then(|| u16::from_be(key.dport)),
         ifindex: interface.then_some(key.ifindex),
         iface: entry.interface.as_deref().filter(|_| interface),
+        comm: (by == By::Process).then(|| comm(&key.src)),
+        cgroup: entry.cgroup.as_deref(),
+        cgroup_id: (by == By::Process).then(|| key.cgroup()),
     }
 }
 
@@ -72,7 +81,17 @@ pub(super) fn name(by: By, entry: &TopEntry, services: &Services) -> String {
             (None, 0) => "this host".to_owned(),
             (None, index) => format!("interface {index}"),
         },
+        By::Process => match &entry.cgroup {
+            Some(cgroup) => format!("{} ({cgroup})", comm(&key.src)),
+            None => comm(&key.src),
+        },
     }
+}
+
+/// A process' name, as the kernel keeps it.
+pub(super) fn comm(bytes: &[u8; 16]) -> String {
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
 
 /// What is shown of an entry.
@@ -211,7 +230,15 @@ mod tests {
             Key { protocol: 17, dport: 53_u16.to_be(), family: AF_INET, ..Key::default() };
         key.src[..4].copy_from_slice(&[10, 1, 1, 1]);
         key.dst[..4].copy_from_slice(&[10, 100, 1, 1]);
-        TopEntry { key, interface: None, count: 100, error: 3, per_s: Some(12.0), share: Some(0.5) }
+        TopEntry {
+            key,
+            interface: None,
+            cgroup: None,
+            count: 100,
+            error: 3,
+            per_s: Some(12.0),
+            share: Some(0.5),
+        }
     }
 
     #[test]

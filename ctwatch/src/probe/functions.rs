@@ -14,10 +14,13 @@ pub enum Hook {
     Free,
     /// Decides about a packet whose tuple is in the table already.
     Clash,
+    /// Is given each new packet that has come to its end, to put its entry into the table.
+    Confirm,
 }
 
 impl Hook {
-    pub const ALL: [Self; 4] = [Self::EarlyDrop, Self::Insert, Self::Free, Self::Clash];
+    pub const ALL: [Self; 5] =
+        [Self::EarlyDrop, Self::Insert, Self::Free, Self::Clash, Self::Confirm];
 
     pub const fn function(self) -> &'static str {
         match self {
@@ -25,6 +28,7 @@ impl Hook {
             Self::Insert => "__nf_conntrack_hash_insert",
             Self::Free => "nf_conntrack_free",
             Self::Clash => "nf_ct_resolve_clash",
+            Self::Confirm => "__nf_conntrack_confirm",
         }
     }
 
@@ -33,13 +37,14 @@ impl Hook {
         match self {
             Self::EarlyDrop => Some(2),
             Self::Clash => Some(3),
-            Self::Insert | Self::Free => None,
+            Self::Insert | Self::Free | Self::Confirm => None,
         }
     }
 
-    /// Without it, the refusals at confirmation are known from the counters alone.
+    /// Without them, the refusals at confirmation are known from the counters alone, and nobody
+    /// knows by which interface an entry came.
     fn is_optional(self) -> bool {
-        self == Self::Clash
+        matches!(self, Self::Clash | Self::Confirm)
     }
 }
 

@@ -56,7 +56,7 @@ const fn row(
 
 const ATTACHMENTS: &[Attachment] = {
     use At::{DropTracepoint, Function, Probe, Tracepoint};
-    use Hook::{Clash, EarlyDrop, Free, Insert};
+    use Hook::{Clash, Confirm, EarlyDrop, Free, Insert};
     use Mechanism::{Fexit, Kprobe, Tracepoint as ByTracepoint};
     const DROPS: &[Signal] = &[Signal::Drops];
     const INSERTIONS: &[Signal] = &[Signal::Insertions];
@@ -71,6 +71,7 @@ const ATTACHMENTS: &[Attachment] = {
         row("freed_missed", Tracepoint("kmem_cache_free"), ENTRIES, &[ByTracepoint]),
         row("fx_early_drop", Function(EarlyDrop, When::Exit), DROPS, &[Fexit]),
         row("fx_clash", Function(Clash, When::Exit), DROPS, &[Fexit]),
+        row("fx_confirming", Function(Confirm, When::Entry), INSERTIONS, &[Fexit]),
         row("fx_inserted", Function(Insert, When::Entry), INSERTIONS, &[Fexit]),
         row("fx_freed", Function(Free, When::Entry), REMOVALS, &[Fexit]),
         row("fx_freed_missed", Function(Free, When::Entry), REMOVALS, &[Fexit]),
@@ -136,8 +137,10 @@ pub(super) fn load(plan: &Plan, resolved: &Resolved, asked: Asked) -> Result<Loa
         }
         _ => None,
     };
-    let wanted = |attachment: &&Attachment| {
-        attachment.program != "refused" || asked.tops || asked.trace.is_some()
+    let wanted = |attachment: &&Attachment| match attachment.program {
+        "refused" => asked.tops || asked.trace.is_some(),
+        "fx_confirming" => asked.tops,
+        _ => true,
     };
     for attachment in ATTACHMENTS.iter().filter(wanted) {
         let mut mechanisms = attachment.signals.iter().filter_map(chosen);
