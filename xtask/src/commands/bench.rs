@@ -34,28 +34,51 @@ pub(crate) struct Args {
 /// Who watches while the traffic runs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Watcher {
+    /// With everything it counts, and all lists.
     Ctwatch,
+    WithoutTops,
     Counters,
     ConntrackEvents,
+    Bpftrace,
 }
 
+/// Drops by source, as one would write it down in need. It wants the kernel's tracing files, which
+/// are not mounted everywhere.
+const BPFTRACE: &str = "mount -t tracefs tracefs /sys/kernel/tracing || exit 1; exec bpftrace -e '
+    tracepoint:skb:kfree_skb /args->protocol == 2048/ {
+        $skb = (struct sk_buff *)args->skbaddr;
+        $ip = (struct iphdr *)($skb->head + $skb->network_header);
+        @[ntop($ip->saddr)] = count();
+    }'";
+
 impl Watcher {
-    const ALL: [Self; 3] = [Self::Ctwatch, Self::Counters, Self::ConntrackEvents];
+    const ALL: [Self; 5] =
+        [Self::Ctwatch, Self::WithoutTops, Self::Counters, Self::ConntrackEvents, Self::Bpftrace];
 
     fn name(self) -> &'static str {
         match self {
-            Self::Ctwatch => "ctwatch",
+            Self::Ctwatch => "ctwatch --top 20, all lists",
+            Self::WithoutTops => "ctwatch --top 0",
             Self::Counters => "ctwatch --mechanism counters",
             Self::ConntrackEvents => "conntrack -E -e NEW",
+            Self::Bpftrace => "bpftrace, drops by source",
         }
     }
 
     fn start(self, ctwatch: &Path, router: &Netns) -> Result<Watching> {
         let mut command = match self {
-            Self::Ctwatch => Command::new(ctwatch),
-            Self::Counters => {
+            Self::Ctwatch | Self::WithoutTops | Self::Counters => {
                 let mut command = Command::new(ctwatch);
-                command.args(["--mechanism", "counters"]);
+                command.args(match self {
+                    Self::Ctwatch => ["--top", "20", "--by", ALL_LISTS].as_slice(),
+                    Self::WithoutTops => &["--top", "0"],
+                    _ => &["--mechanism", "counters"],
+                });
+                command
+            }
+            Self::Bpftrace => {
+                let mut command = Command::new("unshare");
+                command.args(["--mount", "sh", "-c", BPFTRACE]);
                 command
             }
             Self::ConntrackEvents => {
@@ -64,12 +87,16 @@ impl Watcher {
                 command
             }
         };
-        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
         // Until it is attached.
-        thread::sleep(Duration::from_millis(400));
+        let patience = if self == Self::Bpftrace { 2500 } else { 600 };
+        thread::sleep(Duration::from_millis(patience));
+        ensure!(child.try_wait()?.is_none(), "{} ended at once", self.name());
         Ok(Watching(child))
     }
 }
+
+const ALL_LISTS: &str = "source,destination,service,flow,interface,process";
 
 /// Ended when dropped.
 struct Watching(Child);
@@ -88,13 +115,16 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     );
     ensure!(args.rounds > 0 && args.packets > 0, "nothing to measure");
     let ctwatch = build::run(&args.build)?.ctwatch;
-    tools::use_path(&Store::open()?)?;
+    tools::use_rivals(&Store::open()?)?;
     println!("{} rounds of {} packets, medians", args.rounds, args.packets);
     println!("\nnew flows into a roomy table");
     let roomy = u32::try_from(args.packets * 2)?.max(262_144);
     paths(&ctwatch, args, roomy)?;
     println!("\npackets into a full table");
     paths(&ctwatch, args, 200)?;
+    println!("\nnew flows, all lists, by the number of sources");
+    crowds(&ctwatch, args, roomy)?;
+    large(&ctwatch)?;
     let (starts, peak) = start(&ctwatch, args.rounds)?;
     let (without, with) = idle(&ctwatch, args.rounds)?;
     println!("\none reading, CPU time      {:>8.2} ms", without * 1000.0);
@@ -135,13 +165,76 @@ fn paths(ctwatch: &Path, args: &Args, limit: u32) -> Result<()> {
     Ok(())
 }
 
+/// What it costs must not depend on how many there are.
+fn crowds(ctwatch: &Path, args: &Args, limit: u32) -> Result<()> {
+    const CROWDS: [u32; 3] = [10, 1_000, 1_000_000];
+    let mut ratios = CROWDS.map(|_| Vec::new());
+    for _ in 0..args.rounds {
+        for (sources, ratios) in CROWDS.into_iter().zip(&mut ratios) {
+            let before = measure_crowd(limit, args.packets, sources, None)?;
+            let watcher = Some((Watcher::Ctwatch, ctwatch));
+            let watched = measure_crowd(limit, args.packets, sources, watcher)?;
+            let after = measure_crowd(limit, args.packets, sources, None)?;
+            ratios.push(watched / f64::midpoint(before, after));
+        }
+    }
+    for (sources, ratios) in CROWDS.into_iter().zip(ratios) {
+        println!("  {sources:>9} sources {:>15.3} of unwatched", median(ratios));
+    }
+    Ok(())
+}
+
+/// Seconds of CPU at one tick a second, and memory, with all lists over a large table: outside of a
+/// census, and with it.
+fn large(ctwatch: &Path) -> Result<()> {
+    const ENTRIES: u64 = 500_000;
+    const TICKS: u32 = 20;
+    let mut lab = Lab::new(Plan::default())?;
+    lab.set_buckets(1 << 18)?;
+    lab.set_limit(1_000_000)?;
+    lab.router().sysctl("net/netfilter/nf_conntrack_udp_timeout", "3600")?;
+    let flows = Flows { sources: 50_000, services: 50, ..Flows::of(Family::V4, Protocol::Udp) };
+    lab.send(&Flood::of(flows, ENTRIES))?;
+    println!("\n{ENTRIES} entries, all lists, a tick a second");
+    for (what, top) in [("without a census", None), ("with censuses", Some("20"))] {
+        let mut command = Command::new(ctwatch);
+        command.args(["-i", "1s", "--output", "json", "--by", ALL_LISTS]);
+        command.args(top.map(|top| ["--top", top]).into_iter().flatten());
+        let mut child = Watching(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?);
+        let output = child.0.stdout.take().context("ctwatch has no output")?;
+        let mut lines = BufReader::new(output).lines();
+        lines.next().context("ctwatch printed nothing")??;
+        let before = cpu_time(child.0.id())?;
+        for _ in 0..TICKS {
+            lines.next().context("ctwatch ended early")??;
+        }
+        let share = (cpu_time(child.0.id())? - before) / f64::from(TICKS);
+        let peak = high_water(child.0.id())?;
+        println!(
+            "  {what:<30} {:>8.2} % of a CPU, {:>5.1} MB at most",
+            share * 100.0,
+            peak as f64 / 1024.0
+        );
+    }
+    Ok(())
+}
+
 /// In a lab of its own: no measurement meets what another left in the table.
 fn measure(limit: u32, packets: u64, watcher: Option<(Watcher, &Path)>) -> Result<f64> {
+    measure_crowd(limit, packets, 1000, watcher)
+}
+
+fn measure_crowd(
+    limit: u32,
+    packets: u64,
+    sources: u32,
+    watcher: Option<(Watcher, &Path)>,
+) -> Result<f64> {
     let mut lab = Lab::new(Plan::default())?;
     lab.set_limit(limit)?;
     let _watching =
         watcher.map(|(watcher, ctwatch)| watcher.start(ctwatch, lab.router())).transpose()?;
-    let flows = Flows { sources: 1000, services: 10, ..Flows::of(Family::V4, Protocol::Udp) };
+    let flows = Flows { sources, services: 10, ..Flows::of(Family::V4, Protocol::Udp) };
     Ok(lab.send(&Flood::of(flows, packets))?.per_s())
 }
 

@@ -25,23 +25,29 @@ const TOOLS: &[(&str, &str)] = &[
     ("ip6tables-legacy", "iptables"),
 ];
 
+/// What the benchmark compares with.
+const RIVALS: &[(&str, &str)] = &[("bpftrace", "bpftrace")];
+
 /// A value for PATH with which all of them are found.
 pub(crate) fn path(store: &Store) -> Result<std::ffi::OsString> {
-    let missing: Vec<_> = TOOLS.iter().filter(|(tool, _)| find(tool).is_none()).collect();
+    path_of(store, "tools", TOOLS)
+}
+
+fn path_of(store: &Store, name: &str, tools: &[(&str, &str)]) -> Result<std::ffi::OsString> {
+    let missing: Vec<_> = tools.iter().filter(|(tool, _)| find(tool).is_none()).collect();
     let mut dirs: Vec<PathBuf> =
         std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect();
     dirs.extend(["/usr/sbin", "/sbin"].map(PathBuf::from));
     if !missing.is_empty() {
         // What was fetched when less was missing is not enough.
-        let wrapper = |tool: &str| store.path("tools").join("wrappers").join(tool);
+        let wrapper = |tool: &str| store.path(name).join("wrappers").join(tool);
         if missing.iter().any(|(tool, _)| !wrapper(tool).is_file()) {
-            store.forget("tools")?;
+            store.forget(name)?;
         }
-        let folder =
-            store.folder("tools", |dir| unpack(store, dir, &missing)).with_context(|| {
-                let packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
-                format!("the tests need programs of these packages: {}", packages.join(" "))
-            })?;
+        let folder = store.folder(name, |dir| unpack(store, dir, &missing)).with_context(|| {
+            let packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
+            format!("programs of these packages are needed: {}", packages.join(" "))
+        })?;
         dirs.push(folder.join("wrappers"));
     }
     Ok(std::env::join_paths(dirs)?)
@@ -49,10 +55,20 @@ pub(crate) fn path(store: &Store) -> Result<std::ffi::OsString> {
 
 /// Has this process, and what it starts, find them.
 pub(crate) fn use_path(store: &Store) -> Result<()> {
-    let path = path(store)?;
+    set_path(path(store)?);
+    Ok(())
+}
+
+/// Also what the benchmark compares with.
+pub(crate) fn use_rivals(store: &Store) -> Result<()> {
+    use_path(store)?;
+    set_path(path_of(store, "rivals", RIVALS)?);
+    Ok(())
+}
+
+fn set_path(path: std::ffi::OsString) {
     // SAFETY: called before any other thread is started.
     unsafe { std::env::set_var("PATH", path) };
-    Ok(())
 }
 
 fn unpack(store: &Store, dir: &Path, missing: &[&(&str, &str)]) -> Result<()> {
