@@ -12,7 +12,7 @@ use crate::{
     On, Test,
     mechanism::holds,
     test,
-    watch::{Watch, ctwatch, finished, named, table},
+    watch::{Background, Watch, ctwatch, finished, named, table},
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -21,6 +21,7 @@ pub(crate) const TESTS: &[Test] = &[
     test(On::Once, "one_namespace_by_name_and_by_inode", one),
     test(On::Once, "a_namespace_deleted_under_watch_is_really_gone", not_kept_alive),
     test(On::Once, "hostile_names_cannot_speak_to_the_terminal", hostile),
+    test(On::Once, "nor_can_hostile_interfaces_and_processes", hostile_talkers),
 ];
 
 const UDP: Flows = Flows::of(Family::V4, Protocol::Udp);
@@ -128,4 +129,58 @@ fn hostile() -> Result<()> {
     ensure!(!json.contains(['\u{1b}', '\u{9b}']), "{json:?}");
     let object: Value = serde_json::from_str(&json)?;
     named(&object, netns.name()).map(|_| ())
+}
+
+/// Lists and single refusals name interfaces and processes, and whoever made those chose the
+/// names.
+fn hostile_talkers() -> Result<()> {
+    const INTERFACE: &str = "\u{1b}[7m\u{9b}0m";
+    const PROCESS: &std::ffi::CStr = c"\x1b]0;x\x07\nroot#";
+    let mut lab = Lab::new(Plan::default())?;
+    lab.set_limit(5)?;
+    lab.send(&Flood::of(UDP, 10))?;
+    let (client, router) = (lab.client().clone(), lab.router().clone());
+    let peer = ["peer", "name", "up1", "netns", client.name()];
+    let link = [&["ip", "link", "add", INTERFACE, "type", "veth"], &peer[..]].concat();
+    router.run(&link)?;
+    router.run(&["ip", "addr", "add", "10.98.0.1/24", "dev", INTERFACE])?;
+    router.run(&["ip", "link", "set", INTERFACE, "up"])?;
+    client.run(&["ip", "addr", "add", "10.98.0.2/24", "dev", "up1"])?;
+    client.run(&["ip", "link", "set", "up1", "up"])?;
+    let watch = Background::start(ctwatch()?.args(["watch", "-i", "200ms", "--top", "9"]))?;
+    let mut trace = ctwatch()?;
+    // It has nothing to say before the first refusal, which is in a moment.
+    let trace =
+        std::thread::spawn(move || finished(trace.args(["trace", "--rate", "10000", "-n", "500"])));
+    let talk = |netns: &Netns, host: &str| {
+        netns.within(|| {
+            // SAFETY: a string that ends with a zero, to name this thread.
+            unsafe { libc::prctl(libc::PR_SET_NAME, PROCESS.as_ptr()) };
+            let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+            for port in 1..100 {
+                // Refused by the router itself, or on the way.
+                let _ = socket.send_to(b"x", (host, port));
+            }
+            std::io::Result::Ok(())
+        })
+    };
+    for _ in 0..100 {
+        if trace.is_finished() {
+            break;
+        }
+        talk(&client, "10.98.0.1")??;
+        talk(&router, "10.100.0.9")??;
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+    let (lists, errors, code) = watch.interrupt()?;
+    ensure!(code == Some(0), "{code:?} {errors}");
+    let (traced, errors, code) = trace.join().map_err(|_| anyhow::anyhow!("it panicked"))??;
+    ensure!(code == Some(0), "{code:?} {errors}");
+    for (what, text) in [("watch", lists), ("trace", traced)] {
+        ensure!(!text.contains(['\u{1b}', '\u{9b}', '\u{7}']), "{what}: {text:?}");
+        ensure!(text.contains("\\u{1b}[7m"), "{what} names no interface: {text}");
+        ensure!(text.contains("\\u{1b}]0;x"), "{what} names no process: {text}");
+        ensure!(!text.lines().any(|line| line.starts_with("root#")), "{what}: {text}");
+    }
+    Ok(())
 }

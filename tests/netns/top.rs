@@ -16,6 +16,7 @@ use crate::{
 
 pub(crate) const TESTS: &[Test] = &[
     test(On::EachWithPrograms, "who_is_refused_among_many_random_sources", refused),
+    test(On::Once, "who_is_refused_among_a_million_random_sources", million),
     test(On::EachWithPrograms, "who_fills_the_table_among_many_random_sources", inserted),
     test(On::EachWithPrograms, "what_a_rule_drops_is_certainly_nobodys_refusal", rule),
     test(On::EachWithPrograms, "a_few_refused_bgp_packets_are_called_out", control_plane),
@@ -23,15 +24,31 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 const UDP: Flows = Flows::of(Family::V4, Protocol::Udp);
-/// Many who speak once each ...
-fn random() -> u32 {
-    // An emulated machine takes long for each.
-    if std::env::var_os("CTWATCH_EMULATED").is_some() { 8_000 } else { 30_000 }
+/// Who speaks.
+struct Crowd {
+    /// So many once each ...
+    random: u32,
+    /// ... and some so often in a flood: the first of them in every flood, the last in one.
+    each: u64,
 }
 
-/// ... and some who speak often: the first of them in every flood, the last in one.
+impl Crowd {
+    fn some() -> Self {
+        Self { random: if emulated() { 8_000 } else { 30_000 }, each: 400 }
+    }
+
+    fn million() -> Self {
+        let random = if emulated() { 100_000 } else { 1_000_000 };
+        Self { random, each: u64::from(random) / 100 }
+    }
+}
+
+/// An emulated machine takes long for each packet.
+fn emulated() -> bool {
+    std::env::var_os("CTWATCH_EMULATED").is_some()
+}
+
 const TALKERS: [u32; 5] = [4, 8, 12, 16, 20];
-const EACH: u64 = 400;
 
 /// A table that is full, and in which hardly anything is ever found to be thrown out.
 fn full(lab: &mut Lab) -> Result<()> {
@@ -73,19 +90,19 @@ impl Truth {
 
 /// Many who speak once, over both families; talkers who pause meanwhile, some more often than
 /// others.
-fn everybody(lab: &Lab) -> Result<Truth> {
+fn everybody(lab: &Lab, crowd: &Crowd) -> Result<Truth> {
     let mut truth = Truth::default();
     for (family, talkers) in [(Family::V4, &TALKERS[..]), (Family::V6, &[2, 3])] {
         let flows = Flows { family, services: 4, ..UDP };
-        let half = u64::from(random()) / 2;
-        truth.send(lab, Flows { sources: random(), ..flows }, 0, half)?;
+        let half = u64::from(crowd.random) / 2;
+        truth.send(lab, Flows { sources: crowd.random, ..flows }, 0, half)?;
         for (round, talkers) in talkers.iter().enumerate() {
             // Flows that no other flood has begun.
             let first = (7 * round as u64 + 1) << 32;
             let few = Flows { sources: *talkers, ..flows };
-            truth.send(lab, few, first, u64::from(*talkers) * EACH)?;
+            truth.send(lab, few, first, u64::from(*talkers) * crowd.each)?;
         }
-        truth.send(lab, Flows { sources: random(), ..flows }, half, half)?;
+        truth.send(lab, Flows { sources: crowd.random, ..flows }, half, half)?;
     }
     Ok(truth)
 }
@@ -145,10 +162,18 @@ fn agrees(
 }
 
 fn refused() -> Result<()> {
+    refused_among(&Crowd::some())
+}
+
+fn million() -> Result<()> {
+    refused_among(&Crowd::million())
+}
+
+fn refused_among(crowd: &Crowd) -> Result<()> {
     let mut lab = Lab::new(Plan::default())?;
     full(&mut lab)?;
     let watch = Watch::start(&["--top", "40"])?;
-    let truth = everybody(&lab)?;
+    let truth = everybody(&lab, crowd)?;
     let last = watch.stop()?;
     let verdict = judge::ask(lab.router())?;
     let room = truth.sent - verdict.drop;
@@ -161,7 +186,7 @@ fn inserted() -> Result<()> {
     lab.set_limit(1_000_000)?;
     lab.set_buckets(1 << 17)?;
     let watch = Watch::start(&["--top", "40"])?;
-    let truth = everybody(&lab)?;
+    let truth = everybody(&lab, &Crowd::some())?;
     let last = watch.stop()?;
     let verdict = judge::ask(lab.router())?;
     ensure!(verdict.entries == truth.sent, "{verdict:?}");
