@@ -19,9 +19,29 @@ static NETNS: PerCpuHashMap<NetnsId, NetnsTally> = PerCpuHashMap::with_max_entri
 #[map]
 static HOST: PerCpuArray<HostTally> = PerCpuArray::with_max_entries(1, 0);
 
-/// Which ends of entries the first of two programs has seen: see [`is_counted_by_the_other`].
+/// Which ends of entries one of two programs has seen: see [`end_once`]. Two places for each slot: an
+/// end between the two programs for another may need the same slot.
 #[map]
-static MARKS: PerCpuArray<u64> = PerCpuArray::with_max_entries(MARK_SLOTS, 0);
+static MARKS: PerCpuArray<[u64; 2]> = PerCpuArray::with_max_entries(MARK_SLOTS, 0);
+
+/// How many of the two programs are running on this CPU, one on top of the other.
+#[map]
+static ENDING: PerCpuArray<Ending> = PerCpuArray::with_max_entries(1, 0);
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Ending {
+    depth: u64,
+    /// The mark of an end that was seen while another was being counted.
+    nested: u64,
+}
+
+/// Of two programs at the same place, one; which of them the kernel runs first does not matter.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Twin {
+    One = 1,
+    Other = 2,
+}
 
 /// A power of two.
 const MARK_SLOTS: u32 = 1024;
@@ -88,9 +108,14 @@ fn top_of(stream: Stream, by: By, whole: &Key) {
     let cpu = unsafe { bpf_get_smp_processor_id() };
     let index = (cpu * TABLES + table(stream, by)) * sets + (hash as u32 & (sets - 1));
     if let Some(set) = TOP.get_ptr_mut(index) {
-        // SAFETY: a live map value, and this CPU's alone. The sequence is odd while it is written.
+        // SAFETY: a live map value, and this CPU's alone. The sequence is odd while it is written:
+        // below this program another may be in the middle of it, on kernels that run a program on
+        // top of itself. Such an event is in no list, and user space finds out by their sum.
         unsafe {
             let sequence = &raw mut (*set).sequence;
+            if sequence.read_volatile() & 1 != 0 {
+                return;
+            }
             sequence.write_volatile(sequence.read_volatile().wrapping_add(1));
             (*set).offer(key, hash);
             sequence.write_volatile(sequence.read_volatile().wrapping_add(1));
@@ -158,17 +183,59 @@ pub(crate) fn host(count: HostCount) {
 ///
 /// The kernel does not run a program on top of itself: a softirq that arrives while one runs for
 /// the end of some object would end entries unseen. Two programs at the same place cannot both be
-/// running when it arrives, so one of them always sees the event. A slot for each object by its
-/// address: an interruption between the two programs then does not disturb what they agree on.
+/// running when it arrives, so one of them always sees the event.
+///
+/// Word is left in a slot for each object by its address: an interruption between the two programs
+/// then does not disturb what they agree on. While one of them runs, the other may wait in vain for
+/// word, so there it is left in a place of its own, which means nothing any more once that program
+/// has ended; word that nobody takes would be believed when the object ends in its next life.
 #[inline(always)]
-pub(crate) fn is_counted_by_the_other(object: u64) -> bool {
+pub(crate) fn end_once(twin: Twin, object: u64, count: impl FnOnce()) {
+    let Some(ending) = ENDING.get_ptr_mut(0) else { return };
+    // SAFETY: a live per-CPU map value. Whoever interrupts puts the depth back as it was.
+    let depth = unsafe { (&raw mut (*ending).depth).read_volatile() };
+    // SAFETY: as above.
+    unsafe {
+        (&raw mut (*ending).depth).write_volatile(depth + 1);
+        if depth == 0 {
+            (&raw mut (*ending).nested).write_volatile(0);
+        }
+    }
+    let (own, theirs) = match twin {
+        Twin::One => (object | Twin::One as u64, object | Twin::Other as u64),
+        Twin::Other => (object | Twin::Other as u64, object | Twin::One as u64),
+    };
+    let counted = if depth == 0 {
+        counted_in_slot(object, own, theirs)
+    } else {
+        // SAFETY: as above.
+        unsafe {
+            let nested = (*ending).nested;
+            (*ending).nested = if nested == theirs { 0 } else { own };
+            nested == theirs
+        }
+    };
+    if !counted {
+        count();
+    }
+    // SAFETY: as above.
+    unsafe { (&raw mut (*ending).depth).write_volatile(depth) };
+}
+
+#[inline(always)]
+fn counted_in_slot(object: u64, own: u64, theirs: u64) -> bool {
     let Some(slot) = MARKS.get_ptr_mut(slot_of(object)) else { return false };
     // SAFETY: a live per-CPU map value.
-    unsafe {
-        let seen = *slot == object;
-        *slot = if seen { 0 } else { object };
-        seen
+    let slot = unsafe { &mut *slot };
+    for place in slot.iter_mut() {
+        if *place == theirs {
+            *place = 0;
+            return true;
+        }
     }
+    let place = usize::from(slot[0] != 0 && slot[0] != own);
+    slot[place & 1] = own;
+    false
 }
 
 /// Entries are 256 bytes or more, so lower bits say nothing.

@@ -37,11 +37,13 @@ fn comes_and_goes() -> Result<()> {
     let sent = lab.send(&Flood::of(UDP, 2000))?;
     let verdict = judge::ask(lab.router())?;
     let router = lab.router().clone();
-    watch.until(|object| {
+    let seen = |object: &Value| {
         table(object, &router).is_ok_and(|table| table["insertions"]["total"] != 0)
-    })?;
+    };
+    watch.until(seen).context("nothing was inserted")?;
     drop(lab);
-    watch.until(|object| reachable(object, &router) == Some(false))?;
+    let gone = |object: &Value| reachable(object, &router) == Some(false);
+    watch.until(gone).context("it is still there")?;
     // The kernel takes a namespace down in its own time.
     let inserted = sent.arrived - verdict.drop;
     let ended = |object: &Value| {

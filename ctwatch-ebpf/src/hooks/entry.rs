@@ -6,7 +6,7 @@ use ctwatch_ebpf::{Count, HostCount};
 use crate::{
     hooks::who,
     kernel::{layout, read},
-    tally,
+    tally::{self, Twin},
 };
 
 /// <https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/netfilter/nf_conntrack_common.h>
@@ -25,23 +25,22 @@ pub(crate) fn inserted(_ctx: &impl EbpfContext, ct: u64) -> Option<()> {
 }
 
 /// The entry is given back to the allocator right after this, or (`told_late`) was right before.
-/// For the first of two programs at the same place; which of them the kernel runs first does not
-/// matter.
+/// For the first of two programs at the same place.
 #[inline(always)]
 pub(crate) fn freed(ctx: &impl EbpfContext, ct: u64, told_late: bool) {
-    if !tally::is_counted_by_the_other(ct) {
+    tally::end_once(Twin::One, ct, || {
         let counts = (Count::Removed, Count::NeverInserted, HostCount::UnplacedEnds);
         ended(ctx, ct, told_late, counts);
-    }
+    });
 }
 
 /// For the second of two programs at the same place.
 #[inline(always)]
 pub(crate) fn freed_missed(ctx: &impl EbpfContext, ct: u64, told_late: bool) {
-    if !tally::is_counted_by_the_other(ct) {
+    tally::end_once(Twin::Other, ct, || {
         let unplaced = HostCount::UnplacedEndsMissed;
         ended(ctx, ct, told_late, (Count::RemovedMissed, Count::NeverInsertedMissed, unplaced));
-    }
+    });
 }
 
 /// For the only program at its place.
