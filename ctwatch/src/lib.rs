@@ -5,6 +5,7 @@
 pub mod cli;
 pub mod collect;
 pub mod commands;
+pub mod facts;
 pub mod host;
 pub mod model;
 pub mod output;

@@ -62,6 +62,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("collect.rs", &["aya", "crate::taker", "crate::model", "crate::output", "crate::commands"]),
     ("taker.rs", &["aya", "crate::output", "crate::commands"]),
     ("sample.rs", &["aya", "crate::"]),
+    ("facts.rs", &["aya", "crate::"]),
 ];
 
 #[test]
