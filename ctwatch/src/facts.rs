@@ -1,6 +1,8 @@
 //! What was found out about this machine for the doctor, uninterpreted: plain values, and where one
 //! could not be had, why.
 
+use std::collections::BTreeMap;
+
 /// Found, or why it is unknown.
 pub type Known<T> = Result<T, String>;
 
@@ -54,4 +56,128 @@ pub struct Hook {
     pub priority: i32,
     pub function: String,
     pub module: Option<String>,
+}
+
+/// Whether connection tracking is there, and as what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    Absent,
+    BuiltIn,
+    Module,
+}
+
+/// A line of `/proc/modules`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadedModule {
+    pub name: String,
+    /// All that holds it: modules, rules, open files.
+    pub references: u32,
+    /// The modules among them.
+    pub users: Vec<String>,
+}
+
+/// What the kernel keeps entries in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slab {
+    pub objects: u64,
+    /// Bytes of one.
+    pub size: u64,
+}
+
+/// What the kernel's log still holds about conntrack.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KernelLog {
+    /// The last few lines, with the seconds since boot.
+    pub lines: Vec<(u64, String)>,
+    /// Lines that say `table full`.
+    pub table_full: u64,
+    /// Lines that say that the table of expectations is.
+    pub expectations_full: u64,
+    /// Messages of the network that were suppressed for being too many; conntrack's among them.
+    pub suppressed: u64,
+    /// Lines that say that memory could not be had.
+    pub no_memory: u64,
+    /// The oldest line there is: what came before it is forgotten. Seconds since boot.
+    pub since: Option<u64>,
+}
+
+/// A line of a sysctl file that is about conntrack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    pub file: String,
+    /// As below `/proc/sys/net/netfilter`: `nf_conntrack_max`.
+    pub name: String,
+    pub value: String,
+}
+
+/// A module that a file of modprobe.d keeps from being loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Barred {
+    pub file: String,
+    pub module: String,
+}
+
+/// Counters since the namespace was made, over all CPUs: the words of `conntrack -S`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    pub invalid: u64,
+    pub insert_failed: u64,
+    pub drop: u64,
+    pub early_drop: u64,
+    pub clash_resolve: u64,
+    /// `None` before Linux 5.15.
+    pub chaintoolong: Option<u64>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Namespace {
+    pub id: ctwatch_ebpf::NetnsId,
+    pub inode: u32,
+    pub name: Option<String>,
+    /// A name that `ip netns exec` takes.
+    pub by_ip: bool,
+    pub entries: Known<u32>,
+    pub totals: Known<Totals>,
+    pub expectations: Known<u32>,
+    /// Seconds, by the name of the sysctl.
+    pub timeouts: BTreeMap<String, u32>,
+    pub hooks: Known<Vec<Hook>>,
+    pub nft: Known<Vec<RuleTable>>,
+    pub legacy: Known<Vec<RuleTable>>,
+}
+
+impl Namespace {
+    pub fn is_host(&self) -> bool {
+        self.name.as_deref() == Some("host")
+    }
+
+    /// As it is spoken of.
+    pub fn called(&self) -> String {
+        self.name.clone().unwrap_or_else(|| format!("netns {}", self.inode))
+    }
+
+    /// All tables of rules that could be read.
+    pub fn rule_tables(&self) -> impl Iterator<Item = &RuleTable> {
+        self.nft.iter().chain(&self.legacy).flatten()
+    }
+}
+
+/// All of it.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    pub release: String,
+    pub presence: Presence,
+    pub modules: Known<Vec<LoadedModule>>,
+    /// Modules of conntrack's family that this kernel has on disk.
+    pub on_disk: Known<Vec<String>>,
+    pub limit: Known<u32>,
+    pub buckets: Known<u32>,
+    pub expect_max: Known<u32>,
+    /// Bytes.
+    pub memory: Known<u64>,
+    pub slab: Known<Slab>,
+    pub log: Known<KernelLog>,
+    pub settings: Vec<Setting>,
+    pub barred: Vec<Barred>,
+    pub namespaces: Vec<Namespace>,
 }

@@ -30,13 +30,17 @@ pub(crate) struct Packet {
 /// A packet was refused for want of an entry, or so it seems.
 #[inline(always)]
 pub(crate) fn refused(_ctx: &impl EbpfContext, skb: u64, net: u64, reason: Reason) -> Option<()> {
-    let packet = packet(skb, kernel::netns_id(net)?)?;
+    let key = Key { netns: kernel::netns_id(net)?, ..Key::default() };
+    let mut packet = Packet { key, sport: 0 };
+    if !read_packet(skb, &mut packet) {
+        return None;
+    }
     let by = &[By::Source, By::Destination, By::Service, By::Flow, By::Interface];
     tally::top(Stream::Drops, by, &packet.key);
-    if packet.key.ifindex == 0 {
-        process(Stream::Drops, packet.key.netns);
-    }
     tell::refused(reason, &packet);
+    if packet.key.ifindex == 0 {
+        process(Stream::Drops, packet.key);
+    }
     Some(())
 }
 
@@ -70,15 +74,15 @@ pub(crate) fn inserted(ct: u64, net: u64) -> Option<()> {
     packet.key.ifindex = tally::take_came_by(ct)?;
     tally::top(Stream::Insertions, &[By::Interface], &packet.key);
     if packet.key.ifindex == 0 {
-        process(Stream::Insertions, packet.key.netns);
+        process(Stream::Insertions, packet.key);
     }
     Some(())
 }
 
 /// Whoever has the CPU: most often who sent it; what is sent again is sent by a timer.
 #[inline(always)]
-fn process(stream: Stream, netns: NetnsId) {
-    let mut key = Key { netns, ..Key::default() };
+fn process(stream: Stream, mut key: Key) {
+    key.dst = [0; 16];
     key.src = bpf_get_current_comm().unwrap_or_default();
     // SAFETY: a helper without arguments.
     let cgroup = unsafe { bpf_get_current_cgroup_id() };
@@ -88,14 +92,21 @@ fn process(stream: Stream, netns: NetnsId) {
 
 /// From the packet's own headers: an entry it does not have. Behind IPv6 extension headers, and in
 /// later fragments, no port is looked for.
+///
+/// A function of its own, so that what it keeps on the stack is gone before the next one is called.
+#[inline(never)]
+fn read_packet(skb: u64, packet: &mut Packet) -> bool {
+    read_headers(skb, packet).is_some()
+}
+
 #[inline(always)]
-fn packet(skb: u64, netns: NetnsId) -> Option<Packet> {
+fn read_headers(skb: u64, packet: &mut Packet) -> Option<()> {
     let head = read::<u64>(skb, layout!(skb_head))?;
     let at = read::<u16>(skb, layout!(skb_network_header))?;
     let ip = head + u64::from(at);
     let header = read::<[u8; 20]>(ip, 0)?;
-    let mut key = Key { netns, ifindex: read(skb, layout!(skb_iif))?, ..Key::default() };
-    let mut sport = 0;
+    let key = &mut packet.key;
+    key.ifindex = read(skb, layout!(skb_iif))?;
     let transport = match header[0] >> 4 {
         4 => {
             key.family = AF_INET;
@@ -117,9 +128,9 @@ fn packet(skb: u64, netns: NetnsId) -> Option<Packet> {
     if let Some(transport) = transport
         && has_ports(key.protocol)
     {
-        [sport, key.dport] = read(ip, transport)?;
+        [packet.sport, key.dport] = read(ip, transport)?;
     }
-    Some(Packet { key, sport })
+    Some(())
 }
 
 /// From the tuple of the original direction.

@@ -6,11 +6,13 @@ pub mod cgroups;
 pub mod config;
 pub mod ctnetlink;
 pub mod dump;
+pub mod kmsg;
 pub mod modules;
 pub mod namer;
 pub mod netns;
 pub mod privileges;
 pub mod procstat;
+pub mod settings;
 pub mod symbols;
 pub mod visit;
 

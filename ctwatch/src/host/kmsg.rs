@@ -1,0 +1,112 @@
+//! What the kernel's log holds about conntrack.
+//! <https://github.com/torvalds/linux/blob/v6.12/Documentation/ABI/testing/dev-kmsg>
+
+use std::{
+    fs::OpenOptions,
+    io::{self, Read},
+    os::unix::fs::OpenOptionsExt,
+};
+
+use crate::facts::{KernelLog, Known};
+
+const PATH: &str = "/dev/kmsg";
+/// Of the lines that matter, so many of the last are kept.
+const KEPT: usize = 5;
+/// One record is never longer (`PRINTK_MESSAGE_MAX` is 2,048).
+const RECORD: usize = 8 << 10;
+/// A log holds some tens of thousands; another writer could keep us reading for ever.
+const MOST: usize = 1_000_000;
+
+pub fn read() -> Known<KernelLog> {
+    let unreadable = |error: io::Error| format!("cannot read {PATH}: {error}");
+    let mut file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(PATH)
+        .map_err(unreadable)?;
+    let mut log = KernelLog::default();
+    let mut record = vec![0; RECORD];
+    for _ in 0..MOST {
+        match file.read(&mut record) {
+            Ok(0) => break,
+            Ok(len) => take(&mut log, &String::from_utf8_lossy(&record[..len])),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            // Overwritten while it was read: the next one comes.
+            Err(error) if error.raw_os_error() == Some(libc::EPIPE) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(unreadable(error)),
+        }
+    }
+    Ok(log)
+}
+
+/// `4,1234,5678900,-;nf_conntrack: table full, dropping packet`
+pub fn take(log: &mut KernelLog, record: &str) {
+    let Some((head, text)) = record.split_once(';') else { return };
+    let micros = head.split(',').nth(2).and_then(|field| field.parse::<u64>().ok());
+    let Some(seconds) = micros.map(|micros| micros / 1_000_000) else { return };
+    log.since.get_or_insert(seconds);
+    // Lines after the first are the record's properties.
+    let text = text.lines().next().unwrap_or_default();
+    let conntrack = text.contains("nf_conntrack") || text.contains("nf_ct");
+    if conntrack && text.contains("expectation table full") {
+        log.expectations_full += 1;
+    } else if conntrack && text.contains("table full") {
+        log.table_full += 1;
+    } else if text.contains("net_ratelimit:") && text.contains("callbacks suppressed") {
+        let mut words = text.split_whitespace();
+        log.suppressed += words.find_map(|word| word.parse::<u64>().ok()).unwrap_or(0);
+        return;
+    } else if text.contains("page allocation failure") {
+        log.no_memory += 1;
+    } else {
+        return;
+    }
+    log.lines.push((seconds, text.to_owned()));
+    if log.lines.len() > KEPT {
+        log.lines.remove(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log(records: &[&str]) -> KernelLog {
+        let mut log = KernelLog::default();
+        records.iter().for_each(|record| take(&mut log, record));
+        log
+    }
+
+    #[test]
+    fn lines_are_told_apart() {
+        let log = log(&[
+            "6,1,1000000,-;Linux version",
+            "4,2,20763743334180,-;nf_conntrack: nf_conntrack: table full, dropping packet",
+            "4,3,20763744000000,-;nf_conntrack: table full in netns 4026531840, dropping packet",
+            "4,4,20763745000000,-;net_ratelimit: 8312 callbacks suppressed",
+            "4,5,20763746000000,-;nf_conntrack: expectation table full",
+            "4,6,20763747000000,c;swapper/0: page allocation failure: order:0\n SUBSYSTEM=x",
+        ]);
+        assert_eq!((log.table_full, log.suppressed), (2, 8312));
+        assert_eq!((log.expectations_full, log.no_memory), (1, 1));
+        assert_eq!(log.since, Some(1));
+        assert_eq!(log.lines.len(), 4);
+        assert!(log.lines[3].1.ends_with("order:0"), "{log:?}");
+    }
+
+    #[test]
+    fn garbage_says_nothing() {
+        let records = ["", ";", "4,1;nf_conntrack: table full", "4,1,x,-;nf_conntrack: table full"];
+        assert_eq!(log(&records), KernelLog::default());
+    }
+
+    #[test]
+    fn the_last_few_lines_are_kept() {
+        let records: Vec<String> =
+            (0..100).map(|n| format!("4,{n},{n}000000,-;nf_conntrack: table full {n}")).collect();
+        let mut log = KernelLog::default();
+        records.iter().for_each(|record| take(&mut log, record));
+        assert_eq!((log.table_full, log.lines.len(), log.lines[4].0), (100, KEPT, 99));
+    }
+}

@@ -1,0 +1,254 @@
+//! What the files of sysctl.d and modprobe.d want of conntrack, and what this kernel has on disk.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use crate::facts::{Barred, Known, LoadedModule, Setting, Slab};
+
+/// Where files of one name hide each other: the first wins.
+/// <https://www.freedesktop.org/software/systemd/man/latest/sysctl.d.html>
+const FOLDERS: [&str; 4] = ["/etc", "/run", "/usr/local/lib", "/usr/lib"];
+/// Read last by sysctl --system, and so it wins.
+const SYSCTL_CONF: &str = "/etc/sysctl.conf";
+
+/// In the order in which they are applied: for each name the last one counts.
+pub fn sysctls() -> Vec<Setting> {
+    let mut files = files_of("sysctl.d");
+    let last = PathBuf::from(SYSCTL_CONF);
+    // Often 99-sysctl.conf is a link to it.
+    if !files.iter().any(|file| fs::canonicalize(file).is_ok_and(|file| file == last)) {
+        files.push(last);
+    }
+    files.iter().flat_map(|file| settings(&file.display().to_string(), &text_of(file))).collect()
+}
+
+/// Modules whose loading runs some other command.
+pub fn barred() -> Vec<Barred> {
+    let files = files_of("modprobe.d");
+    files.iter().flat_map(|file| installs(&file.display().to_string(), &text_of(file))).collect()
+}
+
+fn text_of(file: &Path) -> String {
+    fs::read(file).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+}
+
+fn files_of(kind: &str) -> Vec<PathBuf> {
+    let mut files = BTreeMap::new();
+    for folder in FOLDERS {
+        let entries = fs::read_dir(Path::new(folder).join(kind)).into_iter().flatten().flatten();
+        for entry in entries {
+            let name = entry.file_name();
+            if Path::new(&name).extension().is_some_and(|extension| extension == "conf") {
+                files.entry(name).or_insert_with(|| entry.path());
+            }
+        }
+    }
+    files.into_values().collect()
+}
+
+/// `net.netfilter.nf_conntrack_max = 65536`, with `/` for `.` too, and `-` before it.
+pub fn settings(file: &str, text: &str) -> Vec<Setting> {
+    let lines = text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';']));
+    let setting = |line: &str| {
+        let (key, value) = line.split_once('=')?;
+        let key = key.trim().trim_start_matches('-').trim().replace('/', ".");
+        // The old names are links to the new ones.
+        let name = key
+            .strip_prefix("net.netfilter.")
+            .or_else(|| key.strip_prefix("net.").filter(|key| *key == "nf_conntrack_max"))?;
+        let name = name.to_owned();
+        let value = value.trim().to_owned();
+        name.starts_with("nf_conntrack").then(|| Setting { file: file.to_owned(), name, value })
+    };
+    lines.filter_map(setting).collect()
+}
+
+/// `install nf_conntrack /bin/true`; `blacklist` does not keep a module from being loaded by
+/// another that needs it.
+pub fn installs(file: &str, text: &str) -> Vec<Barred> {
+    let barred = |line: &str| {
+        let mut words = line.split_whitespace();
+        let module = words.next().filter(|word| *word == "install").and(words.next())?;
+        words.next()?;
+        let module = module.replace('-', "_");
+        is_family(&module).then(|| Barred { file: file.to_owned(), module })
+    };
+    text.lines().filter_map(barred).collect()
+}
+
+/// Modules that track connections, or that bring those in.
+pub fn is_family(module: &str) -> bool {
+    const PREFIXES: [&str; 2] = ["nf_conntrack", "nf_nat"];
+    const NAMES: [&str; 24] = [
+        "iptable_nat",
+        "ip6table_nat",
+        "nft_chain_nat",
+        "nft_chain_nat_ipv4",
+        "nft_chain_nat_ipv6",
+        "nft_ct",
+        "nft_nat",
+        "nft_masq",
+        "nft_redir",
+        "nft_connlimit",
+        "xt_conntrack",
+        "xt_state",
+        "xt_CT",
+        "xt_connmark",
+        "xt_connlimit",
+        "xt_connbytes",
+        "xt_helper",
+        "xt_nat",
+        "xt_MASQUERADE",
+        "xt_REDIRECT",
+        "xt_NETMAP",
+        "ipt_MASQUERADE",
+        "ip6t_MASQUERADE",
+        "act_ct",
+    ];
+    PREFIXES.iter().any(|prefix| module.starts_with(prefix)) || NAMES.contains(&module)
+}
+
+/// Those of conntrack's family that this kernel could load.
+pub fn on_disk(release: &str) -> Known<Vec<String>> {
+    let path = format!("/lib/modules/{release}/modules.dep");
+    let text = fs::read_to_string(&path).map_err(|error| format!("cannot read {path}: {error}"))?;
+    Ok(family_of(&text))
+}
+
+/// `kernel/net/netfilter/nf_conntrack.ko.xz: kernel/net/…`
+pub fn family_of(dependencies: &str) -> Vec<String> {
+    let name = |line: &str| {
+        let file = line.split(':').next()?.rsplit('/').next()?;
+        let name = file.split(".ko").next()?.replace('-', "_");
+        is_family(&name).then_some(name)
+    };
+    let mut names: Vec<String> = dependencies.lines().filter_map(name).collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+pub fn loaded() -> Known<Vec<LoadedModule>> {
+    const PATH: &str = "/proc/modules";
+    match fs::read_to_string(PATH) {
+        Ok(text) => Ok(modules(&text)),
+        // A kernel without modules has no such file.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(format!("cannot read {PATH}: {error}")),
+    }
+}
+
+/// `nf_conntrack 196608 3 nf_nat,nft_ct, Live 0x0000000000000000`
+pub fn modules(text: &str) -> Vec<LoadedModule> {
+    let module = |line: &str| {
+        let mut fields = line.split_whitespace();
+        let name = fields.next()?.to_owned();
+        let references = fields.nth(1)?.parse().unwrap_or(0);
+        let users = fields.next()?.split(',').filter(|user| !matches!(*user, "" | "-"));
+        // `[permanent]` stands among them.
+        let users = users.filter(|user| !user.starts_with('[')).map(str::to_owned).collect();
+        Some(LoadedModule { name, references, users })
+    };
+    text.lines().filter_map(module).collect()
+}
+
+pub fn slab() -> Known<Slab> {
+    const PATH: &str = "/proc/slabinfo";
+    let text = fs::read_to_string(PATH).map_err(|error| format!("cannot read {PATH}: {error}"))?;
+    slab_of(&text).ok_or_else(|| format!("{PATH} names no nf_conntrack"))
+}
+
+/// `nf_conntrack 1024 1050 320 25 2 : tunables …`: in use, in all, bytes of one. Before Linux 4.8
+/// each namespace had one of its own.
+pub fn slab_of(slabinfo: &str) -> Option<Slab> {
+    let mut slab = None;
+    for line in slabinfo.lines() {
+        let mut fields = line.split_whitespace();
+        let name = fields.next().unwrap_or_default();
+        let rest = name.strip_prefix("nf_conntrack");
+        if !rest
+            .is_some_and(|rest| rest.trim_start_matches('_').bytes().all(|b| b.is_ascii_hexdigit()))
+        {
+            continue;
+        }
+        let mut number = |nth| fields.nth(nth)?.parse::<u64>().ok();
+        let (Some(objects), Some(size)) = (number(1), number(0)) else { continue };
+        let sum = slab.get_or_insert(Slab { objects: 0, size });
+        sum.objects = sum.objects.saturating_add(objects);
+    }
+    slab
+}
+
+/// Bytes of memory that this machine has.
+pub fn memory() -> Known<u64> {
+    const PATH: &str = "/proc/meminfo";
+    let text = fs::read_to_string(PATH).map_err(|error| format!("cannot read {PATH}: {error}"))?;
+    memory_of(&text).ok_or_else(|| format!("{PATH} says no MemTotal"))
+}
+
+fn memory_of(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sysctl_files_are_read_as_sysctl_does() {
+        let text = "# a\n;b\n net.netfilter.nf_conntrack_max=1\n\
+                    -net/netfilter/nf_conntrack_tcp_timeout_time_wait = 30\n\
+                    net.nf_conntrack_max = 2\nnet.ipv4.ip_forward=1\nnonsense\n";
+        let found: Vec<_> =
+            settings("f", text).into_iter().map(|setting| (setting.name, setting.value)).collect();
+        let expected = [
+            ("nf_conntrack_max", "1"),
+            ("nf_conntrack_tcp_timeout_time_wait", "30"),
+            ("nf_conntrack_max", "2"),
+        ];
+        assert_eq!(found, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
+
+    #[test]
+    fn only_an_install_line_bars_a_module() {
+        let text = "blacklist nf_conntrack\ninstall nf-nat /bin/true\ninstall nf_conntrack\n\
+                    install snd /bin/true\n# install iptable_nat /bin/true\n";
+        let found = installs("f", text);
+        assert_eq!(found, [Barred { file: "f".to_owned(), module: "nf_nat".to_owned() }]);
+    }
+
+    #[test]
+    fn modules_and_who_uses_them() {
+        let text = "nf_conntrack 196608 3 nf_nat,nft_ct, Live 0x0\nnf_nat 1 0 - Live 0x0\n\
+                    x 1 1 [permanent], Live 0x0\nshort\n";
+        let found = modules(text);
+        assert_eq!(found.len(), 3);
+        assert_eq!(found[0].users, ["nf_nat", "nft_ct"]);
+        assert_eq!((found[0].references, found[1].users.len(), found[2].users.len()), (3, 0, 0));
+    }
+
+    #[test]
+    fn modules_on_disk_by_any_compression() {
+        let text = "kernel/net/netfilter/nf_conntrack.ko.xz: kernel/lib/libcrc32c.ko.xz\n\
+                    kernel/net/ipv4/netfilter/iptable_nat.ko: x\nkernel/net/x.ko.zst:\n";
+        assert_eq!(family_of(text), ["iptable_nat", "nf_conntrack"]);
+    }
+
+    #[test]
+    fn the_slab_of_entries_is_known_from_those_of_other_things() {
+        let text = "slabinfo - version: 2.1\n# name <active_objs>\n\
+                    nf_conntrack_expect 5 5 208 1 1 : x\nnf_conntrack 1024 1050 320 25 2 : x\n";
+        assert_eq!(slab_of(text), Some(Slab { objects: 1050, size: 320 }));
+        assert_eq!(
+            slab_of("nf_conntrack_1 1 2 304 1\nnf_conntrack_2 1 3 304 1\n").unwrap().objects,
+            5
+        );
+        assert_eq!(slab_of("nf_conntrack 1\nnf_conntrack x y z\n"), None);
+        assert_eq!(memory_of("MemTotal:  2048 kB\n"), Some(2 << 20));
+        assert_eq!(memory_of("MemTotal: x\n"), None);
+    }
+}
