@@ -196,6 +196,12 @@ impl CensusBy {
 
 #[derive(Clone, Debug, Args)]
 pub struct DoctorArgs {
+    /// Count refusals for so long; by itself for a second, and only where a table is full
+    #[arg(long = "for", value_name = "TIME", value_parser = interval)]
+    pub duration: Option<Duration>,
+    /// Write the files of each fix below this folder, which must not exist or be empty
+    #[arg(long, value_name = "DIR")]
+    pub write: Option<std::path::PathBuf>,
     /// How to count: the best this kernel offers, or only this
     #[arg(long, value_enum, default_value_t = Mechanism::Auto)]
     pub mechanism: Mechanism,

@@ -21,12 +21,34 @@ pub struct RuleTable {
     /// As nft names them: ip, ip6, inet, arp, bridge, netdev.
     pub family: &'static str,
     pub name: String,
+    /// nft: chains of type nat. One is enough to translate and to track, with no rule in it.
+    pub nat_chains: Vec<String>,
     /// All of its rules; the policies of legacy chains, and their last, empty entries, are none.
     pub rules: u64,
     /// Those that need connection tracking, or keep packets from it: the first few.
     pub uses: Vec<RuleUse>,
     /// And so many more.
     pub more: u64,
+}
+
+/// Of one table, so many rules are kept.
+const MOST_USES: usize = 64;
+
+impl RuleTable {
+    pub fn new(framework: Framework, family: &'static str, name: String) -> Self {
+        let (nat_chains, uses) = (Vec::new(), Vec::new());
+        Self { framework, family, name, nat_chains, rules: 0, uses, more: 0 }
+    }
+
+    /// Takes in one rule, and what of it has to do with tracking.
+    pub fn add(&mut self, found: Option<RuleUse>) {
+        self.rules += 1;
+        match found {
+            Some(found) if self.uses.len() < MOST_USES => self.uses.push(found),
+            Some(_) => self.more += 1,
+            None => {}
+        }
+    }
 }
 
 /// A rule that has to do with connection tracking.
@@ -56,6 +78,14 @@ pub struct Hook {
     pub priority: i32,
     pub function: String,
     pub module: Option<String>,
+}
+
+impl Hook {
+    /// One of those by which connections are tracked.
+    /// <https://github.com/torvalds/linux/blob/v6.12/net/netfilter/nf_conntrack_proto.c>
+    pub fn tracks(&self) -> bool {
+        self.function.contains("conntrack_in") || self.function.contains("conntrack_local")
+    }
 }
 
 /// Whether connection tracking is there, and as what.

@@ -5,6 +5,7 @@
 pub mod cli;
 pub mod collect;
 pub mod commands;
+pub mod diagnosis;
 pub mod facts;
 pub mod host;
 pub mod model;
@@ -12,4 +13,5 @@ pub mod output;
 pub mod probe;
 pub mod report;
 pub mod sample;
+pub mod survey;
 pub mod taker;

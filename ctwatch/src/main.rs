@@ -15,7 +15,7 @@ fn main() -> ExitCode {
         Command::Watch(args) => asynchronously(commands::watch::run(args)),
         Command::Trace(args) => asynchronously(commands::trace::run(args)),
         Command::Census(args) => commands::census::run(&args),
-        Command::Doctor(args) => commands::doctor::run(&args),
+        Command::Doctor(args) => asynchronously(commands::doctor::run(args)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -21,6 +21,33 @@ pub struct Report {
     /// Mechanisms that would have come first, and why they did not.
     pub refused: Vec<String>,
     pub advice: Vec<String>,
+    pub tracking: Tracking,
+    /// The worst first.
+    pub findings: Vec<Finding>,
+}
+
+/// Whether connections are tracked, where, and what for.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Tracking {
+    /// What was found that needs it.
+    pub needed_by: Vec<String>,
+    /// What could have said more, and why it does not.
+    pub unknown: Vec<String>,
+    /// Chains of modules, from nf_conntrack to what is built on it.
+    pub modules: Vec<String>,
+    /// Files that keep modules from being loaded.
+    pub barred_by: Vec<String>,
+    pub namespaces: Vec<Tracked>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Tracked {
+    pub name: Option<String>,
+    pub inode: u32,
+    pub entries: Option<u32>,
+    pub limit: Option<u32>,
+    /// Whether every packet there is looked up; `None`: see `unknown`.
+    pub hooked: Option<bool>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -67,4 +94,45 @@ pub struct Signal {
 pub struct Figure {
     pub name: &'static str,
     pub exactness: &'static str,
+}
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    Critical,
+    Warning,
+    Info,
+}
+
+/// Something that is wrong, or worth knowing, and what to do about it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Finding {
+    /// Of the row that found it.
+    pub id: &'static str,
+    pub severity: Severity,
+    pub title: String,
+    pub evidence: Vec<String>,
+    /// What helps most first.
+    pub fixes: Vec<Fix>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Fix {
+    pub title: String,
+    /// Commands for a shell, until the next boot.
+    pub now: Vec<String>,
+    /// Files that make it last.
+    pub files: Vec<File>,
+    pub breaks: String,
+    /// Commands for a shell.
+    pub undo: Vec<String>,
+    /// What it is to change.
+    pub expect: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct File {
+    pub path: String,
+    pub content: String,
 }

@@ -70,7 +70,8 @@ fn list(netns: &Netns) -> Result<Listed> {
             let Some(source) = words.iter().find_map(|word| word.strip_prefix("src=")) else {
                 continue;
             };
-            let state = (words[0] == "tcp").then(|| words[3].to_owned());
+            let assured = words.contains(&"[ASSURED]").then(|| "ASSURED".to_owned());
+            let state = if words[0] == "tcp" { Some(words[3].to_owned()) } else { assured };
             let protocol = words[0].to_owned();
             listed.entries += 1;
             listed.assured += u64::from(words.contains(&"[ASSURED]"));

@@ -1,29 +1,56 @@
-//! `ctwatch doctor`: what can be measured here, by what means, and why not better.
+//! `ctwatch doctor`: what is wrong here, why, and what to do about it; and what can be measured, by
+//! what means, and why not better.
 
 use std::{
     collections::BTreeMap,
     io::{self, Write},
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
+use ctwatch_ebpf::top::By;
 
-use super::setup::{self, Chosen, Depth};
+use super::{
+    setup::{self, Chosen, Depth},
+    write,
+};
 use crate::{
-    cli::{DoctorArgs, Output},
+    cli::{DoctorArgs, Netns, Output},
+    collect::{Collector, Means, Scope},
+    diagnosis::{self, Case, tracking},
+    facts::Facts as Machine,
     host::{
         self, config, modules,
         privileges::{Privilege, Privileges},
+        visit::Source,
     },
+    model::{Model, Snapshot, census::Taken},
     output::doctor,
     probe::{
         load::Asked,
         plan::{Facts, Mechanism, Need, Plan, Request, Signal},
     },
-    report::{Capability, Configuration, Conntrack, Figure, Offer, Report, Signal as SignalReport},
+    report::{
+        Capability, Configuration, Conntrack, Figure, Offer, Report, Signal as SignalReport,
+        Tracking,
+    },
+    survey,
+    taker::{Question, Taker, Way},
 };
 
-pub fn run(args: &DoctorArgs) -> Result<()> {
-    let report = examine(setup::request(args.mechanism));
+/// A table that is full is counted for so long, unless somebody says otherwise.
+const COUNT: Duration = Duration::from_secs(1);
+/// Of each list of a census.
+const MOST: usize = 20;
+
+pub async fn run(args: DoctorArgs) -> Result<()> {
+    let report = examine(&args).await?;
+    if let Some(folder) = &args.write {
+        for file in write::files(folder, &report.findings)? {
+            eprintln!("ctwatch: wrote {}", file.display());
+        }
+    }
     let mut out = io::stdout().lock();
     let written = match args.output {
         Output::Text => doctor::write(&mut out, &report, super::columns()),
@@ -38,18 +65,71 @@ pub fn run(args: &DoctorArgs) -> Result<()> {
     }
 }
 
-fn examine(request: Request) -> Report {
+async fn examine(args: &DoctorArgs) -> Result<Report> {
+    let request = setup::request(args.mechanism);
     let privileges = Privileges::read();
+    let Chosen { facts, plan, probes, cookies } =
+        setup::choose(request, privileges, Depth::All, Asked { tops: true, trace: None });
+    let source = match plan.mechanism(Signal::Table) {
+        Some(Mechanism::Ctnetlink) => Source::Ctnetlink,
+        _ => Source::Procfs,
+    };
+    let scope = setup::scope(&Netns::All, privileges)?;
+    let machine = survey::survey(scope.clone(), source, cookies)?;
+    let full = diagnosis::is_any_full(&machine);
+    let live = match args.duration.or(full.then_some(COUNT)) {
+        Some(duration) => {
+            let means = Means { source, probes, scope: scope.clone(), cookies };
+            Some(count(means, duration).await?)
+        }
+        // What was attached to find out that it can be is let go again.
+        None => {
+            drop(probes);
+            None
+        }
+    };
+    let census = census(&machine, scope, cookies);
+    let case = Case {
+        facts: &machine,
+        census: census.as_ref().map_err(String::as_str),
+        live: live.as_ref(),
+    };
     let conntrack = match modules::conntrack() {
         None => Conntrack::Absent,
         Some(life) if life.is_module() => Conntrack::Module,
         Some(_) => Conntrack::BuiltIn,
     };
-    let Chosen { facts, plan, probes, .. } =
-        setup::choose(request, privileges, Depth::All, Asked { tops: true, trace: None });
+    Ok(Report {
+        tracking: tracking::tracking(&machine),
+        findings: diagnosis::findings(&case),
+        ..measured(&facts, &plan, privileges, conntrack)
+    })
+}
+
+/// From one reading to another.
+async fn count(means: Means, duration: Duration) -> Result<Snapshot> {
+    let collector = Collector::start(means)?;
+    let mut model = Model::default();
+    model.advance(&collector.sample().await?);
+    tokio::time::sleep(duration).await;
+    Ok(model.advance(&collector.sample().await?))
+}
+
+/// Not where there is nothing to count.
+fn census(machine: &Machine, scope: Scope, cookies: bool) -> Result<Taken, String> {
+    let holds = |entries: &Result<u32, String>| entries.as_ref().map_or(true, |count| *count > 0);
+    if !machine.namespaces.iter().any(|namespace| holds(&namespace.entries)) {
+        return Err("nothing is in the tables".to_owned());
+    }
+    let question = Question { by: vec![By::Service], most: MOST, scope };
+    let thread = thread::spawn(move || Taker::new(Way::Best, cookies)?.take(&question));
+    let taken = thread.join().map_err(|_| "the census came to a bad end".to_owned())?;
+    taken.map_err(|error| format!("{error:#}"))
+}
+
+/// How it is counted here, and how exactly.
+fn measured(facts: &Facts, plan: &Plan, privileges: Privileges, conntrack: Conntrack) -> Report {
     let kprobe_misses = facts.of(Need::KprobeMisses).is_ok();
-    // What was attached to find out that it can be is let go again.
-    drop(probes);
     let kernel = host::kernel_release();
     Report {
         version: env!("CARGO_PKG_VERSION"),
@@ -88,9 +168,11 @@ fn examine(request: Request) -> Report {
                 mechanism: plan.mechanism(signal).map(Mechanism::name),
             })
             .to_vec(),
-        figures: figures(&plan, kprobe_misses, facts.of(Need::Counters).is_ok()),
+        figures: figures(plan, kprobe_misses, facts.of(Need::Counters).is_ok()),
         refused: plan.refusals(),
-        advice: advice(&facts, &plan, privileges, conntrack),
+        advice: advice(facts, plan, privileges, conntrack),
+        tracking: Tracking::default(),
+        findings: Vec::new(),
     }
 }
 

@@ -6,6 +6,7 @@ mod setup;
 mod signals;
 pub mod trace;
 pub mod watch;
+mod write;
 
 use std::io;
 

@@ -75,7 +75,26 @@ impl Ctnetlink {
         reply: u16,
         each: impl FnMut(&[u8]) -> Result<()>,
     ) -> Result<()> {
-        self.ask(request, reply, NLM_F_DUMP, each)
+        self.dump_of(request, reply, 0, &[], each)
+    }
+
+    /// As [`Self::dump`], of this family and with these attributes in the question; of any part of
+    /// netfilter.
+    pub(super) fn dump_of(
+        &mut self,
+        request: u16,
+        reply: u16,
+        family: u8,
+        attributes: &[u8],
+        each: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        self.sequence += 1;
+        let mut message = message(request, NLM_F_REQUEST | NLM_F_DUMP, self.sequence);
+        message[HEADER] = family;
+        message.extend_from_slice(attributes);
+        let len = u32::try_from(message.len()).context("too long a question")?;
+        message[..4].copy_from_slice(&len.to_ne_bytes());
+        self.send(&message, reply, true, each)
     }
 
     fn ask(
@@ -87,13 +106,22 @@ impl Ctnetlink {
     ) -> Result<()> {
         self.sequence += 1;
         let message = message(request, NLM_F_REQUEST | flags, self.sequence);
-        self.socket.send_to(&message, &SocketAddr::new(0, 0), 0).context("cannot ask ctnetlink")?;
+        self.send(&message, reply, flags & NLM_F_DUMP != 0, each)
+    }
+
+    fn send(
+        &mut self,
+        message: &[u8],
+        reply: u16,
+        dump: bool,
+        each: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        self.socket.send_to(message, &SocketAddr::new(0, 0), 0).context("cannot ask netfilter")?;
         let mut each = each;
         loop {
             self.answer.clear();
             let received = self.socket.recv_from(&mut self.answer, 0);
-            let (_, from) = received.context("no answer from ctnetlink")?;
-            let dump = flags & NLM_F_DUMP != 0;
+            let (_, from) = received.context("no answer from netfilter")?;
             if from.port_number() == 0
                 && messages(&self.answer, reply, self.sequence, dump, &mut each)?
             {
@@ -135,7 +163,7 @@ fn messages(
                     return Ok(true);
                 }
                 return Err(std::io::Error::from_raw_os_error(code.wrapping_neg()))
-                    .context("ctnetlink refused the question");
+                    .context("the kernel refused the question");
             }
             kind if kind == reply => {
                 each(body)?;
@@ -143,7 +171,7 @@ fn messages(
                     return Ok(true);
                 }
             }
-            kind => bail!("ctnetlink answered with message type {kind:#x}"),
+            kind => bail!("netfilter answered with message type {kind:#x}"),
         }
         datagram = datagram.get(len.next_multiple_of(4)..).unwrap_or_default();
     }

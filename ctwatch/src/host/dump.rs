@@ -4,9 +4,11 @@
 
 use anyhow::{Context, Result};
 use ctwatch_ebpf::{NetnsId, top::Key};
-use netlink_packet_core::{NlaBuffer, NlasIterator};
 
-use super::ctnetlink::{Ctnetlink, NFGENMSG};
+use super::{
+    attributes::attributes,
+    ctnetlink::{Ctnetlink, NFGENMSG},
+};
 use crate::sample::{Held, Status};
 
 /// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET`; it is answered with `IPCTNL_MSG_CT_NEW`.
@@ -38,14 +40,6 @@ pub fn dump(netns: NetnsId, mut each: impl FnMut(&Held)) -> Result<()> {
         each(&entry(netns, body)?);
         Ok(())
     })
-}
-
-fn attributes(bytes: &[u8], mut each: impl FnMut(u16, &[u8]) -> Result<()>) -> Result<()> {
-    for attribute in NlasIterator::new(bytes) {
-        let attribute: NlaBuffer<&[u8]> = attribute.context("malformed netlink attributes")?;
-        each(attribute.kind(), attribute.value())?;
-    }
-    Ok(())
 }
 
 fn entry(netns: NetnsId, body: &[u8]) -> Result<Held> {

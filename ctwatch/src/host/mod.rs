@@ -1,20 +1,25 @@
 //! Facts about this machine as plain values. Knows the kernel's files and sockets, and nothing of
 //! probes or of what the facts are for.
 
+mod attributes;
 pub mod btf;
 pub mod cgroups;
 pub mod config;
 pub mod ctnetlink;
 pub mod dump;
+pub mod hooks;
 pub mod kmsg;
+pub mod legacy;
 pub mod modules;
 pub mod namer;
 pub mod netns;
+pub mod nft;
 pub mod privileges;
 pub mod procstat;
 pub mod settings;
 pub mod symbols;
 pub mod visit;
+mod xtables;
 
 /// The running kernel's release, `uname -r`.
 pub fn kernel_release() -> String {

@@ -44,3 +44,36 @@ pub fn ctnetlink_would_be_loaded() -> bool {
     let built_in = conntrack().is_some_and(|life| life.module.is_none());
     !built_in && !is_module(CTNETLINK)
 }
+
+/// Whether asking for something that this module answers would make the kernel load it: it is on
+/// disk, and neither loaded nor built in.
+pub fn would_be_loaded(name: &str) -> bool {
+    if Path::new(MODULES).join(name).exists() {
+        return false;
+    }
+    let folder = Path::new("/lib/modules").join(super::kernel_release());
+    match std::fs::read_to_string(folder.join("modules.dep")) {
+        Ok(text) => text.lines().any(|line| is_of_module(line, name)),
+        // Without modules nothing can be loaded; else nobody knows, and it is not tried.
+        Err(_) => Path::new("/proc/modules").exists(),
+    }
+}
+
+/// `kernel/net/netfilter/nf_tables.ko.xz: …`
+fn is_of_module(line: &str, name: &str) -> bool {
+    let file = line.split(':').next().and_then(|path| path.rsplit('/').next()).unwrap_or_default();
+    file.split(".ko").next().is_some_and(|stem| stem.replace('-', "_") == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_of_module;
+
+    #[test]
+    fn a_module_is_found_by_its_whole_name() {
+        assert!(is_of_module("kernel/net/netfilter/nf_tables.ko.xz: a b", "nf_tables"));
+        assert!(is_of_module("kernel/net/netfilter/nf-tables.ko:", "nf_tables"));
+        assert!(!is_of_module("kernel/net/netfilter/nf_tables_x.ko:", "nf_tables"));
+        assert!(!is_of_module("kernel/x.ko: kernel/net/netfilter/nf_tables.ko", "nf_tables"));
+    }
+}

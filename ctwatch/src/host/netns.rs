@@ -26,6 +26,13 @@ pub struct Netns {
     pub path: PathBuf,
 }
 
+impl Netns {
+    /// Whether `ip netns exec` knows it by its name.
+    pub fn is_by_ip(&self) -> bool {
+        self.path.starts_with(IP_NETNS)
+    }
+}
+
 /// A box may run ten thousand processes; those are not all asked at every tick.
 const RESCAN: Duration = Duration::from_secs(5);
 

@@ -99,7 +99,8 @@ impl Visitor {
         Ok(Visit::Read(reading))
     }
 
-    fn read_here(&self, interfaces: &[u32]) -> Reading {
+    /// Reads the namespace that this thread is in.
+    pub fn read_here(&self, interfaces: &[u32]) -> Reading {
         let (entries, counters) = self.counters_here();
         Reading {
             cookie: netns_cookie(),

@@ -51,6 +51,15 @@ impl Holds {
     }
 }
 
+/// Where the protocol has no states of its own, whether an entry is assured is as good as one: its
+/// time is another.
+fn state_of(held: &Held) -> u8 {
+    match held.key.protocol {
+        TCP | SCTP => held.state,
+        _ => u8::from(held.status.is_assured()),
+    }
+}
+
 /// How long entries are still to live, in seconds.
 #[derive(Clone, Debug)]
 pub struct Lifetimes {
@@ -80,6 +89,20 @@ impl Lifetimes {
     /// So many live less long than this; a step that the limit divides counts where it begins.
     pub fn below(&self, seconds: u32) -> u64 {
         self.steps[..step(seconds)].iter().map(|count| u64::from(*count)).sum()
+    }
+
+    /// About so many live less long than this: within a step, as if they were spread evenly.
+    pub fn about_below(&self, seconds: u32) -> u64 {
+        let at = step(seconds);
+        let (begin, width) = match seconds {
+            0..FINE => (seconds, 1),
+            _ => {
+                let width = 1 << (seconds.ilog2() - 4);
+                (seconds - seconds % width, width)
+            }
+        };
+        let within = u64::from(self.steps[at]) * u64::from(seconds - begin) / u64::from(width);
+        self.below(seconds) + within
     }
 }
 
@@ -154,7 +177,7 @@ impl Census {
         };
         let hold = hold(held);
         table.holds.add(hold);
-        let id = (held.key.protocol, held.state);
+        let id = (held.key.protocol, state_of(held));
         let at = table.states.iter().position(|state| (state.protocol, state.state) == id);
         let at = at.unwrap_or_else(|| {
             table.states.push(StateCount {
@@ -372,7 +395,7 @@ pub fn state_name(protocol: u8, state: u8) -> Option<&'static str> {
     let names: &[&str] = match protocol {
         TCP => &TCP_STATES,
         SCTP => &SCTP_STATES,
-        _ => return None,
+        _ => return (state != 0).then_some("ASSURED"),
     };
     Some(names.get(usize::from(state)).copied().unwrap_or("UNKNOWN"))
 }

@@ -1,0 +1,304 @@
+//! Each finding from the facts that call for it, and not from those that do not.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use ctwatch_ebpf::top::{By, Key};
+
+use super::{Case, findings, tracking};
+use crate::{
+    facts::{
+        Facts, Framework, KernelLog, LoadedModule, Namespace, Presence, RuleTable, RuleUse,
+        Setting, Slab, Totals,
+    },
+    model::census::{Census, Taken},
+    report::{Finding, Severity},
+    sample::{Held, Status},
+};
+
+fn namespace(entries: u32) -> Namespace {
+    Namespace {
+        id: 1,
+        inode: 1,
+        name: Some("host".to_owned()),
+        by_ip: false,
+        entries: Ok(entries),
+        totals: Ok(Totals { chaintoolong: Some(0), ..Totals::default() }),
+        expectations: Ok(0),
+        timeouts: BTreeMap::from([
+            ("nf_conntrack_tcp_timeout_time_wait".to_owned(), 120),
+            ("nf_conntrack_udp_timeout".to_owned(), 30),
+        ]),
+        hooks: Err("not asked".to_owned()),
+        nft: Ok(vec![rules("filter", &[("ct state", false)])]),
+        legacy: Ok(Vec::new()),
+    }
+}
+
+fn rules(name: &str, uses: &[(&str, bool)]) -> RuleTable {
+    let mut table = RuleTable::new(Framework::Nft, "inet", name.to_owned());
+    for (by, notrack) in uses {
+        table.add(Some(RuleUse {
+            chain: "forward".to_owned(),
+            number: 7,
+            by: vec![(*by).to_owned()],
+            notrack: *notrack,
+            drops_invalid: false,
+            packets: Some(3),
+        }));
+    }
+    table
+}
+
+fn facts(entries: u32) -> Facts {
+    let module = |name: &str, users: &[&str]| LoadedModule {
+        name: name.to_owned(),
+        references: users.len() as u32,
+        users: users.iter().map(|user| (*user).to_owned()).collect(),
+    };
+    Facts {
+        release: "6.12".to_owned(),
+        presence: Presence::Module,
+        modules: Ok(vec![
+            module("nf_conntrack", &["nf_nat"]),
+            module("nf_nat", &["iptable_nat"]),
+            module("iptable_nat", &[]),
+        ]),
+        on_disk: Ok(vec!["iptable_nat".to_owned(), "nf_conntrack".to_owned()]),
+        limit: Ok(1000),
+        buckets: Ok(256),
+        expect_max: Ok(60),
+        memory: Ok(1 << 30),
+        slab: Ok(Slab { objects: 1000, size: 320 }),
+        log: Ok(KernelLog::default()),
+        settings: Vec::new(),
+        barred: Vec::new(),
+        namespaces: vec![namespace(entries)],
+    }
+}
+
+fn found(facts: &Facts, census: Option<&Taken>) -> Vec<Finding> {
+    findings(&Case { facts, census: census.ok_or("not taken"), live: None })
+}
+
+fn ids(facts: &Facts) -> Vec<&'static str> {
+    found(facts, None).iter().map(|finding| finding.id).collect()
+}
+
+/// So many entries of TCP in TIME_WAIT, with so many seconds left, one second apart; and some to
+/// one service.
+fn census() -> Taken {
+    let mut census = Census::new(&[By::Service], 1);
+    let key = |protocol, dport: u16| Key {
+        netns: 1,
+        dst: [10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        protocol,
+        dport: dport.to_be(),
+        family: 2,
+        ..Key::default()
+    };
+    let mut hold = |key: Key, state, assured: bool, remaining| {
+        let status = Status(u32::from(assured) << 2 | 1 << 3);
+        census.enter(&Held { key, status, state, zone: 0, remaining: Some(remaining) });
+    };
+    for second in 0..600 {
+        hold(key(6, second as u16), 7, true, second % 120);
+    }
+    for _ in 0..400 {
+        hold(key(17, 4789), 0, false, 29);
+    }
+    Taken {
+        by: "walk",
+        took: Duration::ZERO,
+        cpu: Duration::ZERO,
+        strayed: 0,
+        kernel: Vec::new(),
+        counted: census.finish(10),
+        notes: Vec::new(),
+    }
+}
+
+fn of<'a>(found: &'a [Finding], id: &str) -> &'a Finding {
+    found.iter().find(|finding| finding.id == id).unwrap_or_else(|| panic!("no {id}: {found:?}"))
+}
+
+#[test]
+fn a_calm_machine_has_nothing_wrong_with_it() {
+    assert!(ids(&facts(10)).is_empty(), "{:?}", ids(&facts(10)));
+    let absent = Facts { presence: Presence::Absent, namespaces: Vec::new(), ..facts(0) };
+    assert!(ids(&absent).is_empty());
+}
+
+#[test]
+fn a_full_table_is_the_first_thing_that_is_said() {
+    let taken = census();
+    let mut facts = facts(1000);
+    facts.log = Ok(KernelLog { table_full: 3, suppressed: 90, ..KernelLog::default() });
+    let found = found(&facts, Some(&taken));
+    assert_eq!((found[0].id, found[0].severity), ("table_full", Severity::Critical));
+    let fix = &found[0].fixes[0];
+    let now = [
+        "sysctl -w net.netfilter.nf_conntrack_buckets=2048",
+        "sysctl -w net.netfilter.nf_conntrack_max=2048",
+    ];
+    assert_eq!(fix.now, now);
+    assert!(fix.undo[0].ends_with("nf_conntrack_max=1000"), "{fix:?}");
+    assert_eq!(fix.files.len(), 2, "a module is loaded after sysctls are set: {fix:?}");
+    assert!(fix.expect.starts_with("the table is 49% full instead of 100%"), "{fix:?}");
+    let evidence = found[0].evidence.join("\n");
+    assert!(evidence.contains("0 pinned (0%)") && evidence.contains("600 closing"), "{evidence}");
+    assert!(evidence.contains("3 lines") && evidence.contains("90 more"), "{evidence}");
+}
+
+#[test]
+fn a_table_that_fills_is_a_warning() {
+    assert_eq!(ids(&facts(749)), [""; 0]);
+    assert_eq!(ids(&facts(750)), ["table_filling"]);
+    assert_eq!(ids(&facts(949)), ["table_filling"]);
+    assert_eq!(ids(&facts(950)), ["table_full"]);
+}
+
+#[test]
+fn what_a_timeout_holds_follows_from_what_is_left() {
+    let taken = census();
+    let found = found(&facts(1000), Some(&taken));
+    let fixes = &of(&found, "timeouts").fixes;
+    // Of 600 entries, five for each second; those with less than 90 s of 120 left.
+    assert_eq!(fixes.len(), 1, "{fixes:?}");
+    assert!(fixes[0].expect.starts_with("about 450 entries less (45%), 120 s"), "{fixes:?}");
+    assert!(fixes[0].title.starts_with("tcp_timeout_time_wait 120 -> 30"), "{fixes:?}");
+}
+
+#[test]
+fn a_tunnel_that_fills_the_table_need_not_be_tracked() {
+    let taken = census();
+    let found = found(&facts(1000), Some(&taken));
+    let talkers = of(&found, "top_talkers");
+    assert!(talkers.title.starts_with("40% of what host tracks"), "{}", talkers.title);
+    let [nft, iptables] = talkers.fixes.as_slice() else { panic!("{talkers:?}") };
+    assert!(nft.now[0].contains("udp dport 4789 notrack"), "{nft:?}");
+    assert!(nft.files[0].content.contains("udp dport 4789 notrack"), "{nft:?}");
+    assert!(iptables.now.iter().any(|rule| rule.contains("OUTPUT -p udp --dport 4789 -j CT")));
+    assert_eq!(iptables.now.len(), iptables.undo.len());
+}
+
+#[test]
+fn tracking_that_no_rule_needs_can_be_stopped() {
+    let mut facts = facts(10);
+    let mut nat = RuleTable::new(Framework::Legacy, "ip", "nat".to_owned());
+    facts.namespaces[0].nft = Ok(Vec::new());
+    facts.namespaces[0].legacy = Ok(vec![nat.clone()]);
+    let found = found(&facts, None);
+    let nothing = of(&found, "tracking_for_nothing");
+    assert_eq!(nothing.severity, Severity::Warning);
+    assert_eq!(nothing.fixes[0].now, ["modprobe -r iptable_nat nf_nat nf_conntrack"]);
+    let file = &nothing.fixes[0].files[0];
+    assert!(file.content.contains("\ninstall iptable_nat /bin/true\n"), "{file:?}");
+    assert!(!file.content.contains("nft_ct"), "not on this kernel: {file:?}");
+    assert!(
+        nothing.evidence.iter().any(|line| line.contains("nf_conntrack <- nf_nat <- iptable_nat"))
+    );
+    // A rule that needs it, or one that could not be read.
+    nat.add(Some(RuleUse {
+        chain: "POSTROUTING".to_owned(),
+        number: 1,
+        by: vec!["-j MASQUERADE".to_owned()],
+        notrack: false,
+        drops_invalid: false,
+        packets: None,
+    }));
+    facts.namespaces[0].legacy = Ok(vec![nat]);
+    assert!(ids(&facts).is_empty());
+    assert_eq!(tracking::reasons(&facts).len(), 1);
+    facts.namespaces[0].legacy = Err("no".to_owned());
+    assert!(ids(&facts).is_empty(), "nobody knows");
+    // A rule that keeps packets from being tracked needs no tracking.
+    facts.namespaces[0].legacy = Ok(Vec::new());
+    facts.namespaces[0].nft = Ok(vec![rules("raw", &[("notrack", true)])]);
+    assert_eq!(ids(&facts), ["tracking_for_nothing"]);
+}
+
+#[test]
+fn look_alikes_are_called_by_their_own_names() {
+    let totals = |insert_failed, drop, chaintoolong| {
+        Ok(Totals { insert_failed, drop, chaintoolong, ..Totals::default() })
+    };
+    let mut chains = facts(500);
+    chains.namespaces[0].totals = totals(9, 0, Some(9));
+    assert_eq!(ids(&chains), ["chain_too_long"]);
+    assert!(found(&chains, None)[0].fixes[0].now[0].ends_with("nf_conntrack_buckets=1024"));
+
+    let mut expectations = facts(10);
+    expectations.namespaces[0].expectations = Ok(60);
+    assert_eq!(ids(&expectations), ["expectations_full"]);
+    let mut logged = facts(10);
+    logged.log = Ok(KernelLog { expectations_full: 1, ..KernelLog::default() });
+    assert_eq!(ids(&logged), ["expectations_full"]);
+
+    let mut ports = facts(10);
+    ports.namespaces[0].totals = totals(9, 9, Some(0));
+    assert!(ids(&ports).is_empty(), "nothing is translated");
+    ports.namespaces[0].nft = Ok(vec![rules("nat", &[("masquerade", false)])]);
+    assert_eq!(ids(&ports), ["nat_exhausted"]);
+
+    let mut memory = facts(10);
+    memory.log = Ok(KernelLog { no_memory: 1, ..KernelLog::default() });
+    assert_eq!(ids(&memory), ["no_memory"]);
+
+    let mut invalid = facts(10);
+    let mut table = rules("filter", &[("ct state", false)]);
+    table.uses[0].drops_invalid = true;
+    invalid.namespaces[0].nft = Ok(vec![table.clone()]);
+    assert_eq!(ids(&invalid), ["invalid_rule"]);
+    table.uses[0].packets = Some(0);
+    invalid.namespaces[0].nft = Ok(vec![table]);
+    assert!(ids(&invalid).is_empty(), "it has dropped nothing");
+}
+
+#[test]
+fn settings_that_are_written_down_and_not_in_force() {
+    let setting = |file: &str, name: &str, value: &str| Setting {
+        file: file.to_owned(),
+        name: name.to_owned(),
+        value: value.to_owned(),
+    };
+    let mut facts = facts(10);
+    facts.settings = vec![
+        setting("/etc/sysctl.d/a", "nf_conntrack_max", "5"),
+        setting("/etc/sysctl.d/b", "nf_conntrack_max", "1000"),
+        setting("/etc/sysctl.d/b", "nf_conntrack_udp_timeout", "x"),
+    ];
+    assert!(ids(&facts).is_empty(), "the last one wins");
+    facts.settings.push(setting("/etc/sysctl.d/c", "nf_conntrack_tcp_timeout_time_wait", "60"));
+    let found = found(&facts, None);
+    let lost = of(&found, "lost_at_boot");
+    assert_eq!(
+        lost.fixes[0].now,
+        ["sysctl -w net.netfilter.nf_conntrack_tcp_timeout_time_wait=60"]
+    );
+    assert!(lost.fixes[0].undo[0].ends_with("=120"), "{lost:?}");
+}
+
+#[test]
+fn what_could_not_be_read_is_unknown_and_why() {
+    let mut facts = facts(10);
+    facts.namespaces[0].entries = Err("no answer".to_owned());
+    let found = found(&facts, None);
+    assert_eq!(found[0].id, "unknown");
+    assert!(found[0].evidence[0].ends_with("because no answer"), "{found:?}");
+    facts.limit = Err("cannot read it".to_owned());
+    assert_eq!(ids(&facts), ["unknown"]);
+}
+
+#[test]
+fn a_namespace_is_entered_by_its_name_whatever_that_is() {
+    let taken = census();
+    let mut facts = facts(1000);
+    facts.namespaces[0].name = Some("a'; reboot #".to_owned());
+    let without = found(&facts, Some(&taken));
+    assert!(of(&without, "top_talkers").fixes.is_empty(), "nobody can enter it by a name");
+    facts.namespaces[0].by_ip = true;
+    let with = found(&facts, Some(&taken));
+    let fix = &of(&with, "top_talkers").fixes[1];
+    assert!(fix.now[0].starts_with(r"ip netns exec 'a'\''; reboot #' iptables -t raw"), "{fix:?}");
+    assert!(fix.files.is_empty(), "a file would be the host's");
+}

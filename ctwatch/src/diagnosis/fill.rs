@@ -1,0 +1,177 @@
+//! How full the table is.
+
+use super::{Case, FULL, finding, fixes, number, percent, so_many};
+use crate::{
+    facts::{Namespace, Presence},
+    report::{Finding, Fix, Severity},
+};
+
+/// Full, or it was: packets are refused.
+pub(super) fn table_full(case: &Case<'_>) -> Vec<Finding> {
+    let full = case.facts.namespaces.iter().filter(|namespace| case.is_full(namespace));
+    full.filter_map(|namespace| full_one(case, namespace)).collect()
+}
+
+fn full_one(case: &Case<'_>, namespace: &Namespace) -> Option<Finding> {
+    let (entries, limit) = (*namespace.entries.as_ref().ok()?, case.limit()?);
+    let title = format!(
+        "the table of {} is full: {} of {} entries; new connections are refused",
+        namespace.called(),
+        number(entries),
+        number(limit),
+    );
+    let mut found = finding("table_full", Severity::Critical, title);
+    found.evidence = evidence(case, namespace);
+    found.fixes.extend(raise(case, entries, limit));
+    Some(found)
+}
+
+/// Not full, but more than half.
+pub(super) fn filling(case: &Case<'_>) -> Vec<Finding> {
+    const MUCH: f64 = 0.75;
+    let one = |namespace: &Namespace| {
+        let fill = case.fill(namespace).filter(|fill| (MUCH..FULL).contains(fill))?;
+        let (entries, limit) = (*namespace.entries.as_ref().ok()?, case.limit()?);
+        let title = format!("the table of {} is {} full", namespace.called(), percent(fill));
+        let mut found = finding("table_filling", Severity::Warning, title);
+        found.evidence = evidence(case, namespace);
+        found.fixes.extend(raise(case, entries, limit));
+        Some(found)
+    };
+    case.facts.namespaces.iter().filter_map(one).collect()
+}
+
+fn evidence(case: &Case<'_>, namespace: &Namespace) -> Vec<String> {
+    let mut evidence = Vec::new();
+    match &namespace.totals {
+        Ok(totals) => evidence.push(format!(
+            "since boot, by the kernel's counters: drop {} (full table, no memory and lost clashes \
+             together), early_drop {}, insert_failed {}",
+            number(totals.drop),
+            number(totals.early_drop),
+            number(totals.insert_failed),
+        )),
+        Err(why) => evidence.push(format!("the kernel's counters are unknown: {why}")),
+    }
+    if let Some(table) = case.live(namespace) {
+        let seconds = case.live.map_or(0.0, |live| live.elapsed.as_secs_f64());
+        let mut words = Vec::new();
+        for (reason, figure) in table.drops.named() {
+            match figure.total {
+                Some(0) => {}
+                Some(total) => {
+                    words.push(format!("{reason} {} ({})", number(total), figure.exactness.name()))
+                }
+                None => words.push(format!("{reason} unavailable")),
+            }
+        }
+        let words = if words.is_empty() { "none".to_owned() } else { words.join(", ") };
+        evidence.push(format!("refused in the last {seconds:.1} s: {words}"));
+    }
+    match case.census {
+        Ok(taken) => {
+            let holds = taken.counted.table(namespace.id).map(|table| table.holds);
+            let holds = holds.unwrap_or_default();
+            let all = holds.all().max(1);
+            let share = |count: u64| percent(count as f64 / all as f64);
+            evidence.push(format!(
+                "{} pinned ({}): they stay until their time is over; {} closing ({}); {} \
+                 reclaimable ({}): thrown out for new ones where the kernel finds them in a chain",
+                number(holds.pinned),
+                share(holds.pinned),
+                number(holds.closing),
+                share(holds.closing),
+                number(holds.reclaimable),
+                share(holds.reclaimable),
+            ));
+        }
+        Err(why) => evidence.push(format!("pinned or reclaimable is unknown: {why}")),
+    }
+    if namespace.is_host() {
+        evidence.extend(log_evidence(case, namespace));
+    }
+    evidence
+}
+
+/// What the log says, against what was counted.
+fn log_evidence(case: &Case<'_>, namespace: &Namespace) -> Option<String> {
+    let log = match &case.facts.log {
+        Ok(log) => log,
+        Err(why) => return Some(format!("the kernel's log is unknown: {why}")),
+    };
+    if log.table_full == 0 {
+        return None;
+    }
+    let lines = so_many(log.table_full, "line", "lines");
+    let mut said = format!("the kernel's log holds {lines} of \"table full, dropping packet\"");
+    if log.suppressed > 0 {
+        said += &format!("; up to {} more were suppressed", number(log.suppressed));
+    }
+    if let Ok(totals) = &namespace.totals {
+        said += &format!("; its counters say {} in this namespace", number(totals.drop));
+    }
+    Some(said)
+}
+
+/// Twice as much room, as many buckets, and what it takes.
+fn raise(case: &Case<'_>, entries: u32, limit: u32) -> Option<Fix> {
+    let wanted = u64::from(limit.max(entries)).checked_mul(2)?.next_power_of_two();
+    let old_buckets = u64::from(*case.facts.buckets.as_ref().ok()?);
+    let buckets = wanted.max(old_buckets);
+    let mut fix = fixes::fix("raise the limit, with as many buckets");
+    if buckets != old_buckets {
+        fix.now.push(fixes::sysctl("nf_conntrack_buckets", buckets));
+        fix.undo.push(fixes::sysctl("nf_conntrack_buckets", old_buckets));
+    }
+    fix.now.push(fixes::sysctl("nf_conntrack_max", wanted));
+    fix.undo.insert(0, fixes::sysctl("nf_conntrack_max", limit));
+    let values = [("nf_conntrack_buckets", buckets), ("nf_conntrack_max", wanted)];
+    fix.files = fixes::sysctl_files("limit", &values, case.facts.presence == Presence::Module);
+    fix.undo.extend(fixes::remove(&fix.files));
+    fix.breaks = match &case.facts.slab {
+        Ok(slab) => {
+            let bytes = wanted * slab.size + buckets * 8;
+            let of = case.facts.memory.as_ref().ok().filter(|memory| **memory > 0);
+            let of = of.map(|all| format!(", {} of all", percent(bytes as f64 / *all as f64)));
+            format!(
+                "nothing, but a full table then takes {} MB of memory{}",
+                number(bytes / 1_000_000),
+                of.unwrap_or_default()
+            )
+        }
+        Err(why) => format!("nothing; what memory a full table then takes is unknown: {why}"),
+    };
+    let fill = f64::from(entries) / wanted as f64;
+    fix.expect = format!(
+        "the table is {} full instead of {}, until more come; nothing is refused meanwhile. Whoever \
+         fills it goes on",
+        percent(fill),
+        percent(f64::from(entries) / f64::from(limit)),
+    );
+    Some(fix)
+}
+
+/// What could not be found out: said once, never guessed.
+pub(super) fn unknown(case: &Case<'_>) -> Vec<Finding> {
+    if case.facts.presence == Presence::Absent {
+        return Vec::new();
+    }
+    let mut unknown = Vec::new();
+    let mut note =
+        |what: &str, why: &str| unknown.push(format!("{what} is unknown, because {why}"));
+    if let Err(why) = &case.facts.limit {
+        note("the limit", why);
+    }
+    for namespace in &case.facts.namespaces {
+        if let Err(why) = &namespace.entries {
+            note(&format!("how many entries {} has", namespace.called()), why);
+        }
+    }
+    if unknown.is_empty() {
+        return Vec::new();
+    }
+    let title = "how full the table is could not be found out".to_owned();
+    let mut found = finding("unknown", Severity::Warning, title);
+    found.evidence = unknown;
+    vec![found]
+}

@@ -1,0 +1,258 @@
+//! What looks like a full table and is something else.
+
+use super::{Case, finding, fixes, number, percent};
+use crate::{
+    facts::{Framework, Namespace, Presence, RuleTable, RuleUse},
+    report::{Finding, Severity},
+};
+
+/// Chains that are too long, with a table that is not full: too few buckets, or keys that meet.
+/// <https://github.com/torvalds/linux/blob/v6.12/net/netfilter/nf_conntrack_core.c> `MAX_CHAINLEN`
+pub(super) fn chains(case: &Case<'_>) -> Vec<Finding> {
+    let one = |namespace: &Namespace| {
+        let refused = namespace.totals.as_ref().ok()?.chaintoolong.filter(|count| *count > 0)?;
+        let title = format!(
+            "{} packets were refused in {} because a hash chain was too long, not because the \
+             table was full",
+            number(refused),
+            namespace.called(),
+        );
+        let mut found = finding("chain_too_long", Severity::Warning, title);
+        let (entries, buckets) =
+            (*namespace.entries.as_ref().ok()?, *case.facts.buckets.as_ref().ok()?);
+        found.evidence.push(format!(
+            "{} entries, each in two of {} buckets, {:.1} in each on average; a packet is refused \
+             where there are more than 50 to 80; chaintoolong counts since boot",
+            number(entries),
+            number(buckets),
+            2.0 * f64::from(entries) / f64::from(buckets.max(1)),
+        ));
+        let wanted = case.limit().unwrap_or(entries).max(entries).checked_next_power_of_two()?;
+        if wanted > buckets {
+            let mut fix = fixes::fix("as many buckets as there may be entries");
+            fix.now.push(fixes::sysctl("nf_conntrack_buckets", wanted));
+            fix.undo.push(fixes::sysctl("nf_conntrack_buckets", buckets));
+            let values = [("nf_conntrack_buckets", u64::from(wanted))];
+            fix.files =
+                fixes::sysctl_files("buckets", &values, case.facts.presence == Presence::Module);
+            fix.undo.extend(fixes::remove(&fix.files));
+            fix.breaks = format!("nothing; {} kB of memory", number(wanted / 128));
+            fix.expect = "chains of one or two entries; none is refused for that any more, unless \
+                          somebody makes keys meet"
+                .to_owned();
+            found.fixes.push(fix);
+        } else {
+            found.evidence.push(
+                "there are buckets enough: somebody makes connections that meet in one; ctwatch \
+                 trace --reason unconfirmed shows whose"
+                    .to_owned(),
+            );
+        }
+        Some(found)
+    };
+    case.facts.namespaces.iter().filter_map(one).collect()
+}
+
+pub(super) fn expectations(case: &Case<'_>) -> Vec<Finding> {
+    let max = case.facts.expect_max.as_ref().ok().copied().filter(|max| *max > 0);
+    let full = |namespace: &&Namespace| {
+        let count = namespace.expectations.as_ref().ok().copied();
+        max.zip(count).is_some_and(|(max, count)| count >= max)
+    };
+    let full: Vec<&Namespace> = case.facts.namespaces.iter().filter(full).collect();
+    let logged = case.facts.log.as_ref().map_or(0, |log| log.expectations_full);
+    if full.is_empty() && logged == 0 {
+        return Vec::new();
+    }
+    let title =
+        "the table of expectations is full, not that of connections: second connections of \
+                 FTP, SIP and the like are not let through"
+            .to_owned();
+    let mut found = finding("expectations_full", Severity::Warning, title);
+    if logged > 0 {
+        let lines = super::so_many(logged, "line", "lines");
+        found
+            .evidence
+            .push(format!("the kernel's log holds {lines} of \"expectation table full\""));
+    }
+    for namespace in full {
+        let count = namespace.expectations.as_ref().copied().unwrap_or(0);
+        found.evidence.push(format!(
+            "{} expects {} connections",
+            namespace.called(),
+            number(count)
+        ));
+    }
+    if let Some(max) = max {
+        found.evidence.push(format!("no more than {} may be expected", number(max)));
+        let mut fix = fixes::fix("let more be expected");
+        let wanted = u64::from(max) * 4;
+        fix.now.push(fixes::sysctl("nf_conntrack_expect_max", wanted));
+        fix.undo.push(fixes::sysctl("nf_conntrack_expect_max", max));
+        fix.files = fixes::sysctl_files(
+            "expectations",
+            &[("nf_conntrack_expect_max", wanted)],
+            case.facts.presence == Presence::Module,
+        );
+        fix.undo.extend(fixes::remove(&fix.files));
+        fix.breaks = "nothing; each takes some 200 bytes".to_owned();
+        fix.expect = "four times as many second connections may be waited for".to_owned();
+        found.fixes.push(fix);
+    }
+    vec![found]
+}
+
+/// A table with rules that translate addresses.
+fn translates(table: &RuleTable) -> bool {
+    let nat = |word: &String| ["masq", "MASQ", "nat", "NAT"].iter().any(|part| word.contains(part));
+    table.uses.iter().any(|rule| !rule.notrack && rule.by.iter().any(nat))
+}
+
+/// Source NAT has no port left for a connection: it then clashes with another and is lost.
+pub(super) fn nat_ports(case: &Case<'_>) -> Vec<Finding> {
+    let one = |namespace: &Namespace| {
+        let live = case.live(namespace).map(|table| table.drops.nat_exhausted);
+        let seen = live.and_then(|figure| figure.total.filter(|_| figure.at_least > Some(0)));
+        let totals = namespace.totals.as_ref().ok()?;
+        // Of all insertions that failed, those that were for other reasons are known.
+        let clashes = totals.insert_failed.saturating_sub(totals.chaintoolong.unwrap_or(0));
+        let translates = namespace.rule_tables().any(translates);
+        let likely = translates && !case.is_full(namespace) && clashes > 0 && totals.drop > 0;
+        if seen.is_none() && !likely {
+            return None;
+        }
+        let title = match seen {
+            Some(count) => format!(
+                "NAT had no port left for {} new connections in {}; the table was not the reason",
+                number(count),
+                namespace.called(),
+            ),
+            None => format!(
+                "NAT may have run out of ports in {}: insertions failed while the table was not full",
+                namespace.called(),
+            ),
+        };
+        let severity = if seen.is_some() { Severity::Critical } else { Severity::Warning };
+        let mut found = finding("nat_exhausted", severity, title);
+        let fill = case.fill(namespace).map_or("unknown".to_owned(), percent);
+        found.evidence.push(format!(
+            "insert_failed {} since boot, {} of it for other reasons than a chain too long, drop \
+             {}; the table is {fill} full",
+            number(totals.insert_failed),
+            number(clashes),
+            number(totals.drop),
+        ));
+        if seen.is_none() {
+            found.evidence.push(
+                "lost clashes of two packets look the same: ctwatch doctor --for 10s tells"
+                    .to_owned(),
+            );
+        }
+        let mut fix = fixes::fix("more room for NAT");
+        fix.expect = "each more address to translate to, towards one destination, is worth some \
+                      64,000 connections at a time"
+            .to_owned();
+        fix.breaks = "translate to a range of addresses (snat to A-B; --to-source A-B), or to all \
+                      ports from 1024 on (:1024-65535)"
+            .to_owned();
+        found.fixes.push(fix);
+        Some(found)
+    };
+    case.facts.namespaces.iter().filter_map(one).collect()
+}
+
+/// No memory for an entry.
+pub(super) fn memory(case: &Case<'_>) -> Vec<Finding> {
+    let one = |namespace: &Namespace| {
+        let figure = case.live(namespace)?.drops.no_memory;
+        let least = figure.at_least.filter(|least| *least > 0)?;
+        let title = format!(
+            "the kernel had no memory for at least {} new connections in {}; the table was not full",
+            number(least),
+            namespace.called(),
+        );
+        let mut found = finding("no_memory", Severity::Critical, title);
+        found.evidence.push("counted just now, where entries are allocated".to_owned());
+        Some(found)
+    };
+    let mut found: Vec<Finding> = case.facts.namespaces.iter().filter_map(one).collect();
+    let log = case.facts.log.as_ref().ok().filter(|log| log.no_memory > 0);
+    if let Some(log) = log
+        && found.is_empty()
+    {
+        let title = "the kernel ran out of memory for somebody: new connections may have been \
+                     refused for that too"
+            .to_owned();
+        let mut doubt = finding("no_memory", Severity::Info, title);
+        let lines = super::so_many(log.no_memory, "line", "lines");
+        doubt
+            .evidence
+            .push(format!("the kernel's log holds {lines} of \"page allocation failure\""));
+        found.push(doubt);
+    }
+    found
+}
+
+/// A rule of the firewall drops what conntrack calls INVALID.
+pub(super) fn invalid_rules(case: &Case<'_>) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for namespace in &case.facts.namespaces {
+        for table in namespace.rule_tables() {
+            for rule in &table.uses {
+                if rule.drops_invalid && rule.packets != Some(0) {
+                    found.push(invalid(namespace, table, rule));
+                }
+            }
+        }
+    }
+    found
+}
+
+fn invalid(namespace: &Namespace, table: &RuleTable, rule: &RuleUse) -> Finding {
+    let dropped = match rule.packets {
+        Some(count) => format!("has dropped {} packets", number(count)),
+        None => "drops packets, and does not count them".to_owned(),
+    };
+    let title = format!(
+        "a rule of {}, and not the table, {dropped}: those that conntrack calls INVALID",
+        namespace.called(),
+    );
+    let mut found = finding("invalid_rule", Severity::Info, title);
+    found.evidence.push(format!(
+        "table {} {}, chain {}, rule {}: {}",
+        table.family,
+        table.name,
+        rule.chain,
+        rule.number,
+        rule.by.join(", "),
+    ));
+    if let Ok(totals) = &namespace.totals {
+        found
+            .evidence
+            .push(format!("conntrack counts invalid {} since boot", number(totals.invalid)));
+    }
+    let command = match (table.framework, table.family) {
+        (Framework::Nft, family) => format!(
+            "nft delete rule {family} {} {} handle {}",
+            fixes::quoted(&table.name),
+            fixes::quoted(&rule.chain),
+            rule.number
+        ),
+        (Framework::Legacy, family) => format!(
+            "{} -t {} -D {} {}",
+            if family == "ip6" { "ip6tables-legacy" } else { "iptables-legacy" },
+            fixes::quoted(&table.name),
+            fixes::quoted(&rule.chain),
+            rule.number,
+        ),
+    };
+    let mut fix = fixes::fix("remove the rule");
+    fix.now.extend(fixes::within(namespace, &command));
+    fix.breaks = "such packets pass on to the next rule".to_owned();
+    fix.expect = "none is dropped by it any more".to_owned();
+    fix.undo.push(
+        "add the rule again: its text is in what nft list ruleset or iptables-save said".to_owned(),
+    );
+    found.fixes.push(fix);
+    found
+}

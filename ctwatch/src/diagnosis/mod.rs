@@ -1,0 +1,112 @@
+//! From facts to findings: what is wrong, why, and what to do about it. Pure: no clock, no file, no
+//! command is run. Each finding is a row of [`ROWS`]; adding one is adding one row.
+
+use crate::{
+    facts::{Facts, Namespace},
+    model::{Snapshot, Table, census::Taken},
+    report::{Finding, Severity},
+};
+
+mod fill;
+mod fixes;
+mod lookalikes;
+mod notrack;
+mod persistence;
+mod timeouts;
+pub mod tracking;
+
+/// All there is to go by.
+pub struct Case<'a> {
+    pub facts: &'a Facts,
+    /// Who holds the tables; or why nobody knows.
+    pub census: Result<&'a Taken, &'a str>,
+    /// What was counted just now, where that was asked for.
+    pub live: Option<&'a Snapshot>,
+}
+
+/// What may be found.
+type Row = fn(&Case<'_>) -> Vec<Finding>;
+
+const ROWS: &[Row] = &[
+    fill::table_full,
+    fill::filling,
+    notrack::top_talkers,
+    timeouts::timeouts,
+    tracking::for_nothing,
+    lookalikes::chains,
+    lookalikes::expectations,
+    lookalikes::nat_ports,
+    lookalikes::memory,
+    lookalikes::invalid_rules,
+    persistence::lost_at_boot,
+    fill::unknown,
+];
+
+/// The worst first; among equals, what helps most.
+pub fn findings(case: &Case<'_>) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = ROWS.iter().flat_map(|row| row(case)).collect();
+    findings.sort_by_key(|finding| finding.severity);
+    findings
+}
+
+/// From here on a table counts as saturated, and the kernel's collector hurries.
+/// <https://github.com/torvalds/linux/blob/v6.12/net/netfilter/nf_conntrack_core.c> `gc_worker`
+const FULL: f64 = 0.95;
+
+/// Whether any table is so full that it is worth counting what is refused.
+pub fn is_any_full(facts: &Facts) -> bool {
+    let case = Case { facts, census: Err(""), live: None };
+    facts.namespaces.iter().any(|namespace| case.is_full(namespace))
+}
+
+impl Case<'_> {
+    fn limit(&self) -> Option<u32> {
+        self.facts.limit.as_ref().ok().copied().filter(|limit| *limit > 0)
+    }
+
+    /// Entries by limit.
+    fn fill(&self, namespace: &Namespace) -> Option<f64> {
+        let entries = namespace.entries.as_ref().ok()?;
+        Some(f64::from(*entries) / f64::from(self.limit()?))
+    }
+
+    fn is_full(&self, namespace: &Namespace) -> bool {
+        self.fill(namespace).is_some_and(|fill| fill >= FULL)
+    }
+
+    fn live(&self, namespace: &Namespace) -> Option<&Table> {
+        self.live?.tables.iter().find(|table| table.id == namespace.id)
+    }
+}
+
+/// `1234567` as `1,234,567`.
+fn number(of: impl Into<u64>) -> String {
+    let digits = of.into().to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// `1 entry`, `2 entries`.
+fn so_many(of: impl Into<u64>, one: &str, many: &str) -> String {
+    match of.into() {
+        1 => format!("1 {one}"),
+        count => format!("{} {many}", number(count)),
+    }
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.0}%", share * 100.0)
+}
+
+fn finding(id: &'static str, severity: Severity, title: String) -> Finding {
+    Finding { id, severity, title, evidence: Vec::new(), fixes: Vec::new() }
+}
+
+#[cfg(test)]
+mod cases;

@@ -1,0 +1,67 @@
+//! Settings that somebody wrote down, and that the kernel does not have.
+
+use super::{Case, finding, fixes};
+use crate::{
+    facts::{Presence, Setting},
+    report::{Finding, Severity},
+};
+
+pub(super) fn lost_at_boot(case: &Case<'_>) -> Vec<Finding> {
+    let facts = case.facts;
+    if facts.presence == Presence::Absent {
+        return Vec::new();
+    }
+    let mut lost: Vec<(&Setting, u64)> = Vec::new();
+    for setting in &facts.settings {
+        // The last file wins.
+        lost.retain(|(earlier, _)| earlier.name != setting.name);
+        if let Some(now) = now(case, &setting.name)
+            && setting.value.parse().is_ok_and(|wanted: u64| wanted != now)
+        {
+            lost.push((setting, now));
+        }
+    }
+    if lost.is_empty() {
+        return Vec::new();
+    }
+    let title = "settings for conntrack that are written down are not in force".to_owned();
+    let mut found = finding("lost_at_boot", Severity::Warning, title);
+    for (setting, now) in &lost {
+        let Setting { file, name, value } = setting;
+        found.evidence.push(format!("{file} says {name} = {value}; the kernel has {now}"));
+    }
+    if facts.presence == Presence::Module {
+        found.evidence.push(
+            "files of sysctl.d are read at boot; conntrack is a module and is loaded later, with \
+             its defaults"
+                .to_owned(),
+        );
+    }
+    let mut fix = fixes::fix("apply them now, and whenever the module is loaded");
+    for (setting, now) in &lost {
+        fix.now.push(fixes::sysctl(&setting.name, &setting.value));
+        fix.undo.push(fixes::sysctl(&setting.name, now));
+    }
+    if facts.presence == Presence::Module {
+        fix.files.push(fixes::udev_rule());
+        fix.undo.extend(fixes::remove(&fix.files));
+    }
+    fix.breaks = "nothing that the files did not ask for".to_owned();
+    fix.expect = "the kernel has what the files say".to_owned();
+    found.fixes.push(fix);
+    vec![found]
+}
+
+fn now(case: &Case<'_>, name: &str) -> Option<u64> {
+    let facts = case.facts;
+    let value = match name {
+        "nf_conntrack_max" => facts.limit.as_ref().ok().copied(),
+        "nf_conntrack_buckets" => facts.buckets.as_ref().ok().copied(),
+        "nf_conntrack_expect_max" => facts.expect_max.as_ref().ok().copied(),
+        _ => {
+            let host = facts.namespaces.iter().find(|namespace| namespace.is_host())?;
+            host.timeouts.get(name).copied()
+        }
+    };
+    value.map(u64::from)
+}

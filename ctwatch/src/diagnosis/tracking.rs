@@ -1,0 +1,292 @@
+//! Whether connections are tracked, and what for.
+
+use std::collections::BTreeSet;
+
+use super::{Case, finding, fixes, number, so_many};
+use crate::{
+    facts::{Facts, Framework, Hook, Namespace, Presence, RuleTable, RuleUse},
+    report::{File, Finding, Fix, Severity, Tracked, Tracking},
+};
+
+const MODPROBE_FILE: &str = "/etc/modprobe.d/ctwatch-conntrack.conf";
+
+/// Modules that track connections for something else than rules.
+const OTHERS: [(&str, &str); 5] = [
+    ("openvswitch", "Open vSwitch (its ct action)"),
+    ("ip_vs", "IPVS"),
+    ("act_ct", "tc (act_ct)"),
+    ("nf_flow_table", "flow tables"),
+    ("xt_TEE", "TEE"),
+];
+
+/// What stands between conntrack and what needs it: `nf_conntrack <- nf_nat <- iptable_nat`.
+pub fn chains(facts: &Facts) -> Vec<String> {
+    let Ok(modules) = &facts.modules else { return Vec::new() };
+    let mut chains = Vec::new();
+    let mut path = vec!["nf_conntrack".to_owned()];
+    walk(modules, &mut path, &mut chains);
+    chains
+}
+
+/// Sixteen are enough for any real chain; a loop among modules cannot be, but a file can say so.
+fn walk(modules: &[crate::facts::LoadedModule], path: &mut Vec<String>, chains: &mut Vec<String>) {
+    const DEEPEST: usize = 16;
+    let Some(module) = path.last().and_then(|last| modules.iter().find(|m| m.name == *last)) else {
+        return;
+    };
+    if module.users.is_empty() || path.len() >= DEEPEST {
+        let held = match module.references {
+            0 => "used by nothing".to_owned(),
+            count => format!("held by {}", so_many(count, "user", "users")),
+        };
+        chains.push(format!("{} ({held})", path.join(" <- ")));
+        return;
+    }
+    for user in &module.users {
+        path.push(user.clone());
+        walk(modules, path, chains);
+        path.pop();
+    }
+}
+
+/// A rule that needs tracking, and where it is.
+struct Need<'a> {
+    namespace: &'a Namespace,
+    table: &'a RuleTable,
+    rule: &'a RuleUse,
+}
+
+fn needs(facts: &Facts) -> Vec<Need<'_>> {
+    let mut needs = Vec::new();
+    for namespace in &facts.namespaces {
+        for table in namespace.rule_tables() {
+            let uses = table.uses.iter().filter(|rule| !rule.notrack);
+            needs.extend(uses.map(|rule| Need { namespace, table, rule }));
+        }
+    }
+    needs
+}
+
+/// What needs tracking, one line each; empty where nothing was found.
+pub fn reasons(facts: &Facts) -> Vec<String> {
+    const MOST: usize = 20;
+    let needs = needs(facts);
+    let mut lines: Vec<String> = needs.iter().take(MOST).map(|need| in_words(need)).collect();
+    let more: u64 = facts
+        .namespaces
+        .iter()
+        .flat_map(Namespace::rule_tables)
+        .map(|table| table.more)
+        .sum::<u64>()
+        + needs.len().saturating_sub(MOST) as u64;
+    if more > 0 {
+        lines.push(format!("and {} more rules", number(more)));
+    }
+    lines.extend(others(facts));
+    lines
+}
+
+fn in_words(need: &Need<'_>) -> String {
+    let Need { namespace, table, rule } = need;
+    let tool = tool(table);
+    let packets = rule.packets.map(|count| format!(", {} packets", number(count)));
+    format!(
+        "{}: {tool} table {} {}, chain {}, rule {}: {}{}",
+        namespace.called(),
+        table.family,
+        table.name,
+        rule.chain,
+        rule.number,
+        rule.by.join(", "),
+        packets.unwrap_or_default(),
+    )
+}
+
+fn tool(table: &RuleTable) -> &'static str {
+    match (table.framework, table.family) {
+        (Framework::Nft, _) => "nft",
+        (Framework::Legacy, "ip6") => "ip6tables-legacy",
+        (Framework::Legacy, _) => "iptables-legacy",
+    }
+}
+
+fn others(facts: &Facts) -> Vec<String> {
+    let modules = facts.modules.iter().flatten();
+    let used = modules.filter(|module| module.references > 0 || module.name != "xt_TEE");
+    used.filter_map(|module| {
+        let (_, what) = OTHERS.iter().find(|(name, _)| *name == module.name)?;
+        Some(format!("{what}: module {} is loaded", module.name))
+    })
+    .collect()
+}
+
+/// Whether connections are tracked, where and what for.
+pub fn tracking(facts: &Facts) -> Tracking {
+    let mut unknown = doubts(facts);
+    if let Err(why) = &facts.modules {
+        unknown.push(format!("modules are unknown: {why}"));
+    }
+    let hooks: Vec<&String> =
+        facts.namespaces.iter().filter_map(|n| n.hooks.as_ref().err()).collect();
+    if let Some(why) = hooks.first() {
+        unknown.push(format!("where packets are hooked is unknown: {why}"));
+    }
+    let hooked = |namespace: &Namespace| match (&namespace.hooks, &namespace.entries) {
+        (Ok(hooks), _) => Some(hooks.iter().any(Hook::tracks)),
+        // What is in the table was tracked, or somebody put it there.
+        (Err(_), Ok(1..)) => Some(true),
+        (Err(_), _) => None,
+    };
+    Tracking {
+        needed_by: reasons(facts),
+        unknown,
+        modules: chains(facts),
+        barred_by: facts.barred.iter().map(|b| format!("{}: {}", b.file, b.module)).collect(),
+        namespaces: facts
+            .namespaces
+            .iter()
+            .map(|namespace| Tracked {
+                name: namespace.name.clone(),
+                inode: namespace.inode,
+                entries: namespace.entries.as_ref().ok().copied(),
+                limit: facts.limit.as_ref().ok().copied(),
+                hooked: hooked(namespace),
+            })
+            .collect(),
+    }
+}
+
+/// Tables that hook NAT in and hold no rule that needs tracking: a command that lists one makes it.
+pub fn empty_tables(facts: &Facts) -> Vec<(&Namespace, &RuleTable)> {
+    let mut tables = Vec::new();
+    for namespace in &facts.namespaces {
+        for table in namespace.rule_tables() {
+            let hooks_nat = match table.framework {
+                Framework::Legacy => table.name == "nat",
+                Framework::Nft => !table.nat_chains.is_empty(),
+            };
+            if hooks_nat && !table.uses.iter().any(|rule| !rule.notrack) && table.more == 0 {
+                tables.push((namespace, table));
+            }
+        }
+    }
+    tables
+}
+
+/// Why it cannot be said that nothing needs tracking.
+fn doubts(facts: &Facts) -> Vec<String> {
+    let mut doubts = Vec::new();
+    for namespace in &facts.namespaces {
+        for rules in [&namespace.nft, &namespace.legacy] {
+            if let Err(why) = rules {
+                doubts.push(format!("rules of {} are unknown: {why}", namespace.called()));
+            }
+        }
+    }
+    doubts
+}
+
+/// Tracking is on, and nothing needs it.
+pub(super) fn for_nothing(case: &Case<'_>) -> Vec<Finding> {
+    let facts = case.facts;
+    if facts.presence == Presence::Absent || !needs(facts).is_empty() || !others(facts).is_empty() {
+        return Vec::new();
+    }
+    let doubts = doubts(facts);
+    let empty = empty_tables(facts);
+    let tracking =
+        facts.namespaces.iter().any(|n| n.entries.as_ref().is_ok_and(|count| *count > 0));
+    if !doubts.is_empty() || (empty.is_empty() && !tracking) {
+        return Vec::new();
+    }
+    let full = facts.namespaces.iter().any(|namespace| case.is_full(namespace));
+    let severity = if full { Severity::Critical } else { Severity::Warning };
+    let title = "connections are tracked, and no rule needs it".to_owned();
+    let mut found = finding("tracking_for_nothing", severity, title);
+    for (namespace, table) in &empty {
+        found.evidence.push(format!(
+            "{}: {} table {} {} hooks NAT in and holds no rule: listing a table that is not there \
+             makes it",
+            namespace.called(),
+            tool(table),
+            table.family,
+            table.name,
+        ));
+    }
+    found.evidence.extend(chains(facts));
+    found.fixes.extend(remove(facts, &empty));
+    vec![found]
+}
+
+/// Unload now, and keep it from coming back.
+fn remove(facts: &Facts, empty: &[(&Namespace, &RuleTable)]) -> Option<Fix> {
+    let mut fix = fixes::fix("stop tracking, and keep it from coming back");
+    for (namespace, table) in empty {
+        if table.framework == Framework::Nft {
+            let command =
+                format!("nft delete table {} {}", table.family, fixes::quoted(&table.name));
+            fix.now.push(fixes::within(namespace, &command)?);
+        }
+    }
+    if facts.presence == Presence::Module {
+        let modules = unloadable(facts);
+        fix.now.push(format!("modprobe -r {}", modules.join(" ")));
+        fix.undo.push("modprobe nf_conntrack".to_owned());
+        let file = bar(facts)?;
+        fix.undo.insert(0, format!("rm -f {}", file.path));
+        fix.files.push(file);
+        fix.expect = "no connection is tracked, and no packet is refused for that; listing a NAT \
+                      table says that there is none"
+            .to_owned();
+        fix.breaks = "NAT, stateful rules (ct state, -m conntrack) and all that wants them: tools \
+                      that expect these modules print errors"
+            .to_owned();
+    } else {
+        fix.expect =
+            "no connection is tracked any more, once what is in the table has timed out".to_owned();
+        fix.breaks = "nothing: no rule is in them".to_owned();
+    }
+    (!fix.now.is_empty()).then_some(fix)
+}
+
+/// Those built on conntrack, the outermost first, and itself at last.
+fn unloadable(facts: &Facts) -> Vec<String> {
+    let modules: &[_] = facts.modules.as_deref().unwrap_or_default();
+    let mut order = Vec::new();
+    let mut seen = BTreeSet::new();
+    outermost_first(modules, "nf_conntrack", &mut seen, &mut order);
+    order
+}
+
+fn outermost_first(
+    modules: &[crate::facts::LoadedModule],
+    name: &str,
+    seen: &mut BTreeSet<String>,
+    order: &mut Vec<String>,
+) {
+    if !seen.insert(name.to_owned()) {
+        return;
+    }
+    let users = modules.iter().find(|module| module.name == name).map(|module| &module.users);
+    for user in users.into_iter().flatten() {
+        outermost_first(modules, user, seen, order);
+    }
+    order.push(name.to_owned());
+}
+
+/// A file of modprobe.d for the modules that this kernel has. `blacklist` would not do: it only
+/// keeps a module from being loaded by its aliases.
+fn bar(facts: &Facts) -> Option<File> {
+    let modules = facts.on_disk.as_ref().ok()?;
+    if modules.is_empty() {
+        return None;
+    }
+    let mut content = String::from(
+        "# Written by ctwatch doctor: no connection tracking on this machine.\n\
+         # Without it there is no NAT and no stateful rule.\n",
+    );
+    for module in modules {
+        content.push_str(&format!("install {module} /bin/true\n"));
+    }
+    Some(File { path: MODPROBE_FILE.to_owned(), content })
+}

@@ -1,0 +1,392 @@
+//! Tables of nftables in the calling thread's namespace, and which of their rules have to do with
+//! tracking. What iptables-nft makes is among them.
+//! <https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/netfilter/nf_tables.h>
+
+use anyhow::{Context, Result};
+
+use super::{
+    attributes::{attribute, attributes, be32, be64, text},
+    ctnetlink::{Ctnetlink, NFGENMSG},
+    modules,
+    xtables::{self, Match, Target},
+};
+use crate::facts::{Framework, Known, RuleTable, RuleUse};
+
+/// `NFNL_SUBSYS_NFTABLES << 8`, and its messages.
+const NFTABLES: u16 = 10 << 8;
+const NEW_TABLE: u16 = NFTABLES;
+const GET_TABLE: u16 = NFTABLES | 1;
+const NEW_CHAIN: u16 = NFTABLES | 3;
+const GET_CHAIN: u16 = NFTABLES | 4;
+const NEW_RULE: u16 = NFTABLES | 6;
+const GET_RULE: u16 = NFTABLES | 7;
+
+const NFTA_TABLE_NAME: u16 = 1;
+const NFTA_CHAIN_TABLE: u16 = 1;
+const NFTA_CHAIN_NAME: u16 = 3;
+const NFTA_CHAIN_TYPE: u16 = 7;
+const NFTA_RULE_TABLE: u16 = 1;
+const NFTA_RULE_CHAIN: u16 = 2;
+const NFTA_RULE_HANDLE: u16 = 3;
+const NFTA_RULE_EXPRESSIONS: u16 = 4;
+const NFTA_EXPR_NAME: u16 = 1;
+const NFTA_EXPR_DATA: u16 = 2;
+const NFTA_CT_KEY: u16 = 2;
+const NFTA_BITWISE_MASK: u16 = 4;
+const NFTA_CMP_OP: u16 = 2;
+const NFTA_CMP_DATA: u16 = 3;
+const NFTA_IMMEDIATE_DATA: u16 = 2;
+const NFTA_DATA_VALUE: u16 = 1;
+const NFTA_DATA_VERDICT: u16 = 2;
+const NFTA_VERDICT_CODE: u16 = 1;
+const NFTA_COUNTER_PACKETS: u16 = 2;
+/// Of a match and of a target alike.
+const NFTA_XT_NAME: u16 = 1;
+const NFTA_XT_INFO: u16 = 3;
+
+const NFT_CT_STATE: u32 = 0;
+const NFT_CMP_NEQ: u32 = 1;
+const NF_DROP: u32 = 0;
+/// `NF_CT_STATE_INVALID_BIT`
+const INVALID: u32 = 1;
+
+pub fn tables() -> Known<Vec<RuleTable>> {
+    // Where it is not loaded there are none, and asking would load it.
+    if modules::would_be_loaded("nf_tables") {
+        return Ok(Vec::new());
+    }
+    read().map_err(|error| format!("cannot list nftables: {error:#}"))
+}
+
+fn read() -> Result<Vec<RuleTable>> {
+    let mut tables = Vec::new();
+    let mut socket = Ctnetlink::open()?;
+    let listed = socket.dump(GET_TABLE, NEW_TABLE, |body| take_table(&mut tables, body));
+    match listed {
+        // A kernel without it.
+        Err(error) if is_unknown(&error) => return Ok(Vec::new()),
+        other => other?,
+    }
+    socket.dump(GET_CHAIN, NEW_CHAIN, |body| take_chain(&mut tables, body))?;
+    socket.dump(GET_RULE, NEW_RULE, |body| take_rule(&mut tables, body))?;
+    Ok(tables)
+}
+
+/// The kernel has no such part of netfilter.
+pub(super) fn is_unknown(error: &anyhow::Error) -> bool {
+    let code = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+    matches!(code, Some(libc::EINVAL | libc::EOPNOTSUPP))
+}
+
+/// `nfgen_family`, as nft names it.
+fn family(body: &[u8]) -> &'static str {
+    match body.first() {
+        Some(1) => "inet",
+        Some(2) => "ip",
+        Some(3) => "arp",
+        Some(5) => "netdev",
+        Some(7) => "bridge",
+        Some(10) => "ip6",
+        _ => "unknown",
+    }
+}
+
+fn after_header(body: &[u8]) -> Result<&[u8]> {
+    body.get(NFGENMSG..).context("an answer without a netfilter header")
+}
+
+/// One message of a dump of tables.
+pub fn take_table(tables: &mut Vec<RuleTable>, body: &[u8]) -> Result<()> {
+    let name = attribute(after_header(body)?, NFTA_TABLE_NAME).context("a table has no name")?;
+    tables.push(RuleTable::new(Framework::Nft, family(body), text(name)));
+    Ok(())
+}
+
+/// The table of this name; it may have been made since they were listed.
+fn table<'a>(tables: &'a mut Vec<RuleTable>, body: &[u8], name: &[u8]) -> &'a mut RuleTable {
+    let (family, name) = (family(body), text(name));
+    let at = tables.iter().position(|table| table.family == family && table.name == name);
+    let at = at.unwrap_or_else(|| {
+        tables.push(RuleTable::new(Framework::Nft, family, name));
+        tables.len() - 1
+    });
+    &mut tables[at]
+}
+
+/// One message of a dump of chains.
+pub fn take_chain(tables: &mut Vec<RuleTable>, body: &[u8]) -> Result<()> {
+    let chain = after_header(body)?;
+    let of = attribute(chain, NFTA_CHAIN_TABLE).context("a chain is of no table")?;
+    let is_nat = attribute(chain, NFTA_CHAIN_TYPE).is_some_and(|kind| text(kind) == "nat");
+    if is_nat {
+        let name = attribute(chain, NFTA_CHAIN_NAME).context("a chain has no name")?;
+        table(tables, body, of).nat_chains.push(text(name));
+    }
+    Ok(())
+}
+
+/// One message of a dump of rules.
+pub fn take_rule(tables: &mut Vec<RuleTable>, body: &[u8]) -> Result<()> {
+    let rule = after_header(body)?;
+    let of = attribute(rule, NFTA_RULE_TABLE).context("a rule is of no table")?;
+    let chain = attribute(rule, NFTA_RULE_CHAIN).context("a rule is of no chain")?;
+    let handle =
+        attribute(rule, NFTA_RULE_HANDLE).and_then(be64).context("a rule has no handle")?;
+    let mut read = Reading::default();
+    if let Some(expressions) = attribute(rule, NFTA_RULE_EXPRESSIONS) {
+        attributes(expressions, |_, expression| {
+            let name = attribute(expression, NFTA_EXPR_NAME).context("an expression of no name")?;
+            read.take(&text(name), attribute(expression, NFTA_EXPR_DATA).unwrap_or_default());
+            Ok(())
+        })?;
+    }
+    let found = read.finish(text(chain), handle);
+    table(tables, body, of).add(found);
+    Ok(())
+}
+
+/// What was seen of a rule's expressions so far.
+#[derive(Default)]
+struct Reading {
+    by: Vec<String>,
+    notrack: bool,
+    needs: bool,
+    packets: Option<u64>,
+    state: State,
+    drops: bool,
+}
+
+/// `ct state invalid` is three expressions: load the state, keep one bit of it, and compare that
+/// with nothing.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    None,
+    Loaded,
+    Masked,
+    Invalid,
+    /// Something else is asked for too, or in another way.
+    Other,
+}
+
+impl Reading {
+    fn say(&mut self, what: impl Into<String>) {
+        let what = what.into();
+        if !self.by.contains(&what) {
+            self.by.push(what);
+        }
+    }
+
+    fn take(&mut self, name: &str, data: &[u8]) {
+        match name {
+            "ct" => {
+                self.needs = true;
+                let key = attribute(data, NFTA_CT_KEY).and_then(be32);
+                self.say(if key == Some(NFT_CT_STATE) { "ct state" } else { "ct" });
+                self.state = match self.state {
+                    State::None if key == Some(NFT_CT_STATE) => State::Loaded,
+                    _ => State::Other,
+                };
+            }
+            "bitwise" | "cmp" | "lookup" | "range" => self.compare(name, data),
+            "nat" | "masq" | "redir" | "connlimit" | "synproxy" | "flow_offload" | "objref" => {
+                // What an object is about its reference does not say.
+                if name != "objref" {
+                    self.needs = true;
+                    self.say(match name {
+                        "masq" => "masquerade",
+                        "redir" => "redirect",
+                        other => other,
+                    });
+                }
+            }
+            "notrack" => {
+                self.notrack = true;
+                self.say("notrack");
+            }
+            "match" => self.xt_match(data),
+            "target" => self.xt_target(data),
+            "counter" => self.packets = attribute(data, NFTA_COUNTER_PACKETS).and_then(be64),
+            "immediate" => {
+                let verdict = attribute(data, NFTA_IMMEDIATE_DATA)
+                    .and_then(|data| attribute(data, NFTA_DATA_VERDICT))
+                    .and_then(|verdict| attribute(verdict, NFTA_VERDICT_CODE))
+                    .and_then(be32);
+                self.drops = verdict == Some(NF_DROP);
+            }
+            _ => {}
+        }
+    }
+
+    fn compare(&mut self, name: &str, data: &[u8]) {
+        let value = |kind| {
+            let value = attribute(attribute(data, kind)?, NFTA_DATA_VALUE)?;
+            value.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
+        };
+        self.state = match (self.state, name) {
+            (State::Loaded, "bitwise") if value(NFTA_BITWISE_MASK) == Some(INVALID) => {
+                State::Masked
+            }
+            (State::Masked, "cmp")
+                if attribute(data, NFTA_CMP_OP).and_then(be32) == Some(NFT_CMP_NEQ)
+                    && value(NFTA_CMP_DATA) == Some(0) =>
+            {
+                State::Invalid
+            }
+            (State::Loaded | State::Masked, _) => State::Other,
+            (state, _) => state,
+        };
+    }
+
+    fn xt_match(&mut self, data: &[u8]) {
+        let name = attribute(data, NFTA_XT_NAME).map(text).unwrap_or_default();
+        match xtables::matched(&name, attribute(data, NFTA_XT_INFO).unwrap_or_default()) {
+            Match::Other => return,
+            Match::Tracking => self.state = State::Other,
+            Match::Invalid if self.state == State::None => self.state = State::Invalid,
+            Match::Invalid => {}
+        }
+        self.needs = true;
+        self.say(format!("-m {name}"));
+    }
+
+    fn xt_target(&mut self, data: &[u8]) {
+        let name = attribute(data, NFTA_XT_NAME).map(text).unwrap_or_default();
+        match xtables::target(&name, attribute(data, NFTA_XT_INFO).unwrap_or_default()) {
+            Target::Other => {}
+            Target::Tracking => {
+                self.needs = true;
+                self.say(format!("-j {name}"));
+            }
+            Target::NoTrack => {
+                self.notrack = true;
+                self.say("notrack");
+            }
+        }
+    }
+
+    fn finish(self, chain: String, number: u64) -> Option<RuleUse> {
+        let Self { by, notrack, needs, packets, state, drops } = self;
+        (needs || notrack).then(|| RuleUse {
+            chain,
+            number,
+            by,
+            notrack: notrack && !needs,
+            drops_invalid: state == State::Invalid && drops,
+            packets,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attr(kind: u16, value: &[u8]) -> Vec<u8> {
+        let len = 4 + value.len() as u16;
+        let mut bytes = [len.to_ne_bytes(), kind.to_ne_bytes()].concat();
+        bytes.extend_from_slice(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    fn named(kind: u16, name: &str) -> Vec<u8> {
+        attr(kind, &[name.as_bytes(), &[0]].concat())
+    }
+
+    fn expression(name: &str, data: &[u8]) -> Vec<u8> {
+        attr(1, &[named(1, name), attr(2, data)].concat())
+    }
+
+    fn rule(expressions: &[Vec<u8>]) -> Vec<u8> {
+        let parts = [
+            named(NFTA_RULE_TABLE, "filter"),
+            named(NFTA_RULE_CHAIN, "forward"),
+            attr(NFTA_RULE_HANDLE, &7u64.to_be_bytes()),
+            attr(NFTA_RULE_EXPRESSIONS, &expressions.concat()),
+        ];
+        [vec![1, 0, 0, 0], parts.concat()].concat()
+    }
+
+    fn invalid_drop(mask: u32, op: u32) -> Vec<u8> {
+        let value = |kind, value: u32| attr(kind, &attr(1, &value.to_ne_bytes()));
+        rule(&[
+            expression("ct", &attr(2, &0u32.to_be_bytes())),
+            expression("bitwise", &value(4, mask)),
+            expression("cmp", &[attr(2, &op.to_be_bytes()), value(3, 0)].concat()),
+            expression("counter", &attr(2, &42u64.to_be_bytes())),
+            expression("immediate", &attr(2, &attr(2, &attr(1, &0u32.to_be_bytes())))),
+        ])
+    }
+
+    fn taken(body: &[u8]) -> RuleTable {
+        let mut tables = Vec::new();
+        take_rule(&mut tables, body).unwrap();
+        tables.remove(0)
+    }
+
+    #[test]
+    fn what_drops_invalid_packets_is_known_only_for_certain() {
+        let table = taken(&invalid_drop(1, 1));
+        let expected = RuleUse {
+            chain: "forward".to_owned(),
+            number: 7,
+            by: vec!["ct state".to_owned()],
+            notrack: false,
+            drops_invalid: true,
+            packets: Some(42),
+        };
+        assert_eq!((table.family, table.rules, &table.uses[..]), ("inet", 1, &[expected][..]));
+        assert!(!taken(&invalid_drop(3, 1)).uses[0].drops_invalid, "others too");
+        assert!(!taken(&invalid_drop(1, 0)).uses[0].drops_invalid, "all but those");
+    }
+
+    #[test]
+    fn rules_that_need_tracking_are_told_from_those_that_avoid_it() {
+        let of = |name: &str| taken(&rule(&[expression(name, &[])])).uses;
+        assert_eq!(of("masq")[0].by, ["masquerade"]);
+        assert!(of("notrack")[0].notrack);
+        assert!(of("limit").is_empty());
+        let xt = |kind: &str, name: &str, info: &[u8]| {
+            taken(&rule(&[expression(kind, &[named(1, name), attr(3, info)].concat())])).uses
+        };
+        assert_eq!(xt("match", "conntrack", &[])[0].by, ["-m conntrack"]);
+        assert_eq!(xt("target", "MASQUERADE", &[])[0].by, ["-j MASQUERADE"]);
+        assert!(xt("target", "CT", &[1, 0])[0].notrack);
+        assert!(xt("match", "tcp", &[]).is_empty());
+    }
+
+    #[test]
+    fn an_empty_chain_for_nat_is_remembered() {
+        let mut tables = Vec::new();
+        let table = [vec![2, 0, 0, 0], named(1, "nat")].concat();
+        take_table(&mut tables, &table).unwrap();
+        let chain = |kind: &str| {
+            [vec![2, 0, 0, 0], named(1, "nat"), named(3, "POSTROUTING"), named(7, kind)].concat()
+        };
+        take_chain(&mut tables, &chain("nat")).unwrap();
+        take_chain(&mut tables, &chain("filter")).unwrap();
+        assert_eq!((tables.len(), &tables[0].nat_chains[..]), (1, &["POSTROUTING".to_owned()][..]));
+    }
+
+    #[test]
+    fn truncated_and_absurd_answers_are_errors_not_panics() {
+        let whole = invalid_drop(1, 1);
+        let read = |bytes: &[u8]| {
+            let mut tables = Vec::new();
+            let _ = take_rule(&mut tables, bytes);
+            let _ = take_chain(&mut tables, bytes);
+            let _ = take_table(&mut tables, bytes);
+        };
+        for len in 0..whole.len() {
+            read(&whole[..len]);
+        }
+        for at in 0..whole.len() {
+            for value in [0, 1, 3, 0x7f, 0xff] {
+                let mut bytes = whole.clone();
+                bytes[at] = value;
+                read(&bytes);
+            }
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Looks over this machine for the doctor, once: host -> facts. Read-only, and it loads nothing.
+//!
+//! Goes into namespaces, so it runs on a thread of its own.
+
+use std::{collections::BTreeMap, fs, thread};
+
+use anyhow::Result;
+use ctwatch_ebpf::NetnsId;
+
+use crate::{
+    collect::Scope,
+    facts::{Facts, Known, Namespace, Presence, Totals},
+    host::{
+        self, hooks, kmsg, legacy, modules,
+        netns::{self, Finder, Netns},
+        nft, settings,
+        visit::{Reading, Source, Visit, Visitor, sysctl},
+    },
+    sample::CpuCounters,
+};
+
+const SYSCTLS: &str = "/proc/sys/net/netfilter";
+/// Where it says which expectations there are, of the calling thread's namespace.
+const EXPECTATIONS: &str = "/proc/thread-self/net/nf_conntrack_expect";
+
+/// All that can be found out without counting anything. `cookies`: whether namespaces are known by
+/// their cookies.
+pub fn survey(scope: Scope, source: Source, cookies: bool) -> Result<Facts> {
+    let thread = thread::spawn(move || look(&scope, source, cookies));
+    thread.join().map_err(|_| anyhow::anyhow!("looking over the machine came to a bad end"))?
+}
+
+fn look(scope: &Scope, source: Source, cookies: bool) -> Result<Facts> {
+    let release = host::kernel_release();
+    let said = |error: anyhow::Error| format!("{error:#}");
+    let visitor = Visitor::new(source)?;
+    let namespaces = find(scope)?
+        .iter()
+        .map(|netns| visitor.enter(netns, || namespace(netns, &visitor, cookies)))
+        .collect::<Result<Vec<_>>>()?;
+    let namespaces = namespaces.into_iter().filter_map(|visit| match visit {
+        Visit::Read(namespace) => Some(namespace),
+        Visit::Refused(_) | Visit::Gone => None,
+    });
+    Ok(Facts {
+        presence: match modules::conntrack() {
+            None => Presence::Absent,
+            Some(life) if life.is_module() => Presence::Module,
+            Some(_) => Presence::BuiltIn,
+        },
+        modules: settings::loaded(),
+        on_disk: settings::on_disk(&release),
+        limit: sysctl("nf_conntrack_max").map_err(said),
+        buckets: sysctl("nf_conntrack_buckets").map_err(said),
+        expect_max: sysctl("nf_conntrack_expect_max").map_err(said),
+        memory: settings::memory(),
+        slab: settings::slab(),
+        log: kmsg::read(),
+        settings: settings::sysctls(),
+        barred: settings::barred(),
+        namespaces: namespaces.collect(),
+        release,
+    })
+}
+
+fn find(scope: &Scope) -> Result<Vec<Netns>> {
+    if *scope == Scope::Own {
+        return Ok(vec![netns::current()?]);
+    }
+    let mut found = Finder::default().find(true)?;
+    Ok(match scope {
+        Scope::One(inode) => found.remove(inode).into_iter().collect(),
+        _ => found.into_values().collect(),
+    })
+}
+
+/// The one that this thread is in.
+fn namespace(netns: &Netns, visitor: &Visitor, cookies: bool) -> Namespace {
+    let Reading { cookie, entries, counters, .. } = visitor.read_here(&[]);
+    let said = |error: anyhow::Error| format!("{error:#}");
+    Namespace {
+        id: cookie.filter(|_| cookies).unwrap_or(NetnsId::from(netns.inode)),
+        inode: netns.inode,
+        name: netns.name.clone(),
+        by_ip: netns.is_by_ip(),
+        entries: entries.map_err(said),
+        totals: counters.map(|cpus| totals(&cpus)).map_err(said),
+        expectations: expectations(),
+        timeouts: timeouts(),
+        hooks: hooks::hooks(),
+        nft: nft::tables(),
+        legacy: legacy::tables(),
+    }
+}
+
+fn totals(cpus: &[CpuCounters]) -> Totals {
+    cpus.iter().fold(Totals::default(), |sum, cpu| Totals {
+        invalid: sum.invalid + u64::from(cpu.invalid),
+        insert_failed: sum.insert_failed + u64::from(cpu.insert_failed),
+        drop: sum.drop + u64::from(cpu.drop),
+        early_drop: sum.early_drop + u64::from(cpu.early_drop),
+        clash_resolve: sum.clash_resolve + u64::from(cpu.clash_resolve),
+        chaintoolong: cpu.chaintoolong.map(|more| sum.chaintoolong.unwrap_or(0) + u64::from(more)),
+    })
+}
+
+fn expectations() -> Known<u32> {
+    let text = fs::read_to_string(EXPECTATIONS)
+        .map_err(|error| format!("cannot read {EXPECTATIONS}: {error}"))?;
+    u32::try_from(text.lines().count()).map_err(|error| error.to_string())
+}
+
+/// What cannot be read is not among them.
+fn timeouts() -> BTreeMap<String, u32> {
+    let entries = fs::read_dir(SYSCTLS).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let timeouts = names.filter(|name| name.contains("_timeout"));
+    timeouts.filter_map(|name| sysctl(&name).ok().map(|seconds| (name, seconds))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn totals_are_over_all_cpus() {
+        let cpu = |drop, chaintoolong| CpuCounters { drop, chaintoolong, ..Default::default() };
+        let sum = totals(&[cpu(1, Some(2)), cpu(u32::MAX, Some(3))]);
+        assert_eq!((sum.drop, sum.chaintoolong), (1 + u64::from(u32::MAX), Some(5)));
+        assert_eq!(totals(&[cpu(1, None)]).chaintoolong, None);
+    }
+}
