@@ -38,7 +38,7 @@ fn modprobe(args: &[&str]) -> Result<()> {
 }
 
 /// With all that is built on it. Rules let go of it in the kernel's own time.
-fn unload() -> Result<()> {
+pub(crate) fn unload() -> Result<()> {
     let until = Instant::now() + Duration::from_secs(20);
     while fs::exists("/sys/module/nf_conntrack")? {
         if let Err(error) = unload_with_users("nf_conntrack") {

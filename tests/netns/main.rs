@@ -11,6 +11,7 @@ mod behaviour;
 mod cases;
 mod census;
 mod cost;
+mod doctor;
 mod floods;
 mod machine;
 mod mechanism;
@@ -67,6 +68,7 @@ fn main() -> std::process::ExitCode {
         trace::TESTS,
         namespaces::TESTS,
         behaviour::TESTS,
+        doctor::TESTS,
         machine::TESTS,
         cost::TESTS,
     ];

@@ -29,7 +29,7 @@ use crate::{
     output::doctor,
     probe::{
         load::Asked,
-        plan::{Facts, Mechanism, Need, Plan, Request, Signal},
+        plan::{Facts, Mechanism, Need, Plan, Signal},
     },
     report::{
         Capability, Configuration, Conntrack, Figure, Offer, Report, Signal as SignalReport,
@@ -260,7 +260,7 @@ fn advice(facts: &Facts, plan: &Plan, privileges: Privileges, conntrack: Conntra
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::probe::plan::plan;
+    use crate::probe::plan::{Request, plan};
 
     fn facts(missing: &[Need]) -> Facts {
         let mut facts = Facts::new();

@@ -154,7 +154,7 @@ fn a_table_that_fills_is_a_warning() {
     assert_eq!(ids(&facts(749)), [""; 0]);
     assert_eq!(ids(&facts(750)), ["table_filling"]);
     assert_eq!(ids(&facts(949)), ["table_filling"]);
-    assert_eq!(ids(&facts(950)), ["table_full"]);
+    assert_eq!(ids(&facts(950)), ["table_full", "needed_by"]);
 }
 
 #[test]
@@ -215,6 +215,19 @@ fn tracking_that_no_rule_needs_can_be_stopped() {
     facts.namespaces[0].legacy = Ok(Vec::new());
     facts.namespaces[0].nft = Ok(vec![rules("raw", &[("notrack", true)])]);
     assert_eq!(ids(&facts), ["tracking_for_nothing"]);
+    // Loaded, and it tracks nothing.
+    facts.namespaces[0].entries = Ok(0);
+    let idle = super::findings(&Case { facts: &facts, census: Err("no"), live: None });
+    assert_eq!((idle[0].id, idle[0].severity), ("tracking_for_nothing", Severity::Info));
+    facts.presence = Presence::BuiltIn;
+    assert!(ids(&facts).is_empty(), "nobody can unload it");
+}
+
+#[test]
+fn rules_that_a_full_table_comes_of_can_be_removed() {
+    let found = found(&facts(1000), None);
+    let needed = of(&found, "needed_by");
+    assert_eq!(needed.fixes[0].now, ["nft delete rule inet filter forward handle 7"]);
 }
 
 #[test]

@@ -87,9 +87,7 @@ fn evidence(case: &Case<'_>, namespace: &Namespace) -> Vec<String> {
         }
         Err(why) => evidence.push(format!("pinned or reclaimable is unknown: {why}")),
     }
-    if namespace.is_host() {
-        evidence.extend(log_evidence(case, namespace));
-    }
+    evidence.extend(log_evidence(case, namespace));
     evidence
 }
 
@@ -103,7 +101,9 @@ fn log_evidence(case: &Case<'_>, namespace: &Namespace) -> Option<String> {
         return None;
     }
     let lines = so_many(log.table_full, "line", "lines");
-    let mut said = format!("the kernel's log holds {lines} of \"table full, dropping packet\"");
+    let mut said = format!(
+        "the kernel's log holds {lines} of \"table full, dropping packet\", of all namespaces"
+    );
     if log.suppressed > 0 {
         said += &format!("; up to {} more were suppressed", number(log.suppressed));
     }
@@ -166,11 +166,14 @@ pub(super) fn unknown(case: &Case<'_>) -> Vec<Finding> {
         if let Err(why) = &namespace.entries {
             note(&format!("how many entries {} has", namespace.called()), why);
         }
+        if let Err(why) = &namespace.totals {
+            note(&format!("what was counted in {}", namespace.called()), why);
+        }
     }
     if unknown.is_empty() {
         return Vec::new();
     }
-    let title = "how full the table is could not be found out".to_owned();
+    let title = "how full the table is could not all be found out".to_owned();
     let mut found = finding("unknown", Severity::Warning, title);
     found.evidence = unknown;
     vec![found]

@@ -1,8 +1,11 @@
 //! What looks like a full table and is something else.
 
-use super::{Case, finding, fixes, number, percent};
+use super::{
+    Case, finding, fixes, number, percent,
+    tracking::{UNDO_RULE, remove_rule},
+};
 use crate::{
-    facts::{Framework, Namespace, Presence, RuleTable, RuleUse},
+    facts::{Namespace, Presence, RuleTable, RuleUse},
     report::{Finding, Severity},
 };
 
@@ -231,28 +234,12 @@ fn invalid(namespace: &Namespace, table: &RuleTable, rule: &RuleUse) -> Finding 
             .evidence
             .push(format!("conntrack counts invalid {} since boot", number(totals.invalid)));
     }
-    let command = match (table.framework, table.family) {
-        (Framework::Nft, family) => format!(
-            "nft delete rule {family} {} {} handle {}",
-            fixes::quoted(&table.name),
-            fixes::quoted(&rule.chain),
-            rule.number
-        ),
-        (Framework::Legacy, family) => format!(
-            "{} -t {} -D {} {}",
-            if family == "ip6" { "ip6tables-legacy" } else { "iptables-legacy" },
-            fixes::quoted(&table.name),
-            fixes::quoted(&rule.chain),
-            rule.number,
-        ),
-    };
+    let command = remove_rule(table, rule);
     let mut fix = fixes::fix("remove the rule");
     fix.now.extend(fixes::within(namespace, &command));
     fix.breaks = "such packets pass on to the next rule".to_owned();
     fix.expect = "none is dropped by it any more".to_owned();
-    fix.undo.push(
-        "add the rule again: its text is in what nft list ruleset or iptables-save said".to_owned(),
-    );
+    fix.undo.push(UNDO_RULE.to_owned());
     found.fixes.push(fix);
     found
 }

@@ -33,6 +33,7 @@ const ROWS: &[Row] = &[
     notrack::top_talkers,
     timeouts::timeouts,
     tracking::for_nothing,
+    tracking::needed,
     lookalikes::chains,
     lookalikes::expectations,
     lookalikes::nat_ports,

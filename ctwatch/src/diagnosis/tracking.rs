@@ -131,12 +131,6 @@ pub fn tracking(facts: &Facts) -> Tracking {
     if let Some(why) = hooks.first() {
         unknown.push(format!("where packets are hooked is unknown: {why}"));
     }
-    let hooked = |namespace: &Namespace| match (&namespace.hooks, &namespace.entries) {
-        (Ok(hooks), _) => Some(hooks.iter().any(Hook::tracks)),
-        // What is in the table was tracked, or somebody put it there.
-        (Err(_), Ok(1..)) => Some(true),
-        (Err(_), _) => None,
-    };
     Tracking {
         needed_by: reasons(facts),
         unknown,
@@ -150,9 +144,19 @@ pub fn tracking(facts: &Facts) -> Tracking {
                 inode: namespace.inode,
                 entries: namespace.entries.as_ref().ok().copied(),
                 limit: facts.limit.as_ref().ok().copied(),
-                hooked: hooked(namespace),
+                hooked: tracks(namespace),
             })
             .collect(),
+    }
+}
+
+/// Whether packets are looked up there; `None` where the kernel does not say.
+fn tracks(namespace: &Namespace) -> Option<bool> {
+    match (&namespace.hooks, &namespace.entries) {
+        (Ok(hooks), _) => Some(hooks.iter().any(Hook::tracks)),
+        // What is in the table was tracked, or somebody put it there.
+        (Err(_), Ok(1..)) => Some(true),
+        (Err(_), _) => None,
     }
 }
 
@@ -186,23 +190,77 @@ fn doubts(facts: &Facts) -> Vec<String> {
     doubts
 }
 
+/// A table is full, and these rules are why there is one.
+pub(super) fn needed(case: &Case<'_>) -> Vec<Finding> {
+    const MOST: usize = 10;
+    let needs = needs(case.facts);
+    let full = |need: &&Need<'_>| case.is_full(need.namespace);
+    let needs: Vec<&Need<'_>> = needs.iter().filter(full).collect();
+    if needs.is_empty() {
+        return Vec::new();
+    }
+    let title = format!(
+        "{} why the connections of full tables are tracked at all",
+        so_many(needs.len() as u64, "rule is", "rules are"),
+    );
+    let mut found = finding("needed_by", Severity::Info, title);
+    found.evidence.extend(needs.iter().take(MOST).map(|need| in_words(need)));
+    if needs.len() > MOST {
+        found.evidence.push(format!("and {} more", number((needs.len() - MOST) as u64)));
+    }
+    // A number of a rule of iptables is another's once one before it is gone: from behind.
+    let mut fix = fixes::fix("if nobody needs them: remove the rules");
+    for need in needs.iter().rev() {
+        let command = remove_rule(need.table, need.rule);
+        fix.now.extend(fixes::within(need.namespace, &command));
+    }
+    fix.expect = "nothing is tracked there any more, where no other rule needs it; what is in the \
+                  table goes as its time is over"
+        .to_owned();
+    fix.breaks = "what the rules are for: translated addresses, rules by state".to_owned();
+    fix.undo.push(UNDO_RULE.to_owned());
+    if !fix.now.is_empty() {
+        found.fixes.push(fix);
+    }
+    vec![found]
+}
+
+pub(super) const UNDO_RULE: &str = "# nft list ruleset and iptables-save, before, say what to add";
+
+/// The command that takes a rule out.
+pub(super) fn remove_rule(table: &RuleTable, rule: &RuleUse) -> String {
+    let (name, chain) = (fixes::quoted(&table.name), fixes::quoted(&rule.chain));
+    match table.framework {
+        Framework::Nft => {
+            format!("nft delete rule {} {name} {chain} handle {}", table.family, rule.number)
+        }
+        Framework::Legacy => format!("{} -t {name} -D {chain} {}", tool(table), rule.number),
+    }
+}
+
 /// Tracking is on, and nothing needs it.
 pub(super) fn for_nothing(case: &Case<'_>) -> Vec<Finding> {
     let facts = case.facts;
     if facts.presence == Presence::Absent || !needs(facts).is_empty() || !others(facts).is_empty() {
         return Vec::new();
     }
-    let doubts = doubts(facts);
     let empty = empty_tables(facts);
-    let tracking =
-        facts.namespaces.iter().any(|n| n.entries.as_ref().is_ok_and(|count| *count > 0));
-    if !doubts.is_empty() || (empty.is_empty() && !tracking) {
+    let tracked = facts.namespaces.iter().any(|namespace| tracks(namespace) == Some(true));
+    let idle = facts.presence == Presence::Module && !tracked;
+    if !doubts(facts).is_empty() || !(tracked || idle) {
         return Vec::new();
     }
     let full = facts.namespaces.iter().any(|namespace| case.is_full(namespace));
-    let severity = if full { Severity::Critical } else { Severity::Warning };
-    let title = "connections are tracked, and no rule needs it".to_owned();
-    let mut found = finding("tracking_for_nothing", severity, title);
+    let (severity, title) = match (tracked, full) {
+        (true, true) => (Severity::Critical, "connections are tracked, and no rule needs it"),
+        (true, false) => (Severity::Warning, "connections are tracked, and no rule needs it"),
+        (false, _) => (
+            Severity::Info,
+            "conntrack is loaded and nothing needs it; on this kernel it tracks nothing until a \
+             rule asks for it",
+        ),
+    };
+    let mut found = finding("tracking_for_nothing", severity, title.to_owned());
     for (namespace, table) in &empty {
         found.evidence.push(format!(
             "{}: {} table {} {} hooks NAT in and holds no rule: listing a table that is not there \

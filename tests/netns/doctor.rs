@@ -1,0 +1,348 @@
+//! What the doctor finds, on machines that are ill for real; and whether its cures cure.
+
+use std::{
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use ctwatch_lab::{
+    Lab, Plan, judge,
+    netns::Netns,
+    topology::TRACKING,
+    traffic::{Family, Flood, Flows, Protocol},
+};
+use serde_json::Value;
+
+use crate::{
+    On, Test,
+    machine::unload,
+    test,
+    watch::{ctwatch, finished},
+};
+
+pub(crate) const TESTS: &[Test] = &[
+    test(On::Once, "the_doctor_and_a_full_table", full),
+    test(On::Once, "the_doctor_and_a_talker_that_need_not_be_tracked", talker),
+    test(On::Once, "the_doctor_predicts_what_a_timeout_frees", timeout),
+    test(On::Once, "the_doctor_tells_look_alikes_apart", look_alikes),
+    test(On::Once, "the_doctor_names_the_rules_that_need_tracking", rules),
+    test(On::OnceAlone, "a_listed_table_and_all_that_follows_from_it", story),
+];
+
+const UDP: Flows = Flows::of(Family::V4, Protocol::Udp);
+
+/// The doctor's report, and what it said beside it.
+pub(crate) fn report(args: &[&str]) -> Result<Value> {
+    let mut command = ctwatch()?;
+    let (json, errors, code) = finished(command.args(["doctor", "--output", "json"]).args(args))?;
+    ensure!(code == Some(0), "{errors}");
+    serde_json::from_str(&json).with_context(|| format!("not JSON: {json}"))
+}
+
+/// Its findings that speak of this, by their ids.
+pub(crate) fn found<'a>(report: &'a Value, id: &str, of: &str) -> Result<&'a Value> {
+    let all = report["findings"].as_array().context("no findings")?;
+    let speaks = |finding: &&Value| finding["id"] == id && finding.to_string().contains(of);
+    all.iter().find(speaks).with_context(|| format!("no {id} of {of} in {all:#?}"))
+}
+
+/// The first cure whose title begins like that.
+pub(crate) fn fix<'a>(finding: &'a Value, title: &str) -> Result<&'a Value> {
+    let fixes = finding["fixes"].as_array().context("no fixes")?;
+    let wanted = |fix: &&Value| fix["title"].as_str().is_some_and(|t| t.starts_with(title));
+    fixes.iter().find(wanted).with_context(|| format!("no cure {title} in {finding:#}"))
+}
+
+/// As somebody would paste it.
+pub(crate) fn type_in(commands: &Value) -> Result<()> {
+    for command in commands.as_array().context("no commands")? {
+        let command = command.as_str().context("a command is no text")?;
+        let output = Command::new("sh").args(["-ec", command]).output()?;
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{command}: {complaint}");
+    }
+    Ok(())
+}
+
+fn full() -> Result<()> {
+    let mut lab = Lab::new(Plan::default())?;
+    lab.set_buckets(4096)?;
+    lab.set_limit(200)?;
+    lab.send(&Flood::of(UDP, 2000))?;
+    let before = judge::ask(lab.router())?;
+    ensure!(before.drop > 0, "{before:?}");
+    let report = report(&[])?;
+    let name = lab.router().name();
+    let finding = found(&report, "table_full", name)?;
+    ensure!(finding["severity"] == "critical", "{finding:#}");
+    ensure!(report["findings"][0]["severity"] == "critical", "{report:#}");
+    let evidence = finding["evidence"].to_string();
+    ensure!(evidence.contains("reclaimable"), "{evidence}");
+    let raise = fix(finding, "raise the limit")?;
+    type_in(&raise["now"])?;
+    lab.send(&Flood { first: 5000, ..Flood::of(UDP, 100) })?;
+    let after = judge::ask(lab.router())?;
+    ensure!(after.drop == before.drop, "packets are refused still: {before:?} {after:?}");
+    ensure!(after.entries >= before.entries + 100, "{after:?}");
+    // What was written is put back; the files never were.
+    let undo: Vec<&Value> = raise["undo"].as_array().context("no undo")?.iter().collect();
+    let sysctls = undo.into_iter().filter(|c| !c.to_string().contains("rm -f"));
+    type_in(&Value::Array(sysctls.cloned().collect()))?;
+    lab.send(&Flood { first: 10_000, ..Flood::of(UDP, 100) })?;
+    let undone = judge::ask(lab.router())?;
+    ensure!(undone.drop > after.drop, "not undone: {after:?} {undone:?}");
+    Ok(())
+}
+
+/// A service that fills the table by itself.
+fn talker() -> Result<()> {
+    let mut lab = Lab::new(Plan::default())?;
+    lab.set_limit(200)?;
+    let flows = Flows { sources: 3, ..UDP };
+    lab.send(&Flood::of(flows, 2000))?;
+    for title in ["do not track them, by nft", "do not track them, by iptables"] {
+        let report = report(&[])?;
+        let cure = fix(found(&report, "top_talkers", lab.router().name())?, title)?.clone();
+        let before = judge::ask(lab.router())?;
+        type_in(&cure["now"])?;
+        let sent = lab.send(&Flood { first: 5000, ..Flood::of(flows, 1000) })?;
+        let after = judge::ask(lab.router())?;
+        ensure!(after.drop == before.drop, "{title}: {before:?} {after:?}");
+        ensure!(sent.arrived == 1000, "{title}: {sent:?}");
+        type_in(&cure["undo"])?;
+        lab.send(&Flood { first: 9000, ..Flood::of(flows, 1000) })?;
+        let undone = judge::ask(lab.router())?;
+        ensure!(undone.drop > after.drop, "{title} is not undone: {undone:?}");
+    }
+    Ok(())
+}
+
+/// Connections that keep coming, in a table that has found its level.
+fn timeout() -> Result<()> {
+    const BEFORE: u64 = 15;
+    const AFTER: u64 = 10;
+    let lab = Lab::new(Plan::default())?;
+    let name = "net/netfilter/nf_conntrack_udp_timeout";
+    lab.router().sysctl(name, &BEFORE.to_string())?;
+    let mut next = 0;
+    let mut keep_coming = |seconds| -> Result<()> {
+        let until = Instant::now() + Duration::from_secs(seconds);
+        while Instant::now() < until {
+            lab.send(&Flood { first: next, ..Flood::of(UDP, 20) })?;
+            next += 20;
+            thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
+    };
+    let alive = || -> Result<f64> {
+        // Only those whose time is not over yet.
+        let listed = lab.router().run(&["conntrack", "-L"])?;
+        Ok(listed.lines().filter(|line| line.starts_with("udp")).count() as f64)
+    };
+    keep_coming(BEFORE + 3)?;
+    let before = alive()?;
+    let report = report(&[])?;
+    let finding = found(&report, "timeouts", lab.router().name())?;
+    let cure = fix(finding, "udp_timeout 15 -> 10")?;
+    let promise = cure["expect"].as_str().context("no promise")?;
+    let number = promise.split(' ').nth(1).context("no number")?.replace(',', "");
+    let promised: f64 = number.parse().with_context(|| format!("no number: {promise}"))?;
+    type_in(&cure["now"])?;
+    keep_coming(BEFORE + 3)?;
+    let gone = before - alive()?;
+    // What is sent in a second differs from one to the next, on a machine that others use too.
+    let slack = (0.10 * before).max(0.10 * promised);
+    ensure!((gone - promised).abs() <= slack, "{before} before; {promised} promised, {gone} gone");
+    type_in(&cure["undo"])?;
+    let value = lab.router().run(&["sysctl", "-n", "net.netfilter.nf_conntrack_udp_timeout"])?;
+    ensure!(value.trim() == BEFORE.to_string(), "{value}; not {AFTER}");
+    Ok(())
+}
+
+fn ids(report: &Value, of: &Netns) -> Result<Vec<String>> {
+    let all = report["findings"].as_array().context("no findings")?;
+    let of_it = all.iter().filter(|finding| finding.to_string().contains(of.name()));
+    Ok(of_it.filter_map(|finding| finding["id"].as_str().map(str::to_owned)).collect())
+}
+
+fn look_alikes() -> Result<()> {
+    // Ports.
+    let lab = Lab::new(Plan::default())?;
+    lab.router().nft(
+        "table ip nat { chain c { type nat hook postrouting priority srcnat;
+         meta l4proto udp snat to 10.99.2.1:1000-1009; }\n }",
+    )?;
+    lab.send(&Flood::of(Flows { sources: 1, ..UDP }, 500))?;
+    let verdict = judge::ask(lab.router())?;
+    let seen = ids(&report(&[])?, lab.router())?;
+    ensure!(
+        seen.contains(&"nat_exhausted".to_owned()),
+        "{seen:?} {verdict:?} {:#}",
+        report(&[])?["findings"]
+    );
+    ensure!(!seen.contains(&"table_full".to_owned()), "{seen:?}");
+    drop(lab);
+    // A rule.
+    let lab = Lab::new(Plan::default())?;
+    lab.router().nft(
+        "table inet drops { chain c { type filter hook forward priority 10;
+         ct state invalid counter drop; }\n }",
+    )?;
+    lab.send(&Flood::of(Flows { protocol: Protocol::IcmpEchoReply, ..UDP }, 100))?;
+    let said = report(&[])?;
+    ensure!(ids(&said, lab.router())? == ["invalid_rule"], "{said:#}");
+    let finding = found(&said, "invalid_rule", lab.router().name())?;
+    ensure!(finding["title"].to_string().contains("100 packets"), "{finding:#}");
+    type_in(&finding["fixes"][0]["now"])?;
+    let said = report(&[])?;
+    ensure!(ids(&said, lab.router())?.is_empty(), "{:#}", said["findings"]);
+    drop(lab);
+    if !judge::limits_chains() {
+        return Ok(());
+    }
+    // Chains.
+    let mut lab = Lab::new(Plan::default())?;
+    lab.set_buckets(512)?;
+    lab.set_limit(1_000_000)?;
+    lab.send(&Flood::of(Flows { sources: 100, ..UDP }, 30_000))?;
+    let said = report(&[])?;
+    let seen = ids(&said, lab.router())?;
+    ensure!(seen.contains(&"chain_too_long".to_owned()), "{seen:?}");
+    ensure!(!seen.contains(&"table_full".to_owned()), "{seen:?}");
+    let before = judge::ask(lab.router())?;
+    type_in(&fix(found(&said, "chain_too_long", lab.router().name())?, "as many buckets")?["now"])?;
+    lab.send(&Flood { first: 100_000, ..Flood::of(Flows { sources: 100, ..UDP }, 10_000) })?;
+    let after = judge::ask(lab.router())?;
+    ensure!(after.chaintoolong == before.chaintoolong, "{before:?} {after:?}");
+    Ok(())
+}
+
+/// By every tool that makes some, and no other.
+fn rules() -> Result<()> {
+    let mut lab = Lab::new(Plan { tracking: false, ..Plan::default() })?;
+    let (router, bare) = (lab.router().clone(), lab.add_netns("bare")?);
+    let needs = |netns: &Netns| -> Result<Vec<String>> {
+        let said = report(&[])?;
+        let all = said["tracking"]["needed_by"].as_array().context("no reasons")?;
+        let of_it = all.iter().filter_map(Value::as_str).filter(|n| n.starts_with(netns.name()));
+        Ok(of_it.map(str::to_owned).collect())
+    };
+    ensure!(needs(&router)?.is_empty(), "{:?}", needs(&router)?);
+    router.nft(
+        "table inet other { chain c { type filter hook forward priority 0; tcp dport 9 drop; }\n }",
+    )?;
+    router.nft("table inet raw { chain c { type filter hook prerouting priority raw; udp dport 4789 notrack; }\n }")?;
+    ensure!(needs(&router)?.is_empty(), "{:?}", needs(&router)?);
+    router.nft(TRACKING)?;
+    let words =
+        |text: &str| -> Result<()> { router.run(&text.split(' ').collect::<Vec<_>>()).map(|_| ()) };
+    words("iptables-legacy -N OWN")?;
+    words("iptables-legacy -A OWN -p tcp -j ACCEPT")?;
+    words("iptables-legacy -A OWN -m conntrack --ctstate INVALID -j DROP")?;
+    words("iptables-legacy -A FORWARD -j OWN")?;
+    words("ip6tables-legacy -t raw -A PREROUTING -p udp -j CT --notrack")?;
+    words("iptables-legacy -t nat -A POSTROUTING -s 192.0.2.0/24 -j MASQUERADE")?;
+    let said = needs(&router)?.join("\n");
+    for expected in [
+        "iptables-legacy table ip filter, chain OWN, rule 2: -m conntrack, 0 packets",
+        "iptables-legacy table ip nat, chain POSTROUTING, rule 1: -j MASQUERADE, 0 packets",
+        "nft table inet ",
+        ": ct",
+    ] {
+        ensure!(said.contains(expected), "{expected:?} is not in\n{said}");
+    }
+    for other in ["inet other", "inet raw", "ip6 raw", "-p tcp"] {
+        ensure!(!said.contains(other), "{other:?} needs none: {said}");
+    }
+    ensure!(needs(&bare)?.is_empty(), "{:?}", needs(&bare)?);
+    Ok(())
+}
+
+/// The whole way, with the tools that everybody has: somebody lists a table that is not there,
+/// which loads connection tracking; the table fills; packets are refused; and back again.
+fn story() -> Result<()> {
+    unload()?;
+    let clean = report(&[])?;
+    ensure!(clean["conntrack"] == "absent", "{clean:#}");
+    ensure!(clean["findings"].as_array().is_some_and(Vec::is_empty), "{:#}", clean["findings"]);
+    ensure!(!is_loaded()?, "the doctor loaded it");
+
+    let list = ["iptables-legacy", "-t", "nat", "-L"];
+    let listed = Command::new(list[0]).args(&list[1..]).output()?;
+    ensure!(listed.status.success() && is_loaded()?, "{listed:?} did not load conntrack");
+    let mut lab = Lab::new(Plan { tracking: false })?;
+    let router = lab.router().clone();
+    router.run(&list)?;
+    let idle = report(&[])?;
+    let nothing = found(&idle, "tracking_for_nothing", router.name())?;
+    ensure!(nothing["severity"] == "info", "nothing is tracked yet: {nothing:#}");
+    let listed_only = "iptables-legacy table ip nat hooks NAT in and holds no rule";
+    ensure!(nothing["evidence"].to_string().contains(listed_only), "{nothing:#}");
+    let chain = "nf_conntrack <- nf_nat <- iptable_nat";
+    ensure!(nothing["evidence"].to_string().contains(chain), "{nothing:#}");
+
+    // Now somebody adds a rule.
+    let rule = "iptables-legacy -A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT";
+    router.run(&rule.split(' ').collect::<Vec<_>>())?;
+    lab.set_limit(200)?;
+    lab.send(&Flood::of(UDP, 2000))?;
+    let before = judge::ask(&router)?;
+    ensure!(before.drop > 0, "{before:?}");
+
+    let folder = tempfile::tempdir()?;
+    let place = folder.path().join("fixes");
+    let place = place.to_str().context("a path")?;
+    let said = report(&["--write", place])?;
+    ensure!(said["conntrack"] == "module", "{said:#}");
+    let needed = found(&said, "needed_by", router.name())?;
+    let why = "iptables-legacy table ip filter, chain FORWARD, rule 1: -m conntrack";
+    ensure!(needed["evidence"].to_string().contains(why), "{needed:#}");
+    let full = found(&said, "table_full", router.name())?;
+    let logged = "of \\\"table full, dropping packet\\\"";
+    ensure!(full["evidence"].to_string().contains(logged), "{full:#}");
+
+    // More room.
+    let raise = fix(full, "raise the limit")?;
+    type_in(&raise["now"])?;
+    lab.send(&Flood { first: 5000, ..Flood::of(UDP, 100) })?;
+    let after = judge::ask(&router)?;
+    ensure!(after.drop == before.drop, "{before:?} {after:?}");
+    lab.set_limit(200)?;
+    let file = format!("{place}/etc/sysctl.d/90-ctwatch-limit.conf");
+    type_in(&serde_json::json!([format!("sysctl -p {file}")]))?;
+    lab.send(&Flood { first: 8000, ..Flood::of(UDP, 100) })?;
+    let after = judge::ask(&router)?;
+    ensure!(after.drop == before.drop, "by file: {before:?} {after:?}");
+
+    // The rule goes, and then nothing needs it.
+    type_in(&fix(needed, "if nobody needs them")?["now"])?;
+    lab.send(&Flood { first: 9000, ..Flood::of(UDP, 100) })?;
+    let untracked = judge::ask(&router)?;
+    ensure!(untracked.entries <= after.entries, "{after:?} {untracked:?}");
+    let place = folder.path().join("more");
+    let place = place.to_str().context("a path")?;
+    let said = report(&["--write", place])?;
+    let why = found(&said, "tracking_for_nothing", router.name())?;
+
+    // No tracking at all.
+    let stop = fix(why, "stop tracking")?;
+    type_in(&stop["now"])?;
+    ensure!(!is_loaded()?, "it is still loaded");
+    let file = stop["files"][0]["path"].as_str().context("no file")?;
+    type_in(&serde_json::json!(["mkdir -p /etc/modprobe.d", format!("cp {place}{file} {file}")]))?;
+    let listed = router.run(&list);
+    ensure!(listed.is_err() && !is_loaded()?, "it came back: {listed:?}");
+    let said = report(&[])?;
+    ensure!(said["conntrack"] == "absent", "{said:#}");
+    ensure!(said["tracking"]["barred_by"].to_string().contains("nf_conntrack"), "{said:#}");
+    type_in(&stop["undo"])?;
+    router.run(&list).context("not undone")?;
+    ensure!(is_loaded()?, "not undone");
+    Ok(())
+}
+
+fn is_loaded() -> Result<bool> {
+    Ok(std::fs::exists("/sys/module/nf_conntrack")?)
+}
