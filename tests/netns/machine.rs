@@ -89,12 +89,9 @@ fn reloaded() -> Result<()> {
             let figure = &table(object, lab.router())?["insertions"]["total"];
             figure.as_u64().context("no insertions")
         };
-        // Whatever the load left behind has been counted by the tick after the next.
-        watch.next()?;
-        let before = total(&watch.next()?)?;
+        let before = total(&watch.fresh()?)?;
         let sent = lab.send(&Flood { first: round << 40, ..Flood::of(UDP, 1000) })?;
-        watch.next()?;
-        let now = total(&watch.next()?)?;
+        let now = total(&watch.fresh()?)?;
         ensure!(now - before == sent.arrived, "{now} - {before} and not {}", sent.arrived);
         lab.router().run(&["nft", "flush", "ruleset"])?;
     }

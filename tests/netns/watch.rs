@@ -59,7 +59,7 @@ impl Watch {
     }
 
     /// Waits for an object that `found` accepts.
-    pub(crate) fn until(&mut self, found: impl Fn(&Value) -> bool) -> Result<Value> {
+    pub(crate) fn until(&mut self, mut found: impl FnMut(&Value) -> bool) -> Result<Value> {
         for _ in 0..100 {
             let object = self.next()?;
             if found(&object) {
@@ -67,6 +67,16 @@ impl Watch {
             }
         }
         bail!("it did not come within 100 ticks")
+    }
+
+    /// An object of a reading that began after now: lines that nobody read yet are older.
+    pub(crate) fn fresh(&mut self) -> Result<Value> {
+        let now = jiff::Timestamp::now();
+        let time = |object: &Value| object["time"].as_str()?.parse::<jiff::Timestamp>().ok();
+        let mut after = |object: &Value| time(object).is_some_and(|time| time > now);
+        // The first of them may have begun before.
+        self.until(&mut after)?;
+        self.next()
     }
 
     /// Asks it to stop, and returns the last object it prints.

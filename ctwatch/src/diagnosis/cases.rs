@@ -217,7 +217,7 @@ fn tracking_that_no_rule_needs_can_be_stopped() {
     assert_eq!(ids(&facts), ["tracking_for_nothing"]);
     // Loaded, and it tracks nothing.
     facts.namespaces[0].entries = Ok(0);
-    let idle = super::findings(&Case { facts: &facts, census: Err("no"), live: None });
+    let idle = findings(&Case { facts: &facts, census: Err("no"), live: None });
     assert_eq!((idle[0].id, idle[0].severity), ("tracking_for_nothing", Severity::Info));
     facts.presence = Presence::BuiltIn;
     assert!(ids(&facts).is_empty(), "nobody can unload it");
