@@ -24,6 +24,11 @@ impl Counts {
         self.insert_failed.saturating_sub(self.chaintoolong.unwrap_or(0))
     }
 
+    /// All packets that conntrack dropped: a chain too long bumps no `drop`.
+    pub(super) fn dropped(&self) -> u64 {
+        self.drop + self.chaintoolong.unwrap_or(0)
+    }
+
     /// Packets refused by `nf_conntrack_in`: table full, no memory, or the tracker's own verdict.
     pub(super) fn refused_at_door(&self) -> u64 {
         self.drop.saturating_sub(self.refused_at_confirm())

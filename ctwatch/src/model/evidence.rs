@@ -68,6 +68,8 @@ pub(super) struct Evidence {
 /// An interval for each reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Reasons {
+    /// All of them.
+    pub(super) dropped: Bounds,
     pub(super) table_full: Bounds,
     pub(super) no_memory: Bounds,
     pub(super) tracker: Bounds,
@@ -107,6 +109,7 @@ impl Evidence {
         }
 
         Reasons {
+            dropped: self.counted(self.counts.map(|counts| counts.dropped())),
             table_full: table_full.bounds(),
             no_memory: no_memory.bounds(),
             tracker: tracker.bounds(),

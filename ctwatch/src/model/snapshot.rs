@@ -57,7 +57,9 @@ pub struct Table {
     pub time_to_full_s: Option<f64>,
     pub insertions: Figure,
     pub removals: Figure,
-    /// Packets dropped by conntrack, by reason.
+    /// Packets dropped by conntrack, for whatever reason: what its own counters say.
+    pub dropped: Figure,
+    /// The same, by reason.
     pub drops: Drops,
     /// Entries evicted to make room, by how.
     pub evictions: Evictions,
@@ -390,6 +392,7 @@ impl State {
                 .and_then(|(entries, per_s)| time_to_full(entries, limit, per_s)),
             insertions: figure(|totals| totals.insertions),
             removals: figure(|totals| totals.removals),
+            dropped: figure(|totals| totals.reasons.dropped),
             drops: Drops {
                 table_full: figure(|totals| totals.reasons.table_full),
                 no_memory: figure(|totals| totals.reasons.no_memory),
