@@ -123,7 +123,7 @@ impl Taker {
                 })?;
                 (census, "walk", walked.strayed)
             }
-            None => (self.dumps(new(), &found, &kernel, &mut notes)?, "ctnetlink", 0),
+            None => (self.dumps(new(), &found, &mut kernel, &mut notes)?, "ctnetlink", 0),
         };
         let after = self.counts(&found, &mut Vec::new())?;
         for count in &mut kernel {
@@ -171,6 +171,7 @@ impl Taker {
                 name: netns.name.clone(),
                 before: reading.entries.ok(),
                 after: None,
+                unlisted: None,
             });
         }
         Ok(counts)
@@ -185,27 +186,36 @@ impl Taker {
         &self,
         mut census: census::Census,
         found: &[Netns],
-        kernel: &[KernelCount],
+        kernel: &mut [KernelCount],
         notes: &mut Vec<String>,
     ) -> Result<census::Census> {
         let mut first = None;
         for netns in found {
-            let Some(count) = kernel.iter().find(|count| count.inode == netns.inode) else {
+            let Some(count) = kernel.iter_mut().find(|count| count.inode == netns.inode) else {
                 continue;
             };
             if count.before == Some(0) {
                 continue;
             }
             if self.way != Way::Ctnetlink && modules::ctnetlink_would_be_loaded() {
-                bail!("asking ctnetlink would load its module: --mechanism ctnetlink does");
+                bail!(
+                    "asking ctnetlink would load its module: ctwatch census --mechanism ctnetlink \
+                     does"
+                );
             }
             let dumped =
                 self.visitor.enter(netns, || dump::dump(count.netns, |held| census.enter(held)))?;
-            if let Visit::Read(Err(error)) = dumped {
-                let name = netns.name.clone().unwrap_or_else(|| netns.inode.to_string());
-                let error = error.context(format!("cannot list the entries of {name}"));
-                notes.push(format!("{error:#}"));
-                first.get_or_insert(error);
+            match dumped {
+                Visit::Read(Ok(())) => {}
+                Visit::Read(Err(error)) => {
+                    let name = netns.name.clone().unwrap_or_else(|| netns.inode.to_string());
+                    let error = error.context(format!("cannot list the entries of {name}"));
+                    notes.push(format!("{error:#}"));
+                    count.unlisted = Some(format!("{error:#}"));
+                    first.get_or_insert(error);
+                }
+                Visit::Refused(error) => count.unlisted = Some(format!("{error:#}")),
+                Visit::Gone => count.unlisted = Some("it is gone".to_owned()),
             }
         }
         // Nothing at all is no census.

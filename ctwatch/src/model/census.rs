@@ -335,6 +335,8 @@ pub struct KernelCount {
     pub name: Option<String>,
     pub before: Option<u32>,
     pub after: Option<u32>,
+    /// Why its entries could not be listed, or not to the end.
+    pub unlisted: Option<String>,
 }
 
 impl Taken {
@@ -477,8 +479,14 @@ mod tests {
     fn the_difference_is_against_what_the_kernel_counts() {
         let mut census = Census::new(&[], 1);
         (0..10).for_each(|source| census.enter(&held(1, source, 17, 0, false)));
-        let kernel =
-            KernelCount { netns: 1, inode: 1, name: None, before: Some(9), after: Some(12) };
+        let kernel = KernelCount {
+            netns: 1,
+            inode: 1,
+            name: None,
+            before: Some(9),
+            after: Some(12),
+            unlisted: None,
+        };
         let taken = Taken {
             by: "walk",
             took: Duration::ZERO,

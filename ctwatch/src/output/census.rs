@@ -379,6 +379,7 @@ mod tests {
             name: Some("r\u{1b}t".to_owned()),
             before: Some(102),
             after: Some(102),
+            unlisted: None,
         };
         let none = KernelCount { netns: 2, before: Some(0), after: Some(0), ..kernel.clone() };
         Taken {
