@@ -1,11 +1,13 @@
-//! A client, a router and a server in network namespaces; traffic that knows what it sent; and a
-//! judge that asks the kernel. For the tests, the benchmark, and a newcomer's first look.
+//! A client, a router and a server in network namespaces; traffic that knows what it sent; a judge
+//! that asks the kernel, and a reader of what monitoring plugins print. For the tests, the
+//! benchmark, and a newcomer's first look.
 //!
 //! Everything a lab makes or changes is undone by [`guard::Guard`], whatever ends the process.
 
 pub mod guard;
 pub mod judge;
 pub mod netns;
+pub mod plugin;
 pub mod topology;
 pub mod traffic;
 
