@@ -29,6 +29,8 @@ pub enum Command {
     Trace(TraceArgs),
     /// Count the table: who holds how much of it, in which state, and for how long
     Census(CensusArgs),
+    /// Check thresholds for monitoring: one line, exit code 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN
+    Check(CheckArgs),
     /// Report what can be measured on this machine, how, how exactly, and what would improve it
     ///
     /// Looks only: what it tries to attach is gone when it ends.
@@ -195,6 +197,80 @@ impl CensusBy {
 }
 
 #[derive(Clone, Debug, Args)]
+pub struct CheckArgs {
+    /// When to warn: fill=80% (from there on), pinned=60%, drops=1 (more than that a second),
+    /// full=10m (less than that to go); several with commas
+    #[arg(
+        short,
+        long,
+        value_delimiter = ',',
+        value_name = "LIMIT,…",
+        default_value = "fill=80%,drops=0"
+    )]
+    pub warning: Vec<LimitArgs>,
+    /// When it is critical
+    #[arg(
+        short,
+        long,
+        value_delimiter = ',',
+        value_name = "LIMIT,…",
+        default_value = "fill=95%,drops=1"
+    )]
+    pub critical: Vec<LimitArgs>,
+    /// How long to watch, for drops and the time to full
+    #[arg(long = "for", value_name = "TIME", value_parser = period, default_value = "1s")]
+    pub period: Duration,
+    /// Check one network namespace, by name or inode number, or all [default: all that may be looked
+    /// into]
+    #[arg(long, value_name = "NAME|INODE|all")]
+    pub netns: Option<Netns>,
+}
+
+/// One threshold.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum LimitArgs {
+    /// Percent.
+    Fill(f64),
+    /// Percent.
+    Pinned(f64),
+    /// A second.
+    Drops(f64),
+    Full(Duration),
+}
+
+impl std::str::FromStr for LimitArgs {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let Some((what, limit)) = text.split_once('=') else {
+            return Err("a limit is written fill=80%, pinned=60%, drops=1 or full=10m".to_owned());
+        };
+        Ok(match what {
+            "fill" => Self::Fill(percent(limit)?),
+            "pinned" => Self::Pinned(percent(limit)?),
+            "drops" => Self::Drops(per_s(limit)?),
+            "full" => Self::Full(time(limit)?),
+            other => return Err(format!("{other:?} is none of fill, pinned, drops, full")),
+        })
+    }
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let percent = text.strip_suffix('%').and_then(|number| number.parse::<f64>().ok());
+    // From nothing on would be always; beyond all, never.
+    percent
+        .filter(|percent| *percent > 0.0 && *percent <= 100.0)
+        .ok_or_else(|| format!("{text:?} is no share such as 80%, more than 0% and at most 100%"))
+}
+
+fn per_s(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok();
+    number
+        .filter(|number| number.is_finite() && *number >= 0.0)
+        .ok_or_else(|| format!("{text:?} is no number of packets a second such as 0, 0.5 or 10"))
+}
+
+#[derive(Clone, Debug, Args)]
 pub struct DoctorArgs {
     /// Count refusals for so long; by itself for a second, and only where a table is full
     #[arg(long = "for", value_name = "TIME", value_parser = interval)]
@@ -330,17 +406,27 @@ fn count() -> clap::builder::RangedU64ValueParser {
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
+    match time(text) {
+        Ok(_) => period(text),
+        Err(_) => Err("neither a command nor a time such as 500ms, 1s or 2m".to_owned()),
+    }
+}
+
+fn period(text: &str) -> Result<Duration, String> {
     const LEAST: Duration = Duration::from_millis(100);
     const MOST: Duration = Duration::from_secs(86_400);
+    let time = time(text)?;
+    let sound = (LEAST..=MOST).contains(&time);
+    sound.then_some(time).ok_or_else(|| "an interval is between 100ms and one day".to_owned())
+}
+
+/// Seconds, or with a unit.
+fn time(text: &str) -> Result<Duration, String> {
     let parsed = match text.parse::<f64>() {
         Ok(seconds) => Duration::try_from_secs_f64(seconds).ok(),
         Err(_) => text.parse::<jiff::SignedDuration>().ok().and_then(|time| time.try_into().ok()),
     };
-    match parsed {
-        Some(interval) if (LEAST..=MOST).contains(&interval) => Ok(interval),
-        Some(_) => Err("an interval is between 100ms and one day".to_owned()),
-        None => Err("neither a command nor a time such as 500ms, 1s or 2m".to_owned()),
-    }
+    parsed.ok_or_else(|| format!("{text:?} is no time such as 500ms, 1s or 2m"))
 }
 
 #[cfg(test)]
@@ -374,6 +460,34 @@ mod tests {
         let cli = Cli::try_parse_from(["ctwatch", "watch", "-i", "2s", "-n", "5"]).unwrap();
         let Some(Command::Watch(watch)) = cli.command else { panic!() };
         assert_eq!((watch.interval(), watch.count()), (Duration::from_secs(2), Some(5)));
+    }
+
+    #[test]
+    fn limits_have_the_unit_of_their_figure() {
+        assert_eq!("fill=82.5%".parse(), Ok(LimitArgs::Fill(82.5)));
+        assert_eq!("pinned=100%".parse(), Ok(LimitArgs::Pinned(100.0)));
+        assert_eq!("drops=0".parse(), Ok(LimitArgs::Drops(0.0)));
+        assert_eq!("full=10m".parse(), Ok(LimitArgs::Full(Duration::from_secs(600))));
+        for bad in [
+            "",
+            "fill",
+            "fill=",
+            "fill=80",
+            "fill=0.8",
+            "fill=0%",
+            "fill=101%",
+            "fill=-1%",
+            "fill=NaN%",
+            "pinned=half",
+            "drops=-1",
+            "drops=inf",
+            "drops=80%",
+            "full=soon",
+            "80%",
+            "load=5",
+        ] {
+            assert!(bad.parse::<LimitArgs>().is_err(), "{bad}");
+        }
     }
 
     #[test]

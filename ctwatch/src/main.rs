@@ -1,17 +1,22 @@
-//! Parses, dispatches, prints what went wrong, and exits: 0 done, 1 failed, 2 wrong usage.
+//! Parses, dispatches, prints what went wrong, and exits: 0 done, 1 failed, 2 wrong usage; but
+//! `check` as monitoring plugins do.
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use ctwatch::{
-    cli::{Cli, Command},
+    cli::{CheckArgs, Cli, Command},
     commands,
     output::escape::escaped,
 };
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return wrong(&error),
+    };
     let outcome = match cli.command.unwrap_or(Command::Watch(cli.watch)) {
+        Command::Check(args) => return check(&args),
         Command::Watch(args) => asynchronously(commands::watch::run(args)),
         Command::Trace(args) => asynchronously(commands::trace::run(args)),
         Command::Census(args) => commands::census::run(&args),
@@ -23,6 +28,25 @@ fn main() -> ExitCode {
             eprintln!("ctwatch: {}", escaped(&format!("{error:#}")));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// To monitoring, the 2 of a wrong usage would be a critical finding.
+fn wrong(error: &clap::Error) -> ExitCode {
+    let is_check = std::env::args_os().nth(1).is_some_and(|arg| arg == "check");
+    if !is_check || !error.use_stderr() {
+        error.exit();
+    }
+    let text = error.to_string();
+    // What follows after an empty line is advice for somebody at a terminal.
+    let complaint = text.split("\n\n").next().unwrap_or_default();
+    commands::check::unknown(complaint.trim_start_matches("error: "))
+}
+
+fn check(args: &CheckArgs) -> ExitCode {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(commands::check::run(args)),
+        Err(error) => commands::check::unknown(&error.to_string()),
     }
 }
 

@@ -4,6 +4,8 @@
 
 use std::process::{Command, Output};
 
+use ctwatch_lab::plugin;
+
 fn ctwatch(args: &[&str]) -> Output {
     let built = option_env!("CARGO_BIN_EXE_ctwatch").unwrap_or("ctwatch");
     let path = std::env::var_os("CTWATCH_BIN").unwrap_or_else(|| built.into());
@@ -48,6 +50,7 @@ fn help_and_version_exit_0() {
         &["watch", "--help"],
         &["census", "--help"],
         &["trace", "--help"],
+        &["check", "--help"],
         &["-h"],
         &["--version"],
     ] {
@@ -64,4 +67,63 @@ fn a_namespace_that_does_not_exist_exits_1_in_one_line() {
     let errors = text(&output.stderr);
     assert_eq!(errors.lines().count(), 1, "{errors}");
     assert!(!errors.contains('\u{1b}'), "{errors:?}");
+}
+
+/// What a check says, which is one line, and in words what its exit code says.
+fn check(args: &[&str]) -> plugin::Output {
+    let output = ctwatch(&[&["check"], args].concat());
+    let line = text(&output.stdout);
+    let said = plugin::parse("CTWATCH", &line);
+    let said = said.unwrap_or_else(|error| panic!("{args:?}: {line}: {error:#}"));
+    assert_eq!(output.status.code(), Some(said.code()), "{args:?}: {line}");
+    assert!(output.stderr.is_empty(), "{args:?}: {}", text(&output.stderr));
+    said
+}
+
+#[test]
+fn wrong_usage_of_check_is_unknown_and_not_critical() {
+    for (args, complaint) in [
+        (&["--bogus"][..], "--bogus"),
+        (&["rt"], "unexpected argument"),
+        (&["-w"], "a value is required"),
+        (&["-w", ""], "a limit is written"),
+        (&["-w", "80%"], "a limit is written"),
+        (&["-w", "fill=80"], "no share such as 80%"),
+        (&["-w", "fill=0%"], "no share such as 80%"),
+        (&["-c", "fill=101%"], "no share such as 80%"),
+        (&["-c", "pinned=-1%"], "no share such as 80%"),
+        (&["-c", "drops=some"], "no number of packets"),
+        (&["-c", "drops=-1"], "no number of packets"),
+        (&["-c", "full=soon"], "no time such as"),
+        (&["-c", "fill=80%,load=5"], "none of fill, pinned, drops, full"),
+        (&["-c", "fill=80%,fill=90%"], "fill has two limits"),
+        (&["-w", "drops=1", "-w", "drops=1"], "drops has two limits"),
+        (&["-w", "fill=\u{1b}|\n80%"], "no share such as 80%"),
+        (&["--for", "0"], "between 100ms and one day"),
+        (&["--for", "soon"], "no time such as"),
+        (&["--mechanism", "fexit"], "--mechanism"),
+    ] {
+        let said = check(args);
+        assert_eq!(said.state, "UNKNOWN", "{args:?}");
+        assert!(said.text.contains(complaint), "{args:?}: {}", said.text);
+        assert!(said.metrics.is_empty(), "{args:?}: {said:?}");
+    }
+}
+
+#[test]
+fn a_check_of_a_namespace_that_does_not_exist_is_unknown() {
+    let said = check(&["--netns", "no\u{1b}|such"]);
+    // Where nothing is tracked at all, that is said first.
+    if said.state != "OK" {
+        assert_eq!(said.state, "UNKNOWN", "{said:?}");
+    }
+}
+
+/// With whatever there is on this machine, and whoever runs the test.
+#[test]
+fn a_check_says_what_its_exit_code_says() {
+    let limits = ["-w", "fill=100%", "-c", "fill=100%,drops=1000000"];
+    for more in [&[][..], &["-w", "pinned=100%"], &["-c", "full=1"]] {
+        check(&[&["--for", "100ms"], &limits[..], more].concat());
+    }
 }

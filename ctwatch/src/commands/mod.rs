@@ -1,6 +1,7 @@
 //! One file per verb. This is where the rooms are wired together.
 
 pub mod census;
+pub mod check;
 pub mod doctor;
 mod setup;
 mod signals;

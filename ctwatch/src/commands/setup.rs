@@ -46,9 +46,7 @@ pub(super) fn prepare(args: &cli::WatchArgs) -> Result<(Means, Header)> {
         _ => Source::Ctnetlink,
     };
     let mut notes = plan.notes();
-    if ctnetlink_came && !modules::ctnetlink_would_be_loaded() {
-        notes.push("nf_conntrack_netlink was loaded: nothing else has the counters".to_owned());
-    }
+    notes.extend(loaded_meanwhile(ctnetlink_came));
     if scope == Scope::Own && !privileges.has(Privilege::SysAdmin) {
         notes.push("other namespaces are not looked into: needs CAP_SYS_ADMIN".to_owned());
     }
@@ -63,6 +61,29 @@ pub(super) fn prepare(args: &cli::WatchArgs) -> Result<(Means, Header)> {
         top_bytes: probes.as_ref().and_then(Probes::top_bytes),
     };
     Ok((Means { source, probes, scope, cookies }, header))
+}
+
+/// What it takes to read the kernel's own counters, and no more; and what that costs.
+pub(super) fn without_programs(
+    scope: Scope,
+    privileges: Privileges,
+) -> Result<(Means, Vec<String>)> {
+    let request = Request::Only(Mechanism::Counters);
+    let ctnetlink_came = modules::ctnetlink_would_be_loaded();
+    let Chosen { plan, cookies, .. } = choose(request, privileges, Depth::Enough, Asked::default());
+    let source = match plan.mechanism(Signal::Table) {
+        Some(Mechanism::Ctnetlink) => Source::Ctnetlink,
+        Some(_) => Source::Procfs,
+        None => bail!("nothing can be read here: {}", plan.refusals().join("; ")),
+    };
+    let notes = loaded_meanwhile(ctnetlink_came).into_iter().collect();
+    Ok((Means { source, probes: None, scope, cookies }, notes))
+}
+
+/// Asking ctnetlink may load its module.
+fn loaded_meanwhile(would_be_loaded: bool) -> Option<String> {
+    let was_loaded = would_be_loaded && !modules::ctnetlink_would_be_loaded();
+    was_loaded.then(|| "nf_conntrack_netlink was loaded: nothing else has the counters".to_owned())
 }
 
 pub(super) fn request(mechanism: cli::Mechanism) -> Request {

@@ -2,8 +2,11 @@
 
 use std::{os::unix::fs::MetadataExt, path::Path};
 
+use anyhow::{Result, ensure};
+
 /// There from the moment `nf_conntrack` is ready, built in or not.
 const LIMIT: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
+const SYSCTLS: &str = "/proc/sys/net";
 const MODULES: &str = "/sys/module";
 const CONNTRACK: &str = "nf_conntrack";
 const CTNETLINK: &str = "nf_conntrack_netlink";
@@ -32,6 +35,15 @@ pub fn conntrack() -> Option<Life> {
     }
     let folder = Path::new(MODULES).join(CONNTRACK).metadata();
     Some(Life { module: folder.ok().map(|folder| folder.ino()) })
+}
+
+/// Where [`conntrack`] found nothing: that it is really not there, and not only out of sight (a
+/// container may see no sysctls).
+pub fn conntrack_is_absent() -> Result<()> {
+    ensure!(Path::new(SYSCTLS).is_dir(), "{SYSCTLS} cannot be seen, and with it conntrack");
+    let loaded = Path::new(MODULES).join(CONNTRACK).exists();
+    ensure!(!loaded, "nf_conntrack is loaded, but there is no {LIMIT}");
+    Ok(())
 }
 
 /// Loaded, and not built in: only modules have a state.

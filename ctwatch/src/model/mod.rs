@@ -9,5 +9,6 @@ mod ledger;
 mod snapshot;
 pub mod top;
 mod trend;
+pub mod verdict;
 
 pub use snapshot::{Change, Model, Snapshot, Table};

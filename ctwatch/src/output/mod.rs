@@ -1,6 +1,7 @@
 //! Rendering a snapshot. Nothing here measures or computes what is shown.
 
 pub mod census;
+pub mod check;
 pub mod doctor;
 pub mod escape;
 pub mod json;

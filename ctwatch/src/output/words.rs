@@ -7,7 +7,11 @@ use crate::model::{
 
 /// The name, or what stands for it.
 pub(super) fn name(table: &Table) -> String {
-    table.name.clone().unwrap_or_else(|| format!("net:[{}]", table.inode))
+    called(table.name.as_deref(), table.inode)
+}
+
+pub(super) fn called(name: Option<&str>, inode: u32) -> String {
+    name.map_or_else(|| format!("net:[{inode}]"), str::to_owned)
 }
 
 /// `1783`, `<=1783`, `>=1783`, or `-` for what is not measured.
@@ -51,7 +55,11 @@ pub(super) fn time_to_full(table: &Table) -> String {
     if table.fill.is_some_and(|fill| fill >= 1.0) {
         return "FULL".to_owned();
     }
-    let Some(seconds) = table.time_to_full_s else { return "-".to_owned() };
+    table.time_to_full_s.map_or_else(|| "-".to_owned(), time)
+}
+
+/// `3m20s`
+pub(super) fn time(seconds: f64) -> String {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
