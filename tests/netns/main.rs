@@ -10,6 +10,7 @@
 mod behaviour;
 mod cases;
 mod census;
+mod check;
 mod cost;
 mod doctor;
 mod floods;
@@ -65,6 +66,7 @@ fn main() -> std::process::ExitCode {
         scenarios::TESTS,
         top::TESTS,
         census::TESTS,
+        check::TESTS,
         trace::TESTS,
         namespaces::TESTS,
         behaviour::TESTS,
