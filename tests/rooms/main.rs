@@ -43,6 +43,31 @@ const RULES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "diagnosis",
+        &[
+            "aya",
+            "tokio",
+            "std::fs",
+            "std::process",
+            "std::io",
+            "Instant",
+            "SystemTime",
+            "Timestamp::now",
+            "crate::host",
+            "crate::probe",
+            "crate::collect",
+            "crate::taker",
+            "crate::survey",
+            "crate::output",
+            "crate::commands",
+        ],
+    ),
+    (
+        "survey.rs",
+        &["aya", "crate::probe", "crate::taker", "crate::model", "crate::output", "crate::commands"],
+    ),
+    ("report.rs", &["crate::"]),
+    (
         "host",
         &[
             "aya",
