@@ -221,7 +221,7 @@ fn look_alikes() -> Result<()> {
 
 /// By every tool that makes some, and no other.
 fn rules() -> Result<()> {
-    let mut lab = Lab::new(Plan { tracking: false, ..Plan::default() })?;
+    let mut lab = Lab::new(Plan { tracking: false })?;
     let (router, bare) = (lab.router().clone(), lab.add_netns("bare")?);
     let needs = |netns: &Netns| -> Result<Vec<String>> {
         let said = report(&[])?;

@@ -64,7 +64,14 @@ const RULES: &[(&str, &[&str])] = &[
     ),
     (
         "survey.rs",
-        &["aya", "crate::probe", "crate::taker", "crate::model", "crate::output", "crate::commands"],
+        &[
+            "aya",
+            "crate::probe",
+            "crate::taker",
+            "crate::model",
+            "crate::output",
+            "crate::commands",
+        ],
     ),
     ("report.rs", &["crate::"]),
     (

@@ -189,16 +189,14 @@ impl Reading {
                 };
             }
             "bitwise" | "cmp" | "lookup" | "range" => self.compare(name, data),
-            "nat" | "masq" | "redir" | "connlimit" | "synproxy" | "flow_offload" | "objref" => {
-                // What an object is about its reference does not say.
-                if name != "objref" {
-                    self.needs = true;
-                    self.say(match name {
-                        "masq" => "masquerade",
-                        "redir" => "redirect",
-                        other => other,
-                    });
-                }
+            // What an object is about (objref) its reference does not say.
+            "nat" | "masq" | "redir" | "connlimit" | "synproxy" | "flow_offload" => {
+                self.needs = true;
+                self.say(match name {
+                    "masq" => "masquerade",
+                    "redir" => "redirect",
+                    other => other,
+                });
             }
             "notrack" => {
                 self.notrack = true;
