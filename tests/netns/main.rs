@@ -14,6 +14,7 @@ mod check;
 mod cost;
 mod doctor;
 mod floods;
+mod loading;
 mod machine;
 mod mechanism;
 mod namespaces;
@@ -72,6 +73,7 @@ fn main() -> std::process::ExitCode {
         behaviour::TESTS,
         doctor::TESTS,
         machine::TESTS,
+        loading::TESTS,
         cost::TESTS,
     ];
     let mut trials = Vec::new();

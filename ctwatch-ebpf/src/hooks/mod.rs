@@ -4,6 +4,7 @@ pub(crate) mod census;
 pub(crate) mod entry;
 pub(crate) mod kfree_skb;
 pub(crate) mod kmem;
+pub(crate) mod loading;
 pub(crate) mod refusal;
 pub(crate) mod tell;
 pub(crate) mod who;

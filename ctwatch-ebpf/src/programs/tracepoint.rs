@@ -2,7 +2,7 @@
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 
-use crate::hooks::{kfree_skb, kmem};
+use crate::hooks::{kfree_skb, kmem, loading};
 
 /// `TP_PROTO(struct sk_buff *skb, void *location, enum skb_drop_reason reason, …)`
 /// <https://github.com/torvalds/linux/blob/v6.12/include/trace/events/skb.h>
@@ -46,5 +46,21 @@ pub(crate) fn freed_missed(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "mm_page_alloc")]
 pub(crate) fn page_allocated(ctx: RawTracePointContext) -> i32 {
     kmem::page_allocated(&ctx, ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    0
+}
+
+/// `TP_PROTO(char *name, bool wait, unsigned long ip)`
+/// <https://github.com/torvalds/linux/blob/v6.12/include/trace/events/module.h>
+#[raw_tracepoint(tracepoint = "module_request")]
+pub(crate) fn module_asked(ctx: RawTracePointContext) -> i32 {
+    loading::asked(ctx.arg(0));
+    0
+}
+
+/// `TP_PROTO(struct module *mod)`
+/// <https://github.com/torvalds/linux/blob/v6.12/include/trace/events/module.h>
+#[raw_tracepoint(tracepoint = "module_load")]
+pub(crate) fn module_loaded(ctx: RawTracePointContext) -> i32 {
+    loading::loaded(ctx.arg(0));
     0
 }

@@ -3,6 +3,7 @@
 pub mod census;
 pub mod check;
 pub mod doctor;
+mod loading;
 mod setup;
 mod signals;
 pub mod trace;

@@ -12,14 +12,16 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, interval_at},
 };
 
-use super::{SERVICES, is_closed_pipe, setup, signals::Signals, size};
+use super::{SERVICES, is_closed_pipe, loading::Loading, setup, signals::Signals, size};
 use crate::{
     cli::{self, Output, WatchArgs},
     collect::{Collector, Means},
     host::modules::{self, Life},
     model::{Model, Snapshot, census::Taken},
     output::{
-        Epoch, Header, json,
+        Epoch, Header,
+        escape::escaped,
+        json,
         services::Services,
         text::{Style, Text, Tops},
     },
@@ -34,13 +36,16 @@ const PULSE: Duration = Duration::from_millis(200);
 
 pub async fn run(args: WatchArgs) -> Result<()> {
     let signals = Signals::new()?;
-    let mut watch = Watch { left: args.count(), args, signals, lives: 0, last_seen: None };
+    // Before anything is waited for: who ends the waiting is to be seen.
+    let loading = Loading::start(args.mechanism);
+    let mut watch = Watch { left: args.count(), args, signals, loading, lives: 0, last_seen: None };
     watch.run().await
 }
 
 struct Watch {
     args: WatchArgs,
     signals: Signals,
+    loading: Loading,
     /// Ticks to go, where they are counted.
     left: Option<u64>,
     /// How many lives of the table have been watched.
@@ -114,6 +119,9 @@ impl Watch {
                 _ = pulse.tick() => Turn::Look,
                 _ = ticks.tick() => Turn::Tick,
             };
+            for note in self.loading.look() {
+                screen.note(&note)?;
+            }
             let mut alive = modules::conntrack() == Some(life);
             if alive && turn != Turn::Look {
                 let sample = collector.sample().await?;
@@ -123,7 +131,7 @@ impl Watch {
                     let snapshot = model.advance(&sample);
                     self.last_seen = Some(Instant::now());
                     counting.look(&snapshot);
-                    screen.tick(&snapshot, epoch)?;
+                    screen.tick(&snapshot, epoch, &self.loading)?;
                     self.left = self.left.map(|left| left - 1);
                     if turn == Turn::Stop || self.left == Some(0) {
                         screen.finish(&snapshot)?;
@@ -156,7 +164,11 @@ impl Watch {
                 () = tokio::time::sleep(PULSE) => {}
                 () = self.signals.any() => return Ok(None),
             }
-            if let Some(life) = modules::conntrack() {
+            let life = modules::conntrack();
+            for note in self.loading.look() {
+                eprintln!("ctwatch: {}", escaped(&note));
+            }
+            if let Some(life) = life {
                 return Ok(Some(life));
             }
         }
@@ -262,7 +274,7 @@ impl Screen {
             None => {
                 // Standard output is the objects alone.
                 for note in epoch.note().iter().chain(&self.header.notes) {
-                    eprintln!("ctwatch: {}", crate::output::escape::escaped(note));
+                    eprintln!("ctwatch: {}", escaped(note));
                 }
                 Ok(())
             }
@@ -274,20 +286,20 @@ impl Screen {
         match &mut self.text {
             Some(text) => emit(|out| text.note(out, note)),
             None => {
-                eprintln!("ctwatch: {}", crate::output::escape::escaped(note));
+                eprintln!("ctwatch: {}", escaped(note));
                 Ok(())
             }
         }
     }
 
-    fn tick(&mut self, snapshot: &Snapshot, epoch: Epoch) -> Result<()> {
+    fn tick(&mut self, snapshot: &Snapshot, epoch: Epoch, loading: &Loading) -> Result<()> {
         match &mut self.text {
             Some(text) => {
                 let (columns, rows) = size();
                 text.resize(columns, rows);
                 emit(|out| text.tick(out, snapshot))
             }
-            None => emit(|out| json::write(out, &self.header, epoch, snapshot)),
+            None => emit(|out| json::write(out, &self.header, epoch, snapshot, loading.loaded())),
         }
     }
 

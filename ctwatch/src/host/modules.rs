@@ -57,6 +57,11 @@ pub fn ctnetlink_would_be_loaded() -> bool {
     !built_in && !is_module(CTNETLINK)
 }
 
+/// Whether this kernel loads modules at all.
+pub fn can_be_loaded() -> bool {
+    Path::new("/proc/modules").exists()
+}
+
 /// Whether asking for something that this module answers would make the kernel load it: it is on
 /// disk, and neither loaded nor built in.
 pub fn would_be_loaded(name: &str) -> bool {
@@ -67,7 +72,7 @@ pub fn would_be_loaded(name: &str) -> bool {
     match std::fs::read_to_string(folder.join("modules.dep")) {
         Ok(text) => text.lines().any(|line| is_of_module(line, name)),
         // Without modules nothing can be loaded; else nobody knows, and it is not tried.
-        Err(_) => Path::new("/proc/modules").exists(),
+        Err(_) => can_be_loaded(),
     }
 }
 

@@ -6,6 +6,7 @@ mod counters;
 mod evidence;
 pub mod figure;
 mod ledger;
+pub mod loading;
 mod snapshot;
 pub mod top;
 mod trend;

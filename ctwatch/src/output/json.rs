@@ -9,9 +9,10 @@ use super::{
     Epoch, Header,
     census::{HoldingObject, HoldsObject, holding},
     escape::json_escape,
+    loading::LoadedObject,
     who::{self, KeyObject},
 };
-use crate::model::{Snapshot, Table, figure::Figure};
+use crate::model::{Snapshot, Table, figure::Figure, loading::Loaded};
 
 #[derive(Serialize)]
 struct Object<'a> {
@@ -24,6 +25,8 @@ struct Object<'a> {
     mechanisms: Pairs<Vec<(&'a str, Option<&'a str>)>>,
     lost: u64,
     forgotten: u64,
+    /// Null where nobody could see it.
+    loaded: Option<Vec<LoadedObject<'a>>>,
     tables: Vec<TableObject<'a>>,
 }
 
@@ -126,12 +129,13 @@ impl<T: Serialize> Serialize for Pairs<Vec<(&str, T)>> {
     }
 }
 
-/// Writes the snapshot as one line.
-pub fn write(
+/// Writes the snapshot as one line, with what was `loaded` until then.
+pub fn write<'a>(
     out: &mut impl Write,
     header: &Header,
     epoch: Epoch,
     snapshot: &Snapshot,
+    loaded: Option<impl Iterator<Item = &'a Loaded>>,
 ) -> io::Result<()> {
     let object = Object {
         time: snapshot.time.to_string(),
@@ -143,6 +147,7 @@ pub fn write(
         mechanisms: Pairs(header.mechanisms.clone()),
         lost: snapshot.lost,
         forgotten: snapshot.forgotten,
+        loaded: loaded.map(|loaded| loaded.map(LoadedObject::from).collect()),
         tables: snapshot.tables.iter().map(|of| table(snapshot, of)).collect(),
     };
     write_line(out, &object)
@@ -245,12 +250,20 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::output::fixtures::{FIRST, header, snapshots};
+    use crate::output::{
+        fixtures::{FIRST, header, snapshots},
+        loading::tests::loaded,
+    };
 
     fn object() -> Value {
+        with_loaded(None)
+    }
+
+    fn with_loaded(loaded: Option<&[Loaded]>) -> Value {
         let [_, second] = snapshots();
         let mut out = Vec::new();
-        write(&mut out, &header(), FIRST, &second).unwrap();
+        let loaded = loaded.map(<[Loaded]>::iter);
+        write(&mut out, &header(), FIRST, &second, loaded).unwrap();
         assert_eq!(out.iter().filter(|byte| **byte == b'\n').count(), 1, "one line");
         serde_json::from_slice(&out).unwrap()
     }
@@ -285,6 +298,30 @@ mod tests {
         assert_eq!(table["evictions"]["early_drop"], exact(17));
         assert_eq!(table["invalid"], exact(0));
         assert_eq!(table["refused_ctnetlink"]["exactness"], "unavailable");
+    }
+
+    #[test]
+    fn what_was_loaded_names_who_asked() {
+        assert_eq!(object()["loaded"], Value::Null, "nobody could see it");
+        assert_eq!(with_loaded(Some(&[]))["loaded"], json!([]));
+        let mut one = loaded("nf_conntrack", Some("iptable_nat"));
+        one.by.comm = "a\u{1b}[2J".to_owned();
+        let object = with_loaded(Some(&[one]));
+        assert_eq!(
+            object["loaded"],
+            json!([{
+                "time": "1970-01-01T00:00:00Z",
+                "module": "nf_conntrack",
+                "pid": 12,
+                "comm": "a\u{1b}[2J",
+                "asked_by": {
+                    "pid": 11,
+                    "comm": "iptables",
+                    "request": "iptable_nat",
+                    "parent": {"pid": 7, "comm": "bash"}
+                }
+            }])
+        );
     }
 
     #[test]

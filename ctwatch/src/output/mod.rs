@@ -5,6 +5,7 @@ pub mod check;
 pub mod doctor;
 pub mod escape;
 pub mod json;
+pub mod loading;
 pub mod services;
 mod summary;
 pub mod text;

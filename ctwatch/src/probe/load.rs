@@ -6,13 +6,14 @@ use aya::{
     programs::{KProbe, Program, RawTracePoint, loaded_links},
     util::nr_cpus,
 };
-use ctwatch_ebpf::{Layout, census::RECORDS, top::TABLES, trace::Filter};
+use ctwatch_ebpf::{Layout, census::RECORDS, loading, top::TABLES, trace::Filter};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::{
     bpf::When,
     functions::Hook,
     layout::{MODULE, Resolved},
+    modules,
     plan::{Mechanism, Plan, Signal},
     top, trace,
     tracing::{Traced, Tracing},
@@ -177,16 +178,36 @@ fn maps(resolved: &Resolved, asked: Asked) -> Result<Ebpf> {
 
 /// The census' program and maps, and as little as can be of all the others.
 pub(super) fn census(layout: &Layout) -> Result<Ebpf> {
-    let mut loader = lean_loader()?;
-    for map in ["NETNS", "MARKS", "FRAMES"] {
-        loader.map_max_entries(map, 1);
-    }
+    let mut loader = small_loader()?;
     loader
         .map_max_entries("HELD", RECORDS)
         .override_global("LAYOUT", layout, true)
         .load(object()?)
         .map_err(explain)
         .context("the kernel refused the census' maps")
+}
+
+/// The programs that see modules being loaded, attached, and as little as can be of all the others.
+pub(super) fn loading(layout: &loading::Layout) -> Result<Ebpf> {
+    let mut loader = small_loader()?;
+    let mut ebpf = loader
+        .map_max_entries("LOADING", modules::ROOM)
+        .override_global("TASK", layout, true)
+        .load(object()?)
+        .map_err(explain)
+        .context("the kernel refused the maps for what is loaded")?;
+    raw_tracepoint(&mut ebpf, "module_asked", "module_request")?;
+    raw_tracepoint(&mut ebpf, "module_loaded", "module_load")?;
+    Ok(ebpf)
+}
+
+/// For those who need no map that is large.
+fn small_loader<'a>() -> Result<EbpfLoader<'a>> {
+    let mut loader = lean_loader()?;
+    for map in ["NETNS", "MARKS", "FRAMES"] {
+        loader.map_max_entries(map, 1);
+    }
+    Ok(loader)
 }
 
 /// CPUs that there are or could come.

@@ -7,6 +7,7 @@ pub mod functions;
 pub mod layout;
 pub mod load;
 mod memory;
+pub mod modules;
 pub mod plan;
 pub mod read;
 mod talk;

@@ -1,0 +1,73 @@
+//! Catching who has conntrack loaded, from before it is there to the end.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::{
+    cli,
+    host::privileges::{Privilege, Privileges},
+    model::loading::{self, Loaded},
+    output::loading::{notes, untold},
+    probe::{load, modules::Watcher},
+};
+
+pub(super) struct Loading {
+    /// `None` where it cannot be seen here, or may not be.
+    watcher: Option<Watcher>,
+    seen: loading::Loading,
+    untold: u64,
+}
+
+impl Loading {
+    /// From now on everything is seen, where that is possible at all: watching goes on without.
+    pub(super) fn start(mechanism: cli::Mechanism) -> Self {
+        let privileges = Privileges::read();
+        let may = mechanism != cli::Mechanism::Counters
+            && load::embedded().is_ok()
+            && [Privilege::Bpf, Privilege::Perfmon]
+                .into_iter()
+                .all(|wanted| privileges.has(wanted));
+        let watcher = may.then(|| Watcher::attach().ok()).flatten();
+        Self { watcher, seen: loading::Loading::default(), untold: 0 }
+    }
+
+    /// What happened since the last look, in words that are not escaped.
+    pub(super) fn look(&mut self) -> Vec<String> {
+        self.read().unwrap_or_else(|error| {
+            self.watcher = None;
+            vec![format!("who loads modules is not seen any more: {error:#}")]
+        })
+    }
+
+    /// What is remembered of this run; `None` where nothing is seen.
+    pub(super) fn loaded(&self) -> Option<impl ExactSizeIterator<Item = &Loaded>> {
+        self.watcher.as_ref().map(|_| self.seen.loaded())
+    }
+
+    fn read(&mut self) -> Result<Vec<String>> {
+        let Some(watcher) = &mut self.watcher else { return Ok(Vec::new()) };
+        let mut loaded = Vec::new();
+        let mut booted = None;
+        while let Some(event) = watcher.take()? {
+            // Anew each time: the clock may be set.
+            let booted = match booted {
+                Some(booted) => booted,
+                None => *booted.insert(jiff::Timestamp::now() - uptime()?),
+            };
+            loaded.extend(self.seen.take(&event, booted).cloned());
+        }
+        let mut lines = notes(&loaded);
+        let so_far = watcher.untold()?;
+        if so_far > self.untold {
+            lines.push(untold(so_far - self.untold));
+            self.untold = so_far;
+        }
+        Ok(lines)
+    }
+}
+
+fn uptime() -> Result<Duration> {
+    Ok(Duration::try_from(clock_gettime(ClockId::Monotonic))?)
+}

@@ -1,0 +1,137 @@
+//! Who had conntrack's modules loaded.
+
+use serde::Serialize;
+
+use crate::model::loading::{Asker, Loaded, Process};
+
+/// What everybody looks for.
+const CONNTRACK: &str = "nf_conntrack";
+
+/// One line for each process that loaded some: `12:00:01 nf_conntrack was loaded by modprobe[12],
+/// asked for by iptables[11] (iptable_nat), child of bash[7]; and with it nf_nat, iptable_nat`. Not
+/// escaped.
+pub fn notes(loaded: &[Loaded]) -> Vec<String> {
+    let together =
+        |one: &Loaded, next: &Loaded| (&one.by, &one.asked_by) == (&next.by, &next.asked_by);
+    loaded.chunk_by(together).filter_map(note).collect()
+}
+
+/// What there was no room for in the kernel, of whatever is loaded.
+pub fn untold(count: u64) -> String {
+    format!("{count} more modules were asked for or loaded; by whom, and which, was not seen")
+}
+
+fn note(together: &[Loaded]) -> Option<String> {
+    let first = together.iter().find(|loaded| loaded.module == CONNTRACK).or(together.first())?;
+    let time = first.time.to_zoned(jiff::tz::TimeZone::system()).strftime("%H:%M:%S");
+    let mut line = format!("{time} {} was loaded by {}", first.module, named(&first.by));
+    if let Some(Asker { process, request, parent }) = &first.asked_by {
+        line.push_str(&match request {
+            Some(request) => format!(", asked for by {} ({request})", named(process)),
+            None => format!(", child of {}", named(process)),
+        });
+        if let Some(parent) = parent {
+            line.push_str(&format!(", child of {}", named(parent)));
+        }
+    }
+    let others = together.iter().map(|loaded| loaded.module.as_str());
+    let others: Vec<&str> = others.filter(|module| *module != first.module).collect();
+    if !others.is_empty() {
+        line.push_str(&format!("; and with it {}", others.join(", ")));
+    }
+    Some(line)
+}
+
+fn named(process: &Process) -> String {
+    format!("{}[{}]", process.comm, process.pid)
+}
+
+#[derive(Serialize)]
+pub(super) struct LoadedObject<'a> {
+    time: String,
+    module: &'a str,
+    #[serde(flatten)]
+    by: ProcessObject<'a>,
+    asked_by: Option<AskerObject<'a>>,
+}
+
+#[derive(Serialize)]
+struct ProcessObject<'a> {
+    pid: u32,
+    comm: &'a str,
+}
+
+#[derive(Serialize)]
+struct AskerObject<'a> {
+    #[serde(flatten)]
+    process: ProcessObject<'a>,
+    request: Option<&'a str>,
+    parent: Option<ProcessObject<'a>>,
+}
+
+impl<'a> From<&'a Process> for ProcessObject<'a> {
+    fn from(process: &'a Process) -> Self {
+        Self { pid: process.pid, comm: &process.comm }
+    }
+}
+
+impl<'a> From<&'a Loaded> for LoadedObject<'a> {
+    fn from(loaded: &'a Loaded) -> Self {
+        Self {
+            time: loaded.time.to_string(),
+            module: &loaded.module,
+            by: (&loaded.by).into(),
+            asked_by: loaded.asked_by.as_ref().map(|asker| AskerObject {
+                process: (&asker.process).into(),
+                request: asker.request.as_deref(),
+                parent: asker.parent.as_ref().map(ProcessObject::from),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    fn process(pid: u32, comm: &str) -> Process {
+        Process { pid, comm: comm.to_owned() }
+    }
+
+    pub(in crate::output) fn loaded(module: &str, request: Option<&str>) -> Loaded {
+        Loaded {
+            time: jiff::Timestamp::UNIX_EPOCH,
+            module: module.to_owned(),
+            by: process(12, "modprobe"),
+            asked_by: Some(Asker {
+                process: process(11, "iptables"),
+                request: request.map(str::to_owned),
+                parent: request.map(|_| process(7, "bash")),
+            }),
+        }
+    }
+
+    #[test]
+    fn one_line_for_what_was_loaded_together() {
+        let request = Some("iptable_nat");
+        let several = ["nf_defrag_ipv4", CONNTRACK, "nf_nat"].map(|module| loaded(module, request));
+        let [line] = notes(&several).try_into().unwrap();
+        assert!(
+            line.ends_with(
+                " nf_conntrack was loaded by modprobe[12], asked for by iptables[11] (iptable_nat), \
+                 child of bash[7]; and with it nf_defrag_ipv4, nf_nat"
+            ),
+            "{line}"
+        );
+        assert_eq!(notes(&[]).len(), 0);
+    }
+
+    #[test]
+    fn what_different_processes_loaded_is_told_apart() {
+        let by_hand = loaded(CONNTRACK, None);
+        let unseen = Loaded { asked_by: None, ..loaded("nf_nat", None) };
+        let [first, second] = notes(&[by_hand, unseen]).try_into().unwrap();
+        assert!(first.ends_with(" was loaded by modprobe[12], child of iptables[11]"), "{first}");
+        assert!(second.ends_with(" nf_nat was loaded by modprobe[12]"), "{second}");
+    }
+}

@@ -1,0 +1,65 @@
+//! Who loads modules, from the ring buffer that the programs write it into.
+
+use anyhow::{Context, Result, bail, ensure};
+use aya::{
+    Ebpf,
+    maps::{Array, MapData, RingBuf},
+};
+use ctwatch_ebpf::loading::{Event, Layout};
+
+use super::load;
+use crate::host::{btf::Btf, modules};
+
+/// Room for three hundred that were not read yet.
+pub(super) const ROOM: u32 = 1 << 16;
+
+/// Sees every module that is loaded, and every process that makes the kernel want one.
+pub struct Watcher {
+    /// Holds the programs.
+    _ebpf: Ebpf,
+    ring: RingBuf<MapData>,
+    untold: Array<MapData, u64>,
+}
+
+impl Watcher {
+    /// Attaches the programs, or says why not. They run for as long as this lives.
+    pub fn attach() -> Result<Self> {
+        // Before anything is read that takes its time.
+        if !modules::can_be_loaded() {
+            bail!("this kernel loads no modules (CONFIG_MODULES)");
+        }
+        let mut ebpf = load::loading(&layout(&Btf::vmlinux()?)?)?;
+        let mut map =
+            |name| ebpf.take_map(name).with_context(|| format!("the probes hold no map {name}"));
+        let ring = RingBuf::try_from(map("LOADING")?)?;
+        let untold = Array::try_from(map("UNTOLD")?)?;
+        Ok(Self { _ebpf: ebpf, ring, untold })
+    }
+
+    /// The next one, if there is any yet.
+    pub fn take(&mut self) -> Result<Option<Event>> {
+        let Some(item) = self.ring.next() else { return Ok(None) };
+        ensure!(item.len() >= size_of::<Event>(), "an event of {} bytes", item.len());
+        // SAFETY: as many bytes as that, and any of them are a value of the type.
+        Ok(Some(unsafe { item.as_ptr().cast::<Event>().read_unaligned() }))
+    }
+
+    /// How many there was no room for since the start.
+    pub fn untold(&self) -> Result<u64> {
+        self.untold.get(&0, 0).context("cannot read how many were not told")
+    }
+}
+
+fn layout(btf: &Btf<'_>) -> Result<Layout> {
+    let task = |path| btf.offset("task_struct", path);
+    Ok(Layout {
+        module_name: btf.offset("module", "name")?,
+        task_parent: task("real_parent")?,
+        task_tgid: task("tgid")?,
+        task_comm: task("comm")?,
+        task_flags: task("flags")?,
+        task_began: task("start_time")?,
+        task_mm: task("mm")?,
+        mm_arg_end: btf.offset("mm_struct", "arg_end")?,
+    })
+}
