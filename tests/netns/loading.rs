@@ -55,13 +55,14 @@ impl Waiting {
 
     /// The next line on its standard error that contains this.
     fn says(&self, wanted: &str) -> Result<String> {
+        let mut others = String::new();
         loop {
             let line = self.said.recv_timeout(PATIENCE);
-            let line = line.with_context(|| format!("it does not say {wanted:?}"))?;
-            println!("{line}");
+            let line = line.with_context(|| format!("it says no {wanted:?}, but: {others}"))?;
             if line.contains(wanted) {
                 return Ok(line);
             }
+            others.push_str(&line);
         }
     }
 
@@ -116,8 +117,8 @@ fn who_loads() -> Result<()> {
         (&["nft", STATE], "nft_ct", "nft-expr-"),
     ];
     for (argv, module, request) in askers {
+        // Newer kernels come without the older tables.
         if !is_there(module) {
-            println!("this kernel has no {module}");
             continue;
         }
         unload()?;

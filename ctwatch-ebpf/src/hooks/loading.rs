@@ -47,6 +47,10 @@ macro_rules! at {
     };
 }
 
+/// As the helpers want to be told.
+#[expect(clippy::cast_possible_truncation, reason = "it is small")]
+const ROOM: u32 = NAME as u32;
+
 /// <https://github.com/torvalds/linux/blob/v6.12/include/linux/sched.h>
 const PF_KTHREAD: u32 = 0x0020_0000;
 
@@ -92,11 +96,11 @@ fn tell(kind: Kind, name: u64) {
         (*event).comm = bpf_get_current_comm().unwrap_or_default();
         (*event).parent_comm = parent_comm;
         (*event).module = [0; NAME];
-        bpf_probe_read_kernel_str((&raw mut (*event).module).cast(), NAME as u32, name as *const _);
+        bpf_probe_read_kernel_str((&raw mut (*event).module).cast(), ROOM, name as *const _);
         (*event).command = [0; NAME];
         if let Some(end) = command_end(task) {
-            let start = end.wrapping_sub(NAME as u64) as *const _;
-            bpf_probe_read_user((&raw mut (*event).command).cast(), NAME as u32, start);
+            let start = end.wrapping_sub(ROOM.into()) as *const _;
+            bpf_probe_read_user((&raw mut (*event).command).cast(), ROOM, start);
         }
     }
     entry.submit(0);
