@@ -88,6 +88,7 @@ fn list(netns: &Netns) -> Result<Listed> {
 
 fn agrees() -> Result<()> {
     let lab = Lab::new(Plan::default())?;
+    lab.keep_entries()?;
     for (family, protocol, packets) in [
         (Family::V4, Protocol::Udp, 3000),
         (Family::V6, Protocol::Udp, 2000),
@@ -210,6 +211,7 @@ fn changing() -> Result<()> {
     let mut lab = Lab::new(Plan::default())?;
     lab.set_buckets(1 << 14)?;
     lab.set_limit(1_000_000)?;
+    lab.keep_entries()?;
     lab.send(&Flood::of(UDP, 20_000))?;
     for way in ways()? {
         let census = std::thread::scope(|scope| {
@@ -241,6 +243,7 @@ fn many() -> Result<()> {
     let roles: Vec<String> = (0..300).map(|number| format!("idle{number}")).collect();
     let roles: Vec<&str> = roles.iter().map(String::as_str).collect();
     let others = lab.add_many(&roles)?;
+    lab.keep_entries()?;
     lab.send(&Flood::of(UDP, 1000))?;
     for (number, netns) in others.iter().step_by(30).enumerate() {
         for port in 0..=number {
@@ -278,6 +281,7 @@ fn many() -> Result<()> {
 fn by_itself() -> Result<()> {
     let mut lab = Lab::new(Plan::default())?;
     lab.set_limit(200)?;
+    lab.keep_entries()?;
     let mut watch = Watch::start(&["--by", "source,service"])?;
     lab.send(&Flood::of(Flows { sources: 3, ..UDP }, 2000))?;
     let router = lab.router().clone();
@@ -313,7 +317,7 @@ fn cost() -> Result<()> {
     let mut lab = Lab::new(Plan::default())?;
     lab.set_buckets(1 << 18)?;
     lab.set_limit(1_000_000)?;
-    lab.router().sysctl("net/netfilter/nf_conntrack_udp_timeout", "3600")?;
+    lab.keep_entries()?;
     lab.send(&Flood::of(Flows { sources: 50_000, services: 50, ..UDP }, ENTRIES))?;
     println!();
     let mut listing = lab.router().command("conntrack")?;

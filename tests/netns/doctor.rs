@@ -70,6 +70,7 @@ fn full() -> Result<()> {
     let mut lab = Lab::new(Plan::default())?;
     lab.set_buckets(4096)?;
     lab.set_limit(200)?;
+    lab.keep_entries()?;
     lab.send(&Flood::of(UDP, 2000))?;
     let before = judge::ask(lab.router())?;
     ensure!(before.drop > 0, "{before:?}");
@@ -100,6 +101,7 @@ fn full() -> Result<()> {
 fn talker() -> Result<()> {
     let mut lab = Lab::new(Plan::default())?;
     lab.set_limit(200)?;
+    lab.keep_entries()?;
     let flows = Flows { sources: 3, ..UDP };
     lab.send(&Flood::of(flows, 2000))?;
     for title in ["do not track them, by nft", "do not track them, by iptables"] {
@@ -287,6 +289,7 @@ fn story() -> Result<()> {
     let rule = "iptables-legacy -A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT";
     router.run(&rule.split(' ').collect::<Vec<_>>())?;
     lab.set_limit(200)?;
+    lab.keep_entries()?;
     lab.send(&Flood::of(UDP, 2000))?;
     let before = judge::ask(&router)?;
     ensure!(before.drop > 0, "{before:?}");

@@ -175,6 +175,15 @@ impl Lab {
         self.set_host(LIMIT, &limit.to_string())
     }
 
+    /// Entries of UDP and ICMP in the router stay for ten minutes: an emulated machine may take
+    /// longer than half of one from filling the table to looking at it.
+    pub fn keep_entries(&self) -> Result<()> {
+        for name in ["udp", "icmp", "icmpv6"] {
+            self.router.sysctl(&format!("net/netfilter/nf_conntrack_{name}_timeout"), "600")?;
+        }
+        Ok(())
+    }
+
     /// The number of buckets, which all namespaces share.
     pub fn set_buckets(&mut self, buckets: u32) -> Result<()> {
         self.set_host(BUCKETS, &buckets.to_string())
