@@ -210,4 +210,6 @@ pub struct Facts {
     pub settings: Vec<Setting>,
     pub barred: Vec<Barred>,
     pub namespaces: Vec<Namespace>,
+    /// Why others were not looked into.
+    pub unvisited: Vec<String>,
 }

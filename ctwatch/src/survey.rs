@@ -34,14 +34,17 @@ fn look(scope: &Scope, source: Source, cookies: bool) -> Result<Facts> {
     let release = host::kernel_release();
     let said = |error: anyhow::Error| format!("{error:#}");
     let visitor = Visitor::new(source)?;
-    let namespaces = find(scope)?
-        .iter()
-        .map(|netns| visitor.enter(netns, || namespace(netns, &visitor, cookies)))
-        .collect::<Result<Vec<_>>>()?;
-    let namespaces = namespaces.into_iter().filter_map(|visit| match visit {
-        Visit::Read(namespace) => Some(namespace),
-        Visit::Refused(_) | Visit::Gone => None,
-    });
+    let (mut namespaces, mut unvisited) = (Vec::new(), Vec::new());
+    if *scope == Scope::Own {
+        unvisited.push("other namespaces are not looked into: needs CAP_SYS_ADMIN".to_owned());
+    }
+    for netns in &find(scope)? {
+        match visitor.enter(netns, || namespace(netns, &visitor, cookies))? {
+            Visit::Read(namespace) => namespaces.push(namespace),
+            Visit::Refused(error) => unvisited.push(said(error)),
+            Visit::Gone => {}
+        }
+    }
     Ok(Facts {
         presence: match modules::conntrack() {
             None => Presence::Absent,
@@ -58,7 +61,8 @@ fn look(scope: &Scope, source: Source, cookies: bool) -> Result<Facts> {
         log: kmsg::read(),
         settings: settings::sysctls(),
         barred: settings::barred(),
-        namespaces: namespaces.collect(),
+        namespaces,
+        unvisited,
         release,
     })
 }

@@ -73,6 +73,7 @@ fn facts(entries: u32) -> Facts {
         settings: Vec::new(),
         barred: Vec::new(),
         namespaces: vec![namespace(entries)],
+        unvisited: Vec::new(),
     }
 }
 
@@ -211,6 +212,11 @@ fn tracking_that_no_rule_needs_can_be_stopped() {
     assert_eq!(tracking::reasons(&facts).len(), 1);
     facts.namespaces[0].legacy = Err("no".to_owned());
     assert!(ids(&facts).is_empty(), "nobody knows");
+    facts.namespaces[0].legacy = Ok(Vec::new());
+    facts.unvisited = vec!["another namespace is shut".to_owned()];
+    assert!(ids(&facts).is_empty(), "nobody knows what is in there");
+    assert_eq!(tracking::tracking(&facts).unknown.len(), 2, "and where packets are hooked");
+    facts.unvisited.clear();
     // A rule that keeps packets from being tracked needs no tracking.
     facts.namespaces[0].legacy = Ok(Vec::new());
     facts.namespaces[0].nft = Ok(vec![rules("raw", &[("notrack", true)])]);

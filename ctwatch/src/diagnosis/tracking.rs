@@ -179,7 +179,7 @@ pub fn empty_tables(facts: &Facts) -> Vec<(&Namespace, &RuleTable)> {
 
 /// Why it cannot be said that nothing needs tracking.
 fn doubts(facts: &Facts) -> Vec<String> {
-    let mut doubts = Vec::new();
+    let mut doubts = facts.unvisited.clone();
     for namespace in &facts.namespaces {
         for rules in [&namespace.nft, &namespace.legacy] {
             if let Err(why) = rules {
@@ -241,7 +241,7 @@ pub(super) fn remove_rule(table: &RuleTable, rule: &RuleUse) -> String {
 /// Tracking is on, and nothing needs it.
 pub(super) fn for_nothing(case: &Case<'_>) -> Vec<Finding> {
     let facts = case.facts;
-    if facts.presence == Presence::Absent || !needs(facts).is_empty() || !others(facts).is_empty() {
+    if facts.presence == Presence::Absent || !reasons(facts).is_empty() {
         return Vec::new();
     }
     let empty = empty_tables(facts);

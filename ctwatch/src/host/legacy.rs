@@ -240,3 +240,91 @@ fn rule(
         packets: packets.map(|bytes| u64::from_ne_bytes(*bytes)),
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A match or a target.
+    fn part(name: &str, info: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0; PART];
+        bytes[2..2 + name.len()].copy_from_slice(name.as_bytes());
+        bytes.extend_from_slice(info);
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+        let len = bytes.len() as u16;
+        bytes[..2].copy_from_slice(&len.to_ne_bytes());
+        bytes
+    }
+
+    fn verdict(verdict: i32) -> Vec<u8> {
+        part("", &verdict.to_ne_bytes())
+    }
+
+    fn entry(kind: Kind, matches: &[Vec<u8>], target: &[u8], packets: u64) -> Vec<u8> {
+        let mut bytes = vec![0; kind.entry];
+        bytes[kind.counters..kind.counters + 8].copy_from_slice(&packets.to_ne_bytes());
+        bytes.extend(matches.concat());
+        let at = bytes.len() as u16;
+        bytes.extend_from_slice(target);
+        let next = bytes.len() as u16;
+        bytes[kind.rest + 4..kind.rest + 6].copy_from_slice(&at.to_ne_bytes());
+        bytes[kind.rest + 6..kind.rest + 8].copy_from_slice(&next.to_ne_bytes());
+        bytes
+    }
+
+    /// FORWARD with a rule and its policy, a chain of one's own with a rule and its end, the end.
+    fn table(kind: Kind) -> (Vec<u8>, Vec<u8>) {
+        let entries = [
+            entry(kind, &[], &part("MASQUERADE", &[0; 8]), 5),
+            entry(kind, &[], &verdict(-2), 0),
+            entry(kind, &[], &part("ERROR", b"OWN\0"), 0),
+            entry(kind, &[part("tcp", &[])], &verdict(-2), 0),
+            entry(kind, &[part("state", &1u32.to_ne_bytes())], &verdict(DROP), 42),
+            entry(kind, &[], &part("CT", &[1, 0]), 3),
+            entry(kind, &[], &verdict(-5), 0),
+            entry(kind, &[], &part("ERROR", b"ERROR\0"), 0),
+        ];
+        let mut info = vec![0; INFO];
+        let put = |info: &mut Vec<u8>, at: usize, value: u32| {
+            info[at..at + 4].copy_from_slice(&value.to_ne_bytes());
+        };
+        put(&mut info, NAME, 1 << 2);
+        put(&mut info, NAME + 24 + 4 * 2, entries[0].len() as u32);
+        (info, entries.concat())
+    }
+
+    #[test]
+    fn rules_are_numbered_as_iptables_does() {
+        for kind in [IPV4, IPV6] {
+            let (info, entries) = table(kind);
+            let table = parse(kind, "filter", &info, &entries).unwrap();
+            assert_eq!((table.family, table.rules), (kind.family, 4), "{table:?}");
+            let [nat, invalid, notrack] = table.uses.as_slice() else { panic!("{table:?}") };
+            assert_eq!((nat.chain.as_str(), nat.number, nat.packets), ("FORWARD", 1, Some(5)));
+            assert_eq!(nat.by, ["-j MASQUERADE"]);
+            assert_eq!((invalid.chain.as_str(), invalid.number), ("OWN", 2));
+            assert!(invalid.drops_invalid && invalid.packets == Some(42));
+            assert!(notrack.notrack && !notrack.drops_invalid);
+        }
+    }
+
+    #[test]
+    fn truncated_and_absurd_tables_are_errors_not_panics() {
+        for kind in [IPV4, IPV6] {
+            let (info, entries) = table(kind);
+            for len in 0..entries.len() {
+                let _ = parse(kind, "filter", &info, &entries[..len]);
+            }
+            for len in 0..info.len() - 40 {
+                let _ = parse(kind, "filter", &info[..len], &entries);
+            }
+            for at in 0..entries.len() {
+                for value in [0, 1, 8, 0x7f, 0xff] {
+                    let mut bytes = entries.clone();
+                    bytes[at] = value;
+                    let _ = parse(kind, "filter", &info, &bytes);
+                }
+            }
+        }
+    }
+}
