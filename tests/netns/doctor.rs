@@ -2,6 +2,7 @@
 
 use std::{
     process::Command,
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -83,10 +84,11 @@ fn full() -> Result<()> {
     ensure!(evidence.contains("reclaimable"), "{evidence}");
     let raise = fix(finding, "raise the limit")?;
     type_in(&raise["now"])?;
-    lab.send(&Flood { first: 5000, ..Flood::of(UDP, 100) })?;
+    let sent = lab.send(&Flood { first: 5000, ..Flood::of(UDP, 100) })?;
     let after = judge::ask(lab.router())?;
     ensure!(after.drop == before.drop, "packets are refused still: {before:?} {after:?}");
-    ensure!(after.entries >= before.entries + 100, "{after:?}");
+    // The kernel's collector may have thinned out the full table meanwhile.
+    ensure!(sent.arrived == 100 && after.entries > 200, "{sent:?} {before:?} {after:?}");
     // What was written is put back; the files never were.
     let undo: Vec<&Value> = raise["undo"].as_array().context("no undo")?.iter().collect();
     let sysctls = undo.into_iter().filter(|c| !c.to_string().contains("rm -f"));
@@ -124,16 +126,17 @@ fn talker() -> Result<()> {
 /// Connections that keep coming, in a table that has found its level.
 fn timeout() -> Result<()> {
     const BEFORE: u64 = 15;
-    const AFTER: u64 = 10;
+    const SECOND: f64 = 100.0;
     let lab = Lab::new(Plan::default())?;
-    let name = "net/netfilter/nf_conntrack_udp_timeout";
-    lab.router().sysctl(name, &BEFORE.to_string())?;
-    let mut next = 0;
-    let mut keep_coming = |seconds| -> Result<()> {
-        let until = Instant::now() + Duration::from_secs(seconds);
-        while Instant::now() < until {
-            lab.send(&Flood { first: next, ..Flood::of(UDP, 20) })?;
-            next += 20;
+    lab.router().sysctl("net/netfilter/nf_conntrack_udp_timeout", &BEFORE.to_string())?;
+    // As many in each second, also where a look at them takes seconds.
+    let enough = AtomicBool::new(false);
+    let keep_coming = || -> Result<()> {
+        let (started, mut next) = (Instant::now(), 0);
+        while !enough.load(Ordering::Relaxed) {
+            let due = (started.elapsed().as_secs_f64() * SECOND) as u64;
+            lab.send(&Flood { first: next, ..Flood::of(UDP, due - next) })?;
+            next = due;
             thread::sleep(Duration::from_millis(100));
         }
         Ok(())
@@ -143,24 +146,33 @@ fn timeout() -> Result<()> {
         let listed = lab.router().run(&["conntrack", "-L"])?;
         Ok(listed.lines().filter(|line| line.starts_with("udp")).count() as f64)
     };
-    keep_coming(BEFORE + 3)?;
-    let before = alive()?;
-    let report = report(&[])?;
-    let finding = found(&report, "timeouts", lab.router().name())?;
-    let cure = fix(finding, "udp_timeout 15 -> 10")?;
-    let promise = cure["expect"].as_str().context("no promise")?;
-    let number = promise.split(' ').nth(1).context("no number")?.replace(',', "");
-    let promised: f64 = number.parse().with_context(|| format!("no number: {promise}"))?;
-    type_in(&cure["now"])?;
-    keep_coming(BEFORE + 3)?;
-    let gone = before - alive()?;
-    // What is sent in a second differs from one to the next, on a machine that others use too.
-    let slack = (0.10 * before).max(0.10 * promised);
-    ensure!((gone - promised).abs() <= slack, "{before} before; {promised} promised, {gone} gone");
-    type_in(&cure["undo"])?;
-    let value = lab.router().run(&["sysctl", "-n", "net.netfilter.nf_conntrack_udp_timeout"])?;
-    ensure!(value.trim() == BEFORE.to_string(), "{value}; not {AFTER}");
-    Ok(())
+    let level = || thread::sleep(Duration::from_secs(BEFORE + 3));
+    let cured = || -> Result<()> {
+        level();
+        let before = alive()?;
+        let report = report(&[])?;
+        let finding = found(&report, "timeouts", lab.router().name())?;
+        let cure = fix(finding, "udp_timeout 15 -> 10")?;
+        let promise = cure["expect"].as_str().context("no promise")?;
+        let number = promise.split(' ').nth(1).context("no number")?.replace(',', "");
+        let promised: f64 = number.parse().with_context(|| format!("no number: {promise}"))?;
+        type_in(&cure["now"])?;
+        level();
+        let gone = before - alive()?;
+        let slack = 0.10 * before;
+        ensure!((gone - promised).abs() <= slack, "{before}; {promised} promised, {gone} gone");
+        type_in(&cure["undo"])?;
+        let value = lab.router().run(&["sysctl", "-n", "net.netfilter.nf_conntrack_udp_timeout"])?;
+        ensure!(value.trim() == BEFORE.to_string(), "{value}");
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let sender = scope.spawn(keep_coming);
+        let outcome = cured();
+        enough.store(true, Ordering::Relaxed);
+        let sent = sender.join().map_err(|_| anyhow::anyhow!("the sender panicked"))?;
+        outcome.and(sent)
+    })
 }
 
 fn ids(report: &Value, of: &Netns) -> Result<Vec<String>> {

@@ -175,11 +175,11 @@ impl Lab {
         self.set_host(LIMIT, &limit.to_string())
     }
 
-    /// Entries of UDP and ICMP in the router stay for ten minutes: an emulated machine may take
+    /// Entries of UDP and ICMP in the router stay for five minutes: an emulated machine may take
     /// longer than half of one from filling the table to looking at it.
     pub fn keep_entries(&self) -> Result<()> {
         for name in ["udp", "icmp", "icmpv6"] {
-            self.router.sysctl(&format!("net/netfilter/nf_conntrack_{name}_timeout"), "600")?;
+            self.router.sysctl(&format!("net/netfilter/nf_conntrack_{name}_timeout"), "300")?;
         }
         Ok(())
     }
