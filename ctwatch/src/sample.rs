@@ -155,8 +155,19 @@ pub struct Held {
     /// Of TCP and SCTP, as the kernel numbers it; 0 for other protocols.
     pub state: u8,
     pub zone: u16,
-    /// Seconds; `None` where the kernel's clock cannot be read.
-    pub remaining: Option<u32>,
+    pub left: Left,
+}
+
+/// For how long an entry is still to live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// Whole seconds.
+    Seconds(u32),
+    /// No time: it fills the table until something comes across it. Netlink never tells of one.
+    /// <https://github.com/torvalds/linux/blob/v6.12/include/net/netfilter/nf_conntrack.h> `nf_ct_is_expired`
+    Expired,
+    /// Netlink tells no time of flows that are offloaded.
+    Unknown,
 }
 
 /// `enum ip_conntrack_status`.

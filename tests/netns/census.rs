@@ -23,6 +23,7 @@ use crate::{
 pub(crate) const TESTS: &[Test] = &[
     test(On::Once, "a_census_agrees_with_conntrack_l", agrees),
     test(On::Once, "a_census_while_the_table_changes", changing),
+    test(On::Once, "a_census_tells_what_has_expired", expired),
     test(On::Once, "a_census_of_three_hundred_namespaces", many),
     test(On::Once, "a_census_of_a_saturated_table_comes_by_itself", by_itself),
     test(On::OnceAlone, "what_a_census_costs", cost),
@@ -235,6 +236,28 @@ fn changing() -> Result<()> {
             brief(table)
         );
     }
+    Ok(())
+}
+
+/// Entries fill the table when their time is over: until the kernel comes across them.
+fn expired() -> Result<()> {
+    let lab = Lab::new(Plan::default())?;
+    lab.router().sysctl("net/netfilter/nf_conntrack_udp_timeout", "1")?;
+    lab.send(&Flood::of(UDP, 1000))?;
+    std::thread::sleep(Duration::from_secs(3));
+    let ways = ways()?;
+    let all = census(&["--mechanism", ways[0], "--by", "state"])?;
+    let left = judge::ask(lab.router())?.entries;
+    if let Ok(table) = table(&all, lab.router()) {
+        let (entries, expired) = (table["entries"].as_u64(), table["expired"].as_u64());
+        ensure!(entries == expired && entries >= Some(left), "{left} left: {}", brief(table));
+        ensure!(table["states"][0]["remaining_below"]["<1d"] == 0, "{}", brief(table));
+    } else {
+        ensure!(left == 0 || ways[0] == "ctnetlink", "{left} left: {}", brief(&all));
+    }
+    // To list them is to come across them.
+    let listed = census(&["--mechanism", "ctnetlink", "--by", "state"])?;
+    ensure!(table(&listed, lab.router()).is_err(), "{}", brief(&listed));
     Ok(())
 }
 

@@ -67,15 +67,41 @@ pub(crate) fn type_in(commands: &Value) -> Result<()> {
     Ok(())
 }
 
+/// While as many new ones come in each second, also where that which is done takes long.
+fn while_more_come<T>(lab: &Lab, what: impl FnOnce() -> Result<T>) -> Result<T> {
+    const APART: Duration = Duration::from_millis(10);
+    const FIRST: u64 = 1 << 32;
+    let enough = AtomicBool::new(false);
+    let keep_coming = || -> Result<()> {
+        let (started, mut sent) = (Instant::now(), 0);
+        while !enough.load(Ordering::Relaxed) {
+            let due = u64::try_from(started.elapsed().as_nanos() / APART.as_nanos())?;
+            lab.send(&Flood { first: FIRST + sent, ..Flood::of(UDP, due - sent) })?;
+            sent = due;
+            thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let sender = scope.spawn(keep_coming);
+        let outcome = what();
+        enough.store(true, Ordering::Relaxed);
+        let sent = sender.join().map_err(|_| anyhow::anyhow!("the sender panicked"))?;
+        let outcome = outcome?;
+        sent.map(|()| outcome)
+    })
+}
+
 fn full() -> Result<()> {
     let mut lab = Lab::new(Plan::default())?;
     lab.set_buckets(4096)?;
     lab.set_limit(200)?;
     lab.keep_entries()?;
     lab.send(&Flood::of(UDP, 2000))?;
+    // The kernel's collector thins out a full table that nobody fills again.
+    let report = while_more_come(&lab, || report(&[]))?;
     let before = judge::ask(lab.router())?;
     ensure!(before.drop > 0, "{before:?}");
-    let report = report(&[])?;
     let name = lab.router().name();
     let finding = found(&report, "table_full", name)?;
     ensure!(finding["severity"] == "critical", "{finding:#}");
@@ -87,7 +113,6 @@ fn full() -> Result<()> {
     let sent = lab.send(&Flood { first: 5000, ..Flood::of(UDP, 100) })?;
     let after = judge::ask(lab.router())?;
     ensure!(after.drop == before.drop, "packets are refused still: {before:?} {after:?}");
-    // The kernel's collector may have thinned out the full table meanwhile.
     ensure!(sent.arrived == 100 && after.entries > 200, "{sent:?} {before:?} {after:?}");
     // What was written is put back; the files never were.
     let undo: Vec<&Value> = raise["undo"].as_array().context("no undo")?.iter().collect();
@@ -126,21 +151,8 @@ fn talker() -> Result<()> {
 /// Connections that keep coming, in a table that has found its level.
 fn timeout() -> Result<()> {
     const BEFORE: u64 = 15;
-    const SECOND: f64 = 100.0;
     let lab = Lab::new(Plan::default())?;
     lab.router().sysctl("net/netfilter/nf_conntrack_udp_timeout", &BEFORE.to_string())?;
-    // As many in each second, also where a look at them takes seconds.
-    let enough = AtomicBool::new(false);
-    let keep_coming = || -> Result<()> {
-        let (started, mut next) = (Instant::now(), 0);
-        while !enough.load(Ordering::Relaxed) {
-            let due = (started.elapsed().as_secs_f64() * SECOND) as u64;
-            lab.send(&Flood { first: next, ..Flood::of(UDP, due - next) })?;
-            next = due;
-            thread::sleep(Duration::from_millis(100));
-        }
-        Ok(())
-    };
     let alive = || -> Result<f64> {
         // Only those whose time is not over yet.
         let listed = lab.router().run(&["conntrack", "-L"])?;
@@ -162,17 +174,12 @@ fn timeout() -> Result<()> {
         let slack = 0.10 * before;
         ensure!((gone - promised).abs() <= slack, "{before}; {promised} promised, {gone} gone");
         type_in(&cure["undo"])?;
-        let value = lab.router().run(&["sysctl", "-n", "net.netfilter.nf_conntrack_udp_timeout"])?;
+        let value =
+            lab.router().run(&["sysctl", "-n", "net.netfilter.nf_conntrack_udp_timeout"])?;
         ensure!(value.trim() == BEFORE.to_string(), "{value}");
         Ok(())
     };
-    thread::scope(|scope| {
-        let sender = scope.spawn(keep_coming);
-        let outcome = cured();
-        enough.store(true, Ordering::Relaxed);
-        let sent = sender.join().map_err(|_| anyhow::anyhow!("the sender panicked"))?;
-        outcome.and(sent)
-    })
+    while_more_come(&lab, cured)
 }
 
 fn ids(report: &Value, of: &Netns) -> Result<Vec<String>> {

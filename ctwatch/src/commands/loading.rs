@@ -1,9 +1,6 @@
 //! Catching who has conntrack loaded, from before it is there to the end.
 
-use std::time::Duration;
-
 use anyhow::Result;
-use rustix::time::{ClockId, clock_gettime};
 
 use crate::{
     cli,
@@ -54,7 +51,7 @@ impl Loading {
             // Anew each time: the clock may be set.
             let booted = match booted {
                 Some(booted) => booted,
-                None => *booted.insert(jiff::Timestamp::now() - uptime()?),
+                None => *booted.insert(jiff::Timestamp::now() - super::uptime()?),
             };
             loaded.extend(self.seen.take(&event, booted).cloned());
         }
@@ -66,8 +63,4 @@ impl Loading {
         }
         Ok(lines)
     }
-}
-
-fn uptime() -> Result<Duration> {
-    Ok(Duration::try_from(clock_gettime(ClockId::Monotonic))?)
 }

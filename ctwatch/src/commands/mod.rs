@@ -10,7 +10,10 @@ pub mod trace;
 pub mod watch;
 mod write;
 
-use std::io;
+use std::{io, time::Duration};
+
+use anyhow::Result;
+use rustix::time::{ClockId, clock_gettime};
 
 /// What services are called.
 const SERVICES: &str = "/etc/services";
@@ -28,6 +31,11 @@ fn size() -> (usize, usize) {
 
 fn columns() -> usize {
     size().0
+}
+
+/// How long the machine has been awake.
+fn uptime() -> Result<Duration> {
+    Ok(Duration::try_from(clock_gettime(ClockId::Monotonic))?)
 }
 
 /// Whoever read the output has gone.

@@ -9,7 +9,6 @@ use std::{
 use anyhow::{Context, Result, bail};
 use ctwatch_ebpf::NetnsId;
 use ipnet::IpNet;
-use rustix::time::{ClockId, clock_gettime};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
@@ -53,7 +52,7 @@ pub async fn run(args: TraceArgs) -> Result<()> {
     let mut printer = Printer {
         output: args.output,
         services: Services::parse(&std::fs::read_to_string(SERVICES).unwrap_or_default()),
-        booted: jiff::Timestamp::now() - uptime()?,
+        booted: jiff::Timestamp::now() - super::uptime()?,
         left: args.count,
         shown: 0,
         last: Traced::default(),
@@ -137,10 +136,6 @@ fn wanted_netns(wanted: &Netns, namer: &Namer) -> Result<NetnsId> {
     let way =
         found.get(&inode).with_context(|| format!("there is no network namespace {inode}"))?;
     namer.id(way)?.with_context(|| format!("the network namespace {inode} is gone"))
-}
-
-fn uptime() -> Result<Duration> {
-    Ok(Duration::try_from(clock_gettime(ClockId::Monotonic))?)
 }
 
 struct Printer {

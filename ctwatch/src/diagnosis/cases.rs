@@ -12,7 +12,7 @@ use crate::{
     },
     model::census::{Census, Taken},
     report::{Finding, Severity},
-    sample::{Held, Status},
+    sample::{Held, Left, Status},
 };
 
 fn namespace(entries: u32) -> Namespace {
@@ -97,9 +97,9 @@ fn census() -> Taken {
         family: 2,
         ..Key::default()
     };
-    let mut hold = |key: Key, state, assured: bool, remaining| {
+    let mut hold = |key: Key, state, assured: bool, seconds| {
         let status = Status(u32::from(assured) << 2 | 1 << 3);
-        census.enter(&Held { key, status, state, zone: 0, remaining: Some(remaining) });
+        census.enter(&Held { key, status, state, zone: 0, left: Left::Seconds(seconds) });
     };
     for second in 0..600 {
         hold(key(6, second as u16), 7, true, second % 120);

@@ -74,7 +74,7 @@ fn evidence(case: &Case<'_>, namespace: &Namespace) -> Vec<String> {
             let holds = holds.unwrap_or_default();
             let all = holds.all().max(1);
             let share = |count: u64| percent(count as f64 / all as f64);
-            evidence.push(format!(
+            let mut held = format!(
                 "{} pinned ({}): they stay until their time is over; {} closing ({}); {} \
                  reclaimable ({}): thrown out for new ones where the kernel finds them in a chain",
                 number(holds.pinned),
@@ -83,7 +83,15 @@ fn evidence(case: &Case<'_>, namespace: &Namespace) -> Vec<String> {
                 share(holds.closing),
                 number(holds.reclaimable),
                 share(holds.reclaimable),
-            ));
+            );
+            if holds.expired > 0 {
+                held += &format!(
+                    "; {} expired ({}): gone when the garbage collector comes across them",
+                    number(holds.expired),
+                    share(holds.expired),
+                );
+            }
+            evidence.push(held);
         }
         Err(why) => evidence.push(format!("pinned or reclaimable is unknown: {why}")),
     }

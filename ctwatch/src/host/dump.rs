@@ -9,7 +9,7 @@ use super::{
     attributes::attributes,
     ctnetlink::{Ctnetlink, NFGENMSG},
 };
-use crate::sample::{Held, Status};
+use crate::sample::{Held, Left, Status};
 
 /// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET`; it is answered with `IPCTNL_MSG_CT_NEW`.
 const GET: u16 = 1 << 8 | 1;
@@ -49,13 +49,13 @@ fn entry(netns: NetnsId, body: &[u8]) -> Result<Held> {
         status: Status::default(),
         state: 0,
         zone: 0,
-        remaining: None,
+        left: Left::Unknown,
     };
     attributes(attributes_of, |kind, value| {
         match kind {
             CTA_TUPLE_ORIG => tuple(value, &mut held)?,
             CTA_STATUS => held.status = Status(number(value)?),
-            CTA_TIMEOUT => held.remaining = Some(number(value)?),
+            CTA_TIMEOUT => held.left = Left::Seconds(number(value)?),
             CTA_ZONE => held.zone = half(value)?,
             // One attribute for the protocol, whose first is the state.
             CTA_PROTOINFO => attributes(value, |_, of_protocol| {
@@ -158,7 +158,7 @@ mod tests {
         assert_eq!((held.key.netns, held.key.family, held.key.protocol), (4, AF_INET, 6));
         assert_eq!(held.key.src[..4], [10, 1, 1, 1]);
         assert_eq!((held.key.dport.to_ne_bytes(), held.zone, held.state), ([0, 179], 5, 3));
-        assert_eq!(held.remaining, Some(432_000));
+        assert_eq!(held.left, Left::Seconds(432_000));
         assert!(held.status.is_assured() && held.status.is_replied());
     }
 
@@ -168,7 +168,7 @@ mod tests {
         for len in 0..whole.len() {
             // No panic, and nothing that is not there.
             if let Ok(held) = entry(4, &whole[..len]) {
-                assert!(held.remaining.is_none_or(|left| left == 432_000));
+                assert!(matches!(held.left, Left::Unknown | Left::Seconds(432_000)));
             }
         }
         assert!(entry(4, &[0; 2]).is_err());

@@ -9,7 +9,7 @@ use ctwatch_ebpf::{
 };
 
 use super::top::TopEntry;
-use crate::sample::Held;
+use crate::sample::{Held, Left};
 
 /// Of each list, over all namespaces: 32,768 slots in 2.3 MB.
 const SETS: u64 = 4096;
@@ -27,6 +27,9 @@ pub enum Hold {
     Closing,
     /// Assured: stays until its time is over.
     Pinned,
+    /// Its time is over: gone as soon as the garbage collector, or a packet of its chain, comes
+    /// across it.
+    Expired,
 }
 
 /// So many of each.
@@ -35,6 +38,7 @@ pub struct Holds {
     pub reclaimable: u64,
     pub closing: u64,
     pub pinned: u64,
+    pub expired: u64,
 }
 
 impl Holds {
@@ -43,11 +47,12 @@ impl Holds {
             Hold::Reclaimable => self.reclaimable += 1,
             Hold::Closing => self.closing += 1,
             Hold::Pinned => self.pinned += 1,
+            Hold::Expired => self.expired += 1,
         }
     }
 
     pub fn all(&self) -> u64 {
-        self.reclaimable + self.closing + self.pinned
+        self.reclaimable + self.closing + self.pinned + self.expired
     }
 }
 
@@ -65,7 +70,7 @@ fn state_of(held: &Held) -> u8 {
 pub struct Lifetimes {
     /// Exact below 16 s; above that each power of two has 16 steps.
     steps: Vec<u32>,
-    /// Of so many nothing is known.
+    /// Of so many nothing is known; those that have expired are in neither.
     pub unknown: u64,
 }
 
@@ -79,10 +84,11 @@ impl Default for Lifetimes {
 }
 
 impl Lifetimes {
-    fn add(&mut self, seconds: Option<u32>) {
-        match seconds {
-            Some(seconds) => self.steps[step(seconds)] += 1,
-            None => self.unknown += 1,
+    fn add(&mut self, left: Left) {
+        match left {
+            Left::Seconds(seconds) => self.steps[step(seconds)] += 1,
+            Left::Expired => {}
+            Left::Unknown => self.unknown += 1,
         }
     }
 
@@ -192,7 +198,7 @@ impl Census {
         let state = &mut table.states[at];
         state.holds.add(hold);
         state.unreplied += u64::from(!held.status.is_replied());
-        state.lifetimes.add(held.remaining);
+        state.lifetimes.add(held.left);
         let zone = table.zones.iter().position(|(zone, _)| *zone == held.zone);
         match zone {
             Some(at) => table.zones[at].1 += 1,
@@ -307,6 +313,7 @@ impl Counted {
             reclaimable: sum.reclaimable + table.holds.reclaimable,
             closing: sum.closing + table.holds.closing,
             pinned: sum.pinned + table.holds.pinned,
+            expired: sum.expired + table.holds.expired,
         })
     }
 }
@@ -351,6 +358,7 @@ impl Taken {
 
 fn hold(held: &Held) -> Hold {
     match held.status.is_assured() {
+        _ if held.left == Left::Expired => Hold::Expired,
         false => Hold::Reclaimable,
         true if is_closing(held.key.protocol, held.state) => Hold::Closing,
         true => Hold::Pinned,
@@ -414,7 +422,7 @@ mod tests {
         src[..4].copy_from_slice(&source.to_be_bytes());
         let key = Key { netns, src, protocol, family: 2, ..Key::default() };
         let status = Status(1 << 3 | if assured { 1 << 2 | 1 << 1 } else { 0 });
-        Held { key, status, state, zone: 0, remaining: Some(source % 100) }
+        Held { key, status, state, zone: 0, left: Left::Seconds(source % 100) }
     }
 
     #[test]
@@ -425,19 +433,20 @@ mod tests {
         {
             census.enter(&held(1, 5, protocol, state, assured));
         }
+        census.enter(&Held { left: Left::Expired, ..held(1, 5, 17, 0, true) });
         let mut zoned = held(2, 5, 17, 0, false);
         zoned.zone = 9;
         census.enter(&zoned);
         let counted = census.finish(5);
         let table = counted.table(1).unwrap();
-        assert_eq!(table.holds, Holds { reclaimable: 2, closing: 1, pinned: 3 });
+        assert_eq!(table.holds, Holds { reclaimable: 2, closing: 1, pinned: 3, expired: 1 });
         let named: Vec<_> = table.states.iter().map(|s| (s.name(), s.holds.all())).collect();
         assert_eq!(named[0].1, 2);
         assert!(named.contains(&(Some("TIME_WAIT"), 1)), "{named:?}");
         assert_eq!(counted.table(2).unwrap().zones, [(9, 1)]);
-        assert_eq!(counted.holds().all(), 7);
+        assert_eq!(counted.holds().all(), 8);
         let list = counted.lists(1).next().unwrap();
-        assert_eq!((list.entries[0].count, list.entries[0].error), (6, 0));
+        assert_eq!((list.entries[0].count, list.entries[0].error), (7, 0));
         assert_eq!(list.entries[0].share, Some(1.0));
     }
 
@@ -465,8 +474,9 @@ mod tests {
     #[test]
     fn lifetimes_are_exact_where_it_matters_and_near_elsewhere() {
         let mut lifetimes = Lifetimes::default();
-        (0..1000).for_each(|seconds| lifetimes.add(Some(seconds)));
-        lifetimes.add(None);
+        (0..1000).for_each(|seconds| lifetimes.add(Left::Seconds(seconds)));
+        lifetimes.add(Left::Unknown);
+        lifetimes.add(Left::Expired);
         for limit in [0, 1, 15, 16, 17, 31, 64, 90, 120] {
             let (below, truth) = (lifetimes.below(limit), u64::from(limit));
             assert!(below <= truth && truth - below <= truth / 16, "{limit}: {below}");

@@ -288,7 +288,7 @@ pub(crate) mod situations {
             Model,
             census::{Census, KernelCount, Taken},
         },
-        sample::{CpuCounters, Held, Sample, Status, TableSample},
+        sample::{CpuCounters, Held, Left, Sample, Status, TableSample},
     };
     use ctwatch_ebpf::{NetnsId, top::Key};
 
@@ -323,7 +323,7 @@ pub(crate) mod situations {
             let key = Key { netns: 1, protocol: 17, ..Key::default() };
             for number in 0..=pinned {
                 let status = Status(if number < pinned { 1 << 2 } else { 0 });
-                census.enter(&Held { key, status, state: 0, zone: 0, remaining: None });
+                census.enter(&Held { key, status, state: 0, zone: 0, left: Left::Unknown });
             }
             let kernel = KernelCount {
                 netns: 1,

@@ -145,13 +145,13 @@ pub(super) fn shares(holds: &Holds) -> String {
         0 => String::new(),
         all => format!(" ({})", percent(Some(count as f64 / all as f64))),
     };
-    let Holds { reclaimable, closing, pinned } = *holds;
-    format!(
-        "{pinned} pinned{}, {closing} closing{}, {reclaimable} reclaimable{}",
-        share(pinned),
-        share(closing),
-        share(reclaimable)
-    )
+    let Holds { reclaimable, closing, pinned, expired } = *holds;
+    let mut parts = vec![(pinned, "pinned"), (closing, "closing"), (reclaimable, "reclaimable")];
+    if expired > 0 {
+        parts.push((expired, "expired"));
+    }
+    let parts = parts.iter().map(|(count, name)| format!("{count} {name}{}", share(*count)));
+    parts.collect::<Vec<_>>().join(", ")
 }
 
 fn state_header() -> String {
@@ -177,7 +177,8 @@ fn state_row(state: &StateCount, entries: u64) -> String {
         before = below;
         format!("{within:>8}")
     });
-    let longer = all.saturating_sub(before).saturating_sub(state.lifetimes.unknown);
+    let timed = all.saturating_sub(state.holds.expired);
+    let longer = timed.saturating_sub(before).saturating_sub(state.lifetimes.unknown);
     let protocol = who::protocol(state.protocol);
     let name = match state.name() {
         Some(name) => format!("{protocol} {name}"),
@@ -235,11 +236,12 @@ pub(super) struct HoldsObject {
     pinned: u64,
     closing: u64,
     reclaimable: u64,
+    expired: u64,
 }
 
 impl From<Holds> for HoldsObject {
-    fn from(Holds { pinned, closing, reclaimable }: Holds) -> Self {
-        Self { pinned, closing, reclaimable }
+    fn from(Holds { pinned, closing, reclaimable, expired }: Holds) -> Self {
+        Self { pinned, closing, reclaimable, expired }
     }
 }
 
@@ -359,7 +361,7 @@ mod tests {
     use super::*;
     use crate::{
         model::census::Census,
-        sample::{Held, Status},
+        sample::{Held, Left, Status},
     };
 
     fn taken() -> Taken {
@@ -370,8 +372,8 @@ mod tests {
             key.src[..4].copy_from_slice(&[10, 0, 0, u8::from(number > 20)]);
             let assured = number < 60;
             let status = Status(1 << 3 | if assured { 1 << 2 | 1 << 1 } else { 0 });
-            let (state, remaining) = if assured { (3, Some(400_000)) } else { (1, Some(100)) };
-            census.enter(&Held { key, status, state, zone: 7, remaining });
+            let (state, seconds) = if assured { (3, 400_000) } else { (1, 100) };
+            census.enter(&Held { key, status, state, zone: 7, left: Left::Seconds(seconds) });
         }
         let kernel = KernelCount {
             netns: 1,

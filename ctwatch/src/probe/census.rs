@@ -15,12 +15,12 @@ use ctwatch_ebpf::{
     top::{Key, has_ports},
 };
 
-use rustix::time::{ClockId, clock_gettime};
+use rustix::time::{ClockId, clock_getres};
 
 use super::{bpf, load, memory::Mapped};
 use crate::{
     host::{btf::Btf, symbols, visit::netns_cookie},
-    sample::{Held, Status},
+    sample::{Held, Left, Status},
 };
 
 /// How often a walk is begun anew because the table was replaced meanwhile.
@@ -47,6 +47,7 @@ pub struct Walker {
     records: Mapped<Record>,
     offsets: Offsets,
     start: Cursor,
+    hz: u32,
 }
 
 /// What is to be said of one walk.
@@ -79,7 +80,7 @@ impl Walker {
         let records = Mapped::new(records.fd().as_fd(), RECORDS as usize)
             .context("cannot map the records of the census")?;
         let start = Cursor { table_at, size_at, ..Cursor::default() };
-        Ok(Self { ebpf, cursor, records, offsets, start })
+        Ok(Self { ebpf, cursor, records, offsets, start, hz: ticks_per_second()? })
     }
 
     /// Hands over each entry that is in the table.
@@ -89,7 +90,6 @@ impl Walker {
         let program = program.fd()?;
         self.cursor.set(0, self.start, 0).context("cannot begin a walk")?;
         let mut runs: u64 = 0;
-        let mut hz = None;
         loop {
             bpf::run(program.as_fd()).context("the kernel does not run the walk")?;
             let cursor = self.cursor.get(&0, 0).context("cannot read where the walk is")?;
@@ -97,12 +97,10 @@ impl Walker {
             if cursor.moved != 0 {
                 bail!(Moved);
             }
-            let uptime = Duration::try_from(clock_gettime(ClockId::Monotonic))?;
-            hz = hz.or_else(|| ticks_per_second(cursor.jiffies, uptime));
             let filled = usize::try_from(cursor.filled)?;
             for at in 0..filled.min(RECORDS as usize) {
                 let record = self.records.get(at).context("a record outside the records")?;
-                if let Some(held) = self.offsets.held(record, cursor.jiffies, hz) {
+                if let Some(held) = self.offsets.held(record, cursor.jiffies, self.hz) {
                     each(&held);
                 }
             }
@@ -181,7 +179,7 @@ impl Offsets {
     }
 
     /// `None` for what is no entry in the table: freed a moment ago.
-    fn held(&self, record: &Record, jiffies: u64, hz: Option<u32>) -> Option<Held> {
+    fn held(&self, record: &Record, jiffies: u64, hz: u32) -> Option<Held> {
         const ORIGINAL: u8 = 0;
         let bytes = &record.entry;
         let byte = |at: usize| bytes.get(at).copied();
@@ -214,7 +212,10 @@ impl Offsets {
         };
         // Both are 32 bits of the same clock, which wraps around.
         let ticks = word(self.timeout)?.wrapping_sub(u32::try_from(jiffies & 0xffff_ffff).ok()?);
-        let left = ticks.cast_signed().max(0).cast_unsigned();
+        let left = match ticks.cast_signed() {
+            ..=0 => Left::Expired,
+            left => Left::Seconds(left.cast_unsigned() / hz.max(1)),
+        };
         Some(Held {
             key,
             status,
@@ -223,28 +224,17 @@ impl Offsets {
                 Some(at) => half(at)?,
                 None => 0,
             },
-            remaining: hz.map(|hz| left / hz.max(1)),
+            left,
         })
     }
 }
 
-/// `CONFIG_HZ`, by what the kernel's clock of ticks shows after so long: it starts 300 seconds
-/// before 2^32, so that whatever fails when it wraps around does so soon. `None` where that fits no
-/// frequency, or more than one.
-/// <https://github.com/torvalds/linux/blob/v6.12/include/linux/jiffies.h> `INITIAL_JIFFIES`
-fn ticks_per_second(jiffies: u64, uptime: Duration) -> Option<u32> {
-    const FREQUENCIES: [u32; 9] = [24, 48, 100, 128, 250, 256, 300, 1000, 1024];
-    /// Seconds between the beginnings of both clocks.
-    const SLACK: f64 = 1.0;
-    let since = jiffies as f64 - (1_u64 << 32) as f64;
-    let seconds = uptime.as_secs_f64() - 300.0;
-    let fits = |hz: &u32| {
-        let hz = f64::from(*hz);
-        (since - hz * seconds).abs() < hz * SLACK
-    };
-    let mut fitting = FREQUENCIES.into_iter().filter(fits);
-    let found = fitting.next()?;
-    fitting.next().is_none().then_some(found)
+/// `CONFIG_HZ`. What `CLOCK_MONOTONIC_COARSE` resolves is a tick.
+/// <https://github.com/torvalds/linux/blob/v6.12/kernel/time/posix-timers.c> `posix_get_coarse_res`
+fn ticks_per_second() -> Result<u32> {
+    let tick = Duration::try_from(clock_getres(ClockId::MonotonicCoarse))?.as_nanos();
+    ensure!(tick > 0, "the kernel does not say how long a tick is");
+    Ok(u32::try_from((1_000_000_000 + tick / 2) / tick)?)
 }
 
 #[cfg(test)]
@@ -279,26 +269,20 @@ mod tests {
     #[test]
     fn an_entry_is_read_as_the_kernel_wrote_it() {
         // The clock is about to wrap around.
-        let held = OFFSETS.held(&record(), 0xffff_ff00, Some(100)).unwrap();
+        let held = OFFSETS.held(&record(), 0xffff_ff00, 100).unwrap();
         assert_eq!((held.key.netns, held.key.protocol, held.state, held.zone), (9, 6, 3, 7));
         assert_eq!(held.key.src[..4], [10, 1, 1, 1]);
         assert_eq!(held.key.dport.to_ne_bytes(), [0, 80]);
-        assert_eq!(held.remaining, Some(2), "261 ticks");
+        assert_eq!(held.left, Left::Seconds(2), "261 ticks");
         assert!(held.status.is_assured() && held.status.is_confirmed());
-        let expired = OFFSETS.held(&record(), 1000, Some(100)).unwrap();
-        assert_eq!(expired.remaining, Some(0));
-        assert_eq!(OFFSETS.held(&record(), 0, None).unwrap().remaining, None);
+        let expired = OFFSETS.held(&record(), 1000, 100).unwrap();
+        assert_eq!(expired.left, Left::Expired);
     }
 
     #[test]
-    fn the_clocks_frequency_is_known_from_what_it_shows() {
-        const START: u64 = 1 << 32;
-        let at = |seconds| Duration::from_secs_f64(seconds);
-        // Just booted, and up for a month.
-        assert_eq!(ticks_per_second(START - 300 * 250 + 20 * 250, at(20.1)), Some(250));
-        assert_eq!(ticks_per_second(START + 1000 * (2_592_000 - 300), at(2_592_000.3)), Some(1000));
-        assert_eq!(ticks_per_second(START, at(300.0)), None, "any would fit");
-        assert_eq!(ticks_per_second(12345, at(7.0)), None, "none does");
+    fn a_tick_is_as_long_as_the_kernel_was_built_for() {
+        let hz = ticks_per_second().unwrap();
+        assert!([24, 48, 100, 128, 250, 256, 300, 1000, 1024].contains(&hz), "{hz}");
     }
 
     #[test]
@@ -310,9 +294,9 @@ mod tests {
         let mut strange = record();
         strange.entry[50] = 77;
         for record in [freed, unconfirmed, strange] {
-            assert!(OFFSETS.held(&record, 0, None).is_none());
+            assert!(OFFSETS.held(&record, 0, 100).is_none());
         }
         let beyond = Offsets { tcp_state: ENTRY, ..OFFSETS };
-        assert!(beyond.held(&record(), 0, None).is_none());
+        assert!(beyond.held(&record(), 0, 100).is_none());
     }
 }
