@@ -154,8 +154,8 @@ fn a_full_table_is_the_first_thing_that_is_said() {
 fn a_table_that_fills_is_a_warning() {
     assert_eq!(ids(&facts(749)), [""; 0]);
     assert_eq!(ids(&facts(750)), ["table_filling"]);
-    assert_eq!(ids(&facts(949)), ["table_filling"]);
-    assert_eq!(ids(&facts(950)), ["table_full", "needed_by"]);
+    assert_eq!(ids(&facts(899)), ["table_filling"]);
+    assert_eq!(ids(&facts(900)), ["table_full", "needed_by"]);
 }
 
 #[test]

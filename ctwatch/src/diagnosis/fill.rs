@@ -1,6 +1,6 @@
 //! How full the table is.
 
-use super::{Case, FULL, finding, fixes, number, percent, so_many};
+use super::{Case, FULL, MUCH, finding, fixes, number, percent, so_many};
 use crate::{
     facts::{Namespace, Presence},
     report::{Finding, Fix, Severity},
@@ -14,8 +14,14 @@ pub(super) fn table_full(case: &Case<'_>) -> Vec<Finding> {
 
 fn full_one(case: &Case<'_>, namespace: &Namespace) -> Option<Finding> {
     let (entries, limit) = (*namespace.entries.as_ref().ok()?, case.limit()?);
+    let refused = case.live(namespace).map(|table| table.drops.table_full.at_least);
+    let so = match refused {
+        Some(Some(1..)) => "new connections are refused",
+        Some(Some(0)) => "none was refused while it was looked at",
+        _ => "new connections are refused where no room is found for them",
+    };
     let title = format!(
-        "the table of {} is full: {} of {} entries; new connections are refused",
+        "the table of {} is full: {} of {} entries; {so}",
         namespace.called(),
         number(entries),
         number(limit),
@@ -26,9 +32,8 @@ fn full_one(case: &Case<'_>, namespace: &Namespace) -> Option<Finding> {
     Some(found)
 }
 
-/// Not full, but more than half.
+/// Not full yet.
 pub(super) fn filling(case: &Case<'_>) -> Vec<Finding> {
-    const MUCH: f64 = 0.75;
     let one = |namespace: &Namespace| {
         let fill = case.fill(namespace).filter(|fill| (MUCH..FULL).contains(fill))?;
         let (entries, limit) = (*namespace.entries.as_ref().ok()?, case.limit()?);

@@ -50,9 +50,12 @@ pub fn findings(case: &Case<'_>) -> Vec<Finding> {
     findings
 }
 
-/// From here on a table counts as saturated, and the kernel's collector hurries.
+/// From here on a table counts as full: where it was, the kernel's collector throws entries out until
+/// it is 95% full.
 /// <https://github.com/torvalds/linux/blob/v6.12/net/netfilter/nf_conntrack_core.c> `gc_worker`
-const FULL: f64 = 0.95;
+const FULL: f64 = 0.9;
+/// And from here on as filling.
+const MUCH: f64 = 0.75;
 
 /// Whether any table is so full that it is worth counting what is refused.
 pub fn is_any_full(facts: &Facts) -> bool {
@@ -73,6 +76,10 @@ impl Case<'_> {
 
     fn is_full(&self, namespace: &Namespace) -> bool {
         self.fill(namespace).is_some_and(|fill| fill >= FULL)
+    }
+
+    fn is_filling(&self, namespace: &Namespace) -> bool {
+        self.fill(namespace).is_some_and(|fill| fill >= MUCH)
     }
 
     fn live(&self, namespace: &Namespace) -> Option<&Table> {

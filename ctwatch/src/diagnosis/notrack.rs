@@ -32,8 +32,8 @@ enum Talk {
 }
 
 pub(super) fn top_talkers(case: &Case<'_>) -> Vec<Finding> {
-    let full = case.facts.namespaces.iter().filter(|namespace| case.is_full(namespace));
-    full.filter_map(|namespace| one(case, namespace)).collect()
+    let filling = case.facts.namespaces.iter().filter(|namespace| case.is_filling(namespace));
+    filling.filter_map(|namespace| one(case, namespace)).collect()
 }
 
 fn one(case: &Case<'_>, namespace: &Namespace) -> Option<Finding> {
