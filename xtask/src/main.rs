@@ -47,6 +47,11 @@ enum Command {
     Lab(commands::lab::Args),
     /// Measure what watching costs, beside nothing and beside conntrack -E (root)
     Bench(commands::bench::Args),
+    /// Feed nonsense to every parser, guided by what it reaches (libFuzzer; needs a C++ compiler)
+    ///
+    /// `cargo xtask test` does the same, shorter and unguided. What makes a parser fall is kept in
+    /// target/fuzz/found.
+    Fuzz(commands::fuzz::Args),
     /// Boot other kernels under QEMU and run something in them; without a command, a look at ctwatch
     ///
     /// Debian's kernels 5.10, 6.1, 6.12 and the newest there is, emulated (no privileges needed),
@@ -77,6 +82,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Matrix(args) => commands::matrix::run(&args),
         Command::Lab(args) => commands::lab::run(&args),
         Command::Bench(args) => commands::bench::run(&args),
+        Command::Fuzz(args) => commands::fuzz::run(&args),
         Command::Vm(args) => commands::vm::run(&args),
         Command::Lint => commands::lint::run().map(|()| ExitCode::SUCCESS),
     }

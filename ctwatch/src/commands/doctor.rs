@@ -208,6 +208,7 @@ fn figures(plan: &Plan, kprobe_misses: bool, counters: bool) -> Vec<Figure> {
         figure(
             "no_memory, tracker",
             match drops {
+                Some(Fexit | Kprobe) => "exact where only one of them can be, otherwise bounds",
                 Some(_) => "exact where 0, otherwise upper bound",
                 None => NONE,
             },

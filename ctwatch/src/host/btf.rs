@@ -102,7 +102,8 @@ impl<'a> Btf<'a> {
             .with_context(|| format!("{path} is not BTF as this kernel's should be"))
     }
 
-    fn parse(bytes: Vec<u8>, base: Option<&'a Self>) -> Result<Self> {
+    /// What such a file holds; `base` for that of a module.
+    pub fn parse(bytes: Vec<u8>, base: Option<&'a Self>) -> Result<Self> {
         ensure!(bytes.len() >= 24, "{} bytes is too short for a header", bytes.len());
         let magic = u16::from_ne_bytes([bytes[0], bytes[1]]);
         ensure!(magic == MAGIC, "magic number {magic:#x} instead of {MAGIC:#x}");

@@ -48,7 +48,8 @@ pub fn read(release: &str) -> Result<Config> {
 /// Far more than any kernel's: what is read must be bounded.
 const MOST: u64 = 8 << 20;
 
-fn parse(source: &str, text: impl Read) -> Result<Config> {
+/// What such a text sets.
+pub fn parse(source: &str, text: impl Read) -> Result<Config> {
     let mut bytes = Vec::new();
     text.take(MOST).read_to_end(&mut bytes).with_context(|| format!("cannot read {source}"))?;
     let text = String::from_utf8_lossy(&bytes);

@@ -142,7 +142,7 @@ fn message(request: u16, flags: u16, sequence: u32) -> Vec<u8> {
 }
 
 /// Hands the body of each answer in one datagram to `each`; true when the answer is complete.
-fn messages(
+pub fn messages(
     mut datagram: &[u8],
     reply: u16,
     sequence: u32,
@@ -179,7 +179,7 @@ fn messages(
 }
 
 /// The attribute of this type, a big-endian 32-bit number.
-fn attribute(body: &[u8], wanted: u16) -> Result<Option<u32>> {
+pub fn attribute(body: &[u8], wanted: u16) -> Result<Option<u32>> {
     let attributes = body.get(NFGENMSG..).context("an answer without a netfilter header")?;
     for attribute in NlasIterator::new(attributes) {
         let attribute: NlaBuffer<&[u8]> = attribute.context("malformed netlink attributes")?;
@@ -193,7 +193,7 @@ fn attribute(body: &[u8], wanted: u16) -> Result<Option<u32>> {
 
 /// `enum ctattr_stats_cpu`.
 /// <https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/netfilter/nfnetlink_conntrack.h>
-fn cpu_counters(body: &[u8]) -> Result<CpuCounters> {
+pub fn cpu_counters(body: &[u8]) -> Result<CpuCounters> {
     let mut counters = CpuCounters::default();
     // nfgenmsg.res_id, big-endian, is the CPU.
     let [_, _, high, low] = *body.first_chunk().context("an answer without a netfilter header")?;

@@ -42,7 +42,8 @@ pub fn dump(netns: NetnsId, mut each: impl FnMut(&Held)) -> Result<()> {
     })
 }
 
-fn entry(netns: NetnsId, body: &[u8]) -> Result<Held> {
+/// One message of the dump.
+pub fn entry(netns: NetnsId, body: &[u8]) -> Result<Held> {
     let attributes_of = body.get(NFGENMSG..).context("an entry without a netfilter header")?;
     let mut held = Held {
         key: Key { netns, ..Key::default() },

@@ -77,7 +77,7 @@ pub fn would_be_loaded(name: &str) -> bool {
 }
 
 /// `kernel/net/netfilter/nf_tables.ko.xz: …`
-fn is_of_module(line: &str, name: &str) -> bool {
+pub fn is_of_module(line: &str, name: &str) -> bool {
     let file = line.split(':').next().and_then(|path| path.rsplit('/').next()).unwrap_or_default();
     file.split(".ko").next().is_some_and(|stem| stem.replace('-', "_") == name)
 }

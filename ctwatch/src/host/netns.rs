@@ -156,7 +156,7 @@ fn mount_name(path: &Path) -> String {
 /// Inode number and mount point of every network namespace in a `mountinfo` file. Only fields 4
 /// and 5 of a line are looked at.
 /// <https://docs.kernel.org/filesystems/proc.html#proc-pid-mountinfo-information-about-mounts>
-fn bind_mounts(mountinfo: &[u8]) -> impl Iterator<Item = (u32, PathBuf)> {
+pub fn bind_mounts(mountinfo: &[u8]) -> impl Iterator<Item = (u32, PathBuf)> {
     mountinfo.split(|byte| *byte == b'\n').filter_map(|line| {
         let mut fields = line.split(|byte| *byte == b' ').skip(3);
         let inode = ns_inode(fields.next()?)?;

@@ -19,7 +19,7 @@ pub fn counters() -> Result<Vec<CpuCounters>> {
     parse(&text).with_context(|| format!("{PATH} is not what it should be"))
 }
 
-fn parse(text: &str) -> Result<Vec<CpuCounters>> {
+pub fn parse(text: &str) -> Result<Vec<CpuCounters>> {
     let mut lines = text.lines();
     let header: Vec<_> = lines.next().context("it is empty")?.split_whitespace().collect();
     ensure!(header.contains(&"drop"), "its header has no column drop");

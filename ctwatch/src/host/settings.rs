@@ -189,7 +189,8 @@ pub fn memory() -> Known<u64> {
     memory_of(&text).ok_or_else(|| format!("{PATH} says no MemTotal"))
 }
 
-fn memory_of(meminfo: &str) -> Option<u64> {
+/// `MemTotal:  2048 kB`, in bytes.
+pub fn memory_of(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
 }

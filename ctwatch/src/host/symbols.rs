@@ -26,7 +26,7 @@ impl Symbols {
 
     /// A function ends where the next symbol begins: kallsyms has no sizes. The file lists the
     /// kernel in order of address but modules in any, so every address is kept until the end.
-    fn parse(text: impl Read, wanted: &[&'static str]) -> std::io::Result<Self> {
+    pub fn parse(text: impl Read, wanted: &[&'static str]) -> std::io::Result<Self> {
         let mut reader = BufReader::with_capacity(64 << 10, text);
         let mut addresses: Vec<u64> = Vec::with_capacity(128 << 10);
         let mut starts: Vec<(&'static str, u64)> = Vec::new();
@@ -78,7 +78,8 @@ pub fn addresses<const N: usize>(wanted: [&str; N]) -> Result<[u64; N]> {
     variables(file, wanted)
 }
 
-fn variables<const N: usize>(text: impl Read, wanted: [&str; N]) -> Result<[u64; N]> {
+/// As [`addresses`], in such a text.
+pub fn variables<const N: usize>(text: impl Read, wanted: [&str; N]) -> Result<[u64; N]> {
     let mut reader = BufReader::with_capacity(64 << 10, text);
     let mut found = [None; N];
     let mut line = Vec::with_capacity(256);

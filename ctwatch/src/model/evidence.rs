@@ -99,8 +99,7 @@ impl Evidence {
 
         if let Some(refused) = &self.refused {
             let rest = door.without(refused.table_full);
-            tracker = tracker.capped(rest.most);
-            no_memory = no_memory.capped(rest.most);
+            (tracker, no_memory) = (tracker.of(&rest, &no_memory), no_memory.of(&rest, &tracker));
             table_full = table_full.meet(refused.table_full);
             if let Some((clashes, exhausted)) = refused.confirm {
                 nat = confirm.without(clashes).meet(exhausted);
@@ -180,6 +179,16 @@ impl Interval {
             .map_or(0, |missed| self.counted.saturating_sub(other.most.saturating_add(missed)));
         let most = self.most.map(|most| most.saturating_sub(other.least));
         Self { least, most, ..self }
+    }
+
+    /// One of the two reasons that are left: what the other cannot have been, it was.
+    fn of(self, rest: &Self, other: &Self) -> Self {
+        let least = rest.least.saturating_sub(other.most.unwrap_or(u64::MAX));
+        match self.capped(rest.most) {
+            // More than there can have been: one of the witnesses errs, and nobody knows which.
+            Self { most: Some(most), .. } if least > most => Self { least: most, ..*rest },
+            capped => Self { least, ..capped },
+        }
     }
 
     /// What a probe saw of this very reason. Where nothing can have been missed, that is the
@@ -355,10 +364,22 @@ mod tests {
         evidence.tracker = 40;
         let reasons = evidence.reasons();
         assert_eq!(reasons.table_full, Bounds::exactly(97));
-        assert_eq!(reasons.tracker, Bounds::between(0, 3));
+        assert_eq!(reasons.tracker, Bounds::exactly(3));
         assert_eq!(reasons.no_memory, Bounds::exactly(0));
         assert_eq!(reasons.clash, Bounds::exactly(10));
         assert_eq!(reasons.nat_exhausted, Bounds::exactly(20));
+    }
+
+    #[test]
+    fn what_is_neither_a_full_table_nor_the_trackers_was_for_lack_of_memory() {
+        let mut evidence = hooked(counts(100, 0, 0, 40), 30, 0, 0, Some(0));
+        (evidence.tracker, evidence.no_memory) = (10, 100);
+        let reasons = evidence.reasons();
+        assert_eq!(reasons.no_memory, Bounds::between(60, 70));
+        assert_eq!(reasons.tracker, Bounds::between(0, 10));
+        // The page allocator says that it refused less than that.
+        evidence.no_memory = 50;
+        assert_eq!(evidence.reasons().no_memory, Bounds::between(50, 70));
     }
 
     #[test]

@@ -299,4 +299,27 @@ mod tests {
         let beyond = Offsets { tcp_state: ENTRY, ..OFFSETS };
         assert!(beyond.held(&record(), 0, 100).is_none());
     }
+
+    #[test]
+    fn whatever_is_in_an_entry_is_read() {
+        // It is copied without a lock, so it may be anything. xorshift, from a seed of its own.
+        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut next = || {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random
+        };
+        let mut read = 0;
+        for _ in 0..100_000 {
+            let mut record = record();
+            for _ in 0..next() % 64 {
+                let [at, byte, ..] = next().to_ne_bytes();
+                record.entry[usize::from(at)] = byte;
+            }
+            let hz = [0, 1, 100, 1000][next() as usize % 4];
+            read += u32::from(OFFSETS.held(&record, next(), hz).is_some());
+        }
+        assert!(read > 1000, "nonsense that is no entry at all shows little: {read}");
+    }
 }

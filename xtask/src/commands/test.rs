@@ -39,7 +39,7 @@ struct Suite {
     alone: bool,
 }
 
-const SUITES: [Suite; 5] = [
+const SUITES: [Suite; 6] = [
     Suite { name: "unit", needs: "", cargo: &["--workspace", "--lib", "--bins"], alone: false },
     Suite { name: "doc", needs: "", cargo: &["--workspace", "--doc"], alone: false },
     Suite {
@@ -52,6 +52,12 @@ const SUITES: [Suite; 5] = [
         name: "rooms",
         needs: "",
         cargo: &["--package", "ctwatch", "--test", "rooms"],
+        alone: false,
+    },
+    Suite {
+        name: "fuzz",
+        needs: "",
+        cargo: &["--package", "ctwatch-fuzz", "--test", "fuzz"],
         alone: false,
     },
     Suite {

@@ -1,0 +1,156 @@
+//! Every parser of ctwatch, to be fed with nonsense: by mutations of real answers in `cargo xtask
+//! test`, by libFuzzer in `cargo xtask fuzz`. None may panic, and what comes out must be something
+//! that can be shown.
+
+use std::path::PathBuf;
+
+use ctwatch::{
+    cli::LimitArgs,
+    facts::KernelLog,
+    host::{
+        btf::Btf,
+        config, ctnetlink, dump, hooks, kmsg,
+        legacy::{self, IPV4, IPV6},
+        modules, netns, nft, procstat,
+        settings::{family_of, installs, memory_of, modules as loaded_modules, settings, slab_of},
+        symbols::{self, Symbols},
+    },
+    model::census::Census,
+    output::{escape::escaped, services::Services},
+};
+use ctwatch_ebpf::top::By;
+
+/// A parser, by the name of the folder with its seeds.
+pub struct Parser {
+    pub name: &'static str,
+    pub read: fn(&[u8]),
+}
+
+const fn parser(name: &'static str, read: fn(&[u8])) -> Parser {
+    Parser { name, read }
+}
+
+pub const PARSERS: &[Parser] = &[
+    parser("btf", btf),
+    parser("command_line", |bytes| {
+        let _ = text(bytes).parse::<LimitArgs>();
+    }),
+    parser("config", |bytes| drop(config::parse("config", bytes))),
+    parser("cpu_counters", |bytes| drop(ctnetlink::cpu_counters(bytes))),
+    parser("datagram", datagram),
+    parser("entry", entry),
+    parser("entry_count", |bytes| drop(ctnetlink::attribute(bytes, 1))),
+    parser("hook", |bytes| drop(hooks::parse(bytes, "ip", "input"))),
+    parser("iptables", iptables),
+    parser("kernel_log", kernel_log),
+    parser("meminfo", |bytes| {
+        memory_of(&text(bytes));
+    }),
+    parser("modprobe_file", |bytes| drop(installs("file", &text(bytes)))),
+    parser("modules", |bytes| drop(loaded_modules(&text(bytes)))),
+    parser("modules_on_disk", |bytes| {
+        let text = text(bytes);
+        let family = family_of(&text);
+        // Two readers of one file.
+        let of_line = |name: &String| text.lines().any(|line| modules::is_of_module(line, name));
+        assert!(family.iter().all(of_line), "{family:?}");
+    }),
+    parser("mounts", |bytes| {
+        netns::bind_mounts(bytes).count();
+    }),
+    parser("name", |bytes| {
+        let shown = escaped(&text(bytes));
+        assert!(!shown.chars().any(char::is_control), "{shown:?}");
+    }),
+    parser("nft_chain", |bytes| {
+        let mut tables = Vec::new();
+        drop(nft::take_chain(&mut tables, bytes));
+        drop(nft::take_chain(&mut tables, bytes));
+        assert!(tables.len() <= 1, "{tables:?}");
+    }),
+    parser("nft_rule", |bytes| {
+        let mut tables = Vec::new();
+        drop(nft::take_rule(&mut tables, bytes));
+        assert!(tables.iter().all(|table| table.uses.len() as u64 <= table.rules), "{tables:?}");
+    }),
+    parser("nft_table", |bytes| drop(nft::take_table(&mut Vec::new(), bytes))),
+    parser("procstat", |bytes| {
+        let text = text(bytes);
+        if let Ok(rows) = procstat::parse(&text) {
+            assert_eq!(rows.len() + 1, text.lines().count());
+        }
+    }),
+    parser("services", |bytes| drop(Services::parse(&text(bytes)))),
+    parser("slabinfo", |bytes| {
+        slab_of(&text(bytes));
+    }),
+    parser("symbols", |bytes| {
+        let wanted = ["nf_conntrack_free", "early_drop"];
+        if let Ok(symbols) = Symbols::parse(bytes, &wanted) {
+            let code = wanted.map(|name| symbols.code(name));
+            assert!(code.into_iter().flatten().all(|code| code.len > 0 && code.start > 0));
+        }
+        drop(symbols::variables(bytes, ["nf_conntrack_hash"]));
+    }),
+    parser("sysctl_file", |bytes| drop(settings("file", &text(bytes)))),
+];
+
+/// Nonsense or not, files are read as if they were UTF-8.
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// As vmlinux's own, and on top of itself as a module's.
+fn btf(bytes: &[u8]) {
+    let Ok(base) = Btf::parse(bytes.to_vec(), None) else { return };
+    let module = Btf::parse(bytes.to_vec(), Some(&base));
+    for btf in [Some(&base), module.as_ref().ok()].into_iter().flatten() {
+        drop(btf.function("nf_conntrack_free"));
+        drop(btf.size("nf_conn"));
+        for path in ["ct_net", "a", "tuplehash", "tuplehash.tuple", "no"] {
+            drop(btf.offset("nf_conn", path));
+        }
+        drop(btf.enumerator("skb_drop_reason", "OTHER"));
+    }
+}
+
+/// Whatever the kernel answers to a question for the counters of each CPU.
+fn datagram(bytes: &[u8]) {
+    const COUNTERS: u16 = 1 << 8 | 4;
+    let _ = ctnetlink::messages(bytes, COUNTERS, 1, true, &mut |body| {
+        ctnetlink::cpu_counters(body).map(drop)
+    });
+}
+
+/// All the way into a census.
+fn entry(bytes: &[u8]) {
+    let Ok(held) = dump::entry(1, bytes) else { return };
+    let mut census = Census::new(&[By::Source, By::Service], 7);
+    census.enter(&held);
+    let counted = census.finish(3);
+    assert_eq!(counted.holds().all(), 1, "{held:?}");
+    assert_eq!(counted.lists(1).count(), 2, "{held:?}");
+}
+
+/// The answers to both questions, one after the other.
+fn iptables(bytes: &[u8]) {
+    let (info, entries) = bytes.split_at(bytes.len().min(84));
+    for kind in [IPV4, IPV6] {
+        if let Ok(table) = legacy::parse(kind, "filter", info, entries) {
+            assert!(table.uses.len() as u64 <= table.rules, "{table:?}");
+        }
+    }
+}
+
+/// One record again and again.
+fn kernel_log(bytes: &[u8]) {
+    let mut log = KernelLog::default();
+    let record = text(bytes);
+    (0..10).for_each(|_| kmsg::take(&mut log, &record));
+    assert!(log.lines.len() <= 5 && log.table_full % 10 == 0, "{log:?}");
+}
+
+/// Where the seeds of a parser are: real answers, and what once was its undoing.
+pub fn seeds(name: &str) -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "seeds", name].iter().collect()
+}
