@@ -27,7 +27,6 @@ pub(crate) const TESTS: &[Test] = &[
     test(On::Once, "the_doctor_and_a_full_table", full),
     test(On::Once, "the_doctor_and_a_talker_that_need_not_be_tracked", talker),
     test(On::Once, "the_doctor_predicts_what_a_timeout_frees", timeout),
-    test(On::Once, "the_doctor_tells_look_alikes_apart", look_alikes),
     test(On::Once, "the_doctor_names_the_rules_that_need_tracking", rules),
     test(On::OnceAlone, "a_listed_table_and_all_that_follows_from_it", story),
 ];
@@ -180,64 +179,6 @@ fn timeout() -> Result<()> {
         Ok(())
     };
     while_more_come(&lab, cured)
-}
-
-fn ids(report: &Value, of: &Netns) -> Result<Vec<String>> {
-    let all = report["findings"].as_array().context("no findings")?;
-    let of_it = all.iter().filter(|finding| finding.to_string().contains(of.name()));
-    Ok(of_it.filter_map(|finding| finding["id"].as_str().map(str::to_owned)).collect())
-}
-
-fn look_alikes() -> Result<()> {
-    // Ports.
-    let lab = Lab::new(Plan::default())?;
-    lab.router().nft(
-        "table ip nat { chain c { type nat hook postrouting priority srcnat;
-         meta l4proto udp snat to 10.99.2.1:1000-1009; }\n }",
-    )?;
-    lab.send(&Flood::of(Flows { sources: 1, ..UDP }, 500))?;
-    let verdict = judge::ask(lab.router())?;
-    let seen = ids(&report(&[])?, lab.router())?;
-    ensure!(
-        seen.contains(&"nat_exhausted".to_owned()),
-        "{seen:?} {verdict:?} {:#}",
-        report(&[])?["findings"]
-    );
-    ensure!(!seen.contains(&"table_full".to_owned()), "{seen:?}");
-    drop(lab);
-    // A rule.
-    let lab = Lab::new(Plan::default())?;
-    lab.router().nft(
-        "table inet drops { chain c { type filter hook forward priority 10;
-         ct state invalid counter drop; }\n }",
-    )?;
-    lab.send(&Flood::of(Flows { protocol: Protocol::IcmpEchoReply, ..UDP }, 100))?;
-    let said = report(&[])?;
-    ensure!(ids(&said, lab.router())? == ["invalid_rule"], "{said:#}");
-    let finding = found(&said, "invalid_rule", lab.router().name())?;
-    ensure!(finding["title"].to_string().contains("100 packets"), "{finding:#}");
-    type_in(&finding["fixes"][0]["now"])?;
-    let said = report(&[])?;
-    ensure!(ids(&said, lab.router())?.is_empty(), "{:#}", said["findings"]);
-    drop(lab);
-    if !judge::limits_chains() {
-        return Ok(());
-    }
-    // Chains.
-    let mut lab = Lab::new(Plan::default())?;
-    lab.set_buckets(512)?;
-    lab.set_limit(1_000_000)?;
-    lab.send(&Flood::of(Flows { sources: 100, ..UDP }, 30_000))?;
-    let said = report(&[])?;
-    let seen = ids(&said, lab.router())?;
-    ensure!(seen.contains(&"chain_too_long".to_owned()), "{seen:?}");
-    ensure!(!seen.contains(&"table_full".to_owned()), "{seen:?}");
-    let before = judge::ask(lab.router())?;
-    type_in(&fix(found(&said, "chain_too_long", lab.router().name())?, "as many buckets")?["now"])?;
-    lab.send(&Flood { first: 100_000, ..Flood::of(Flows { sources: 100, ..UDP }, 10_000) })?;
-    let after = judge::ask(lab.router())?;
-    ensure!(after.chaintoolong == before.chaintoolong, "{before:?} {after:?}");
-    Ok(())
 }
 
 /// By every tool that makes some, and no other.

@@ -15,6 +15,7 @@ mod cost;
 mod doctor;
 mod floods;
 mod loading;
+mod lookalikes;
 mod machine;
 mod mechanism;
 mod namespaces;
@@ -44,6 +45,8 @@ enum On {
     EachWithChainLimit,
     /// Once, with whatever is chosen.
     Once,
+    /// Once, where this kernel limits how long a hash chain may grow.
+    OnceWithChainLimit,
     /// Once, on a machine of its own.
     OnceAlone,
 }
@@ -72,6 +75,7 @@ fn main() -> std::process::ExitCode {
         namespaces::TESTS,
         behaviour::TESTS,
         doctor::TESTS,
+        lookalikes::TESTS,
         machine::TESTS,
         loading::TESTS,
         cost::TESTS,
@@ -83,7 +87,7 @@ fn main() -> std::process::ExitCode {
                 On::Each => true,
                 On::EachWithPrograms => mechanism.has_programs(),
                 On::EachWithChainLimit => chains,
-                On::Once | On::OnceAlone => false,
+                On::Once | On::OnceWithChainLimit | On::OnceAlone => false,
             };
             if wanted {
                 trials.push(trial(test, *mechanism, alone, root));
@@ -91,7 +95,13 @@ fn main() -> std::process::ExitCode {
                 println!("n/a {}: this kernel has no limit on chains", named(test, *mechanism));
             }
         }
-        if test.on == On::Once || (test.on == On::OnceAlone && alone) {
+        let once = match test.on {
+            On::Once => true,
+            On::OnceWithChainLimit => chains,
+            On::OnceAlone => alone,
+            _ => false,
+        };
+        if once {
             trials.push(trial(test, Mechanism::Auto, false, root));
         }
     }

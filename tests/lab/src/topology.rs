@@ -19,6 +19,7 @@ use crate::{
 
 const LIMIT: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
 const BUCKETS: &str = "/sys/module/nf_conntrack/parameters/hashsize";
+const EXPECTATIONS: &str = "/proc/sys/net/netfilter/nf_conntrack_expect_max";
 const BACKLOG: &str = "/proc/sys/net/core/netdev_max_backlog";
 
 /// What to build.
@@ -187,6 +188,11 @@ impl Lab {
     /// The number of buckets, which all namespaces share.
     pub fn set_buckets(&mut self, buckets: u32) -> Result<()> {
         self.set_host(BUCKETS, &buckets.to_string())
+    }
+
+    /// How many connections each namespace may expect.
+    pub fn set_expectations(&mut self, most: u32) -> Result<()> {
+        self.set_host(EXPECTATIONS, &most.to_string())
     }
 
     /// Changes a file below /proc/sys or /sys; the guard puts back what was there.

@@ -23,7 +23,12 @@ const TOOLS: &[(&str, &str)] = &[
     ("conntrack", "conntrack"),
     ("iptables-legacy", "iptables"),
     ("ip6tables-legacy", "iptables"),
+    ("iptables", "iptables"),
+    ("sysctl", "procps"),
 ];
+
+/// What the alternatives of an installed package would call it.
+const CALLED: &[(&str, &str)] = &[("iptables", "iptables-nft")];
 
 /// What the benchmark compares with.
 const RIVALS: &[(&str, &str)] = &[("bpftrace", "bpftrace")];
@@ -91,9 +96,10 @@ fn unpack(store: &Store, dir: &Path, missing: &[&(&str, &str)]) -> Result<()> {
 /// A script that finds libraries and extensions from where it is itself: the folder is renamed
 /// when it is whole.
 fn wrap(dir: &Path, tool: &str) -> Result<()> {
+    let file = CALLED.iter().find(|(called, _)| *called == tool).map_or(tool, |(_, file)| file);
     let real = ["usr/sbin", "sbin", "usr/bin", "bin"]
         .into_iter()
-        .find_map(|place| below(dir, Path::new(place).join(tool)))
+        .find_map(|place| below(dir, Path::new(place).join(file)))
         .context("not among the unpacked files")?;
     let arch = multiarch()?;
     let wrapper = dir.join("wrappers").join(tool);
