@@ -69,6 +69,10 @@ struct Came {
     ifindex: u64,
 }
 
+/// Entries that lost a clash, until whoever is at the end of their confirmation has seen it.
+#[map]
+static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(CAME_SLOTS, 0);
+
 /// What the probe at a function's entry leaves for the one at its return: see [`enter`].
 #[map]
 static FRAMES: HashMap<u64, Frame> = HashMap::with_max_entries(1024, 0);
@@ -160,6 +164,26 @@ pub(crate) fn take_came_by(ct: u64) -> Option<u32> {
         unsafe { (*slot).ct = 0 };
         came.ifindex as u32
     })
+}
+
+#[inline(always)]
+pub(crate) fn mark_lost(ct: u64) {
+    if let Some(slot) = LOST.get_ptr_mut(came_slot(ct)) {
+        // SAFETY: a live per-CPU map value.
+        unsafe { *slot = ct };
+    }
+}
+
+#[inline(always)]
+pub(crate) fn take_lost(ct: u64) -> bool {
+    let Some(slot) = LOST.get_ptr_mut(came_slot(ct)) else { return false };
+    // SAFETY: a live per-CPU map value.
+    let lost = unsafe { *slot } == ct;
+    if lost {
+        // SAFETY: as above.
+        unsafe { *slot = 0 };
+    }
+    lost
 }
 
 /// Entries are 256 bytes or more, so lower bits say nothing.

@@ -12,13 +12,21 @@ pub enum Reason {
     /// Dropped before conntrack had an entry for it: the table is full, or a rule in the raw table
     /// dropped it. All that the generic tracepoint tells.
     Untracked = 3,
-    /// Dropped with a new entry: refused at confirmation, or by a rule.
+    /// Dropped with a new entry: refused at confirmation, or by a rule. All that the generic
+    /// tracepoint tells.
     Unconfirmed = 4,
+    ChainTooLong = 5,
 }
 
 impl Reason {
-    pub const ALL: [Self; 5] =
-        [Self::TableFull, Self::Clash, Self::NatExhausted, Self::Untracked, Self::Unconfirmed];
+    pub const ALL: [Self; 6] = [
+        Self::TableFull,
+        Self::Clash,
+        Self::NatExhausted,
+        Self::Untracked,
+        Self::Unconfirmed,
+        Self::ChainTooLong,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -27,6 +35,7 @@ impl Reason {
             Self::NatExhausted => "nat_exhausted",
             Self::Untracked => "untracked",
             Self::Unconfirmed => "unconfirmed",
+            Self::ChainTooLong => "chain_too_long",
         }
     }
 }

@@ -83,6 +83,9 @@ pub enum Reason {
     /// NAT found no free port
     #[value(name = "nat_exhausted")]
     NatExhausted,
+    /// A hash chain is too long
+    #[value(name = "chain_too_long")]
+    ChainTooLong,
     /// Dropped before conntrack had an entry: full, or a rule in the raw table (tracepoint only)
     #[value(name = "untracked")]
     Untracked,
@@ -97,6 +100,7 @@ impl From<Reason> for trace::Reason {
             Reason::TableFull => Self::TableFull,
             Reason::Clash => Self::Clash,
             Reason::NatExhausted => Self::NatExhausted,
+            Reason::ChainTooLong => Self::ChainTooLong,
             Reason::Untracked => Self::Untracked,
             Reason::Unconfirmed => Self::Unconfirmed,
         }

@@ -18,6 +18,7 @@ use crate::{On, Test, mechanism, test, watch::ctwatch};
 pub(crate) const TESTS: &[Test] = &[
     test(On::EachWithPrograms, "each_refusal_is_traced", each),
     test(On::EachWithPrograms, "traced_by_filter_and_rate", filtered),
+    test(On::EachWithPrograms, "refusals_at_confirmation_are_traced", at_confirmation),
     test(On::Once, "a_trace_names_the_process_of_this_host", local),
 ];
 
@@ -137,6 +138,41 @@ fn filtered() -> Result<()> {
         let source = object["src"].as_str().context("no source")?;
         ensure!(["10.128.0.2", "10.128.0.3"].contains(&source) && object["dport"] == 2, "{object}");
     }
+    Ok(())
+}
+
+/// Chains that are too long, where this kernel refuses for that, and NAT without ports: each as what
+/// it is, if functions are hooked.
+fn at_confirmation() -> Result<()> {
+    let mut lab = Lab::new(Plan::default())?;
+    lab.set_buckets(512)?;
+    lab.set_limit(1_000_000)?;
+    let wanted = ["--rate", "1000000", "--netns", lab.router().name()];
+    let told = |flows: Flows, packets: u64, reason: &str| -> Result<(usize, judge::Verdict)> {
+        let trace = Trace::start(&wanted)?;
+        lab.send(&Flood::of(flows, packets))?;
+        let (shown, more, _) = trace.stop()?;
+        let by_tracepoint = shown.iter().any(|object| object["reason"] == "unconfirmed");
+        let reason = if by_tracepoint { "unconfirmed" } else { reason };
+        let other = shown.iter().find(|object| object["reason"] != reason);
+        ensure!(other.is_none() && more == 0, "not {reason}: {other:?}, {more} not shown");
+        let named =
+            shown.iter().all(|object| object["proto"] == "udp" && object["iface"] == "down0");
+        ensure!(named, "{:?}", shown.first());
+        Ok((shown.len(), judge::ask(lab.router())?))
+    };
+    let (shown, verdict) = told(Flows { sources: 100, ..UDP }, 30_000, "chain_too_long")?;
+    ensure!(shown as u64 == verdict.chaintoolong, "{shown} shown: {verdict:?}");
+    ensure!(shown > 0 || !judge::limits_chains(), "no chain is too long: {verdict:?}");
+    lab.router().run(&["conntrack", "-F"])?;
+    lab.router().nft(
+        "table ip nat { chain c { type nat hook postrouting priority srcnat;
+         meta l4proto udp snat to 10.99.2.1:1000-1009; }\n }",
+    )?;
+    let before = verdict.insert_failed;
+    let (shown, verdict) = told(Flows { sources: 1, ..UDP }, 500, "nat_exhausted")?;
+    let failed = verdict.insert_failed - before;
+    ensure!(shown as u64 == failed && failed > 400, "{shown} shown: {verdict:?}");
     Ok(())
 }
 

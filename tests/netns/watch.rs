@@ -45,6 +45,10 @@ impl Watch {
         Ok(watch)
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The next object.
     pub(crate) fn next(&mut self) -> Result<Value> {
         let Some(line) = self.lines.next() else {

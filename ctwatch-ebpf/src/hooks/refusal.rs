@@ -1,12 +1,13 @@
-//! The two places where conntrack refuses a packet, by what they answer.
+//! The places where conntrack refuses a packet, by what they answer.
 
 use aya_ebpf::EbpfContext;
 use ctwatch_ebpf::{Count, HostCount, trace::Reason};
 
 use crate::{
     hooks::{
+        entry::IPS_CONFIRMED,
         kfree_skb::{IPS_NAT_MASK, entry_of},
-        who,
+        tell, who,
     },
     kernel::{layout, read},
     tally,
@@ -44,6 +45,9 @@ pub(crate) fn clashed(ctx: &impl EbpfContext, skb: u64, there: u64, verdict: u32
 #[inline(always)]
 fn lost(_ctx: &impl EbpfContext, skb: u64, there: u64) -> Option<()> {
     let ct = entry_of(read::<u64>(skb, layout!(skb_nfct))?)?;
+    if tell::is_on() {
+        tally::mark_lost(ct);
+    }
     let taken = tuple(there, layout!(hash_tuple))?;
     let count = if taken == tuple(ct, layout!(nf_conn_original))? {
         Count::Clash
@@ -61,6 +65,29 @@ fn lost(_ctx: &impl EbpfContext, skb: u64, there: u64) -> Option<()> {
     #[cfg(feature = "talk")]
     aya_log_ebpf::debug!(_ctx, "refused at confirmation: {}", count as u32);
     Some(())
+}
+
+/// Somebody flushed the table while the packet was on its way.
+const IPS_DYING: u64 = 1 << 9;
+
+/// `__nf_conntrack_confirm(skb)` did not put the packet's entry into the table. Where no clash was
+/// the reason, its chain was too long. It has a counter of its own, so this is for traces only.
+/// <https://github.com/torvalds/linux/blob/v6.12/net/netfilter/nf_conntrack_core.c>
+#[inline(always)]
+pub(crate) fn confirmed(skb: u64, verdict: u32) {
+    if verdict == NF_DROP {
+        let _ = unconfirmed(skb);
+    }
+}
+
+#[inline(always)]
+fn unconfirmed(skb: u64) -> Option<()> {
+    let ct = entry_of(read::<u64>(skb, layout!(skb_nfct))?)?;
+    let status = read::<u64>(ct, layout!(nf_conn_status))?;
+    if tally::take_lost(ct) || status & (IPS_CONFIRMED | IPS_DYING) != 0 {
+        return None;
+    }
+    who::refused_with(skb, ct, read(ct, layout!(nf_conn_net))?, Reason::ChainTooLong)
 }
 
 /// A `struct nf_conntrack_tuple`, 40 bytes without a gap, but for the direction in its last one:

@@ -42,6 +42,15 @@ pub(crate) fn fx_confirming(ctx: FEntryContext) -> i32 {
     0
 }
 
+/// As [`fx_confirming`], at its end.
+#[fexit(function = "__nf_conntrack_confirm")]
+pub(crate) fn fx_confirmed(ctx: FExitContext) -> i32 {
+    if let Some([skb, verdict]) = arguments(&ctx) {
+        refusal::confirmed(skb, low(verdict));
+    }
+    0
+}
+
 /// `void __nf_conntrack_hash_insert(struct nf_conn *ct, …)`
 #[fentry(function = "__nf_conntrack_hash_insert")]
 pub(crate) fn fx_inserted(ctx: FEntryContext) -> i32 {

@@ -17,6 +17,7 @@ use crate::{
 /// The functions whose calls are kept, as [`tally::enter`] wants them.
 const EARLY_DROP: u64 = 1;
 const CLASH: u64 = 3;
+const CONFIRM: u64 = 5;
 
 /// `int early_drop(struct net *net, unsigned int hash)`
 #[kprobe]
@@ -45,6 +46,21 @@ pub(crate) fn kr_clash(ctx: RetProbeContext) -> i32 {
     match left(&ctx, CLASH) {
         Some(Frame(skb, there)) => refusal::clashed(&ctx, skb, there, ctx.ret()),
         None => tally::host(HostCount::UnpairedClashes),
+    }
+    0
+}
+
+/// `int __nf_conntrack_confirm(struct sk_buff *skb)`
+#[kprobe]
+pub(crate) fn kp_confirming(ctx: ProbeContext) -> i32 {
+    entered(&ctx, CONFIRM).unwrap_or(0)
+}
+
+/// Whoever is traced and was missed is missed.
+#[kretprobe]
+pub(crate) fn kr_confirmed(ctx: RetProbeContext) -> i32 {
+    if let Some(Frame(skb, _)) = left(&ctx, CONFIRM) {
+        refusal::confirmed(skb, ctx.ret());
     }
     0
 }

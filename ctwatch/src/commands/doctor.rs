@@ -80,7 +80,7 @@ async fn examine(args: &DoctorArgs) -> Result<Report> {
     let live = match args.duration.or(full.then_some(COUNT)) {
         Some(duration) => {
             let means = Means { source, probes, scope: scope.clone(), cookies };
-            Some(count(means, duration).await?)
+            Some(count(means, duration, args.duration.is_some()).await?)
         }
         // What was attached to find out that it can be is let go again.
         None => {
@@ -106,11 +106,14 @@ async fn examine(args: &DoctorArgs) -> Result<Report> {
     })
 }
 
-/// From one reading to another.
-async fn count(means: Means, duration: Duration) -> Result<Snapshot> {
+/// From one reading to another. Somebody who asked for it may want to know from when on.
+async fn count(means: Means, duration: Duration, say: bool) -> Result<Snapshot> {
     let collector = Collector::start(means)?;
     let mut model = Model::default();
     model.advance(&collector.sample().await?);
+    if say {
+        eprintln!("ctwatch: counting for {duration:?}");
+    }
     tokio::time::sleep(duration).await;
     Ok(model.advance(&collector.sample().await?))
 }

@@ -168,13 +168,30 @@ pub(super) fn nat_ports(case: &Case<'_>) -> Vec<Finding> {
 pub(super) fn memory(case: &Case<'_>) -> Vec<Finding> {
     let one = |namespace: &Namespace| {
         let figure = case.live(namespace)?.drops.no_memory;
-        let least = figure.at_least.filter(|least| *least > 0)?;
-        let title = format!(
-            "the kernel had no memory for at least {} new connections in {}; the table was not full",
-            number(least),
-            namespace.called(),
-        );
-        let mut found = finding("no_memory", Severity::Critical, title);
+        let most = figure.total.filter(|most| *most > 0)?;
+        let (severity, title) = match figure.at_least.filter(|least| *least > 0) {
+            Some(least) => (
+                Severity::Critical,
+                format!(
+                    "the kernel had no memory for at least {} new connections in {}; the table \
+                     was not full",
+                    number(least),
+                    namespace.called(),
+                ),
+            ),
+            // Then a full table is the likelier reason.
+            None if case.is_full(namespace) => return None,
+            None => (
+                Severity::Warning,
+                format!(
+                    "the kernel may have had no memory for up to {} new connections in {}: it had \
+                     none for somebody, and the table was not full",
+                    number(most),
+                    namespace.called(),
+                ),
+            ),
+        };
+        let mut found = finding("no_memory", severity, title);
         found.evidence.push("counted just now, where entries are allocated".to_owned());
         Some(found)
     };

@@ -202,7 +202,7 @@ impl<'a> Btf<'a> {
             let (offset, member_type) = self
                 .member(record, name, 0)?
                 .with_context(|| format!("this kernel's struct {structure} has no {path}"))?;
-            bits += offset;
+            bits = offset.checked_add(bits).context("a member is out of reach")?;
             record = self.resolved(member_type)?;
         }
         ensure!(bits % 8 == 0, "{path} of struct {structure} is a bit field");
@@ -239,7 +239,8 @@ impl<'a> Btf<'a> {
                 && let Some((inner, found)) =
                     self.member(self.resolved(member_type)?, name, depth + 1)?
             {
-                return Ok(Some((offset + inner, found)));
+                let offset = offset.checked_add(inner).context("a member is out of reach")?;
+                return Ok(Some((offset, found)));
             }
         }
         Ok(None)

@@ -55,7 +55,8 @@ pub fn take(log: &mut KernelLog, record: &str) {
         log.table_full += 1;
     } else if text.contains("net_ratelimit:") && text.contains("callbacks suppressed") {
         let mut words = text.split_whitespace();
-        log.suppressed += words.find_map(|word| word.parse::<u64>().ok()).unwrap_or(0);
+        let more = words.find_map(|word| word.parse::<u64>().ok()).unwrap_or(0);
+        log.suppressed = log.suppressed.saturating_add(more);
         return;
     } else if text.contains("page allocation failure") {
         log.no_memory += 1;

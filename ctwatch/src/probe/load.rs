@@ -72,6 +72,7 @@ const ATTACHMENTS: &[Attachment] = {
         row("freed_missed", Tracepoint("kmem_cache_free"), ENTRIES, &[ByTracepoint]),
         row("fx_early_drop", Function(EarlyDrop, When::Exit), DROPS, &[Fexit]),
         row("fx_clash", Function(Clash, When::Exit), DROPS, &[Fexit]),
+        row("fx_confirmed", Function(Confirm, When::Exit), DROPS, &[Fexit]),
         row("fx_confirming", Function(Confirm, When::Entry), INSERTIONS, &[Fexit]),
         row("fx_inserted", Function(Insert, When::Entry), INSERTIONS, &[Fexit]),
         row("fx_freed", Function(Free, When::Entry), REMOVALS, &[Fexit]),
@@ -80,6 +81,8 @@ const ATTACHMENTS: &[Attachment] = {
         row("kr_early_drop", Probe(EarlyDrop), DROPS, &[Kprobe]),
         row("kp_clash", Probe(Clash), DROPS, &[Kprobe]),
         row("kr_clash", Probe(Clash), DROPS, &[Kprobe]),
+        row("kp_confirming", Probe(Confirm), DROPS, &[Kprobe]),
+        row("kr_confirmed", Probe(Confirm), DROPS, &[Kprobe]),
         row("kp_inserted", Probe(Insert), INSERTIONS, &[Kprobe]),
         row("kp_freed", Probe(Free), REMOVALS, &[Kprobe]),
     ]
@@ -141,6 +144,8 @@ pub(super) fn load(plan: &Plan, resolved: &Resolved, asked: Asked) -> Result<Loa
     let wanted = |attachment: &&Attachment| match attachment.program {
         "refused" => asked.tops || asked.trace.is_some(),
         "fx_confirming" => asked.tops,
+        // At every new flow: the counter of chains that are too long costs nothing.
+        "fx_confirmed" | "kp_confirming" | "kr_confirmed" => asked.trace.is_some(),
         _ => true,
     };
     for attachment in ATTACHMENTS.iter().filter(wanted) {
