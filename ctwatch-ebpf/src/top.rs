@@ -175,16 +175,16 @@ impl Key {
 const ZERO: Key =
     Key { netns: 0, src: [0; 16], dst: [0; 16], dport: 0, protocol: 0, family: 0, ifindex: 0 };
 
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// A key, and how often it was counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot {
     pub key: Key,
-    /// 0: free.
     pub count: u64,
     pub error: u64,
 }
 
-/// The slots of one set on one CPU.
+/// The slots of one set on one CPU. What is looked at first, and for all of them, is together: an
+/// event that finds its key touches two lines of the cache, and one that does not another one.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Set {
@@ -194,7 +194,10 @@ pub struct Set {
     victim: u32,
     /// The high half of each key's hash, so that most comparisons are short.
     tags: [u32; WAYS],
-    pub slots: [Slot; WAYS],
+    /// 0: free.
+    counts: [u64; WAYS],
+    errors: [u64; WAYS],
+    keys: [Key; WAYS],
 }
 
 const _: () = assert!(size_of::<Set>() == 8 + 4 * WAYS + 64 * WAYS);
@@ -204,19 +207,21 @@ impl Set {
     #[inline(always)]
     pub fn offer(&mut self, key: &Key, hash: u64) {
         let tag = (hash >> 32) as u32;
+        for number in WAY {
+            let way = number as usize;
+            if self.tags[way] == tag && self.counts[way] != 0 && self.keys[way].is(key) {
+                self.counts[way] += 1;
+                return;
+            }
+        }
         let mut least = u64::MAX;
         // In memory, of which the kernel's verifier forgets what was written: else it would follow
         // each slot that it could be to the end of the program.
         let victim = &raw mut self.victim;
         for number in WAY {
-            let way = number as usize;
-            let slot = &mut self.slots[way];
-            if self.tags[way] == tag && slot.count != 0 && slot.key.is(key) {
-                slot.count += 1;
-                return;
-            }
-            if slot.count < least {
-                least = slot.count;
+            let count = self.counts[number as usize];
+            if count < least {
+                least = count;
                 // SAFETY: ours, as all of the set.
                 unsafe { victim.write_volatile(number) };
             }
@@ -224,12 +229,19 @@ impl Set {
         // SAFETY: as above. The mask is for the verifier again.
         let at = unsafe { victim.read_volatile() } as usize & (WAYS - 1);
         self.tags[at] = tag;
-        self.slots[at] = Slot { key: *key, count: least + 1, error: least };
+        (self.keys[at], self.counts[at], self.errors[at]) = (*key, least + 1, least);
+    }
+
+    /// Those that were counted.
+    pub fn slots(&self) -> impl Iterator<Item = Slot> {
+        let all = self.keys.iter().zip(self.counts).zip(self.errors);
+        all.map(|((key, count), error)| Slot { key: *key, count, error })
+            .filter(|slot| slot.count > 0)
     }
 
     /// A key that is not in the set was counted at most so often.
     pub fn least(&self) -> u64 {
-        self.slots.iter().map(|slot| slot.count).min().unwrap_or(0)
+        self.counts.into_iter().min().unwrap_or(0)
     }
 }
 
@@ -281,7 +293,7 @@ mod tests {
         fn check_bounds(&self) {
             for (key, truth) in &self.truth {
                 let set = self.set(key);
-                match set.slots.iter().find(|slot| slot.count > 0 && slot.key == *key) {
+                match set.slots().find(|slot| slot.key == *key) {
                     Some(slot) => assert!(
                         slot.count - slot.error <= *truth && *truth <= slot.count,
                         "{truth} {slot:?}"
@@ -295,7 +307,7 @@ mod tests {
         fn recall(&self, n: usize) -> f64 {
             let mut truth: Vec<_> = self.truth.iter().collect();
             truth.sort_by_key(|(_, count)| core::cmp::Reverse(**count));
-            let mut found: Vec<&Slot> = self.sets.iter().flat_map(|set| &set.slots).collect();
+            let mut found: Vec<Slot> = self.sets.iter().flat_map(Set::slots).collect();
             found.sort_by_key(|slot| core::cmp::Reverse(slot.count));
             let found: Vec<Key> = found[..n].iter().map(|slot| slot.key).collect();
             let hits = truth[..n].iter().filter(|(key, _)| found.contains(key)).count();

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use ctwatch_lab::{
-    Lab, Plan,
+    Lab, Plan, judge,
     traffic::{Family, Flood, Flows, Protocol},
 };
 
@@ -19,78 +19,142 @@ use crate::{
 pub(crate) const TESTS: &[Test] = &[test(On::OnceAlone, "what_each_mechanism_costs", cost)];
 
 const STATISTICS: &str = "/proc/sys/kernel/bpf_stats_enabled";
-const ROUNDS: u64 = 3;
+const ROUNDS: usize = 5;
 const PACKETS: u64 = 20_000;
+
+/// What one flood into a roomy table took, and one into a full table.
+#[derive(Clone, Copy)]
+struct Took {
+    inserting: f64,
+    refusing: f64,
+}
 
 /// What was spent with one mechanism.
 #[derive(Default)]
 struct Spent {
-    inserting: Duration,
-    refusing: Duration,
+    took: Vec<Took>,
+    /// Times what was spent without, right before and right after.
+    ratios: Vec<Took>,
     /// By program: runs, and the time they took by the kernel's own statistics.
     programs: BTreeMap<String, (u64, Duration)>,
 }
 
+struct Bench {
+    lab: Lab,
+    first: u64,
+}
+
+impl Bench {
+    fn new() -> Result<Self> {
+        let mut lab = Lab::new(Plan::default())?;
+        // So many that hardly anything is ever found in a bucket to be thrown out.
+        lab.set_buckets(1 << 18)?;
+        lab.keep_entries()?;
+        Ok(Self { lab, first: 0 })
+    }
+
+    fn send(&mut self, flows: Flows, packets: u64) -> Result<f64> {
+        self.first += 1 << 24;
+        let sent = self.lab.send(&Flood { first: self.first, ..Flood::of(flows, packets) })?;
+        Ok(sent.elapsed.as_secs_f64())
+    }
+
+    fn took(&mut self) -> Result<Took> {
+        const UDP: Flows = Flows::of(Family::V4, Protocol::Udp);
+        let many = Flows { sources: 1000, services: 10, ..UDP };
+        self.lab.set_limit(1_000_000)?;
+        let inserting = self.send(many, PACKETS)?;
+        self.lab.router().run(&["conntrack", "-F"])?;
+        self.lab.set_limit(10)?;
+        self.send(Flows { protocol: Protocol::IcmpEcho, ..UDP }, 10)?;
+        let before = judge::ask(self.lab.router())?;
+        let refusing = self.send(many, PACKETS)?;
+        let after = judge::ask(self.lab.router())?;
+        let refused = after.drop - before.drop;
+        ensure!(refused > PACKETS * 9 / 10, "only {refused} were refused");
+        self.lab.router().run(&["conntrack", "-F"])?;
+        Ok(Took { inserting, refusing })
+    }
+
+    /// As somebody watches: once a second, with all lists.
+    fn watched(&mut self, mechanism: Mechanism) -> Result<Took> {
+        mechanism::set(mechanism);
+        let watch = Watch::start(&["--interval", "1s"])?;
+        let took = self.took()?;
+        watch.stop()?;
+        Ok(took)
+    }
+
+    fn counted(&mut self, mechanism: Mechanism, spent: &mut Spent) -> Result<()> {
+        fs::write(STATISTICS, "1").with_context(|| format!("cannot write {STATISTICS}"))?;
+        mechanism::set(mechanism);
+        let watch = Watch::start(&["--interval", "1s"])?;
+        self.took()?;
+        for program in aya::programs::loaded_programs().flatten() {
+            let name = String::from_utf8_lossy(program.name()).into_owned();
+            let sum = spent.programs.entry(name).or_default();
+            sum.0 += program.run_count();
+            sum.1 += program.run_time();
+        }
+        watch.stop()?;
+        fs::write(STATISTICS, "0").map_err(Into::into)
+    }
+}
+
 fn cost() -> Result<()> {
-    let mut ways = vec![None];
-    ways.extend(mechanism::asked_for().0.into_iter().map(Some));
-    let mut spent: Vec<Spent> = ways.iter().map(|_| Spent::default()).collect();
-    let mut lab = Lab::new(Plan::default())?;
-    let flows = Flows { sources: 1000, services: 10, ..Flows::of(Family::V4, Protocol::Udp) };
-    let mut first = 0;
-    let mut send = |lab: &Lab| {
-        first += 1 << 24;
-        lab.send(&Flood { first, ..Flood::of(flows, PACKETS) }).map(|sent| sent.elapsed)
-    };
-    fs::write(STATISTICS, "1").with_context(|| format!("cannot write {STATISTICS}"))?;
+    let mechanisms = mechanism::asked_for().0;
+    let mut spent: Vec<Spent> = mechanisms.iter().map(|_| Spent::default()).collect();
+    let mut bench = Bench::new()?;
+    let mut unwatched = vec![bench.took()?];
     for _ in 0..ROUNDS {
-        for (way, spent) in ways.iter().zip(&mut spent) {
-            let watch = match way {
-                Some(mechanism) => {
-                    mechanism::set(*mechanism);
-                    Some(Watch::start(&[])?)
-                }
-                None => None,
-            };
-            lab.set_limit(1_000_000)?;
-            spent.inserting += send(&lab)?;
-            lab.set_limit(100)?;
-            spent.refusing += send(&lab)?;
-            for program in aya::programs::loaded_programs().flatten() {
-                let name = String::from_utf8_lossy(program.name()).into_owned();
-                let sum = spent.programs.entry(name).or_default();
-                sum.0 += program.run_count();
-                sum.1 += program.run_time();
-            }
-            watch.map(Watch::stop).transpose()?;
-            lab.router().run(&["conntrack", "-F"])?;
+        for (mechanism, spent) in mechanisms.iter().zip(&mut spent) {
+            let before = unwatched[unwatched.len() - 1];
+            let took = bench.watched(*mechanism)?;
+            let after = bench.took()?;
+            spent.took.push(took);
+            spent.ratios.push(Took {
+                inserting: took.inserting / f64::midpoint(before.inserting, after.inserting),
+                refusing: took.refusing / f64::midpoint(before.refusing, after.refusing),
+            });
+            unwatched.push(after);
         }
     }
-    fs::write(STATISTICS, "0")?;
-    let per_packet = |time: Duration| time.as_secs_f64() * 1e6 / (ROUNDS * PACKETS) as f64;
-    let (base_new, base_refused) = (per_packet(spent[0].inserting), per_packet(spent[0].refusing));
+    for (mechanism, spent) in mechanisms.iter().zip(&mut spent) {
+        bench.counted(*mechanism, spent)?;
+    }
     // Rows of their own, whatever the harness has begun to print.
     println!();
-    for (way, spent) in ways.iter().zip(&spent) {
-        let name = way.map_or("unwatched", Mechanism::name);
-        let (new, refused) = (per_packet(spent.inserting), per_packet(spent.refusing));
+    let us = |seconds: f64| seconds * 1e6 / PACKETS as f64;
+    let base = medians(&unwatched);
+    println!("cost | unwatched | {:.1} | 1.00 | {:.1} | 1.00 |  |", us(base.0), us(base.1));
+    for (mechanism, spent) in mechanisms.iter().zip(&spent) {
+        let name = mechanism.name();
         let ran: Vec<String> = spent
             .programs
             .iter()
             .filter(|(_, (runs, _))| *runs > 0)
             .map(|(program, (runs, time))| {
                 let each = time.as_nanos() / u128::from(*runs);
-                let often = *runs as f64 / (2 * ROUNDS * PACKETS) as f64;
-                format!("{program} {each} ns x {often:.2}")
+                format!("{program} {each} ns x {:.2}", *runs as f64 / (2 * PACKETS) as f64)
             })
             .collect();
-        let (of_new, of_refused) = (new / base_new, refused / base_refused);
+        let ((new, refused), (of_new, of_refused)) = (medians(&spent.took), medians(&spent.ratios));
         println!(
-            "cost | {name} | {new:.1} | {of_new:.2} | {refused:.1} | {of_refused:.2} | {} |",
+            "cost | {name} | {:.1} | {of_new:.2} | {:.1} | {of_refused:.2} | {} |",
+            us(new),
+            us(refused),
             ran.join(", ")
         );
-        let programs = way.is_some_and(Mechanism::has_programs);
-        ensure!(ran.is_empty() != programs, "{name} ran {ran:?}");
+        ensure!(ran.is_empty() != mechanism.has_programs(), "{name} ran {ran:?}");
     }
     Ok(())
+}
+
+fn medians(took: &[Took]) -> (f64, f64) {
+    let median = |of: fn(&Took) -> f64| {
+        let mut values: Vec<f64> = took.iter().map(of).collect();
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    (median(|took| took.inserting), median(|took| took.refusing))
 }

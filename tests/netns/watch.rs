@@ -30,8 +30,11 @@ pub(crate) struct Watch {
 impl Watch {
     /// Returns when the probes are attached and the first object was read.
     pub(crate) fn start(args: &[&str]) -> Result<Self> {
+        let often: &[&str] =
+            if args.contains(&"--interval") { &[] } else { &["--interval", "200ms"] };
         let mut child = ctwatch()?
-            .args(["watch", "--output", "json", "--interval", "200ms"])
+            .args(["watch", "--output", "json"])
+            .args(often)
             .args(["--mechanism", mechanism::current().name()])
             .args(args)
             .stdin(Stdio::null())

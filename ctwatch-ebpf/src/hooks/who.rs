@@ -133,23 +133,36 @@ fn read_headers(skb: u64, packet: &mut Packet) -> Option<()> {
     Some(())
 }
 
-/// From the tuple of the original direction.
+/// From the tuple of the original direction, 40 bytes without a gap.
+/// <https://github.com/torvalds/linux/blob/v6.12/include/net/netfilter/nf_conntrack_tuple.h>
 #[inline(always)]
 fn original(ct: u64, netns: NetnsId) -> Option<Packet> {
-    let tuple = layout!(nf_conn_original);
-    let mut sport = 0;
+    let tuple = read::<Tuple>(ct, layout!(nf_conn_original))?;
     let mut key = Key {
         netns,
-        src: read(ct, tuple)?,
-        dst: read(ct, tuple + 20)?,
-        protocol: read(ct, tuple + 38)?,
+        src: tuple.src,
+        dst: tuple.dst,
+        protocol: tuple.protocol,
         // A 16-bit number whose values fit into eight.
-        family: u16::to_le_bytes(read::<u16>(ct, tuple + 18)?)[0],
+        family: u16::to_le_bytes(tuple.family)[0],
         ..Key::default()
     };
+    let mut sport = 0;
     if has_ports(key.protocol) {
-        sport = read(ct, tuple + 16)?;
-        key.dport = read(ct, tuple + 36)?;
+        (sport, key.dport) = (tuple.sport, tuple.dport);
     }
     Some(Packet { key, sport })
+}
+
+/// `struct nf_conntrack_tuple`, of which user space has seen that it is as long.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Tuple {
+    src: [u8; 16],
+    sport: u16,
+    family: u16,
+    dst: [u8; 16],
+    dport: u16,
+    protocol: u8,
+    direction: u8,
 }

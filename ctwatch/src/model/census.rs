@@ -238,7 +238,7 @@ impl Census {
         let mut tops = Vec::new();
         for (by, sets) in &self.tops {
             let mut first: HashMap<NetnsId, First> = HashMap::new();
-            for slot in sets.iter().flat_map(|set| &set.slots) {
+            for slot in sets.iter().flat_map(Set::slots) {
                 if slot.count > slot.error {
                     first.entry(slot.key.netns).or_default().offer(slot, most);
                 }
@@ -246,7 +246,7 @@ impl Census {
             for table in &self.tables {
                 let Some(first) = first.remove(&table.netns) else { continue };
                 let all = table.holds.all();
-                let entry = |slot: &&Slot| TopEntry {
+                let entry = |slot: &Slot| TopEntry {
                     key: slot.key,
                     interface: None,
                     cgroup: None,
@@ -273,10 +273,10 @@ pub struct Holders {
 
 /// The largest so far, and some more: to sort all of them takes as long as to count them.
 #[derive(Default)]
-struct First<'a>(Vec<&'a Slot>);
+struct First(Vec<Slot>);
 
-impl<'a> First<'a> {
-    fn offer(&mut self, slot: &'a Slot, most: usize) {
+impl First {
+    fn offer(&mut self, slot: Slot, most: usize) {
         self.0.push(slot);
         if self.0.len() > 4 * most.max(16) {
             self.0.select_nth_unstable_by_key(most, |slot| Reverse(slot.count));
@@ -284,7 +284,7 @@ impl<'a> First<'a> {
         }
     }
 
-    fn finish(mut self, most: usize) -> Vec<&'a Slot> {
+    fn finish(mut self, most: usize) -> Vec<Slot> {
         self.0.sort_unstable_by_key(|slot| Reverse(slot.count));
         self.0.truncate(most);
         self.0

@@ -91,7 +91,7 @@ impl Tops {
 fn merge(cpus: &[Set], list: &mut TopCounts) {
     let first = list.counts.len();
     for set in cpus {
-        for slot in set.slots.iter().filter(|slot| slot.count > 0) {
+        for slot in set.slots() {
             list.offered += slot.count;
             let found = list.counts[first..].iter().any(|found| found.key == slot.key);
             if found {
@@ -99,7 +99,7 @@ fn merge(cpus: &[Set], list: &mut TopCounts) {
             }
             let mut sum = TopCount { key: slot.key, count: 0, error: 0 };
             for other in cpus {
-                match other.slots.iter().find(|other| other.count > 0 && other.key == slot.key) {
+                match other.slots().find(|other| other.key == slot.key) {
                     Some(other) => {
                         sum.count += other.count;
                         sum.error += other.error;
