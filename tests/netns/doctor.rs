@@ -1,6 +1,8 @@
 //! What the doctor finds, on machines that are ill for real; and whether its cures cure.
 
 use std::{
+    fs::{self, Permissions},
+    os::unix::{fs::PermissionsExt, process::CommandExt},
     process::Command,
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -28,6 +30,7 @@ pub(crate) const TESTS: &[Test] = &[
     test(On::Once, "the_doctor_and_a_talker_that_need_not_be_tracked", talker),
     test(On::Once, "the_doctor_predicts_what_a_timeout_frees", timeout),
     test(On::Once, "the_doctor_names_the_rules_that_need_tracking", rules),
+    test(On::Once, "the_doctor_without_root", nobody),
     test(On::OnceAlone, "a_listed_table_and_all_that_follows_from_it", story),
 ];
 
@@ -222,6 +225,38 @@ fn rules() -> Result<()> {
     Ok(())
 }
 
+/// Whoever may see nothing says so, and does not call the machine healthy.
+fn nobody() -> Result<()> {
+    const NOBODY: u32 = 65534;
+    let mut lab = Lab::new(Plan::default())?;
+    lab.set_limit(200)?;
+    lab.keep_entries()?;
+    lab.send(&Flood::of(UDP, 2000))?;
+    // Where it was built, not everybody may look.
+    let folder = tempfile::tempdir()?;
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o755))?;
+    let copy = folder.path().join("ctwatch");
+    fs::copy(ctwatch()?.get_program(), &copy)?;
+    let doctor = |output: &str| -> Result<String> {
+        let mut command = Command::new(&copy);
+        command.args(["doctor", "--output", output]).uid(NOBODY).gid(NOBODY);
+        let (said, errors, code) = finished(&mut command)?;
+        ensure!(code == Some(0), "{errors}");
+        Ok(said)
+    };
+    let said: Value = serde_json::from_str(&doctor("json")?)?;
+    let capabilities = said["capabilities"].as_array().context("no capabilities")?;
+    ensure!(capabilities.iter().all(|one| one["held"] == false), "{capabilities:?}");
+    let unknown = said["tracking"]["unknown"].to_string();
+    ensure!(unknown.contains("needs CAP_SYS_ADMIN"), "{unknown}");
+    // The router is full; it cannot know, and must not say anything about it.
+    ensure!(!said["findings"].to_string().contains(lab.router().name()), "{said:#}");
+    let text = doctor("text")?;
+    let found = said["findings"].as_array().is_some_and(|all| !all.is_empty());
+    ensure!(found || text.contains("not all could"), "{text}");
+    Ok(())
+}
+
 /// The whole way, with the tools that everybody has: somebody lists a table that is not there,
 /// which loads connection tracking; the table fills; packets are refused; and back again.
 fn story() -> Result<()> {
@@ -307,5 +342,5 @@ fn story() -> Result<()> {
 }
 
 fn is_loaded() -> Result<bool> {
-    Ok(std::fs::exists("/sys/module/nf_conntrack")?)
+    Ok(fs::exists("/sys/module/nf_conntrack")?)
 }

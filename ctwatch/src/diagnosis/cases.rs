@@ -252,6 +252,7 @@ fn look_alikes_are_called_by_their_own_names() {
     let mut logged = facts(10);
     logged.log = Ok(KernelLog { expectations_full: 1, ..KernelLog::default() });
     assert_eq!(ids(&logged), ["expectations_full"]);
+    assert_eq!(found(&logged, None)[0].severity, Severity::Info, "that may be long ago");
 
     let mut ports = facts(10);
     ports.namespaces[0].totals = totals(9, 9, Some(0));

@@ -67,11 +67,20 @@ pub(super) fn expectations(case: &Case<'_>) -> Vec<Finding> {
     if full.is_empty() && logged == 0 {
         return Vec::new();
     }
-    let title =
-        "the table of expectations is full, not that of connections: second connections of \
-                 FTP, SIP and the like are not let through"
-            .to_owned();
-    let mut found = finding("expectations_full", Severity::Warning, title);
+    let (severity, title) = if full.is_empty() {
+        (
+            Severity::Info,
+            "the table of expectations was full at some time, not that of connections: second \
+             connections of FTP, SIP and the like were not let through",
+        )
+    } else {
+        (
+            Severity::Warning,
+            "the table of expectations is full, not that of connections: second connections of \
+             FTP, SIP and the like are not let through",
+        )
+    };
+    let mut found = finding("expectations_full", severity, title.to_owned());
     if logged > 0 {
         let lines = super::so_many(logged, "line", "lines");
         found

@@ -11,7 +11,9 @@ pub fn write(out: &mut impl Write, report: &Report, columns: usize) -> io::Resul
     let head = format!("ctwatch {version} on Linux {kernel} ({architecture})");
     let mut lines = vec![Line::text(head), Line::text("what is wrong")];
     if report.findings.is_empty() {
-        lines.push(Line::text("  nothing was found"));
+        let all = report.tracking.unknown.is_empty();
+        let seen = if all { "" } else { " in what could be seen; not all could, see below" };
+        lines.push(Line::text(format!("  nothing was found{seen}")));
     }
     lines.extend(
         report.findings.iter().zip(1..).flat_map(|(finding, number)| said(finding, number)),
