@@ -337,7 +337,7 @@ fn by_itself() -> Result<()> {
 
 /// One census in each way, beside what there was before, on one table.
 fn cost() -> Result<()> {
-    const ENTRIES: u64 = 100_000;
+    const ENTRIES: u64 = 500_000;
     let mut lab = Lab::new(Plan::default())?;
     lab.set_buckets(1 << 18)?;
     lab.set_limit(1_000_000)?;

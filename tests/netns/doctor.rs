@@ -3,7 +3,8 @@
 use std::{
     fs::{self, Permissions},
     os::unix::{fs::PermissionsExt, process::CommandExt},
-    process::Command,
+    path::Path,
+    process::{Child, Command},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
@@ -32,6 +33,7 @@ pub(crate) const TESTS: &[Test] = &[
     test(On::Once, "the_doctor_names_the_rules_that_need_tracking", rules),
     test(On::Once, "the_doctor_without_root", nobody),
     test(On::OnceAlone, "a_listed_table_and_all_that_follows_from_it", story),
+    test(On::OnceAlone, "a_limit_that_is_written_down_outlives_the_module", persistent),
 ];
 
 const UDP: Flows = Flows::of(Family::V4, Protocol::Udp);
@@ -343,4 +345,77 @@ fn story() -> Result<()> {
 
 fn is_loaded() -> Result<bool> {
     Ok(fs::exists("/sys/module/nf_conntrack")?)
+}
+
+/// What applies settings when a module comes.
+struct Udev(Child);
+
+impl Udev {
+    fn start() -> Result<Self> {
+        let program = ["/usr/lib/systemd/systemd-udevd", "/lib/systemd/systemd-udevd"];
+        let program = program.into_iter().find(|path| fs::exists(path).unwrap_or(false));
+        let udev = Self(Command::new(program.context("there is no udev")?).spawn()?);
+        let until = Instant::now() + Duration::from_secs(30);
+        while !fs::exists("/run/udev/control")? {
+            ensure!(Instant::now() < until, "udev does not begin");
+            thread::sleep(Duration::from_millis(100));
+        }
+        Ok(udev)
+    }
+}
+
+impl Drop for Udev {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// At boot the sysctl is not there yet, because the module is not.
+fn persistent() -> Result<()> {
+    const LIMIT: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
+    let folder = tempfile::tempdir()?;
+    let place = folder.path().join("fixes");
+    let place = place.to_str().context("a path")?;
+    let raise = {
+        let mut lab = Lab::new(Plan::default())?;
+        lab.set_buckets(4096)?;
+        lab.set_limit(200)?;
+        lab.keep_entries()?;
+        lab.send(&Flood::of(UDP, 2000))?;
+        let said = while_more_come(&lab, || report(&["--write", place]))?;
+        fix(found(&said, "table_full", lab.router().name())?, "raise the limit")?.clone()
+    };
+    let files = raise["files"].as_array().context("no files")?;
+    let mut wanted = None;
+    for file in files {
+        let (path, content) = (file["path"].as_str(), file["content"].as_str());
+        let (path, content) = (path.context("no path")?, content.context("no content")?);
+        let limit =
+            content.lines().find_map(|line| line.strip_prefix("net.netfilter.nf_conntrack_max = "));
+        wanted = wanted.or(limit.map(str::to_owned));
+        let path = Path::new(path);
+        fs::create_dir_all(path.parent().context("no folder")?)?;
+        fs::copy(format!("{place}{}", path.display()), path)?;
+    }
+    let wanted = wanted.with_context(|| format!("no limit in {files:?}"))?;
+    let limit = || -> Result<String> { Ok(fs::read_to_string(LIMIT)?.trim().to_owned()) };
+    let reload = || -> Result<()> {
+        unload()?;
+        let output = Command::new("modprobe").arg("nf_conntrack").output()?;
+        ensure!(output.status.success(), "{output:?}");
+        Ok(())
+    };
+    let _udev = Udev::start()?;
+    reload()?;
+    let until = Instant::now() + Duration::from_secs(20);
+    while limit()? != wanted {
+        ensure!(Instant::now() < until, "{} and not {wanted}", limit()?);
+        thread::sleep(Duration::from_millis(100));
+    }
+    type_in(&raise["undo"])?;
+    reload()?;
+    thread::sleep(Duration::from_secs(3));
+    ensure!(limit()? != wanted, "{wanted} is not undone");
+    Ok(())
 }

@@ -18,7 +18,10 @@ use super::{
     tools::below,
 };
 
-const PACKAGES: [&str; 12] = [
+/// With another name whenever what is in it is another.
+const FOLDER: &str = "guest-2";
+
+const PACKAGES: [&str; 13] = [
     // Spares the program that would merge them, and its perl.
     "usr-is-merged",
     "dash",
@@ -32,22 +35,25 @@ const PACKAGES: [&str; 12] = [
     "conntrack",
     "iptables",
     "kmod",
+    "udev",
 ];
 /// Nothing there reads these.
-const SPARED: [&str; 6] = [
+const SPARED: [&str; 8] = [
     "usr/share/doc",
     "usr/share/man",
     "usr/share/locale",
     "usr/share/info",
     "usr/share/bash-completion",
     "usr/share/zoneinfo",
+    "usr/lib/udev/hwdb.d",
+    "lib/udev/hwdb.d",
 ];
 
 pub(crate) struct Guest(PathBuf);
 
 impl Guest {
     pub(crate) fn provide(store: &Store) -> Result<Self> {
-        store.folder("guest", |dir| unpack(store, dir)).map(Self)
+        store.folder(FOLDER, |dir| unpack(store, dir)).map(Self)
     }
 
     pub(crate) fn root(&self) -> &Path {
