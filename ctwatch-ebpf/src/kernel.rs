@@ -1,7 +1,10 @@
 //! Reading the kernel's own structures at the offsets that user space resolved.
 
 use aya_ebpf::helpers::bpf_probe_read_kernel;
-use ctwatch_ebpf::{Layout, NetnsId};
+use ctwatch_ebpf::{
+    Layout, NetnsId,
+    top::{HALVES, Seed},
+};
 
 /// Overwritten before loading; all zero matches no code address and so counts nothing.
 #[unsafe(no_mangle)]
@@ -30,17 +33,17 @@ pub(crate) static LAYOUT: Layout = Layout {
     skb_iif: 0,
     top_sets: 0,
     padding: 0,
-    top_seed: 0,
+    top_seed: Seed([0; HALVES]),
 };
 
 const NOWHERE: ctwatch_ebpf::Code = ctwatch_ebpf::Code { start: 0, len: 0 };
 
 /// One field of [`LAYOUT`], read where the verifier sees a constant.
 macro_rules! layout {
-    ($field:ident) => {
+    ($($field:tt)+) => {
         // SAFETY: a static of plain integers; volatile, because the loader rewrites it and the
         // compiler must not fold today's zero in.
-        unsafe { core::ptr::read_volatile(&raw const $crate::kernel::LAYOUT.$field) }
+        unsafe { core::ptr::read_volatile(&raw const $crate::kernel::LAYOUT.$($field)+) }
     };
 }
 pub(crate) use layout;

@@ -9,6 +9,8 @@ pub mod loading;
 pub mod top;
 pub mod trace;
 
+use top::{HALVES, Seed};
+
 /// Namespaces that can be told apart at once. The map is allocated whole at start (an allocation
 /// inside a tracepoint of the allocator could recurse): 1,024 x 104 bytes for each possible CPU.
 pub const MAX_NETNS: u32 = 1024;
@@ -245,13 +247,13 @@ pub struct Layout {
     pub top_sets: u32,
     pub padding: u32,
     /// Nobody can know in which set a key ends up.
-    pub top_seed: u64,
+    pub top_seed: Seed,
 }
 
 const _: () = {
     assert!(size_of::<NetnsTally>() == 8 * Count::ALL + 8);
     assert!(size_of::<HostTally>() == 8 * HostCount::ALL);
-    assert!(size_of::<Layout>() == 2 * 16 + 22 * 4 + 8);
+    assert!(size_of::<Layout>() == 2 * 16 + 22 * 4 + 8 * HALVES);
 };
 
 #[cfg(not(target_arch = "bpf"))]

@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 use ctwatch_ebpf::{
     Count, HostCount, HostTally, MAX_NETNS, NetnsId, NetnsTally,
-    top::{By, Key, Set, Stream, TABLES, table},
+    top::{By, Hashes, Key, Set, Stream, TABLES, table},
 };
 
 use crate::kernel::{self, layout};
@@ -91,38 +91,54 @@ pub(crate) fn count(net: u64, counts: &[Count], unplaced: HostCount) {
     }
 }
 
-/// One event of this stream, and whose it is.
+/// Where an event of a stream is entered, and whose it is.
+pub(crate) struct Lists<'a> {
+    /// The number of the first set of this stream on this CPU.
+    first: u32,
+    whole: &'a Key,
+    hashes: Hashes,
+}
+
+/// `None` where nobody asks who it is.
 #[inline(always)]
-pub(crate) fn top(stream: Stream, by: &[By], whole: &Key) {
-    if layout!(top_sets) != 0 {
-        for by in by {
-            top_of(stream, *by, whole);
-        }
+pub(crate) fn lists(stream: Stream, whole: &Key) -> Option<Lists<'_>> {
+    let sets = layout!(top_sets);
+    if sets == 0 {
+        return None;
+    }
+    // SAFETY: a helper without arguments.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    let first = (cpu * TABLES + table(stream, By::ALL[0])) * sets;
+    Some(Lists { first, whole, hashes: whole.hashes(|at| layout!(top_seed.0[at])) })
+}
+
+impl Lists<'_> {
+    /// Enters it into the list of this number in [`By::ALL`].
+    #[inline(always)]
+    pub(crate) fn enter<const BY: usize>(&self) {
+        enter_into::<BY>(self.first, self.whole, self.hashes.of(By::ALL[BY]));
     }
 }
 
-/// A function of its own, and not once more in the program for each table.
+/// A function of its own, and not once more in the program for each stream.
 #[inline(never)]
-#[expect(clippy::cast_possible_truncation, reason = "the low bits are what is wanted")]
-fn top_of(stream: Stream, by: By, whole: &Key) {
-    let key = &whole.of(by);
+fn enter_into<const BY: usize>(first: u32, whole: &Key, hash: u32) {
+    let by = By::ALL[BY];
     let sets = layout!(top_sets);
-    let hash = key.hash(layout!(top_seed));
-    // SAFETY: a helper without arguments.
-    let cpu = unsafe { bpf_get_smp_processor_id() };
-    let index = (cpu * TABLES + table(stream, by)) * sets + (hash as u32 & (sets - 1));
+    let index = first + by as u32 * sets + (hash & (sets - 1));
     if let Some(set) = TOP.get_ptr_mut(index) {
         // SAFETY: a live map value, and this CPU's alone. The sequence is odd while it is written:
         // below this program another may be in the middle of it, on kernels that run a program on
         // top of itself. Such an event is in no list, and user space finds out by their sum.
         unsafe {
             let sequence = &raw mut (*set).sequence;
-            if sequence.read_volatile() & 1 != 0 {
+            let before = sequence.read_volatile();
+            if before & 1 != 0 {
                 return;
             }
-            sequence.write_volatile(sequence.read_volatile().wrapping_add(1));
-            (*set).offer(key, hash);
-            sequence.write_volatile(sequence.read_volatile().wrapping_add(1));
+            sequence.write_volatile(before.wrapping_add(1));
+            (*set).offer(by, &whole.of(by), hash);
+            sequence.write_volatile(before.wrapping_add(2));
         }
     }
 }

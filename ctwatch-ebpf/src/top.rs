@@ -54,6 +54,18 @@ pub enum By {
 }
 
 impl By {
+    /// Which words of a key are zero in all keys of such a table.
+    #[inline(always)]
+    const fn unused(self) -> [bool; WORDS] {
+        match self {
+            Self::Source => [false, false, false, true, true, false],
+            Self::Destination | Self::Service => [false, true, true, false, false, false],
+            Self::Flow => [false; WORDS],
+            Self::Interface => [false, true, true, true, true, false],
+            Self::Process => [false, false, false, false, true, true],
+        }
+    }
+
     /// Whether an entry in the table knows it of itself.
     pub fn is_of_entries(self) -> bool {
         !matches!(self, Self::Interface | Self::Process)
@@ -113,6 +125,9 @@ pub struct Key {
 
 const WORDS: usize = 6;
 
+/// Half words: what is multiplied at a time.
+pub const HALVES: usize = 2 * WORDS;
+
 const _: () = assert!(size_of::<Key>() == 8 * WORDS);
 
 impl Key {
@@ -148,27 +163,64 @@ impl Key {
         unsafe { core::mem::transmute_copy(self) }
     }
 
-    /// Without a branch for each word: the kernel's verifier follows every one of them.
+    /// Of all that it may be cut down to, at once. `seed` gives the numbers of a [`Seed`].
     #[inline(always)]
-    fn is(&self, other: &Self) -> bool {
-        let (ours, theirs) = (self.words(), other.words());
-        let mut difference = 0;
-        for at in 0..WORDS {
-            difference |= ours[at] ^ theirs[at];
+    pub fn hashes(&self, seed: impl Fn(usize) -> u64) -> Hashes {
+        // SAFETY: as for `words`.
+        let halves: [u32; HALVES] = unsafe { core::mem::transmute_copy(self) };
+        let sum = |of: core::ops::Range<usize>| {
+            let mut sum = 0_u64;
+            for at in of {
+                sum = sum.wrapping_add(u64::from(halves[at]).wrapping_mul(seed(at)));
+            }
+            sum
+        };
+        let family = u32::from_ne_bytes([0, 0, 0, self.family]);
+        Hashes {
+            netns: sum(0..2),
+            src: sum(2..6),
+            dst: sum(6..10),
+            family: u64::from(family).wrapping_mul(seed(10)),
+            service: sum(10..11),
+            interface: sum(11..12),
         }
-        difference == 0
     }
+}
 
-    /// Without the seed nobody can choose keys that meet in one set.
+/// A secret number for each half word of a key: without it nobody can choose keys that meet in one
+/// set.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seed(pub [u64; HALVES]);
+
+/// Multilinear hashing: the high half of a sum of products, each of half a word of the key and a
+/// secret number. Any two keys meet as seldom as by chance, and a sum is made of what others share.
+///
+/// Dietzfelbinger: Universal Hashing and k-wise Independent Random Variables via Integer Arithmetic
+/// without Primes (1996).
+#[derive(Clone, Copy)]
+pub struct Hashes {
+    netns: u64,
+    family: u64,
+    src: u64,
+    dst: u64,
+    service: u64,
+    interface: u64,
+}
+
+impl Hashes {
+    /// Of the key, cut down to what the table is about.
     #[inline(always)]
-    pub fn hash(&self, seed: u64) -> u64 {
-        let mut hash = seed;
-        for word in self.words() {
-            hash = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            hash ^= hash >> 29;
-        }
-        hash = hash.wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        hash ^ (hash >> 32)
+    pub fn of(&self, by: By) -> u32 {
+        let rest = match by {
+            By::Source => self.family.wrapping_add(self.src),
+            By::Destination => self.family.wrapping_add(self.dst),
+            By::Service => self.service.wrapping_add(self.dst),
+            By::Flow => self.service.wrapping_add(self.src).wrapping_add(self.dst),
+            By::Interface => self.interface,
+            By::Process => self.src.wrapping_add(self.dst),
+        };
+        (self.netns.wrapping_add(rest) >> 32) as u32
     }
 }
 
@@ -192,7 +244,7 @@ pub struct Set {
     pub sequence: u32,
     /// The slot that would go next, while it is being looked for.
     victim: u32,
-    /// The high half of each key's hash, so that most comparisons are short.
+    /// Each key's hash, so that most comparisons are short.
     tags: [u32; WAYS],
     /// 0: free.
     counts: [u64; WAYS],
@@ -203,13 +255,21 @@ pub struct Set {
 const _: () = assert!(size_of::<Set>() == 8 + 4 * WAYS + 64 * WAYS);
 
 impl Set {
-    /// Counts the key, whose hash this is.
+    /// Counts the key, which is one of a table by `by` and has this hash.
     #[inline(always)]
-    pub fn offer(&mut self, key: &Key, hash: u64) {
-        let tag = (hash >> 32) as u32;
+    pub fn offer(&mut self, by: By, key: &Key, hash: u32) {
+        let (words, unused) = (key.words(), by.unused());
         for number in WAY {
             let way = number as usize;
-            if self.tags[way] == tag && self.counts[way] != 0 && self.keys[way].is(key) {
+            if self.tags[way] != hash || self.counts[way] == 0 {
+                continue;
+            }
+            let held = self.keys[way].words();
+            let mut same = true;
+            for at in 0..WORDS {
+                same &= unused[at] || held[at] == words[at];
+            }
+            if same {
                 self.counts[way] += 1;
                 return;
             }
@@ -228,7 +288,7 @@ impl Set {
         }
         // SAFETY: as above. The mask is for the verifier again.
         let at = unsafe { victim.read_volatile() } as usize & (WAYS - 1);
-        self.tags[at] = tag;
+        self.tags[at] = hash;
         (self.keys[at], self.counts[at], self.errors[at]) = (*key, least + 1, least);
     }
 
@@ -260,11 +320,13 @@ mod tests {
     use super::*;
 
     const SETS: usize = 128;
-    const SEED: u64 = 0x1234_5678_9abc_def1;
 
-    #[expect(clippy::cast_possible_truncation, reason = "it is below SETS")]
-    fn index(hash: u64) -> usize {
-        (hash % SETS as u64) as usize
+    fn hash(key: &Key) -> u32 {
+        key.hashes(|at| Random(0x1234_5678_9abc_def1 + at as u64).next()).of(By::Source)
+    }
+
+    fn index(key: &Key) -> usize {
+        hash(key) as usize % SETS
     }
 
     /// One table, and beside it the truth.
@@ -279,14 +341,13 @@ mod tests {
         }
 
         fn set(&self, key: &Key) -> &Set {
-            &self.sets[index(key.hash(SEED))]
+            &self.sets[index(key)]
         }
 
         fn offer(&mut self, source: u64) {
             let mut key = ZERO;
             key.src[..8].copy_from_slice(&source.to_le_bytes());
-            let hash = key.hash(SEED);
-            self.sets[index(hash)].offer(&key, hash);
+            self.sets[index(&key)].offer(By::Source, &key, hash(&key));
             *self.truth.entry(key).or_default() += 1;
         }
 
@@ -387,7 +448,7 @@ mod tests {
             .filter(|source: &u64| {
                 let mut key = ZERO;
                 key.src[..8].copy_from_slice(&source.to_le_bytes());
-                index(key.hash(SEED)) == 5
+                index(&key) == 5
             })
             .take(500)
             .collect();

@@ -10,7 +10,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use ctwatch_ebpf::{NetnsId, top::By};
+use ctwatch_ebpf::{
+    NetnsId,
+    top::{By, Seed},
+};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::oneshot;
 
@@ -110,7 +113,7 @@ impl Taker {
         let mut notes: Vec<String> =
             self.why.iter().map(|why| format!("not by walk: {why}")).collect();
         let mut kernel = self.counts(&found, &mut notes)?;
-        let seed = host::seed()?;
+        let seed = Seed(host::secrets()?);
         let new = || census::Census::new(&question.by, seed);
         let (census, by, strayed) = match &mut self.walker {
             Some(walker) => {

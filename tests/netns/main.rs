@@ -5,7 +5,7 @@
 //!
 //! `CTWATCH_MECHANISMS` names the mechanisms that this kernel is known to offer: then the tests of
 //! what is counted run once with each, and this is a machine of its own, for the tests that nobody
-//! would run on theirs.
+//! would run on theirs. With `CTWATCH_BENCH` it is for the benchmarks, and for no test.
 
 mod behaviour;
 mod cases;
@@ -49,6 +49,8 @@ enum On {
     OnceWithChainLimit,
     /// Once, on a machine of its own.
     OnceAlone,
+    /// Not a test: measures, where that is all that is asked for.
+    Benchmark,
 }
 
 const fn test(on: On, name: &'static str, run: fn() -> anyhow::Result<()>) -> Test {
@@ -63,6 +65,7 @@ fn main() -> std::process::ExitCode {
     }
     let (mechanisms, alone) = mechanism::asked_for();
     let chains = root && ctwatch_lab::judge::limits_chains();
+    let bench = std::env::var_os("CTWATCH_BENCH").is_some();
     let groups = [
         cases::TESTS,
         floods::TESTS,
@@ -82,12 +85,15 @@ fn main() -> std::process::ExitCode {
     ];
     let mut trials = Vec::new();
     for test in groups.into_iter().flatten() {
+        if bench != (test.on == On::Benchmark) {
+            continue;
+        }
         for mechanism in &mechanisms {
             let wanted = match test.on {
                 On::Each => true,
                 On::EachWithPrograms => mechanism.has_programs(),
                 On::EachWithChainLimit => chains,
-                On::Once | On::OnceWithChainLimit | On::OnceAlone => false,
+                On::Once | On::OnceWithChainLimit | On::OnceAlone | On::Benchmark => false,
             };
             if wanted {
                 trials.push(trial(test, *mechanism, alone, root));
@@ -99,6 +105,7 @@ fn main() -> std::process::ExitCode {
             On::Once => true,
             On::OnceWithChainLimit => chains,
             On::OnceAlone => alone,
+            On::Benchmark => true,
             _ => false,
         };
         if once {

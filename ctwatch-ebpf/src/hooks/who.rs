@@ -13,7 +13,7 @@ use ctwatch_ebpf::{
 use crate::{
     hooks::{kfree_skb::entry_of, tell},
     kernel::{self, layout, read},
-    tally,
+    tally::{self, Lists},
 };
 
 const AF_INET: u8 = 2;
@@ -35,8 +35,10 @@ pub(crate) fn refused(_ctx: &impl EbpfContext, skb: u64, net: u64, reason: Reaso
     if !read_packet(skb, &mut packet) {
         return None;
     }
-    let by = &[By::Source, By::Destination, By::Service, By::Flow, By::Interface];
-    tally::top(Stream::Drops, by, &packet.key);
+    if let Some(lists) = tally::lists(Stream::Drops, &packet.key) {
+        addresses(&lists);
+        lists.enter::<INTERFACE>();
+    }
     tell::refused(reason, &packet);
     if packet.key.ifindex == 0 {
         process(Stream::Drops, packet.key);
@@ -68,15 +70,31 @@ pub(crate) fn confirming(skb: u64) -> Option<()> {
 #[inline(always)]
 pub(crate) fn inserted(ct: u64, net: u64) -> Option<()> {
     let mut packet = original(ct, kernel::netns_id(net)?)?;
-    let by = &[By::Source, By::Destination, By::Service, By::Flow];
-    tally::top(Stream::Insertions, by, &packet.key);
     // Not of what user space made, and not where nobody stands at the confirmation.
-    packet.key.ifindex = tally::take_came_by(ct)?;
-    tally::top(Stream::Insertions, &[By::Interface], &packet.key);
+    let interface = tally::take_came_by(ct);
+    packet.key.ifindex = interface.unwrap_or(0);
+    if let Some(lists) = tally::lists(Stream::Insertions, &packet.key) {
+        addresses(&lists);
+        if interface.is_some() {
+            lists.enter::<INTERFACE>();
+        }
+    }
+    interface?;
     if packet.key.ifindex == 0 {
         process(Stream::Insertions, packet.key);
     }
     Some(())
+}
+
+const INTERFACE: usize = By::Interface as usize;
+const PROCESS: usize = By::Process as usize;
+
+#[inline(always)]
+fn addresses(lists: &Lists<'_>) {
+    lists.enter::<{ By::Source as usize }>();
+    lists.enter::<{ By::Destination as usize }>();
+    lists.enter::<{ By::Service as usize }>();
+    lists.enter::<{ By::Flow as usize }>();
 }
 
 /// Whoever has the CPU: most often who sent it; what is sent again is sent by a timer.
@@ -87,7 +105,9 @@ fn process(stream: Stream, mut key: Key) {
     // SAFETY: a helper without arguments.
     let cgroup = unsafe { bpf_get_current_cgroup_id() };
     key.dst[..8].copy_from_slice(&cgroup.to_ne_bytes());
-    tally::top(stream, &[By::Process], &key);
+    if let Some(lists) = tally::lists(stream, &key) {
+        lists.enter::<PROCESS>();
+    }
 }
 
 /// From the packet's own headers: an entry it does not have. Behind IPv6 extension headers, and in
@@ -155,7 +175,9 @@ fn original(ct: u64, netns: NetnsId) -> Option<Packet> {
 }
 
 /// `struct nf_conntrack_tuple`, of which user space has seen that it is as long.
-#[repr(C)]
+///
+/// Aligned better than the kernel's, so that it is taken apart by whole words.
+#[repr(C, align(8))]
 #[derive(Clone, Copy)]
 struct Tuple {
     src: [u8; 16],

@@ -26,11 +26,15 @@ pub fn kernel_release() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
 }
 
-/// A number that nobody else knows.
-pub fn seed() -> anyhow::Result<u64> {
-    let mut bytes = [0; 8];
-    match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()) {
-        Ok(8) => Ok(u64::from_ne_bytes(bytes)),
-        _ => anyhow::bail!("cannot get a random number"),
+/// Numbers that nobody else knows.
+pub fn secrets<const N: usize>() -> anyhow::Result<[u64; N]> {
+    let mut secrets = [0; N];
+    for secret in &mut secrets {
+        let mut bytes = [0; 8];
+        match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()) {
+            Ok(8) => *secret = u64::from_ne_bytes(bytes),
+            _ => anyhow::bail!("cannot get a random number"),
+        }
     }
+    Ok(secrets)
 }

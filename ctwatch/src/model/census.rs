@@ -5,14 +5,14 @@ use std::{cmp::Reverse, collections::HashMap, time::Duration};
 
 use ctwatch_ebpf::{
     NetnsId,
-    top::{By, Set, Slot},
+    top::{By, Seed, Set, Slot},
 };
 
 use super::top::TopEntry;
 use crate::sample::{Held, Left};
 
 /// Of each list, over all namespaces: 32,768 slots in 2.3 MB.
-const SETS: u64 = 4096;
+const SETS: usize = 4096;
 /// Namespaces and zones that are told apart; what is beyond is counted, and said to be.
 const MOST: usize = 16_384;
 
@@ -155,27 +155,26 @@ pub struct Census {
     tables: Vec<TableCensus>,
     last: usize,
     tops: Vec<(By, Vec<Set>)>,
-    seed: u64,
+    seed: Seed,
     /// Entries of namespaces and zones for which there was no room.
     pub unplaced: u64,
 }
 
 impl Census {
-    /// `seed`: a number that nobody knows, so that nobody can choose keys that meet.
-    pub fn new(by: &[By], seed: u64) -> Self {
-        let room = || vec![Set::default(); usize::try_from(SETS).unwrap_or(0)];
+    /// `seed`: what nobody knows, so that nobody can choose keys that meet.
+    pub fn new(by: &[By], seed: Seed) -> Self {
+        let room = || vec![Set::default(); SETS];
         let tops = by.iter().map(|by| (*by, room())).collect();
         Self { tables: Vec::new(), last: 0, tops, seed, unplaced: 0 }
     }
 
     /// Takes in one entry.
     pub fn enter(&mut self, held: &Held) {
+        let hashes = held.key.hashes(|at| self.seed.0[at]);
         for (by, sets) in &mut self.tops {
-            let key = held.key.of(*by);
-            let hash = key.hash(self.seed);
-            if let Some(set) = usize::try_from(hash % SETS).ok().and_then(|at| sets.get_mut(at)) {
-                set.offer(&key, hash);
-            }
+            let hash = hashes.of(*by);
+            let at = usize::try_from(hash).map_or(0, |hash| hash % SETS);
+            sets[at].offer(*by, &held.key.of(*by), hash);
         }
         let Some(table) = self.table(held.key.netns) else {
             self.unplaced += 1;
@@ -417,6 +416,22 @@ mod tests {
     use super::*;
     use crate::sample::Status;
 
+    /// The fractions of square roots and the like: random enough.
+    const SEED: Seed = Seed([
+        0x6a09_e667_f3bc_c908,
+        0xbb67_ae85_84ca_a73b,
+        0x3c6e_f372_fe94_f82b,
+        0xa54f_f53a_5f1d_36f1,
+        0x510e_527f_ade6_82d1,
+        0x9b05_688c_2b3e_6c1f,
+        0x1f83_d9ab_fb41_bd6b,
+        0x5be0_cd19_137e_2179,
+        0xcbbb_9d5d_c105_9ed8,
+        0x629a_292a_367c_d507,
+        0x9159_015a_3070_dd17,
+        0x152f_ecd8_f70e_5939,
+    ]);
+
     fn held(netns: NetnsId, source: u32, protocol: u8, state: u8, assured: bool) -> Held {
         let mut src = [0; 16];
         src[..4].copy_from_slice(&source.to_be_bytes());
@@ -427,7 +442,7 @@ mod tests {
 
     #[test]
     fn what_is_pinned_is_told_from_what_makes_room() {
-        let mut census = Census::new(&[By::Source], 1);
+        let mut census = Census::new(&[By::Source], SEED);
         for (protocol, state, assured) in
             [(6, 3, true), (6, 3, true), (6, 7, true), (6, 1, false), (17, 0, true), (17, 0, false)]
         {
@@ -452,7 +467,7 @@ mod tests {
 
     #[test]
     fn bounds_hold_however_many_sources_there_are() {
-        let mut census = Census::new(&[By::Source], 7);
+        let mut census = Census::new(&[By::Source], SEED);
         let mut truth: HashMap<u32, u64> = HashMap::new();
         for number in 0..400_000_u32 {
             let source = if number % 4 == 0 { number % 37 } else { number };
@@ -487,7 +502,7 @@ mod tests {
 
     #[test]
     fn the_difference_is_against_what_the_kernel_counts() {
-        let mut census = Census::new(&[], 1);
+        let mut census = Census::new(&[], SEED);
         (0..10).for_each(|source| census.enter(&held(1, source, 17, 0, false)));
         let kernel = KernelCount {
             netns: 1,

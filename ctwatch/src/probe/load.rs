@@ -6,7 +6,13 @@ use aya::{
     programs::{KProbe, Program, RawTracePoint, loaded_links},
     util::nr_cpus,
 };
-use ctwatch_ebpf::{Layout, census::RECORDS, loading, top::TABLES, trace::Filter};
+use ctwatch_ebpf::{
+    Layout,
+    census::RECORDS,
+    loading,
+    top::{Seed, TABLES},
+    trace::Filter,
+};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::{
@@ -168,7 +174,7 @@ fn maps(resolved: &Resolved, asked: Asked) -> Result<Ebpf> {
         let cpus = possible_cpus()?;
         let sets = top::sets_for(cpus);
         layout.top_sets = u32::try_from(sets)?;
-        layout.top_seed = host::seed()?;
+        layout.top_seed = Seed(host::secrets()?);
         loader.map_max_entries("TOP", u32::try_from(sets * cpus)? * TABLES);
     }
     if let Some(filter) = &asked.trace {

@@ -153,7 +153,8 @@ mod tests {
             let mut key = Key::default();
             key.src[..8].copy_from_slice(&source.to_le_bytes());
             let cpu = usize::try_from(next() % 4).unwrap();
-            cpus[cpu].offer(&key, key.hash(1));
+            let hash = key.hashes(|at| 0x9e37_79b9_7f4a_7c15 << at).of(By::Source);
+            cpus[cpu].offer(By::Source, &key, hash);
             *truth.entry(key).or_default() += 1;
         }
         let by = By::Source;

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 
 use super::{
     build::{self, Built, static_cargo},
-    matrix::Matrix,
+    matrix::{Matrix, What},
     vm::{KERNELS, Parts},
 };
 use crate::{
@@ -164,7 +164,7 @@ fn run_matrix(args: &Args, built: &Built) -> Result<Ran> {
             return Ok(ran(Counts { skipped, ..Counts::default() }, true));
         }
     };
-    let matrix = Matrix::run(&parts, built, args.filter.as_deref())?;
+    let matrix = Matrix::run(&parts, built, What::Tests, args.filter.as_deref())?;
     let table = matrix.write_table(false)?;
     eprintln!("xtask: kernels, mechanisms and scenarios are set out in {}", table.display());
     let (counts, succeeded) = matrix.counts();

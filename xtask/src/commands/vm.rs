@@ -21,7 +21,7 @@ use crate::{
     },
     vm::{
         image::{self, Job},
-        machine::Machine,
+        machine::{Clock, Machine},
     },
 };
 
@@ -73,7 +73,7 @@ impl Parts {
 
     fn machine<'a>(&'a self, kernel: &Kernel, image: &'a Path, of: &'a Path) -> Machine<'a> {
         let logs = root().join("target/vm").join(&kernel.name);
-        Machine { qemu: &self.qemu, kernel: of, initrd: image, logs }
+        Machine { qemu: &self.qemu, kernel: of, initrd: image, clock: Clock::Real, logs }
     }
 
     fn image(&self, kernel: &Kernel, job: &Job) -> Result<PathBuf> {
@@ -88,6 +88,7 @@ impl Parts {
     /// print goes to `each`, with the kernel's name.
     pub(crate) fn run(
         &self,
+        clock: Clock,
         job: impl Fn(&Kernel) -> Job + Sync,
         each: impl Fn(&Kernel, &str) + Sync,
     ) -> Vec<(&Kernel, Result<i32>, Duration)> {
@@ -99,7 +100,7 @@ impl Parts {
                 let next = queue.lock().unwrap_or_else(|error| error.into_inner()).pop();
                 let Some(kernel) = next else { return };
                 let started = Instant::now();
-                let outcome = self.run_one(kernel, &job(kernel), |line| each(kernel, line));
+                let outcome = self.run_one(kernel, clock, &job(kernel), |line| each(kernel, line));
                 let mut done = done.lock().unwrap_or_else(|error| error.into_inner());
                 done.push((kernel, outcome, started.elapsed()));
             }
@@ -115,9 +116,17 @@ impl Parts {
         done
     }
 
-    fn run_one(&self, kernel: &Kernel, job: &Job, each: impl FnMut(&str)) -> Result<i32> {
+    fn run_one(
+        &self,
+        kernel: &Kernel,
+        clock: Clock,
+        job: &Job,
+        each: impl FnMut(&str),
+    ) -> Result<i32> {
         let image = self.image(kernel, job)?;
-        let outcome = self.machine(kernel, &image, &kernel.image()).run(PATIENCE, each);
+        let of = kernel.image();
+        let machine = Machine { clock, ..self.machine(kernel, &image, &of) };
+        let outcome = machine.run(PATIENCE, each);
         // Large, and made anew for each job; the logs stay.
         let _ = std::fs::remove_file(&image);
         outcome
@@ -150,7 +159,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         parts.machine(kernel, &image, &kernel.image()).shell()?;
         return Ok(ExitCode::SUCCESS);
     }
-    let outcomes = parts.run(|_| job.clone(), |kernel, line| println!("[{}] {line}", kernel.name));
+    let say = |kernel: &Kernel, line: &str| println!("[{}] {line}", kernel.name);
+    let outcomes = parts.run(Clock::Real, |_| job.clone(), say);
     let mut good = true;
     for (kernel, outcome, took) in outcomes {
         let (name, release, took) = (&kernel.name, &kernel.release, took.as_secs_f64());

@@ -22,10 +22,21 @@ const VERDICT: &str = "ctwatch-vm: ";
 const CPUS: &str = "2";
 const MEMORY: &str = "2G";
 
+/// What a machine's time is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Clock {
+    /// That of the machine underneath.
+    Real,
+    /// A nanosecond is an instruction, on one CPU, whatever else goes on underneath: what is measured
+    /// by this clock comes out the same each time.
+    Instructions,
+}
+
 pub(crate) struct Machine<'a> {
     pub(crate) qemu: &'a Qemu,
     pub(crate) kernel: &'a Path,
     pub(crate) initrd: &'a Path,
+    pub(crate) clock: Clock,
     /// Where the logs go: `console.log`, what the kernel says, and `output.log`, what the job says.
     pub(crate) logs: PathBuf,
 }
@@ -36,8 +47,11 @@ impl Machine<'_> {
         qemu.args(["-nodefaults", "-display", "none", "-no-reboot"]);
         // Emulated, all CPUs of it in one thread: with a thread for each, the emulator now and then
         // runs an instruction that the kernel patched away (`int3` in a jump label), and panics it.
-        qemu.args(["-accel", "tcg,thread=single", "-cpu", "max"]);
-        qemu.args(["-smp", CPUS, "-m", MEMORY]);
+        qemu.args(["-accel", "tcg,thread=single", "-cpu", "max", "-m", MEMORY]);
+        match self.clock {
+            Clock::Real => qemu.args(["-smp", CPUS]),
+            Clock::Instructions => qemu.args(["-smp", "1", "-icount", "shift=0,sleep=off"]),
+        };
         qemu.arg("-kernel").arg(self.kernel).arg("-initrd").arg(self.initrd);
         // No mitigations: a guest that is emulated has nothing to guard against. A stall of the
         // machine underneath is no fault of the guest's.
