@@ -1,6 +1,6 @@
 //! Reading the kernel's own structures at the offsets that user space resolved.
 
-use aya_ebpf::helpers::bpf_probe_read_kernel;
+use aya_ebpf::{EbpfContext, helpers::bpf_probe_read_kernel};
 use ctwatch_ebpf::{
     Layout, NetnsId,
     top::{HALVES, Seed},
@@ -48,6 +48,100 @@ macro_rules! layout {
 }
 pub(crate) use layout;
 
+/// A place in the kernel's memory.
+pub(crate) trait Place: Copy {
+    /// What is there, at this distance; `None` where nothing can be read.
+    fn get<T: Copy>(self, offset: u32) -> Option<T>;
+
+    /// Where the pointer there leads.
+    fn follow(self, offset: u32) -> Option<Self>;
+
+    /// For those who only hand it on.
+    fn address(self) -> u64;
+
+    /// As a number, for those who calculate with it. `scratch` is a map's memory that nobody else
+    /// writes to meanwhile.
+    fn number(self, scratch: &mut u64) -> u64;
+}
+
+/// An address that is nothing but a number: the kernel looks at it each time that it is read from.
+#[derive(Clone, Copy)]
+pub(crate) struct Address(pub(crate) u64);
+
+impl Place for Address {
+    #[inline(always)]
+    fn get<T: Copy>(self, offset: u32) -> Option<T> {
+        read(self.0, offset)
+    }
+
+    #[inline(always)]
+    fn follow(self, offset: u32) -> Option<Self> {
+        self.get(offset).map(Self)
+    }
+
+    #[inline(always)]
+    fn address(self) -> u64 {
+        self.0
+    }
+
+    #[inline(always)]
+    fn number(self, _: &mut u64) -> u64 {
+        self.0
+    }
+}
+
+/// An argument of a function whose type is known by BTF. The verifier has seen that what is read is a
+/// member of that type, so reading it is one instruction and not a call; at an address that is none
+/// it reads as zero.
+#[derive(Clone, Copy)]
+pub(crate) struct Typed(u64);
+
+impl Typed {
+    /// An argument of the function that the program stands at.
+    #[inline(always)]
+    pub(crate) fn argument(ctx: &impl EbpfContext, number: usize) -> Self {
+        Self(argument(ctx, number))
+    }
+}
+
+impl Place for Typed {
+    #[inline(always)]
+    fn get<T: Copy>(self, offset: u32) -> Option<T> {
+        // SAFETY: the verifier checks the place, and the kernel the address.
+        Some(unsafe { ((self.0 + u64::from(offset)) as *const T).read_volatile() })
+    }
+
+    #[inline(always)]
+    fn follow(self, offset: u32) -> Option<Self> {
+        self.get(offset).map(Self)
+    }
+
+    #[inline(always)]
+    fn address(self) -> u64 {
+        self.0
+    }
+
+    /// What the verifier takes for a pointer it lets nobody calculate with; of what is in a map's
+    /// memory it knows nothing.
+    #[inline(always)]
+    fn number(self, scratch: &mut u64) -> u64 {
+        let scratch = &raw mut *scratch;
+        // SAFETY: a reference was handed over.
+        unsafe {
+            scratch.write_volatile(self.0);
+            scratch.read_volatile()
+        }
+    }
+}
+
+/// Of a function known by BTF the kernel hands over an array of the arguments, with the answer behind
+/// the last one.
+#[inline(always)]
+pub(crate) fn argument(ctx: &impl EbpfContext, number: usize) -> u64 {
+    // SAFETY: the verifier knows how many there are.
+    unsafe { ctx.as_ptr().cast::<u64>().add(number).read_volatile() }
+}
+
 /// Reads a `T` at `base + offset`. The kernel checks the address: a bad one is an `Err`.
 #[inline(always)]
 pub(crate) fn read<T: Copy>(base: u64, offset: u32) -> Option<T> {
@@ -57,14 +151,16 @@ pub(crate) fn read<T: Copy>(base: u64, offset: u32) -> Option<T> {
 
 /// Names the namespace behind a `struct net *`.
 #[inline(always)]
-pub(crate) fn netns_id(net: u64) -> Option<NetnsId> {
-    match layout!(net_cookie) {
-        0 => netns_inode(net).map(u64::from),
-        at => read(net, at),
-    }
+pub(crate) fn netns_id(net: impl Place) -> Option<NetnsId> {
+    let id = match layout!(net_cookie) {
+        0 => net.get::<u32>(layout!(net_inum)).map(u64::from),
+        at => net.get(at),
+    };
+    // Where it could not be read.
+    id.filter(|id| *id != 0)
 }
 
 #[inline(always)]
-pub(crate) fn netns_inode(net: u64) -> Option<u32> {
-    read(net, layout!(net_inum))
+pub(crate) fn netns_inode(net: impl Place) -> Option<u32> {
+    read(net.address(), layout!(net_inum))
 }

@@ -11,7 +11,7 @@ use ctwatch_ebpf::{
     top::{By, Hashes, Key, Set, Stream, TABLES, table},
 };
 
-use crate::kernel::{self, layout};
+use crate::kernel::{self, Address, Place, layout};
 
 #[map]
 static NETNS: PerCpuHashMap<NetnsId, NetnsTally> = PerCpuHashMap::with_max_entries(MAX_NETNS, 0);
@@ -34,6 +34,8 @@ struct Ending {
     depth: u64,
     /// The mark of an end that was seen while another was being counted.
     nested: u64,
+    /// Of each of them.
+    scratch: [u64; 2],
 }
 
 /// Of two programs at the same place, one; which of them the kernel runs first does not matter.
@@ -57,7 +59,15 @@ static ANNOUNCED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 /// Entries that are being confirmed on this CPU, and by which interface they came.
 #[map]
-static CAME: PerCpuArray<Came> = PerCpuArray::with_max_entries(CAME_SLOTS, 0);
+static CAME: PerCpuArray<Coming> = PerCpuArray::with_max_entries(1, 0);
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Coming {
+    /// Of the program that leaves word, and of the one that finds it: neither runs on top of itself.
+    scratch: [u64; 2],
+    slots: [Came; CAME_SLOTS as usize],
+}
 
 /// A power of two. A softirq confirms others in the middle of one.
 const CAME_SLOTS: u32 = 16;
@@ -83,12 +93,14 @@ static FRAMES: HashMap<u64, Frame> = HashMap::with_max_entries(1024, 0);
 pub(crate) struct Frame(pub(crate) u64, pub(crate) u64);
 
 /// One event in the namespace of `net`, by each of these counts; `unplaced` where the namespace
-/// cannot be named or there is no room for it.
+/// cannot be named or there is no room for it. Its name, where it has one.
 #[inline(always)]
-pub(crate) fn count(net: u64, counts: &[Count], unplaced: HostCount) {
-    if !bump(net, counts) {
+pub(crate) fn count(net: impl Place, counts: &[Count], unplaced: HostCount) -> Option<NetnsId> {
+    let id = kernel::netns_id(net);
+    if id.and_then(|id| bump(net, id, counts)).is_none() {
         host(unplaced);
     }
+    id
 }
 
 /// Where an event of a stream is entered, and whose it is.
@@ -145,10 +157,10 @@ fn enter_into<const BY: usize>(first: u32, whole: &Key, hash: u32) {
 
 /// Leaves word that the packet which is dropped next on this CPU, in this namespace, was refused.
 #[inline(always)]
-pub(crate) fn announce(net: u64) {
+pub(crate) fn announce(net: impl Place) {
     if let Some(slot) = ANNOUNCED.get_ptr_mut(0) {
         // SAFETY: a live per-CPU map value.
-        unsafe { *slot = net };
+        unsafe { *slot = net.address() };
     }
 }
 
@@ -162,22 +174,23 @@ pub(crate) fn announced() -> Option<u64> {
 
 #[inline(always)]
 pub(crate) fn came_by(ct: u64, ifindex: u32) {
-    if let Some(slot) = CAME.get_ptr_mut(came_slot(ct)) {
+    if let Some(coming) = CAME.get_ptr_mut(0) {
         // SAFETY: a live per-CPU map value.
-        unsafe { *slot = Came { ct, ifindex: ifindex.into() } };
+        let coming = unsafe { &mut *coming };
+        coming.slots[came_slot(ct) as usize] = Came { ct, ifindex: ifindex.into() };
     }
 }
 
 /// By which interface the entry came, if that was left word of and not overwritten since.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "it was put in as one")]
-pub(crate) fn take_came_by(ct: u64) -> Option<u32> {
-    let slot = CAME.get_ptr_mut(came_slot(ct))?;
+pub(crate) fn take_came_by(ct: impl Place) -> Option<u32> {
     // SAFETY: a live per-CPU map value.
-    let came = unsafe { *slot };
+    let coming = unsafe { &mut *CAME.get_ptr_mut(0)? };
+    let ct = ct.number(&mut coming.scratch[1]);
+    let came = &mut coming.slots[came_slot(ct) as usize];
     (came.ct == ct).then(|| {
-        // SAFETY: as above.
-        unsafe { (*slot).ct = 0 };
+        came.ct = 0;
         came.ifindex as u32
     })
 }
@@ -230,8 +243,10 @@ pub(crate) fn host(count: HostCount) {
 /// word, so there it is left in a place of its own, which means nothing any more once that program
 /// has ended; word that nobody takes would be believed when the object ends in its next life.
 #[inline(always)]
-pub(crate) fn end_once(twin: Twin, object: u64, count: impl FnOnce()) {
+pub(crate) fn end_once(twin: Twin, object: impl Place, count: impl FnOnce()) {
     let Some(ending) = ENDING.get_ptr_mut(0) else { return };
+    // SAFETY: a live per-CPU map value; no program runs on top of itself.
+    let object = object.number(unsafe { &mut (*ending).scratch[twin as usize - 1] });
     // SAFETY: a live per-CPU map value. Whoever interrupts puts the depth back as it was.
     let depth = unsafe { (&raw mut (*ending).depth).read_volatile() };
     // SAFETY: as above.
@@ -310,28 +325,24 @@ fn take_frame(key: u64) -> Option<Frame> {
     Some(frame)
 }
 
-/// False where the namespace cannot be named or the map has no room for it.
+/// `None` where the map has no room for the namespace.
 #[inline(always)]
-fn bump(net: u64, counts: &[Count]) -> bool {
-    let Some(id) = kernel::netns_id(net) else { return false };
+fn bump(net: impl Place, id: NetnsId, counts: &[Count]) -> Option<()> {
     let tally = match NETNS.get_ptr_mut(id) {
         Some(tally) => tally,
-        None => {
-            let Some(tally) = add(net, id) else { return false };
-            tally
-        }
+        None => add(net.address(), id)?,
     };
     for count in counts {
         // SAFETY: a live per-CPU map value, and this CPU's programs each write counts of their own.
         unsafe { (*tally).bump(*count) };
     }
-    true
+    Some(())
 }
 
 /// The first event in a namespace.
 #[inline(never)]
 fn add(net: u64, id: NetnsId) -> Option<*mut NetnsTally> {
-    let tally = NetnsTally::of(kernel::netns_inode(net)?);
+    let tally = NetnsTally::of(kernel::netns_inode(Address(net))?);
     // Another CPU may have been first: that is as good.
     let _ = NETNS.insert(id, tally, u64::from(BPF_NOEXIST));
     NETNS.get_ptr_mut(id)

@@ -13,7 +13,7 @@ use aya_ebpf::{
 };
 use ctwatch_ebpf::census::{Cursor, ENTRY, LONGEST, RECORDS, Record, STEPS};
 
-use crate::kernel::{self, layout, read};
+use crate::kernel::{self, Address, layout, read};
 
 #[map]
 static CENSUS: Array<Cursor> = Array::with_max_entries(1, 0);
@@ -99,7 +99,7 @@ fn record(cursor: &mut Cursor, ct: u64) -> Option<()> {
     let record = HELD.get_ptr_mut(cursor.filled as u32)?;
     let net = read::<u64>(ct, layout!(nf_conn_net))?;
     if net != cursor.net {
-        cursor.netns = kernel::netns_id(net)?;
+        cursor.netns = kernel::netns_id(Address(net))?;
         cursor.net = net;
     }
     let bytes = layout!(nf_conn_bytes).min(ENTRY as u32);

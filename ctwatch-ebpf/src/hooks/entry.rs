@@ -5,7 +5,7 @@ use ctwatch_ebpf::{Count, HostCount};
 
 use crate::{
     hooks::who,
-    kernel::{layout, read},
+    kernel::{Place, layout},
     tally::{self, Twin},
 };
 
@@ -15,10 +15,10 @@ pub(crate) const IPS_CONFIRMED: u64 = 1 << 3;
 /// `__nf_conntrack_hash_insert(ct, …)`: all that is ever inserted goes through it, but for the
 /// loser of a clash that is let in beside the winner (`clash_resolve` counts those).
 #[inline(always)]
-pub(crate) fn inserted(_ctx: &impl EbpfContext, ct: u64) -> Option<()> {
-    let net = read::<u64>(ct, layout!(nf_conn_net))?;
-    tally::count(net, &[Count::Inserted], HostCount::UnplacedInsertions);
-    let _ = who::inserted(ct, net);
+pub(crate) fn inserted(_ctx: &impl EbpfContext, ct: impl Place) -> Option<()> {
+    let net = ct.follow(layout!(nf_conn_net))?;
+    let netns = tally::count(net, &[Count::Inserted], HostCount::UnplacedInsertions)?;
+    let _ = who::inserted(ct, netns);
     #[cfg(feature = "talk")]
     aya_log_ebpf::debug!(_ctx, "an entry was inserted");
     Some(())
@@ -27,7 +27,7 @@ pub(crate) fn inserted(_ctx: &impl EbpfContext, ct: u64) -> Option<()> {
 /// The entry is given back to the allocator right after this, or (`told_late`) was right before.
 /// For the first of two programs at the same place.
 #[inline(always)]
-pub(crate) fn freed(ctx: &impl EbpfContext, ct: u64, told_late: bool) {
+pub(crate) fn freed(ctx: &impl EbpfContext, ct: impl Place, told_late: bool) {
     tally::end_once(Twin::One, ct, || {
         let counts = (Count::Removed, Count::NeverInserted, HostCount::UnplacedEnds);
         ended(ctx, ct, told_late, counts);
@@ -36,7 +36,7 @@ pub(crate) fn freed(ctx: &impl EbpfContext, ct: u64, told_late: bool) {
 
 /// For the second of two programs at the same place.
 #[inline(always)]
-pub(crate) fn freed_missed(ctx: &impl EbpfContext, ct: u64, told_late: bool) {
+pub(crate) fn freed_missed(ctx: &impl EbpfContext, ct: impl Place, told_late: bool) {
     tally::end_once(Twin::Other, ct, || {
         let unplaced = HostCount::UnplacedEndsMissed;
         ended(ctx, ct, told_late, (Count::RemovedMissed, Count::NeverInsertedMissed, unplaced));
@@ -45,7 +45,7 @@ pub(crate) fn freed_missed(ctx: &impl EbpfContext, ct: u64, told_late: bool) {
 
 /// For the only program at its place.
 #[inline(always)]
-pub(crate) fn freed_once(ctx: &impl EbpfContext, ct: u64) {
+pub(crate) fn freed_once(ctx: &impl EbpfContext, ct: impl Place) {
     ended(ctx, ct, false, (Count::Removed, Count::NeverInserted, HostCount::UnplacedEnds));
 }
 
@@ -55,14 +55,14 @@ pub(crate) fn freed_once(ctx: &impl EbpfContext, ct: u64) {
 #[inline(always)]
 fn ended(
     _ctx: &impl EbpfContext,
-    ct: u64,
+    ct: impl Place,
     told_late: bool,
     (removed, never, unplaced): (Count, Count, HostCount),
 ) -> Option<()> {
-    let status = read::<u64>(ct, layout!(nf_conn_status))?;
-    let net = read::<u64>(ct, layout!(nf_conn_net))?;
+    let status = ct.get::<u64>(layout!(nf_conn_status))?;
+    let net = ct.follow(layout!(nf_conn_net))?;
     let inserted = status & IPS_CONFIRMED != 0;
-    if told_late && (!inserted || read::<u32>(ct, layout!(nf_conn_use))? != 0) {
+    if told_late && (!inserted || ct.get::<u32>(layout!(nf_conn_use))? != 0) {
         tally::host(HostCount::DoubtfulEnds);
         return None;
     }

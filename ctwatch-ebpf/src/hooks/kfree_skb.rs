@@ -11,7 +11,7 @@ use ctwatch_ebpf::{Count, HostCount, trace::Reason};
 
 use crate::{
     hooks::{entry::IPS_CONFIRMED, who},
-    kernel::{layout, read},
+    kernel::{self, Address, layout, read},
     tally,
 };
 
@@ -47,23 +47,22 @@ pub(crate) fn dropped_for_any_reason(ctx: &impl EbpfContext, skb: u64, location:
 /// The packet of a refusal that a hook on `early_drop` has announced: the same CPU, the same
 /// namespace, nothing attached.
 #[inline(always)]
-pub(crate) fn dropped_as_announced(ctx: &impl EbpfContext, skb: u64) {
-    if let Some(net) = tally::announced()
-        && read::<u64>(skb, layout!(skb_nfct)) == Some(0)
-        && net_of(skb) == Some(net)
-    {
-        tally::announce(0);
-        let _ = who::refused(ctx, skb, net, Reason::TableFull);
+pub(crate) fn dropped_as_announced(ctx: &impl EbpfContext, skb: u64) -> Option<()> {
+    let net = tally::announced()?;
+    if read::<u64>(skb, layout!(skb_nfct))? != 0 || net_of(skb)? != net {
+        return None;
     }
+    tally::announce(Address(0));
+    who::refused(ctx, skb, kernel::netns_id(Address(net))?, Reason::TableFull)
 }
 
 #[inline(always)]
 fn classify(ctx: &impl EbpfContext, skb: u64) -> Option<()> {
     let nfct = read::<u64>(skb, layout!(skb_nfct))?;
     if nfct == 0 {
-        let net = net_of(skb)?;
-        tally::count(net, &[Count::DroppedUntracked], HostCount::UnplacedDrops);
-        let _ = who::refused(ctx, skb, net, Reason::Untracked);
+        let net = Address(net_of(skb)?);
+        let netns = tally::count(net, &[Count::DroppedUntracked], HostCount::UnplacedDrops)?;
+        let _ = who::refused(ctx, skb, netns, Reason::Untracked);
         talk(ctx, "dropped with no conntrack attached");
         return Some(());
     }
@@ -72,14 +71,14 @@ fn classify(ctx: &impl EbpfContext, skb: u64) -> Option<()> {
     if status & IPS_CONFIRMED != 0 {
         return None;
     }
-    let net = read::<u64>(ct, layout!(nf_conn_net))?;
+    let net = Address(read(ct, layout!(nf_conn_net))?);
     let counts: &[Count] = if status & IPS_NAT_MASK == 0 {
         &[Count::DroppedUnconfirmed]
     } else {
         &[Count::DroppedUnconfirmed, Count::DroppedUnconfirmedNat]
     };
-    tally::count(net, counts, HostCount::UnplacedDrops);
-    let _ = who::refused_with(skb, ct, net, Reason::Unconfirmed);
+    let netns = tally::count(net, counts, HostCount::UnplacedDrops)?;
+    let _ = who::refused_with(skb, ct, netns, Reason::Unconfirmed);
     talk(ctx, "dropped with an unconfirmed entry");
     Some(())
 }

@@ -7,19 +7,23 @@
 use aya_ebpf::EbpfContext;
 use ctwatch_ebpf::HostCount;
 
-use crate::{hooks::entry, kernel::layout, tally};
+use crate::{
+    hooks::entry,
+    kernel::{Address, layout},
+    tally,
+};
 
 #[inline(always)]
 pub(crate) fn freed(ctx: &impl EbpfContext, call_site: u64, object: u64) {
     if layout!(nf_conntrack_free).contains(call_site) {
-        entry::freed(ctx, object, layout!(freed_before_told) != 0);
+        entry::freed(ctx, Address(object), layout!(freed_before_told) != 0);
     }
 }
 
 #[inline(always)]
 pub(crate) fn freed_missed(ctx: &impl EbpfContext, call_site: u64, object: u64) {
     if layout!(nf_conntrack_free).contains(call_site) {
-        entry::freed_missed(ctx, object, layout!(freed_before_told) != 0);
+        entry::freed_missed(ctx, Address(object), layout!(freed_before_told) != 0);
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
         kfree_skb::{IPS_NAT_MASK, entry_of},
         tell, who,
     },
-    kernel::{layout, read},
+    kernel::{self, Address, Place, layout, read},
     tally,
 };
 
@@ -20,7 +20,7 @@ const NF_DROP: u32 = 0;
 /// exactly one refusal. It is called only above the limit. ctnetlink has no hash to begin at.
 /// <https://github.com/torvalds/linux/blob/v6.12/net/netfilter/nf_conntrack_core.c>
 #[inline(always)]
-pub(crate) fn early_dropped(_ctx: &impl EbpfContext, net: u64, hash: u32, evicted: u32) {
+pub(crate) fn early_dropped(_ctx: &impl EbpfContext, net: impl Place, hash: u32, evicted: u32) {
     if evicted == 0 {
         let count = if hash == 0 { Count::TableFullCtnetlink } else { Count::TableFull };
         tally::count(net, &[count], HostCount::UnplacedRefusals);
@@ -58,10 +58,10 @@ fn lost(_ctx: &impl EbpfContext, skb: u64, there: u64) -> Option<()> {
         // Neither: then these are not the arguments that are meant. The counters will say so.
         return None;
     };
-    let net = read(ct, layout!(nf_conn_net))?;
-    tally::count(net, &[count], HostCount::UnplacedClashes);
+    let net = Address(read(ct, layout!(nf_conn_net))?);
+    let netns = tally::count(net, &[count], HostCount::UnplacedClashes)?;
     let reason = if count == Count::Clash { Reason::Clash } else { Reason::NatExhausted };
-    let _ = who::refused_with(skb, ct, net, reason);
+    let _ = who::refused_with(skb, ct, netns, reason);
     #[cfg(feature = "talk")]
     aya_log_ebpf::debug!(_ctx, "refused at confirmation: {}", count as u32);
     Some(())
@@ -87,7 +87,8 @@ fn unconfirmed(skb: u64) -> Option<()> {
     if tally::take_lost(ct) || status & (IPS_CONFIRMED | IPS_DYING) != 0 {
         return None;
     }
-    who::refused_with(skb, ct, read(ct, layout!(nf_conn_net))?, Reason::ChainTooLong)
+    let netns = kernel::netns_id(Address(read(ct, layout!(nf_conn_net))?))?;
+    who::refused_with(skb, ct, netns, Reason::ChainTooLong)
 }
 
 /// A `struct nf_conntrack_tuple`, 40 bytes without a gap, but for the direction in its last one:

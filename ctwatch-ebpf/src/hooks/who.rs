@@ -12,7 +12,7 @@ use ctwatch_ebpf::{
 
 use crate::{
     hooks::{kfree_skb::entry_of, tell},
-    kernel::{self, layout, read},
+    kernel::{Place, layout, read},
     tally::{self, Lists},
 };
 
@@ -29,8 +29,13 @@ pub(crate) struct Packet {
 
 /// A packet was refused for want of an entry, or so it seems.
 #[inline(always)]
-pub(crate) fn refused(_ctx: &impl EbpfContext, skb: u64, net: u64, reason: Reason) -> Option<()> {
-    let key = Key { netns: kernel::netns_id(net)?, ..Key::default() };
+pub(crate) fn refused(
+    _ctx: &impl EbpfContext,
+    skb: u64,
+    netns: NetnsId,
+    reason: Reason,
+) -> Option<()> {
+    let key = Key { netns, ..Key::default() };
     let mut packet = Packet { key, sport: 0 };
     if !read_packet(skb, &mut packet) {
         return None;
@@ -48,9 +53,9 @@ pub(crate) fn refused(_ctx: &impl EbpfContext, skb: u64, net: u64, reason: Reaso
 
 /// A packet was refused that had an entry already, or so it seems.
 #[inline(always)]
-pub(crate) fn refused_with(skb: u64, ct: u64, net: u64, reason: Reason) -> Option<()> {
+pub(crate) fn refused_with(skb: u64, ct: u64, netns: NetnsId, reason: Reason) -> Option<()> {
     if tell::is_on() {
-        let mut packet = original(ct, kernel::netns_id(net)?)?;
+        let mut packet = original(ct, netns)?;
         packet.key.ifindex = read(skb, layout!(skb_iif))?;
         tell::refused(reason, &packet);
     }
@@ -60,16 +65,16 @@ pub(crate) fn refused_with(skb: u64, ct: u64, net: u64, reason: Reason) -> Optio
 /// A new entry is about to be confirmed. It does not know which interface its packet came in by;
 /// the packet is not there any more when it is inserted.
 #[inline(always)]
-pub(crate) fn confirming(skb: u64) -> Option<()> {
-    let ct = entry_of(read(skb, layout!(skb_nfct))?)?;
-    tally::came_by(ct, read(skb, layout!(skb_iif))?);
+pub(crate) fn confirming(skb: impl Place) -> Option<()> {
+    let ct = entry_of(skb.get(layout!(skb_nfct))?)?;
+    tally::came_by(ct, skb.get(layout!(skb_iif))?);
     Some(())
 }
 
 /// An entry was put into the table.
 #[inline(always)]
-pub(crate) fn inserted(ct: u64, net: u64) -> Option<()> {
-    let mut packet = original(ct, kernel::netns_id(net)?)?;
+pub(crate) fn inserted(ct: impl Place, netns: NetnsId) -> Option<()> {
+    let mut packet = original(ct.address(), netns)?;
     // Not of what user space made, and not where nobody stands at the confirmation.
     let interface = tally::take_came_by(ct);
     packet.key.ifindex = interface.unwrap_or(0);

@@ -1,8 +1,4 @@
-//! On the functions of conntrack, by BTF: the kernel hands over an array of the arguments, with
-//! the answer behind the last one.
-//!
-//! It is read as memory: what the verifier takes for a pointer it lets nobody calculate with, and
-//! the helper that reads the answer came only with Linux 5.17.
+//! On the functions of conntrack, by BTF.
 
 use aya_ebpf::{
     EbpfContext,
@@ -12,15 +8,14 @@ use aya_ebpf::{
 
 use crate::{
     hooks::{entry, refusal, who},
-    kernel::read,
+    kernel::{Typed, argument, read},
 };
 
 /// `int early_drop(struct net *net, unsigned int hash)`
 #[fexit(function = "early_drop")]
 pub(crate) fn fx_early_drop(ctx: FExitContext) -> i32 {
-    if let Some([net, hash, evicted]) = arguments(&ctx) {
-        refusal::early_dropped(&ctx, net, low(hash), low(evicted));
-    }
+    let (hash, evicted) = (low(argument(&ctx, 1)), low(argument(&ctx, 2)));
+    refusal::early_dropped(&ctx, Typed::argument(&ctx, 0), hash, evicted);
     0
 }
 
@@ -36,9 +31,7 @@ pub(crate) fn fx_clash(ctx: FExitContext) -> i32 {
 /// `int __nf_conntrack_confirm(struct sk_buff *skb)`
 #[fentry(function = "__nf_conntrack_confirm")]
 pub(crate) fn fx_confirming(ctx: FEntryContext) -> i32 {
-    if let Some([skb]) = arguments(&ctx) {
-        let _ = who::confirming(skb);
-    }
+    let _ = who::confirming(Typed::argument(&ctx, 0));
     0
 }
 
@@ -54,30 +47,25 @@ pub(crate) fn fx_confirmed(ctx: FExitContext) -> i32 {
 /// `void __nf_conntrack_hash_insert(struct nf_conn *ct, …)`
 #[fentry(function = "__nf_conntrack_hash_insert")]
 pub(crate) fn fx_inserted(ctx: FEntryContext) -> i32 {
-    if let Some([ct]) = arguments(&ctx) {
-        let _ = entry::inserted(&ctx, ct);
-    }
+    let _ = entry::inserted(&ctx, Typed::argument(&ctx, 0));
     0
 }
 
 /// `void nf_conntrack_free(struct nf_conn *ct)`
 #[fentry(function = "nf_conntrack_free")]
 pub(crate) fn fx_freed(ctx: FEntryContext) -> i32 {
-    if let Some([ct]) = arguments(&ctx) {
-        entry::freed(&ctx, ct, false);
-    }
+    entry::freed(&ctx, Typed::argument(&ctx, 0), false);
     0
 }
 
 /// As [`fx_freed`], beside it: for what that was not run for.
 #[fentry(function = "nf_conntrack_free")]
 pub(crate) fn fx_freed_missed(ctx: FEntryContext) -> i32 {
-    if let Some([ct]) = arguments(&ctx) {
-        entry::freed_missed(&ctx, ct, false);
-    }
+    entry::freed_missed(&ctx, Typed::argument(&ctx, 0), false);
     0
 }
 
+/// As plain numbers: of what the verifier takes for pointers not everything can be asked.
 #[inline(always)]
 fn arguments<const N: usize>(ctx: &impl EbpfContext) -> Option<[u64; N]> {
     read(ctx.as_ptr() as u64, 0)

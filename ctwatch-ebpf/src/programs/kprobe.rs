@@ -10,7 +10,7 @@ use ctwatch_ebpf::HostCount;
 
 use crate::{
     hooks::{entry, refusal},
-    kernel::{layout, read},
+    kernel::{Address, layout, read},
     tally::{self, Frame},
 };
 
@@ -29,7 +29,9 @@ pub(crate) fn kp_early_drop(ctx: ProbeContext) -> i32 {
 #[expect(clippy::cast_possible_truncation, reason = "the low half is the argument")]
 pub(crate) fn kr_early_drop(ctx: RetProbeContext) -> i32 {
     match left(&ctx, EARLY_DROP) {
-        Some(Frame(net, hash)) => refusal::early_dropped(&ctx, net, hash as u32, ctx.ret()),
+        Some(Frame(net, hash)) => {
+            refusal::early_dropped(&ctx, Address(net), hash as u32, ctx.ret())
+        }
         None => tally::host(HostCount::UnpairedRefusals),
     }
     0
@@ -69,7 +71,7 @@ pub(crate) fn kr_confirmed(ctx: RetProbeContext) -> i32 {
 #[kprobe]
 pub(crate) fn kp_inserted(ctx: ProbeContext) -> i32 {
     if let Some(ct) = ctx.arg(0) {
-        let _ = entry::inserted(&ctx, ct);
+        let _ = entry::inserted(&ctx, Address(ct));
     }
     0
 }
@@ -80,7 +82,7 @@ pub(crate) fn kp_inserted(ctx: ProbeContext) -> i32 {
 #[kprobe]
 pub(crate) fn kp_freed(ctx: ProbeContext) -> i32 {
     if let Some(ct) = ctx.arg(0) {
-        entry::freed_once(&ctx, ct);
+        entry::freed_once(&ctx, Address(ct));
     }
     0
 }

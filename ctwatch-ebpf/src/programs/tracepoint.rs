@@ -22,7 +22,7 @@ pub(crate) fn dropped_bare(ctx: RawTracePointContext) -> i32 {
 /// Beside hooks on functions: they know that a packet is refused, this knows which.
 #[raw_tracepoint(tracepoint = "kfree_skb")]
 pub(crate) fn refused(ctx: RawTracePointContext) -> i32 {
-    kfree_skb::dropped_as_announced(&ctx, ctx.arg(0));
+    let _ = kfree_skb::dropped_as_announced(&ctx, ctx.arg(0));
     0
 }
 
