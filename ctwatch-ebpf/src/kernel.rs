@@ -3,7 +3,7 @@
 use aya_ebpf::{EbpfContext, helpers::bpf_probe_read_kernel};
 use ctwatch_ebpf::{
     Layout, NetnsId,
-    top::{HALVES, Seed},
+    top::{AF_INET, HALVES, Seed, Wanted},
 };
 
 /// Overwritten before loading; all zero matches no code address and so counts nothing.
@@ -32,7 +32,7 @@ pub(crate) static LAYOUT: Layout = Layout {
     skb_network_header: 0,
     skb_iif: 0,
     top_sets: 0,
-    padding: 0,
+    top_wanted: Wanted(0),
     top_seed: Seed([0; HALVES]),
 };
 
@@ -56,6 +56,9 @@ pub(crate) trait Place: Copy {
     /// Where the pointer there leads.
     fn follow(self, offset: u32) -> Option<Self>;
 
+    /// A tuple that is there.
+    fn tuple(self, offset: u32) -> Option<Tuple>;
+
     /// For those who only hand it on.
     fn address(self) -> u64;
 
@@ -68,6 +71,21 @@ pub(crate) trait Place: Copy {
 #[derive(Clone, Copy)]
 pub(crate) struct Address(pub(crate) u64);
 
+/// `struct nf_conntrack_tuple`, of which user space has seen that it is as long: 40 bytes without a
+/// gap. Aligned better than the kernel's, so that it is taken apart by whole words.
+/// <https://github.com/torvalds/linux/blob/v6.12/include/net/netfilter/nf_conntrack_tuple.h>
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+pub(crate) struct Tuple {
+    pub(crate) src: [u32; 4],
+    pub(crate) sport: u16,
+    pub(crate) family: u16,
+    pub(crate) dst: [u32; 4],
+    pub(crate) dport: u16,
+    pub(crate) protocol: u8,
+    direction: u8,
+}
+
 impl Place for Address {
     #[inline(always)]
     fn get<T: Copy>(self, offset: u32) -> Option<T> {
@@ -77,6 +95,11 @@ impl Place for Address {
     #[inline(always)]
     fn follow(self, offset: u32) -> Option<Self> {
         self.get(offset).map(Self)
+    }
+
+    #[inline(always)]
+    fn tuple(self, offset: u32) -> Option<Tuple> {
+        self.get(offset)
     }
 
     #[inline(always)]
@@ -114,6 +137,30 @@ impl Place for Typed {
     #[inline(always)]
     fn follow(self, offset: u32) -> Option<Self> {
         self.get(offset).map(Self)
+    }
+
+    /// Member by member, as the verifier wants it.
+    #[inline(always)]
+    fn tuple(self, offset: u32) -> Option<Tuple> {
+        let tuple = Self(self.0 + u64::from(offset));
+        let family = tuple.get(18)?;
+        let is_short = family == u16::from(AF_INET);
+        let address = |at: [u32; 4]| {
+            let [a, b, c, d] = at;
+            let rest =
+                if is_short { [0; 3] } else { [tuple.get(b)?, tuple.get(c)?, tuple.get(d)?] };
+            let [b, c, d] = rest;
+            Some([tuple.get(a)?, b, c, d])
+        };
+        Some(Tuple {
+            src: address([0, 4, 8, 12])?,
+            sport: tuple.get(16)?,
+            family,
+            dst: address([20, 24, 28, 32])?,
+            dport: tuple.get(36)?,
+            protocol: tuple.get(38)?,
+            direction: 0,
+        })
     }
 
     #[inline(always)]

@@ -9,7 +9,7 @@ pub mod loading;
 pub mod top;
 pub mod trace;
 
-use top::{HALVES, Seed};
+use top::{HALVES, Seed, Wanted};
 
 /// Namespaces that can be told apart at once. The map is allocated whole at start (an allocation
 /// inside a tracepoint of the allocator could recurse): 1,024 x 104 bytes for each possible CPU.
@@ -245,7 +245,7 @@ pub struct Layout {
     pub skb_iif: u32,
     /// Sets of each top table on each CPU, a power of two; 0 where nobody asks who it is.
     pub top_sets: u32,
-    pub padding: u32,
+    pub top_wanted: Wanted,
     /// Nobody can know in which set a key ends up.
     pub top_seed: Seed,
 }

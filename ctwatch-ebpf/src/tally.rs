@@ -125,19 +125,23 @@ pub(crate) fn lists(stream: Stream, whole: &Key) -> Option<Lists<'_>> {
 }
 
 impl Lists<'_> {
-    /// Enters it into the list of this number in [`By::ALL`].
+    /// Enters it into the list of this number in [`By::ALL`], if anybody wants it: else the verifier
+    /// leaves it out.
     #[inline(always)]
     pub(crate) fn enter<const BY: usize>(&self) {
-        enter_into::<BY>(self.first, self.whole, self.hashes.of(By::ALL[BY]));
+        if layout!(top_wanted).contains(By::ALL[BY]) {
+            enter_into::<BY>(self.first, self.whole, self.hashes.of(By::ALL[BY]));
+        }
     }
 }
 
 /// A function of its own, and not once more in the program for each stream.
 #[inline(never)]
-fn enter_into<const BY: usize>(first: u32, whole: &Key, hash: u32) {
+#[expect(clippy::cast_possible_truncation, reason = "it has 32 bits")]
+fn enter_into<const BY: usize>(first: u32, whole: &Key, hash: u64) {
     let by = By::ALL[BY];
     let sets = layout!(top_sets);
-    let index = first + by as u32 * sets + (hash & (sets - 1));
+    let index = first + by as u32 * sets + (hash as u32 & (sets - 1));
     if let Some(set) = TOP.get_ptr_mut(index) {
         // SAFETY: a live map value, and this CPU's alone. The sequence is odd while it is written:
         // below this program another may be in the middle of it, on kernels that run a program on

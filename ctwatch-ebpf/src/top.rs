@@ -92,6 +92,32 @@ impl By {
     ];
 }
 
+/// The ways of telling apart that somebody wants.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wanted(pub u32);
+
+impl Wanted {
+    pub const ALL: Self = Self((1 << By::ALL.len()) - 1);
+
+    /// These, and what is told from them: the control planes among what is refused, and how much of
+    /// what this host itself sends is in no list.
+    pub fn of(by: impl IntoIterator<Item = By>) -> Self {
+        let bits = by.into_iter().fold(1 << By::Service as u32, |bits, by| bits | 1 << by as u32);
+        let process = Self(bits).contains(By::Process);
+        Self(bits | u32::from(process) << By::Interface as u32)
+    }
+
+    #[inline(always)]
+    pub fn contains(self, by: By) -> bool {
+        self.0 >> by as u32 & 1 != 0
+    }
+
+    pub fn is_none(self) -> bool {
+        self.0 == 0
+    }
+}
+
 /// One table for each stream and each way of telling apart.
 pub const TABLES: u32 = 12;
 
@@ -122,6 +148,9 @@ pub struct Key {
     pub family: u8,
     pub ifindex: u32,
 }
+
+pub const AF_INET: u8 = 2;
+pub const AF_INET6: u8 = 10;
 
 const WORDS: usize = 6;
 
@@ -176,10 +205,15 @@ impl Key {
             sum
         };
         let family = u32::from_ne_bytes([0, 0, 0, self.family]);
+        // What is zero adds nothing. (A process has no family.)
+        let (src, dst) = match self.family {
+            AF_INET => (sum(2..3), sum(6..7)),
+            _ => (sum(2..6), sum(6..10)),
+        };
         Hashes {
             netns: sum(0..2),
-            src: sum(2..6),
-            dst: sum(6..10),
+            src,
+            dst,
             family: u64::from(family).wrapping_mul(seed(10)),
             service: sum(10..11),
             interface: sum(11..12),
@@ -209,9 +243,9 @@ pub struct Hashes {
 }
 
 impl Hashes {
-    /// Of the key, cut down to what the table is about.
+    /// Of the key, cut down to what the table is about: 32 bits.
     #[inline(always)]
-    pub fn of(&self, by: By) -> u32 {
+    pub fn of(&self, by: By) -> u64 {
         let rest = match by {
             By::Source => self.family.wrapping_add(self.src),
             By::Destination => self.family.wrapping_add(self.dst),
@@ -220,7 +254,7 @@ impl Hashes {
             By::Interface => self.interface,
             By::Process => self.src.wrapping_add(self.dst),
         };
-        (self.netns.wrapping_add(rest) >> 32) as u32
+        self.netns.wrapping_add(rest) >> 32
     }
 }
 
@@ -257,11 +291,11 @@ const _: () = assert!(size_of::<Set>() == 8 + 4 * WAYS + 64 * WAYS);
 impl Set {
     /// Counts the key, which is one of a table by `by` and has this hash.
     #[inline(always)]
-    pub fn offer(&mut self, by: By, key: &Key, hash: u32) {
+    pub fn offer(&mut self, by: By, key: &Key, hash: u64) {
         let (words, unused) = (key.words(), by.unused());
         for number in WAY {
             let way = number as usize;
-            if self.tags[way] != hash || self.counts[way] == 0 {
+            if u64::from(self.tags[way]) != hash || self.counts[way] == 0 {
                 continue;
             }
             let held = self.keys[way].words();
@@ -274,21 +308,23 @@ impl Set {
                 return;
             }
         }
-        let mut least = u64::MAX;
+        let mut least = self.counts[0];
         // In memory, of which the kernel's verifier forgets what was written: else it would follow
         // each slot that it could be to the end of the program.
         let victim = &raw mut self.victim;
-        for number in WAY {
+        // SAFETY: ours, as all of the set.
+        unsafe { victim.write_volatile(0) };
+        for number in 1..WAYS as u32 {
             let count = self.counts[number as usize];
             if count < least {
                 least = count;
-                // SAFETY: ours, as all of the set.
+                // SAFETY: as above.
                 unsafe { victim.write_volatile(number) };
             }
         }
         // SAFETY: as above. The mask is for the verifier again.
         let at = unsafe { victim.read_volatile() } as usize & (WAYS - 1);
-        self.tags[at] = hash;
+        self.tags[at] = hash as u32;
         (self.keys[at], self.counts[at], self.errors[at]) = (*key, least + 1, least);
     }
 
@@ -321,12 +357,12 @@ mod tests {
 
     const SETS: usize = 128;
 
-    fn hash(key: &Key) -> u32 {
+    fn hash(key: &Key) -> u64 {
         key.hashes(|at| Random(0x1234_5678_9abc_def1 + at as u64).next()).of(By::Source)
     }
 
     fn index(key: &Key) -> usize {
-        hash(key) as usize % SETS
+        usize::try_from(hash(key)).unwrap() % SETS
     }
 
     /// One table, and beside it the truth.
@@ -460,6 +496,14 @@ mod tests {
             }
         }
         both.check_bounds();
+    }
+
+    #[test]
+    fn what_is_told_from_a_list_is_wanted_with_it() {
+        let wanted = Wanted::of([By::Process]);
+        assert!(wanted.contains(By::Interface) && wanted.contains(By::Service));
+        assert!(!wanted.contains(By::Source) && Wanted::default().is_none());
+        assert_eq!(Wanted::of(By::ALL), Wanted::ALL);
     }
 
     #[test]

@@ -40,6 +40,52 @@ struct Spent {
     programs: BTreeMap<String, (u64, Duration)>,
 }
 
+/// How somebody watches.
+#[derive(Clone, Copy)]
+struct Way {
+    mechanism: Mechanism,
+    lists: Lists,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Lists {
+    All,
+    /// As without any option.
+    Some,
+    None,
+}
+
+impl Way {
+    /// All that this kernel offers.
+    fn all() -> Vec<Self> {
+        let mechanisms = mechanism::asked_for().0;
+        let ways = mechanisms.into_iter().flat_map(|mechanism| {
+            [Lists::All, Lists::Some, Lists::None].map(|lists| Self { mechanism, lists })
+        });
+        ways.filter(|way| way.lists == Lists::Some || way.mechanism.has_programs()).collect()
+    }
+
+    fn name(self) -> String {
+        let name = self.mechanism.name();
+        match self.lists {
+            Lists::All => format!("{name}, all lists"),
+            Lists::Some => name.to_owned(),
+            Lists::None => format!("{name}, no lists"),
+        }
+    }
+
+    /// Once a second.
+    fn start(self) -> Result<Watch> {
+        mechanism::set(self.mechanism);
+        let lists: &[&str] = match self.lists {
+            Lists::All => &["--by", "source,destination,service,flow,interface,process"],
+            Lists::Some => &[],
+            Lists::None => &["--top", "0"],
+        };
+        Watch::start(&[&["--interval", "1s"], lists].concat())
+    }
+}
+
 struct Bench {
     lab: Lab,
     first: u64,
@@ -77,19 +123,16 @@ impl Bench {
         Ok(Took { inserting, refusing })
     }
 
-    /// As somebody watches: once a second, with all lists.
-    fn watched(&mut self, mechanism: Mechanism) -> Result<Took> {
-        mechanism::set(mechanism);
-        let watch = Watch::start(&["--interval", "1s"])?;
+    fn watched(&mut self, way: Way) -> Result<Took> {
+        let watch = way.start()?;
         let took = self.took()?;
         watch.stop()?;
         Ok(took)
     }
 
-    fn counted(&mut self, mechanism: Mechanism, spent: &mut Spent) -> Result<()> {
+    fn counted(&mut self, way: Way, spent: &mut Spent) -> Result<()> {
         fs::write(STATISTICS, "1").with_context(|| format!("cannot write {STATISTICS}"))?;
-        mechanism::set(mechanism);
-        let watch = Watch::start(&["--interval", "1s"])?;
+        let watch = way.start()?;
         self.took()?;
         for program in aya::programs::loaded_programs().flatten() {
             let name = String::from_utf8_lossy(program.name()).into_owned();
@@ -103,14 +146,14 @@ impl Bench {
 }
 
 fn cost() -> Result<()> {
-    let mechanisms = mechanism::asked_for().0;
-    let mut spent: Vec<Spent> = mechanisms.iter().map(|_| Spent::default()).collect();
+    let ways = Way::all();
+    let mut spent: Vec<Spent> = ways.iter().map(|_| Spent::default()).collect();
     let mut bench = Bench::new()?;
     let mut unwatched = vec![bench.took()?];
     for _ in 0..ROUNDS {
-        for (mechanism, spent) in mechanisms.iter().zip(&mut spent) {
+        for (way, spent) in ways.iter().zip(&mut spent) {
             let before = unwatched[unwatched.len() - 1];
-            let took = bench.watched(*mechanism)?;
+            let took = bench.watched(*way)?;
             let after = bench.took()?;
             spent.took.push(took);
             spent.ratios.push(Took {
@@ -120,16 +163,16 @@ fn cost() -> Result<()> {
             unwatched.push(after);
         }
     }
-    for (mechanism, spent) in mechanisms.iter().zip(&mut spent) {
-        bench.counted(*mechanism, spent)?;
+    for (way, spent) in ways.iter().zip(&mut spent) {
+        bench.counted(*way, spent)?;
     }
     // Rows of their own, whatever the harness has begun to print.
     println!();
     let each = |seconds: f64| seconds * 1e9 / PACKETS as f64;
     let base = medians(&unwatched);
     println!("cost | unwatched | {:.0} | 1.00 | {:.0} | 1.00 |  |", each(base.0), each(base.1));
-    for (mechanism, spent) in mechanisms.iter().zip(&spent) {
-        let name = mechanism.name();
+    for (way, spent) in ways.iter().zip(&spent) {
+        let name = way.name();
         let ran: Vec<String> = spent
             .programs
             .iter()
@@ -146,7 +189,7 @@ fn cost() -> Result<()> {
             each(refused),
             ran.join(", ")
         );
-        ensure!(ran.is_empty() != mechanism.has_programs(), "{name} ran {ran:?}");
+        ensure!(ran.is_empty() != way.mechanism.has_programs(), "{name} ran {ran:?}");
     }
     Ok(())
 }

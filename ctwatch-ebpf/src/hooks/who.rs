@@ -6,18 +6,16 @@ use aya_ebpf::{
 };
 use ctwatch_ebpf::{
     NetnsId,
-    top::{By, Key, Stream, has_ports},
+    top::{AF_INET, AF_INET6, By, Key, Stream, has_ports},
     trace::Reason,
 };
 
 use crate::{
     hooks::{kfree_skb::entry_of, tell},
-    kernel::{Place, layout, read},
+    kernel::{Address, Place, layout, read},
     tally::{self, Lists},
 };
 
-const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
 const IP_OFFSET: u16 = 0x1fff;
 
 /// What tells one packet, or one connection, from another.
@@ -55,7 +53,7 @@ pub(crate) fn refused(
 #[inline(always)]
 pub(crate) fn refused_with(skb: u64, ct: u64, netns: NetnsId, reason: Reason) -> Option<()> {
     if tell::is_on() {
-        let mut packet = original(ct, netns)?;
+        let mut packet = original(Address(ct), netns)?;
         packet.key.ifindex = read(skb, layout!(skb_iif))?;
         tell::refused(reason, &packet);
     }
@@ -74,7 +72,10 @@ pub(crate) fn confirming(skb: impl Place) -> Option<()> {
 /// An entry was put into the table.
 #[inline(always)]
 pub(crate) fn inserted(ct: impl Place, netns: NetnsId) -> Option<()> {
-    let mut packet = original(ct.address(), netns)?;
+    if layout!(top_sets) == 0 {
+        return None;
+    }
+    let mut packet = original(ct, netns)?;
     // Not of what user space made, and not where nobody stands at the confirmation.
     let interface = tally::take_came_by(ct);
     packet.key.ifindex = interface.unwrap_or(0);
@@ -105,6 +106,10 @@ fn addresses(lists: &Lists<'_>) {
 /// Whoever has the CPU: most often who sent it; what is sent again is sent by a timer.
 #[inline(always)]
 fn process(stream: Stream, mut key: Key) {
+    if !layout!(top_wanted).contains(By::Process) {
+        return;
+    }
+    key.family = 0;
     key.dst = [0; 16];
     key.src = bpf_get_current_comm().unwrap_or_default();
     // SAFETY: a helper without arguments.
@@ -158,15 +163,14 @@ fn read_headers(skb: u64, packet: &mut Packet) -> Option<()> {
     Some(())
 }
 
-/// From the tuple of the original direction, 40 bytes without a gap.
-/// <https://github.com/torvalds/linux/blob/v6.12/include/net/netfilter/nf_conntrack_tuple.h>
+/// From the tuple of the original direction.
 #[inline(always)]
-fn original(ct: u64, netns: NetnsId) -> Option<Packet> {
-    let tuple = read::<Tuple>(ct, layout!(nf_conn_original))?;
+fn original(ct: impl Place, netns: NetnsId) -> Option<Packet> {
+    let tuple = ct.tuple(layout!(nf_conn_original))?;
     let mut key = Key {
         netns,
-        src: tuple.src,
-        dst: tuple.dst,
+        src: bytes(tuple.src),
+        dst: bytes(tuple.dst),
         protocol: tuple.protocol,
         // A 16-bit number whose values fit into eight.
         family: u16::to_le_bytes(tuple.family)[0],
@@ -179,17 +183,8 @@ fn original(ct: u64, netns: NetnsId) -> Option<Packet> {
     Some(Packet { key, sport })
 }
 
-/// `struct nf_conntrack_tuple`, of which user space has seen that it is as long.
-///
-/// Aligned better than the kernel's, so that it is taken apart by whole words.
-#[repr(C, align(8))]
-#[derive(Clone, Copy)]
-struct Tuple {
-    src: [u8; 16],
-    sport: u16,
-    family: u16,
-    dst: [u8; 16],
-    dport: u16,
-    protocol: u8,
-    direction: u8,
+#[inline(always)]
+fn bytes(words: [u32; 4]) -> [u8; 16] {
+    // SAFETY: as many bytes.
+    unsafe { core::mem::transmute(words) }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use ctwatch_ebpf::top::By;
+use ctwatch_ebpf::top::{By, Wanted};
 
 use super::{
     setup::{self, Chosen, Depth},
@@ -69,7 +69,7 @@ async fn examine(args: &DoctorArgs) -> Result<Report> {
     let request = setup::request(args.mechanism);
     let privileges = Privileges::read();
     let Chosen { facts, plan, probes, cookies } =
-        setup::choose(request, privileges, Depth::All, Asked { tops: true, trace: None });
+        setup::choose(request, privileges, Depth::All, Asked { lists: Wanted::ALL, trace: None });
     let source = match plan.mechanism(Signal::Table) {
         Some(Mechanism::Ctnetlink) => Source::Ctnetlink,
         _ => Source::Procfs,

@@ -1,6 +1,7 @@
 //! From what this machine offers to what is needed for watching it.
 
 use anyhow::{Result, bail};
+use ctwatch_ebpf::top::{By, Wanted};
 
 use crate::{
     cli,
@@ -36,7 +37,11 @@ pub(super) fn prepare(args: &cli::WatchArgs) -> Result<(Means, Header)> {
     let scope = scope(&args.netns, privileges)?;
     let request = request(args.mechanism);
     let ctnetlink_came = modules::ctnetlink_would_be_loaded();
-    let asked = Asked { tops: args.tops() > 0, trace: None };
+    let lists = match args.tops() {
+        0 => Wanted::default(),
+        _ => Wanted::of(args.by.iter().map(By::from)),
+    };
+    let asked = Asked { lists, trace: None };
     let Chosen { plan, probes, cookies, .. } = choose(request, privileges, Depth::Enough, asked);
     if let Some(why) = unusable(&plan, request) {
         bail!("{why}");

@@ -35,7 +35,7 @@ pub async fn run(args: TraceArgs) -> Result<()> {
     let cookies = crate::host::visit::netns_cookie().is_some();
     let mut namer = Namer::new(cookies)?;
     let filter = filter(&args, &namer)?;
-    let asked = Asked { tops: false, trace: Some(filter) };
+    let asked = Asked { trace: Some(filter), ..Asked::default() };
     let request = setup::request(args.mechanism);
     let Chosen { plan, probes, .. } =
         setup::choose(request, Privileges::read(), Depth::Enough, asked);

@@ -10,7 +10,7 @@ use ctwatch_ebpf::{
     Layout,
     census::RECORDS,
     loading,
-    top::{Seed, TABLES},
+    top::{By, Seed, TABLES, Wanted},
     trace::Filter,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -106,7 +106,7 @@ pub fn embedded() -> Result<(), String> {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Asked {
     /// Who it is.
-    pub tops: bool,
+    pub lists: Wanted,
     /// Each of these refusals.
     pub trace: Option<Filter>,
 }
@@ -148,8 +148,8 @@ pub(super) fn load(plan: &Plan, resolved: &Resolved, asked: Asked) -> Result<Loa
         _ => None,
     };
     let wanted = |attachment: &&Attachment| match attachment.program {
-        "refused" => asked.tops || asked.trace.is_some(),
-        "fx_confirming" => asked.tops,
+        "refused" => !asked.lists.is_none() || asked.trace.is_some(),
+        "fx_confirming" => asked.lists.contains(By::Interface),
         // At every new flow: the counter of chains that are too long costs nothing.
         "fx_confirmed" | "kp_confirming" | "kr_confirmed" => asked.trace.is_some(),
         _ => true,
@@ -170,10 +170,11 @@ fn object() -> Result<&'static [u8]> {
 fn maps(resolved: &Resolved, asked: Asked) -> Result<Ebpf> {
     let mut layout = resolved.layout;
     let mut loader = lean_loader()?;
-    if asked.tops {
+    if !asked.lists.is_none() {
         let cpus = possible_cpus()?;
         let sets = top::sets_for(cpus);
         layout.top_sets = u32::try_from(sets)?;
+        layout.top_wanted = asked.lists;
         layout.top_seed = Seed(host::secrets()?);
         loader.map_max_entries("TOP", u32::try_from(sets * cpus)? * TABLES);
     }

@@ -53,7 +53,8 @@ impl Probes {
             }
             None => None,
         };
-        let tops = asked.tops.then(|| map_tops(&loaded)).transpose().map_err(of_all)?;
+        let tops =
+            (!asked.lists.is_none()).then(|| map_tops(&loaded)).transpose().map_err(of_all)?;
         Ok(Self { netns, host, loaded, counted, tops, trace })
     }
 
