@@ -88,6 +88,10 @@ struct Run {
     /// It ran to its end, and that was a good one.
     succeeded: bool,
     took: Duration,
+    /// What each test took, as far as its line came when it was over.
+    times: Vec<(Duration, String)>,
+    /// When the last line came.
+    last: Instant,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,6 +136,7 @@ impl Matrix {
             }
             let (name, release, counts) = (&run.name, &run.release, run.counts);
             println!("{name} ({release}): {counts}, {:.0} s", took.as_secs_f64());
+            println!("  the slowest: {}", run.slowest());
             matrix.kernels.push(run);
         }
         Ok(matrix)
@@ -276,7 +281,17 @@ impl Run {
             censuses: Vec::new(),
             succeeded: false,
             took: Duration::ZERO,
+            times: Vec::new(),
+            last: Instant::now(),
         }
+    }
+
+    fn slowest(&mut self) -> String {
+        const MOST: usize = 6;
+        self.times.sort();
+        let slowest = self.times.iter().rev().take(MOST);
+        let words = slowest.map(|(took, name)| format!("{name} {:.0} s", took.as_secs_f64()));
+        words.collect::<Vec<_>>().join(", ")
     }
 
     /// `test fexit::chains_that_are_too_long ... ok`, `n/a kprobe::…: why`, or the sum.
@@ -290,7 +305,9 @@ impl Run {
         if let Some(row) = line.strip_prefix("census ") {
             self.censuses.push(row.to_owned());
         }
+        let begun = std::mem::replace(&mut self.last, Instant::now());
         let Some((name, outcome)) = outcome(line) else { return };
+        self.times.push((begun.elapsed(), name.to_owned()));
         if let Some((mechanism, scenario)) = name.split_once("::") {
             self.outcomes.insert((mechanism.to_owned(), scenario.to_owned()), outcome);
         }
@@ -373,6 +390,8 @@ mod tests {
             censuses: Vec::new(),
             succeeded: true,
             took: Duration::ZERO,
+            times: Vec::new(),
+            last: Instant::now(),
         };
         lines.iter().for_each(|line| run.take(line));
         run
