@@ -68,8 +68,9 @@ pub async fn run(args: DoctorArgs) -> Result<()> {
 async fn examine(args: &DoctorArgs) -> Result<Report> {
     let request = setup::request(args.mechanism);
     let privileges = Privileges::read();
+    let lists = Wanted::of([By::Source, By::Service, By::Interface, By::Process]);
     let Chosen { facts, plan, probes, cookies } =
-        setup::choose(request, privileges, Depth::All, Asked { lists: Wanted::ALL, trace: None });
+        setup::choose(request, privileges, Depth::All, Asked { lists, trace: None });
     let source = match plan.mechanism(Signal::Table) {
         Some(Mechanism::Ctnetlink) => Source::Ctnetlink,
         _ => Source::Procfs,
@@ -109,7 +110,7 @@ async fn examine(args: &DoctorArgs) -> Result<Report> {
 /// From one reading to another. Somebody who asked for it may want to know from when on.
 async fn count(means: Means, duration: Duration, say: bool) -> Result<Snapshot> {
     let collector = Collector::start(means)?;
-    let mut model = Model::default();
+    let mut model = Model::with_tops(MOST);
     model.advance(&collector.sample().await?);
     if say {
         eprintln!("ctwatch: counting for {duration:?}");

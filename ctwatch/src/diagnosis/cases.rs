@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use ctwatch_ebpf::top::{By, Key};
+use ctwatch_ebpf::{
+    Count, NetnsTally,
+    top::{By, Key, Stream},
+};
 
 use super::{Case, findings, tracking};
 use crate::{
@@ -10,9 +13,15 @@ use crate::{
         Facts, Framework, KernelLog, LoadedModule, Namespace, Presence, RuleTable, RuleUse,
         Setting, Slab, Totals,
     },
-    model::census::{Census, Taken},
+    model::{
+        Model, Snapshot,
+        census::{Census, SEED, Taken},
+    },
     report::{Finding, Severity},
-    sample::{Held, Left, Status},
+    sample::{
+        Counted, CpuCounters, Held, HookReadings, Left, Probed, Sample, Status, TableSample,
+        TopCount, TopCounts,
+    },
 };
 
 fn namespace(entries: u32) -> Namespace {
@@ -88,7 +97,7 @@ fn ids(facts: &Facts) -> Vec<&'static str> {
 /// So many entries of TCP in TIME_WAIT, with so many seconds left, one second apart; and some to
 /// one service.
 fn census() -> Taken {
-    let mut census = Census::new(&[By::Service], 1);
+    let mut census = Census::new(&[By::Service], SEED);
     let key = |protocol, dport: u16| Key {
         netns: 1,
         dst: [10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
@@ -118,8 +127,63 @@ fn census() -> Taken {
     }
 }
 
+/// A second in which 100 packets were refused, most of them one source's.
+fn refusing() -> Snapshot {
+    let mut model = Model::with_tops(5);
+    let of = |source, count, error| {
+        let mut key = Key { netns: 1, family: 2, ..Key::default() };
+        key.src[..4].copy_from_slice(&[10, 1, 1, source]);
+        TopCount { key, count, error }
+    };
+    let mut sample = |second: u32, refused: u32, counts| {
+        let mut tally = NetnsTally::of(1);
+        (0..refused).for_each(|_| tally.bump(Count::TableFull));
+        let counted = Counted { refusals: true, ..Counted::default() };
+        model.advance(&Sample {
+            time: jiff::Timestamp::from_second(second.into()).unwrap(),
+            elapsed: Duration::from_secs(second.into()),
+            limit: Some(1000),
+            buckets: Some(256),
+            tables: vec![TableSample {
+                id: 1,
+                inode: 1,
+                name: None,
+                reachable: true,
+                entries: Some(1000),
+                counters: Some(vec![CpuCounters { drop: refused, ..CpuCounters::default() }]),
+                unread: None,
+                hooks: Some(HookReadings { before: tally, after: tally }),
+                interfaces: Vec::new(),
+            }],
+            tops: vec![TopCounts {
+                stream: Stream::Drops,
+                by: By::Source,
+                offered: refused.into(),
+                counts,
+            }],
+            cgroups: Vec::new(),
+            probed: Some(Probed { counted, ..Probed::default() }),
+        })
+    };
+    sample(0, 0, Vec::new());
+    sample(1, 100, vec![of(7, 80, 0), of(8, 30, 10), of(9, 4, 4)])
+}
+
 fn of<'a>(found: &'a [Finding], id: &str) -> &'a Finding {
     found.iter().find(|finding| finding.id == id).unwrap_or_else(|| panic!("no {id}: {found:?}"))
+}
+
+#[test]
+fn who_is_refused_is_named_as_far_as_that_is_certain() {
+    let (facts, live) = (facts(1000), refusing());
+    let found = findings(&Case { facts: &facts, census: Err("no"), live: Some(&live) });
+    let evidence = &of(&found, "table_full").evidence;
+    let who = evidence.iter().find(|line| line.starts_with("refused by source: "));
+    assert_eq!(
+        who.map(String::as_str),
+        Some("refused by source: 10.1.1.7 80; 10.1.1.8 20 to 30"),
+        "{evidence:?}"
+    );
 }
 
 #[test]

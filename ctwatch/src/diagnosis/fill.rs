@@ -1,8 +1,11 @@
 //! How full the table is.
 
+use ctwatch_ebpf::top::Stream;
+
 use super::{Case, FULL, MUCH, finding, fixes, number, percent, so_many};
 use crate::{
     facts::{Namespace, Presence},
+    model::Table,
     report::{Finding, Fix, Severity},
 };
 
@@ -72,6 +75,7 @@ fn evidence(case: &Case<'_>, namespace: &Namespace) -> Vec<String> {
         }
         let words = if words.is_empty() { "none".to_owned() } else { words.join(", ") };
         evidence.push(format!("refused in the last {seconds:.1} s: {words}"));
+        evidence.extend(refused(table));
     }
     match case.census {
         Ok(taken) => {
@@ -102,6 +106,35 @@ fn evidence(case: &Case<'_>, namespace: &Namespace) -> Vec<String> {
     }
     evidence.extend(log_evidence(case, namespace));
     evidence
+}
+
+/// Whose packets were refused meanwhile, as far as that is certain.
+fn refused(table: &Table) -> Vec<String> {
+    const MOST: usize = 5;
+    let mut lines = Vec::new();
+    for list in table.top.iter().filter(|list| list.stream == Stream::Drops) {
+        let certain = list.entries.iter().filter(|entry| entry.count > entry.error).take(MOST);
+        let words = certain.map(|entry| {
+            let name = entry.name(list.by, |_, _| None);
+            match entry.error {
+                0 => format!("{name} {}", number(entry.count)),
+                error => {
+                    format!("{name} {} to {}", number(entry.count - error), number(entry.count))
+                }
+            }
+        });
+        let words: Vec<String> = words.collect();
+        if !words.is_empty() {
+            lines.push(format!("refused by {}: {}", list.by.name(), words.join("; ")));
+        }
+    }
+    let control = table.control_plane.iter();
+    let control = control.map(|found| format!("{} {}", found.protocol, number(found.at_least)));
+    let control: Vec<String> = control.collect();
+    if !control.is_empty() {
+        lines.push(format!("control plane refused, at least: {}", control.join(", ")));
+    }
+    lines
 }
 
 /// What the log says, against what was counted.

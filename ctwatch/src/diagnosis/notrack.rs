@@ -1,13 +1,16 @@
 //! Connections that need not be tracked: by far the most of a table are often of a few.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
-use ctwatch_ebpf::top::{By, Key, has_ports};
+use ctwatch_ebpf::top::{By, Key};
 
 use super::{Case, finding, fixes, number, percent};
 use crate::{
     facts::Namespace,
-    model::top::TopEntry,
+    model::{
+        names::{address, protocol},
+        top::TopEntry,
+    },
     report::{File, Finding, Fix, Severity},
 };
 
@@ -65,7 +68,11 @@ fn one(case: &Case<'_>, namespace: &Namespace) -> Option<Finding> {
     );
     let mut found = finding("top_talkers", Severity::Warning, title);
     for entry in &large {
-        found.evidence.push(format!("{}: {} entries", in_words(&entry.key), number(entry.count)));
+        found.evidence.push(format!(
+            "{}: {} entries",
+            entry.name(By::Service, |_, _| None),
+            number(entry.count)
+        ));
     }
     let talks: Vec<Talk> = large.iter().filter_map(|entry| talk(&entry.key)).collect();
     found.fixes.extend(by_nft(namespace, &talks));
@@ -79,35 +86,9 @@ fn talk(key: &Key) -> Option<Talk> {
         GRE => Some(Talk::Protocol(GRE)),
         UDP if VXLAN.contains(&port) => Some(Talk::Tunnel(port)),
         protocol if matches!(protocol, 6 | UDP | 132) => {
-            Some(Talk::Service(address(key), protocol, port))
+            Some(Talk::Service(address(key.family, &key.dst), protocol, port))
         }
         _ => None,
-    }
-}
-
-fn address(key: &Key) -> IpAddr {
-    let [a, b, c, d, ..] = key.dst;
-    match key.family {
-        2 => Ipv4Addr::new(a, b, c, d).into(),
-        _ => Ipv6Addr::from(key.dst).into(),
-    }
-}
-
-fn in_words(key: &Key) -> String {
-    let protocol = protocol(key.protocol);
-    match has_ports(key.protocol) {
-        true => format!("{} {protocol}/{}", address(key), u16::from_be(key.dport)),
-        false => format!("{} {protocol}", address(key)),
-    }
-}
-
-fn protocol(number: u8) -> String {
-    match number {
-        6 => "tcp".to_owned(),
-        UDP => "udp".to_owned(),
-        GRE => "gre".to_owned(),
-        132 => "sctp".to_owned(),
-        other => other.to_string(),
     }
 }
 
@@ -163,7 +144,9 @@ fn by_nft(namespace: &Namespace, talks: &[Talk]) -> Option<Fix> {
 }
 
 fn by_iptables(namespace: &Namespace, talks: &[Talk]) -> Option<Fix> {
-    let mut fix = fixes::fix("do not track them, by iptables");
+    let mut fix = fixes::fix(
+        "do not track them, by iptables (until the next boot, unless it is saved: iptables-save)",
+    );
     for talk in talks {
         let tools: &[&str] = match talk {
             Talk::Service(IpAddr::V4(_), ..) => &["iptables"],

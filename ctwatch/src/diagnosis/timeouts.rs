@@ -7,7 +7,7 @@
 use super::{Case, finding, fixes, number, percent};
 use crate::{
     facts::{Namespace, Presence},
-    model::census::StateCount,
+    model::{census::StateCount, names::protocol},
     report::{Finding, Fix, Severity},
 };
 
@@ -119,15 +119,6 @@ fn held(state: &StateCount) -> String {
     let protocol = protocol(state.protocol);
     let name = state.name().map_or(protocol.clone(), |name| format!("{protocol} {name}"));
     format!("{name}: {} entries", number(state.holds.all()))
-}
-
-fn protocol(number: u8) -> String {
-    match number {
-        ICMP => "icmp".to_owned(),
-        TCP => "tcp".to_owned(),
-        UDP => "udp".to_owned(),
-        other => format!("protocol {other}"),
-    }
 }
 
 fn gain(

@@ -409,28 +409,29 @@ pub fn state_name(protocol: u8, state: u8) -> Option<&'static str> {
     Some(names.get(usize::from(state)).copied().unwrap_or("UNKNOWN"))
 }
 
+/// Of the tests, here and elsewhere.
+#[cfg(test)]
+pub const SEED: Seed = Seed([
+    0x6a09_e667_f3bc_c908,
+    0xbb67_ae85_84ca_a73b,
+    0x3c6e_f372_fe94_f82b,
+    0xa54f_f53a_5f1d_36f1,
+    0x510e_527f_ade6_82d1,
+    0x9b05_688c_2b3e_6c1f,
+    0x1f83_d9ab_fb41_bd6b,
+    0x5be0_cd19_137e_2179,
+    0xcbbb_9d5d_c105_9ed8,
+    0x629a_292a_367c_d507,
+    0x9159_015a_3070_dd17,
+    0x152f_ecd8_f70e_5939,
+]);
+
 #[cfg(test)]
 mod tests {
     use ctwatch_ebpf::top::Key;
 
     use super::*;
     use crate::sample::Status;
-
-    /// The fractions of square roots and the like: random enough.
-    const SEED: Seed = Seed([
-        0x6a09_e667_f3bc_c908,
-        0xbb67_ae85_84ca_a73b,
-        0x3c6e_f372_fe94_f82b,
-        0xa54f_f53a_5f1d_36f1,
-        0x510e_527f_ade6_82d1,
-        0x9b05_688c_2b3e_6c1f,
-        0x1f83_d9ab_fb41_bd6b,
-        0x5be0_cd19_137e_2179,
-        0xcbbb_9d5d_c105_9ed8,
-        0x629a_292a_367c_d507,
-        0x9159_015a_3070_dd17,
-        0x152f_ecd8_f70e_5939,
-    ]);
 
     fn held(netns: NetnsId, source: u32, protocol: u8, state: u8, assured: bool) -> Held {
         let mut src = [0; 16];

@@ -7,6 +7,7 @@ mod evidence;
 pub mod figure;
 mod ledger;
 pub mod loading;
+pub mod names;
 mod snapshot;
 pub mod top;
 mod trend;

@@ -286,7 +286,7 @@ pub(crate) mod situations {
     use crate::{
         model::{
             Model,
-            census::{Census, KernelCount, Taken},
+            census::{Census, KernelCount, SEED, Taken},
         },
         sample::{CpuCounters, Held, Left, Sample, Status, TableSample},
     };
@@ -319,7 +319,7 @@ pub(crate) mod situations {
 
         /// With a census of namespace 1 that found so many pinned entries, and one that makes room.
         pub(crate) fn pinned(self, pinned: u64, unlisted: Option<&str>) -> Self {
-            let mut census = Census::new(&[], 1);
+            let mut census = Census::new(&[], SEED);
             let key = Key { netns: 1, protocol: 17, ..Key::default() };
             for number in 0..=pinned {
                 let status = Status(if number < pinned { 1 << 2 } else { 0 });

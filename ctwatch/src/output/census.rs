@@ -15,6 +15,7 @@ use super::{
 };
 use crate::model::{
     census::{Holders, Holds, KernelCount, StateCount, TableCensus, Taken},
+    names::protocol,
     top::TopEntry,
 };
 
@@ -179,7 +180,7 @@ fn state_row(state: &StateCount, entries: u64) -> String {
     });
     let timed = all.saturating_sub(state.holds.expired);
     let longer = timed.saturating_sub(before).saturating_sub(state.lifetimes.unknown);
-    let protocol = who::protocol(state.protocol);
+    let protocol = protocol(state.protocol);
     let name = match state.name() {
         Some(name) => format!("{protocol} {name}"),
         None => protocol,
@@ -342,7 +343,7 @@ fn table_object<'a>(
 fn state_object(state: &StateCount) -> StateObject {
     let below = LIMITS.map(|(limit, name)| (name, state.lifetimes.below(limit)));
     StateObject {
-        proto: who::protocol(state.protocol),
+        proto: protocol(state.protocol),
         state: state.name(),
         entries: state.holds.all(),
         assured: state.holds.pinned + state.holds.closing,
@@ -360,12 +361,12 @@ mod tests {
 
     use super::*;
     use crate::{
-        model::census::Census,
+        model::census::{Census, SEED},
         sample::{Held, Left, Status},
     };
 
     fn taken() -> Taken {
-        let mut census = Census::new(&[By::Source, By::Service], 3);
+        let mut census = Census::new(&[By::Source, By::Service], SEED);
         for number in 0..100_u32 {
             let mut key =
                 Key { netns: 1, protocol: 6, dport: 179_u16.to_be(), family: 2, ..Key::default() };

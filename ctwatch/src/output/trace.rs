@@ -11,13 +11,11 @@ use ctwatch_ebpf::{
 };
 use serde::Serialize;
 
-use super::{
-    escape::escaped,
-    json::write_line,
-    services::Services,
-    who::{self, address_of, protocol},
+use super::{escape::escaped, json::write_line, services::Services};
+use crate::{
+    model::names::{self, address, protocol},
+    sample::Named,
 };
-use crate::sample::Named;
 
 pub struct Line<'a> {
     pub time: jiff::Timestamp,
@@ -34,7 +32,7 @@ fn reason(event: &Event) -> &'static str {
 
 /// The process' name, where there is one.
 fn comm(event: &Event) -> Option<String> {
-    Some(who::comm(&event.comm)).filter(|comm| !comm.is_empty())
+    Some(names::comm(&event.comm)).filter(|comm| !comm.is_empty())
 }
 
 /// `12:00:00.123456 table_full udp 17 src=10.1.1.1 dst=10.2.2.2 sport=1024 dport=53 (domain)
@@ -44,8 +42,8 @@ pub fn text(out: &mut impl Write, line: &Line<'_>, services: &Services) -> io::R
     let time = time.to_zoned(jiff::tz::TimeZone::system()).strftime("%H:%M:%S%.6f");
     let name = protocol(event.protocol);
     write!(out, "{time} {} {name} {}", reason(event), event.protocol)?;
-    write!(out, " src={}", address_of(event.family, &event.src))?;
-    write!(out, " dst={}", address_of(event.family, &event.dst))?;
+    write!(out, " src={}", address(event.family, &event.src))?;
+    write!(out, " dst={}", address(event.family, &event.dst))?;
     if has_ports(event.protocol) {
         let (sport, dport) = (u16::from_be(event.sport), u16::from_be(event.dport));
         write!(out, " sport={sport} dport={dport}")?;
@@ -103,8 +101,8 @@ pub fn json(out: &mut impl Write, line: &Line<'_>) -> io::Result<()> {
             time: time.to_string(),
             reason: reason(event),
             proto: protocol(event.protocol),
-            src: address_of(event.family, &event.src),
-            dst: address_of(event.family, &event.dst),
+            src: address(event.family, &event.src),
+            dst: address(event.family, &event.dst),
             sport: port(event.sport),
             dport: port(event.dport),
             ifindex: event.ifindex,

@@ -1,8 +1,8 @@
 //! Whose packets: keys as text and as JSON.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
-use ctwatch_ebpf::top::{By, Key, Stream, has_ports};
+use ctwatch_ebpf::top::{By, Stream, has_ports};
 use serde::Serialize;
 
 use super::{
@@ -11,9 +11,11 @@ use super::{
     text::Tops,
     words::{number, percent},
 };
-use crate::model::{Snapshot, Table, top::TopEntry};
-
-const AF_INET: u8 = 2;
+use crate::model::{
+    Snapshot, Table,
+    names::{address, comm, protocol},
+    top::TopEntry,
+};
 
 /// The parts of a key that its list is about; the others are left out.
 #[derive(Serialize)]
@@ -44,8 +46,8 @@ pub(super) fn object(by: By, entry: &TopEntry) -> KeyObject<'_> {
         (matches!(by, By::Source | By::Flow), matches!(by, By::Service | By::Flow));
     let interface = by == By::Interface;
     KeyObject {
-        src: source.then(|| address(key, &key.src)),
-        dst: (service || by == By::Destination).then(|| address(key, &key.dst)),
+        src: source.then(|| address(key.family, &key.src)),
+        dst: (service || by == By::Destination).then(|| address(key.family, &key.dst)),
         proto: service.then(|| protocol(key.protocol)),
         dport: (service && has_ports(key.protocol)).then(|| u16::from_be(key.dport)),
         ifindex: interface.then_some(key.ifindex),
@@ -56,42 +58,8 @@ pub(super) fn object(by: By, entry: &TopEntry) -> KeyObject<'_> {
     }
 }
 
-/// `10.1.1.1`, `10.100.1.1 udp/53 (domain)`, `10.1.1.1 > 10.100.1.1 udp/53 (domain)`, `eth0`.
 pub(super) fn name(by: By, entry: &TopEntry, services: &Services) -> String {
-    let key = &entry.key;
-    let service = || {
-        let protocol = protocol(key.protocol);
-        let dst = address(key, &key.dst);
-        if !has_ports(key.protocol) {
-            return format!("{dst} {protocol}");
-        }
-        let port = u16::from_be(key.dport);
-        match services.name(&protocol, port) {
-            Some(name) => format!("{dst} {protocol}/{port} ({name})"),
-            None => format!("{dst} {protocol}/{port}"),
-        }
-    };
-    match by {
-        By::Source => address(key, &key.src).to_string(),
-        By::Destination => address(key, &key.dst).to_string(),
-        By::Service => service(),
-        By::Flow => format!("{} > {}", address(key, &key.src), service()),
-        By::Interface => match (&entry.interface, key.ifindex) {
-            (Some(name), _) => name.clone(),
-            (None, 0) => "this host".to_owned(),
-            (None, index) => format!("interface {index}"),
-        },
-        By::Process => match &entry.cgroup {
-            Some(cgroup) => format!("{} ({cgroup})", comm(&key.src)),
-            None => comm(&key.src),
-        },
-    }
-}
-
-/// A process' name, as the kernel keeps it.
-pub(super) fn comm(bytes: &[u8; 16]) -> String {
-    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
-    String::from_utf8_lossy(&bytes[..end]).into_owned()
+    entry.name(by, |protocol, port| services.name(protocol, port))
 }
 
 /// What is shown of an entry.
@@ -187,42 +155,10 @@ fn weight(entry: &TopEntry, measure: Measure) -> String {
     }
 }
 
-fn address(key: &Key, bytes: &[u8; 16]) -> IpAddr {
-    address_of(key.family, bytes)
-}
-
-pub(super) fn address_of(family: u8, bytes: &[u8; 16]) -> IpAddr {
-    let [a, b, c, d, ..] = *bytes;
-    match family {
-        AF_INET => Ipv4Addr::new(a, b, c, d).into(),
-        _ => Ipv6Addr::from(*bytes).into(),
-    }
-}
-
-pub(super) fn protocol(number: u8) -> String {
-    let name = match number {
-        1 => "icmp",
-        2 => "igmp",
-        6 => "tcp",
-        17 => "udp",
-        33 => "dccp",
-        47 => "gre",
-        50 => "esp",
-        51 => "ah",
-        58 => "icmpv6",
-        88 => "eigrp",
-        89 => "ospf",
-        103 => "pim",
-        112 => "vrrp",
-        132 => "sctp",
-        136 => "udplite",
-        other => return other.to_string(),
-    };
-    name.to_owned()
-}
-
 #[cfg(test)]
 mod tests {
+    use ctwatch_ebpf::top::{AF_INET, Key};
+
     use super::*;
 
     fn entry() -> TopEntry {

@@ -18,7 +18,7 @@ use ctwatch::{
     model::census::Census,
     output::{escape::escaped, services::Services},
 };
-use ctwatch_ebpf::top::By;
+use ctwatch_ebpf::top::{By, Seed};
 
 /// A parser, by the name of the folder with its seeds.
 pub struct Parser {
@@ -125,7 +125,8 @@ fn datagram(bytes: &[u8]) {
 /// All the way into a census.
 fn entry(bytes: &[u8]) {
     let Ok(held) = dump::entry(1, bytes) else { return };
-    let mut census = Census::new(&[By::Source, By::Service], 7);
+    let seed = Seed(std::array::from_fn(|at| 0x9e37_79b9_7f4a_7c15_u64.rotate_left(at as u32)));
+    let mut census = Census::new(&[By::Source, By::Service], seed);
     census.enter(&held);
     let counted = census.finish(3);
     assert_eq!(counted.holds().all(), 1, "{held:?}");

@@ -1,0 +1,80 @@
+//! What keys are called: in the words of a network engineer, without asking anybody.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ctwatch_ebpf::top::{AF_INET, By, has_ports};
+
+use super::top::TopEntry;
+
+impl TopEntry {
+    /// `10.1.1.1`, `10.100.1.1 udp/53 (domain)`, `10.1.1.1 > 10.100.1.1 udp/53 (domain)`, `eth0`.
+    /// `service` knows names of protocols' ports.
+    pub fn name<'a>(&self, by: By, service: impl Fn(&str, u16) -> Option<&'a str>) -> String {
+        let key = &self.key;
+        let src = || address(key.family, &key.src);
+        let dst = || address(key.family, &key.dst);
+        let service = || {
+            let protocol = protocol(key.protocol);
+            if !has_ports(key.protocol) {
+                return format!("{} {protocol}", dst());
+            }
+            let port = u16::from_be(key.dport);
+            match service(&protocol, port) {
+                Some(name) => format!("{} {protocol}/{port} ({name})", dst()),
+                None => format!("{} {protocol}/{port}", dst()),
+            }
+        };
+        match by {
+            By::Source => src().to_string(),
+            By::Destination => dst().to_string(),
+            By::Service => service(),
+            By::Flow => format!("{} > {}", src(), service()),
+            By::Interface => match (&self.interface, key.ifindex) {
+                (Some(name), _) => name.clone(),
+                (None, 0) => "this host".to_owned(),
+                (None, index) => format!("interface {index}"),
+            },
+            By::Process => match &self.cgroup {
+                Some(cgroup) => format!("{} ({cgroup})", comm(&key.src)),
+                None => comm(&key.src),
+            },
+        }
+    }
+}
+
+/// A process' name, as the kernel keeps it.
+pub fn comm(bytes: &[u8; 16]) -> String {
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
+/// Those of IPv4 are in the first four bytes.
+pub fn address(family: u8, bytes: &[u8; 16]) -> IpAddr {
+    let [a, b, c, d, ..] = *bytes;
+    match family {
+        AF_INET => Ipv4Addr::new(a, b, c, d).into(),
+        _ => Ipv6Addr::from(*bytes).into(),
+    }
+}
+
+pub fn protocol(number: u8) -> String {
+    let name = match number {
+        1 => "icmp",
+        2 => "igmp",
+        6 => "tcp",
+        17 => "udp",
+        33 => "dccp",
+        47 => "gre",
+        50 => "esp",
+        51 => "ah",
+        58 => "icmpv6",
+        88 => "eigrp",
+        89 => "ospf",
+        103 => "pim",
+        112 => "vrrp",
+        132 => "sctp",
+        136 => "udplite",
+        other => return other.to_string(),
+    };
+    name.to_owned()
+}
