@@ -291,6 +291,7 @@ const _: () = assert!(size_of::<Set>() == 8 + 4 * WAYS + 64 * WAYS);
 impl Set {
     /// Counts the key, which is one of a table by `by` and has this hash.
     #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "it has 32 bits")]
     pub fn offer(&mut self, by: By, key: &Key, hash: u64) {
         let (words, unused) = (key.words(), by.unused());
         for number in WAY {
@@ -314,12 +315,12 @@ impl Set {
         let victim = &raw mut self.victim;
         // SAFETY: ours, as all of the set.
         unsafe { victim.write_volatile(0) };
-        for number in 1..WAYS as u32 {
-            let count = self.counts[number as usize];
+        for number in &WAY[1..] {
+            let count = self.counts[*number as usize];
             if count < least {
                 least = count;
                 // SAFETY: as above.
-                unsafe { victim.write_volatile(number) };
+                unsafe { victim.write_volatile(*number) };
             }
         }
         // SAFETY: as above. The mask is for the verifier again.

@@ -7,11 +7,11 @@ use serde::Serialize;
 
 use super::{
     escape::escaped,
-    json::{Pairs, write_line},
+    json::{NetnsObject, Pairs, write_line},
     services::Services,
     text::wrapped,
     who::{self, KeyObject},
-    words::percent,
+    words::{called, percent},
 };
 use crate::model::{
     census::{Holders, Holds, KernelCount, StateCount, TableCensus, Taken},
@@ -91,7 +91,7 @@ pub fn text(out: &mut impl Write, taken: &Taken, shown: &Shown) -> io::Result<()
 }
 
 fn of_table(taken: &Taken, count: &KernelCount, table: &TableCensus, shown: &Shown) -> Vec<String> {
-    let name = count.name.clone().unwrap_or_else(|| format!("net:[{}]", count.inode));
+    let name = called(count.name.as_deref(), count.inode);
     let entries = table.holds.all();
     let of = match shown.limit {
         Some(limit) if limit > 0 => {
@@ -227,12 +227,6 @@ struct TableObject<'a> {
 }
 
 #[derive(Serialize)]
-struct NetnsObject<'a> {
-    inode: u32,
-    name: Option<&'a str>,
-}
-
-#[derive(Serialize)]
 pub(super) struct HoldsObject {
     pinned: u64,
     closing: u64,
@@ -299,7 +293,7 @@ pub fn json(
 ) -> io::Result<()> {
     let known = tables(taken).into_iter().map(|(count, table)| {
         let name = count.name.as_deref();
-        let netns = NetnsObject { inode: count.inode, name };
+        let netns = NetnsObject { inode: Some(count.inode), name };
         table_object(taken, Some(netns), [count.before, count.after], table)
     });
     let unknown = elsewhere(taken).map(|table| table_object(taken, None, [None, None], table));

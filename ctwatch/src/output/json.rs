@@ -90,10 +90,11 @@ struct ControlPlaneObject {
     per_s: Option<f64>,
 }
 
+/// A namespace; without a number where it was gone before anybody looked.
 #[derive(Serialize)]
-struct NetnsObject<'a> {
-    inode: u32,
-    name: Option<&'a str>,
+pub(super) struct NetnsObject<'a> {
+    pub(super) inode: Option<u32>,
+    pub(super) name: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -166,7 +167,7 @@ pub(super) fn write_line(out: &mut impl Write, object: &impl Serialize) -> io::R
 fn table<'a>(snapshot: &'a Snapshot, table: &'a Table) -> TableObject<'a> {
     let held = snapshot.census.as_ref().zip(snapshot.census(table));
     TableObject {
-        netns: NetnsObject { inode: table.inode, name: table.name.as_deref() },
+        netns: NetnsObject { inode: Some(table.inode), name: table.name.as_deref() },
         reachable: table.reachable,
         unread: table.unread.as_deref(),
         saturated: table.saturated,

@@ -140,7 +140,9 @@ impl Text {
     fn tops(&self, out: &mut impl Write, snapshot: &Snapshot) -> io::Result<()> {
         let tops = &self.style.tops;
         for table in snapshot.tables.iter().filter(|table| table.saturated || tops.always) {
-            let held = who::holding(snapshot, table, tops);
+            // A census is taken now and then: each is shown once.
+            let held = snapshot.census.as_ref().filter(|(_, age)| *age <= snapshot.interval);
+            let held = held.map(|_| who::holding(snapshot, table, tops)).unwrap_or_default();
             for line in who::lines(table, tops, who::Measure::Now).into_iter().chain(held) {
                 wrapped(
                     out,
@@ -309,8 +311,16 @@ pub(super) fn wrapped(out: &mut impl Write, text: &str, width: usize) -> io::Res
 
 #[cfg(test)]
 mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use ctwatch_ebpf::top::Key;
+
     use super::*;
-    use crate::output::fixtures::{FIRST, header, snapshots};
+    use crate::{
+        model::census::{Census, SEED, Taken},
+        output::fixtures::{FIRST, header, snapshots},
+        sample::{Held, Left, Status},
+    };
 
     fn style(columns: usize) -> Style {
         Style {
@@ -330,6 +340,32 @@ mod tests {
         text.tick(&mut out, &second).unwrap();
         text.finish(&mut out, &second).unwrap();
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_census_is_shown_once() {
+        let [_, mut snapshot] = snapshots();
+        let mut census = Census::new(&[], SEED);
+        let key = Key { netns: snapshot.tables[0].id, ..Key::default() };
+        let (status, left) = (Status(1 << 3), Left::Seconds(9));
+        census.enter(&Held { key, status, state: 0, zone: 0, left });
+        let taken = Arc::new(Taken {
+            by: "walk",
+            took: Duration::ZERO,
+            cpu: Duration::ZERO,
+            strayed: 0,
+            kernel: Vec::new(),
+            counted: census.finish(5),
+            notes: Vec::new(),
+        });
+        let mut text = Text::new(style(200));
+        for (age, shown) in [(300, true), (1300, false)] {
+            snapshot.census = Some((Arc::clone(&taken), Duration::from_millis(age)));
+            let mut out = Vec::new();
+            text.tick(&mut out, &snapshot).unwrap();
+            let out = String::from_utf8(out).unwrap();
+            assert_eq!(out.contains("holding: "), shown, "{out}");
+        }
     }
 
     #[test]

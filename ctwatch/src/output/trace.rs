@@ -11,7 +11,11 @@ use ctwatch_ebpf::{
 };
 use serde::Serialize;
 
-use super::{escape::escaped, json::write_line, services::Services};
+use super::{
+    escape::escaped,
+    json::{NetnsObject, write_line},
+    services::Services,
+};
 use crate::{
     model::names::{self, address, protocol},
     sample::Named,
@@ -83,12 +87,6 @@ struct Object<'a> {
     netns: NetnsObject<'a>,
     comm: Option<String>,
     pid: Option<u32>,
-}
-
-#[derive(Serialize)]
-struct NetnsObject<'a> {
-    inode: Option<u32>,
-    name: Option<&'a str>,
 }
 
 pub fn json(out: &mut impl Write, line: &Line<'_>) -> io::Result<()> {

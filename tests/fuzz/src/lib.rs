@@ -125,7 +125,7 @@ fn datagram(bytes: &[u8]) {
 /// All the way into a census.
 fn entry(bytes: &[u8]) {
     let Ok(held) = dump::entry(1, bytes) else { return };
-    let seed = Seed(std::array::from_fn(|at| 0x9e37_79b9_7f4a_7c15_u64.rotate_left(at as u32)));
+    let seed = Seed(std::array::from_fn(|at| 0x9e37_79b9_7f4a_7c15 << at));
     let mut census = Census::new(&[By::Source, By::Service], seed);
     census.enter(&held);
     let counted = census.finish(3);
