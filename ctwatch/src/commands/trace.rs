@@ -44,7 +44,13 @@ pub async fn run(args: TraceArgs) -> Result<()> {
         bail!("refusals cannot be traced here: {}", plan.refusals().join("; "));
     };
     if let Some(reasons) = unseen(&args, mechanism) {
-        bail!("the mechanism {} does not tell {reasons}", mechanism.name());
+        let told = Reason::ALL.into_iter().filter(|reason| is_told(*reason, mechanism));
+        let told: Vec<&str> = told.map(Reason::name).collect();
+        bail!(
+            "the mechanism {} does not tell {reasons}; it tells {}",
+            mechanism.name(),
+            told.join(", ")
+        );
     }
     eprintln!("ctwatch: tracing refusals by {}, {} a second at most", mechanism.name(), args.rate);
     let trace = probes.take_trace().context("the probes do not trace")?;
@@ -76,12 +82,15 @@ pub async fn run(args: TraceArgs) -> Result<()> {
 
 /// Reasons that were asked for and that the programs in use cannot tell.
 fn unseen(args: &TraceArgs, mechanism: Mechanism) -> Option<String> {
-    let by_tracepoint = mechanism == Mechanism::Tracepoint;
-    let unseen = args.reason.iter().map(|reason| Reason::from(*reason)).filter(|reason| {
-        matches!(reason, Reason::Untracked | Reason::Unconfirmed) != by_tracepoint
-    });
+    let wanted = args.reason.iter().map(|reason| Reason::from(*reason));
+    let unseen = wanted.filter(|reason| !is_told(*reason, mechanism));
     let unseen: Vec<&str> = unseen.map(Reason::name).collect();
     (!unseen.is_empty()).then(|| unseen.join(", "))
+}
+
+fn is_told(reason: Reason, mechanism: Mechanism) -> bool {
+    let by_tracepoint = mechanism == Mechanism::Tracepoint;
+    matches!(reason, Reason::Untracked | Reason::Unconfirmed) == by_tracepoint
 }
 
 fn filter(args: &TraceArgs, namer: &Namer) -> Result<Filter> {

@@ -47,7 +47,8 @@ pub(super) fn chains(case: &Case<'_>) -> Vec<Finding> {
         } else {
             found.evidence.push(
                 "there are buckets enough: somebody makes connections that meet in one; ctwatch \
-                 trace --reason unconfirmed shows whose"
+                 trace shows whose (chain_too_long, or, where functions cannot be hooked, \
+                 unconfirmed)"
                     .to_owned(),
             );
         }
@@ -124,7 +125,9 @@ fn translates(table: &RuleTable) -> bool {
 pub(super) fn nat_ports(case: &Case<'_>) -> Vec<Finding> {
     let one = |namespace: &Namespace| {
         let live = case.live(namespace).map(|table| table.drops.nat_exhausted);
-        let seen = live.and_then(|figure| figure.total.filter(|_| figure.at_least > Some(0)));
+        let seen = live
+            .and_then(|figure| figure.at_least.zip(figure.total))
+            .filter(|(least, _)| *least > 0);
         let totals = namespace.totals.as_ref().ok()?;
         // Of all insertions that failed, those that were for other reasons are known.
         let clashes = totals.insert_failed.saturating_sub(totals.chaintoolong.unwrap_or(0));
@@ -134,9 +137,13 @@ pub(super) fn nat_ports(case: &Case<'_>) -> Vec<Finding> {
             return None;
         }
         let title = match seen {
-            Some(count) => format!(
+            Some((least, most)) => format!(
                 "NAT had no port left for {} new connections in {}; the table was not the reason",
-                number(count),
+                if least == most {
+                    number(most)
+                } else {
+                    format!("{} to {}", number(least), number(most))
+                },
                 namespace.called(),
             ),
             None => format!(
@@ -160,13 +167,22 @@ pub(super) fn nat_ports(case: &Case<'_>) -> Vec<Finding> {
                     .to_owned(),
             );
         }
-        let mut fix = fixes::fix("more room for NAT");
+        found.evidence.push(
+            "ctwatch trace shows whose (nat_exhausted, or, where functions cannot be hooked, \
+             unconfirmed)"
+                .to_owned(),
+        );
+        let mut fix = fixes::fix(
+            "more room for NAT: translate to a range of addresses (snat to A-B; --to-source A-B), \
+             or to all ports from 1024 on (:1024-65535)",
+        );
         fix.expect = "each more address to translate to, towards one destination, is worth some \
                       64,000 connections at a time"
             .to_owned();
-        fix.breaks = "translate to a range of addresses (snat to A-B; --to-source A-B), or to all \
-                      ports from 1024 on (:1024-65535)"
-            .to_owned();
+        fix.breaks =
+            "whoever knows this network by the one address it has now: allow-lists, and peers \
+                      that want all of a client's connections from one"
+                .to_owned();
         found.fixes.push(fix);
         Some(found)
     };
