@@ -358,8 +358,12 @@ mod tests {
 
     const SETS: usize = 128;
 
+    fn seed(at: usize) -> u64 {
+        Random(0x1234_5678_9abc_def1 + at as u64).next()
+    }
+
     fn hash(key: &Key) -> u64 {
-        key.hashes(|at| Random(0x1234_5678_9abc_def1 + at as u64).next()).of(By::Source)
+        key.hashes(seed).of(By::Source)
     }
 
     fn index(key: &Key) -> usize {
@@ -475,6 +479,58 @@ mod tests {
                 });
             }
             both.check_bounds();
+        }
+    }
+
+    /// A connection out of few, so that keys meet in what they are cut down to.
+    fn connection(random: &mut Random) -> Key {
+        let few = |bits: u64, many: u64| (bits % many).to_be_bytes()[7];
+        let is_short = random.next().is_multiple_of(2);
+        let family = if is_short { AF_INET } else { AF_INET6 };
+        let mut key = Key { netns: 1 + random.next() % 2, family, ..ZERO };
+        for address in [&mut key.src, &mut key.dst] {
+            let at = if is_short { 3 } else { 15 };
+            address[at] = few(random.next(), 40);
+            address[0] = if is_short { 10 } else { few(random.next(), 2) };
+        }
+        key.dport = u16::from_ne_bytes([0, few(random.next(), 5)]);
+        key.protocol = if random.next().is_multiple_of(2) { 6 } else { 17 };
+        key.ifindex = u32::from(few(random.next(), 4));
+        key
+    }
+
+    #[test]
+    fn bounds_hold_by_whatever_is_told_apart() {
+        for by in By::ALL {
+            let mut random = Random(3);
+            let mut sets = vec![Set::default(); 8];
+            let mut truth: HashMap<Key, u64> = HashMap::new();
+            for _ in 0..50_000 {
+                let mut whole = connection(&mut random);
+                if by == By::Process {
+                    whole.family = 0;
+                }
+                let (key, hash) = (whole.of(by), whole.hashes(seed).of(by));
+                assert_eq!(
+                    hash,
+                    key.hashes(seed).of(by),
+                    "{by:?}: what is left out has a part in it"
+                );
+                let at = usize::try_from(hash).unwrap() % sets.len();
+                sets[at].offer(by, &key, hash);
+                *truth.entry(key).or_default() += 1;
+            }
+            let mut seen = 0;
+            for (at, set) in sets.iter().enumerate() {
+                for slot in set.slots() {
+                    let truth = truth.get(&slot.key).copied().unwrap_or(0);
+                    assert!(slot.count - slot.error <= truth && truth <= slot.count, "{slot:?}");
+                    let hash = slot.key.hashes(seed).of(by);
+                    assert_eq!(usize::try_from(hash).unwrap() % sets.len(), at, "{slot:?}");
+                    seen += slot.count;
+                }
+            }
+            assert_eq!(seen, 50_000, "{by:?}: every event is in one slot");
         }
     }
 
