@@ -64,8 +64,8 @@ static CAME: PerCpuArray<Coming> = PerCpuArray::with_max_entries(1, 0);
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Coming {
-    /// Of the program that leaves word, and of the one that finds it: neither runs on top of itself.
-    scratch: [u64; 2],
+    /// Of the program that finds word: it does not run on top of itself.
+    scratch: u64,
     slots: [Came; CAME_SLOTS as usize],
 }
 
@@ -191,7 +191,7 @@ pub(crate) fn came_by(ct: u64, ifindex: u32) {
 pub(crate) fn take_came_by(ct: impl Place) -> Option<u32> {
     // SAFETY: a live per-CPU map value.
     let coming = unsafe { &mut *CAME.get_ptr_mut(0)? };
-    let ct = ct.number(&mut coming.scratch[1]);
+    let ct = ct.number(&mut coming.scratch);
     let came = &mut coming.slots[came_slot(ct) as usize];
     (came.ct == ct).then(|| {
         came.ct = 0;
