@@ -135,8 +135,7 @@ impl Lists<'_> {
     }
 }
 
-/// A function of its own, and not once more in the program for each stream.
-#[inline(never)]
+#[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "it has 32 bits")]
 fn enter_into<const BY: usize>(first: u32, whole: &Key, hash: u64) {
     let by = By::ALL[BY];

@@ -36,6 +36,8 @@ pub(crate) struct Args {
 enum Watcher {
     /// With everything it counts, and all lists.
     Ctwatch,
+    /// As without any option.
+    WithItsTops,
     WithoutTops,
     Counters,
     ConntrackEvents,
@@ -52,12 +54,19 @@ const BPFTRACE: &str = "mount -t tracefs tracefs /sys/kernel/tracing || exit 1; 
     }'";
 
 impl Watcher {
-    const ALL: [Self; 5] =
-        [Self::Ctwatch, Self::WithoutTops, Self::Counters, Self::ConntrackEvents, Self::Bpftrace];
+    const ALL: [Self; 6] = [
+        Self::Ctwatch,
+        Self::WithItsTops,
+        Self::WithoutTops,
+        Self::Counters,
+        Self::ConntrackEvents,
+        Self::Bpftrace,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Self::Ctwatch => "ctwatch --top 20, all lists",
+            Self::WithItsTops => "ctwatch",
             Self::WithoutTops => "ctwatch --top 0",
             Self::Counters => "ctwatch --mechanism counters",
             Self::ConntrackEvents => "conntrack -E -e NEW",
@@ -67,10 +76,11 @@ impl Watcher {
 
     fn start(self, ctwatch: &Path, router: &Netns) -> Result<Watching> {
         let mut command = match self {
-            Self::Ctwatch | Self::WithoutTops | Self::Counters => {
+            Self::Ctwatch | Self::WithItsTops | Self::WithoutTops | Self::Counters => {
                 let mut command = Command::new(ctwatch);
                 command.args(match self {
                     Self::Ctwatch => ["--top", "20", "--by", ALL_LISTS].as_slice(),
+                    Self::WithItsTops => &[],
                     Self::WithoutTops => &["--top", "0"],
                     _ => &["--mechanism", "counters"],
                 });
@@ -216,6 +226,30 @@ fn large(ctwatch: &Path) -> Result<()> {
             peak as f64 / 1024.0
         );
     }
+    censuses(ctwatch, lab.router())
+}
+
+/// Seconds to count a large table, in turns with what there was before.
+fn censuses(ctwatch: &Path, router: &Netns) -> Result<()> {
+    const ROUNDS: usize = 5;
+    let timed = |command: &mut Command| -> Result<f64> {
+        let started = Instant::now();
+        let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+        ensure!(status.success(), "{command:?} failed: {status}");
+        Ok(started.elapsed().as_secs_f64())
+    };
+    let mut seconds = [const { Vec::new() }; 3];
+    for _ in 0..ROUNDS {
+        seconds[0].push(timed(router.command("conntrack")?.arg("-L"))?);
+        let file = "/proc/net/nf_conntrack";
+        seconds[1].push(timed(router.command("cat")?.arg(file)).unwrap_or(f64::NAN));
+        seconds[2].push(timed(Command::new(ctwatch).args(["census", "--netns", router.name()]))?);
+    }
+    println!("\na census of them, seconds");
+    let [base, file, census] = seconds.map(median);
+    println!("  {:<30} {base:>8.2}", "conntrack -L");
+    println!("  {:<30} {file:>8.2}", "/proc/net/nf_conntrack");
+    println!("  {:<30} {census:>8.2}   {:.1} times as fast", "ctwatch census", base / census);
     Ok(())
 }
 
