@@ -5,7 +5,7 @@ use std::{cmp::Reverse, collections::HashMap, time::Duration};
 
 use ctwatch_ebpf::{
     NetnsId,
-    top::{By, Seed, Set, Slot},
+    top::{By, Key, Seed, Set, Slot},
 };
 
 use super::top::TopEntry;
@@ -150,6 +150,16 @@ pub struct TableCensus {
     pub zones: Vec<(u16, u64)>,
 }
 
+/// Each way in code of its own: there are a million of these to a second.
+fn offer(set: &mut Set, by: By, whole: &Key, hash: u64) {
+    match by {
+        By::Source => set.offer(By::Source, &whole.of(By::Source), hash),
+        By::Destination => set.offer(By::Destination, &whole.of(By::Destination), hash),
+        By::Service => set.offer(By::Service, &whole.of(By::Service), hash),
+        other => set.offer(other, &whole.of(other), hash),
+    }
+}
+
 /// All that was counted.
 pub struct Census {
     tables: Vec<TableCensus>,
@@ -174,7 +184,7 @@ impl Census {
         for (by, sets) in &mut self.tops {
             let hash = hashes.of(*by);
             let at = usize::try_from(hash).map_or(0, |hash| hash % SETS);
-            sets[at].offer(*by, &held.key.of(*by), hash);
+            offer(&mut sets[at], *by, &held.key, hash);
         }
         let Some(table) = self.table(held.key.netns) else {
             self.unplaced += 1;
