@@ -19,7 +19,7 @@ use crate::{
         visit::{Reading, Source, Visit, Visitor, sysctl},
     },
     probe::read::Probes,
-    sample::{HookReadings, Sample, TableSample, TopCounts},
+    sample::{HookReadings, Probed, Sample, TableSample, TopCounts},
 };
 
 /// Of each namespace, at most so many interfaces are looked up by name.
@@ -82,6 +82,8 @@ struct Worker {
     finder: Finder,
     /// Namespaces that the probes counted in and that were looked for in vain.
     hidden: HashSet<NetnsId>,
+    /// What was counted in namespaces that made room for others.
+    forgotten: NetnsTally,
     /// Interfaces that are spoken of, by namespace.
     interfaces: HashMap<NetnsId, BTreeSet<u32>>,
     cgroups: Cgroups,
@@ -95,6 +97,7 @@ impl Worker {
             names: HashMap::new(),
             finder: Finder::default(),
             hidden: HashSet::new(),
+            forgotten: NetnsTally::default(),
             interfaces: HashMap::new(),
             cgroups: Cgroups::default(),
         }
@@ -106,6 +109,8 @@ impl Worker {
             None => visitor.insert(Visitor::new(self.means.source)?),
         };
         let before = self.tallies()?;
+        let mut everywhere = self.forgotten;
+        before.iter().flatten().for_each(|(_, tally)| everywhere.add(tally));
         let tops = self.tops();
         let cgroups = self.cgroups(&tops);
         let found = self.find(before.as_ref())?;
@@ -122,7 +127,10 @@ impl Worker {
             elapsed,
             limit: sysctl("nf_conntrack_max").ok(),
             buckets: sysctl("nf_conntrack_buckets").ok(),
-            probed: probes.map(Probes::probed).transpose()?,
+            probed: probes
+                .map(Probes::probed)
+                .transpose()?
+                .map(|probed| Probed { everywhere, ..probed }),
             tops,
             cgroups,
             tables: self.tables(visits, before.as_ref(), after.as_ref()),
@@ -246,6 +254,7 @@ impl Worker {
             return Ok(());
         }
         for table in sample.tables.iter().filter(|table| !table.reachable) {
+            self.forgotten.add(&table.hooks.unwrap_or_default().after);
             probes.forget(&table.id)?;
             self.hidden.remove(&table.id);
         }

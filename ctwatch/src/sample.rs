@@ -52,6 +52,8 @@ pub struct Probed {
     pub host: HostTally,
     pub counted: Counted,
     pub misses: Misses,
+    /// What was counted in all namespaces, also those that nobody asked for, before any was read.
+    pub everywhere: NetnsTally,
 }
 
 /// Which counts the running programs fill in. The others are zero and mean nothing.

@@ -43,6 +43,8 @@ use crate::{
 const COUNT: Duration = Duration::from_secs(1);
 /// Of each list of a census.
 const MOST: usize = 20;
+/// By what it is told who is refused.
+const BY: [By; 4] = [By::Source, By::Service, By::Interface, By::Process];
 
 pub async fn run(args: DoctorArgs) -> Result<()> {
     let report = examine(&args).await?;
@@ -68,7 +70,7 @@ pub async fn run(args: DoctorArgs) -> Result<()> {
 async fn examine(args: &DoctorArgs) -> Result<Report> {
     let request = setup::request(args.mechanism);
     let privileges = Privileges::read();
-    let lists = Wanted::of([By::Source, By::Service, By::Interface, By::Process]);
+    let lists = Wanted::of(BY);
     let Chosen { facts, plan, probes, cookies } =
         setup::choose(request, privileges, Depth::All, Asked { lists, trace: None });
     let source = match plan.mechanism(Signal::Table) {
@@ -110,7 +112,7 @@ async fn examine(args: &DoctorArgs) -> Result<Report> {
 /// From one reading to another. Somebody who asked for it may want to know from when on.
 async fn count(means: Means, duration: Duration, say: bool) -> Result<Snapshot> {
     let collector = Collector::start(means)?;
-    let mut model = Model::with_tops(MOST);
+    let mut model = Model::with_tops(MOST, &BY);
     model.advance(&collector.sample().await?);
     if say {
         eprintln!("ctwatch: counting for {duration:?}");

@@ -85,7 +85,8 @@ impl Watch {
         let (means, header) = setup::prepare(&self.args)?;
         let mut counting = Counting::new(&self.args, &means);
         let collector = Collector::start(means)?;
-        let mut model = Model::with_tops(self.args.tops());
+        let by: Vec<top::By> = self.args.by.iter().map(top::By::from).collect();
+        let mut model = Model::with_tops(self.args.tops(), &by);
         let mut screen = Screen::new(&self.args, header);
         let first = first_sample(&collector).await?;
         if modules::conntrack() != Some(life) {

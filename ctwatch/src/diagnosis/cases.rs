@@ -129,7 +129,7 @@ fn census() -> Taken {
 
 /// A second in which 100 packets were refused, most of them one source's.
 fn refusing() -> Snapshot {
-    let mut model = Model::with_tops(5);
+    let mut model = Model::with_tops(5, &By::ALL);
     let of = |source, count, error| {
         let mut key = Key { netns: 1, family: 2, ..Key::default() };
         key.src[..4].copy_from_slice(&[10, 1, 1, source]);
@@ -162,7 +162,7 @@ fn refusing() -> Snapshot {
                 counts,
             }],
             cgroups: Vec::new(),
-            probed: Some(Probed { counted, ..Probed::default() }),
+            probed: Some(Probed { counted, everywhere: tally, ..Probed::default() }),
         })
     };
     sample(0, 0, Vec::new());

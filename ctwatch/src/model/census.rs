@@ -8,7 +8,7 @@ use ctwatch_ebpf::{
     top::{By, Key, Seed, Set, Slot},
 };
 
-use super::top::TopEntry;
+use super::{figure::Exactness, top::TopEntry};
 use crate::sample::{Held, Left};
 
 /// Of each list, over all namespaces: 32,768 slots in 2.3 MB.
@@ -262,6 +262,8 @@ impl Census {
                     count: slot.count,
                     error: slot.error,
                     per_s: None,
+                    per_s_is: Exactness::Unavailable,
+                    share_now: None,
                     share: (all > 0).then(|| (slot.count as f64 / all as f64).min(1.0)),
                 };
                 let entries = first.finish(most).iter().map(entry).collect();

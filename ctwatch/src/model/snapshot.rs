@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ctwatch_ebpf::{
-    Count, HostCount, NetnsId,
+    Count, HostCount, NetnsId, NetnsTally,
     top::{By, Stream},
 };
 
@@ -11,7 +11,7 @@ use super::{
     census::{TableCensus, Taken},
     figure::{Bounds, Figure},
     ledger::{Ledger, Machine, Totals},
-    top::{Context, ControlPlane, Names, Talkers, TopList},
+    top::{Context, ControlPlane, Listing, Names, Strangers, Talkers, TopList},
     trend::{Trend, time_to_full},
 };
 use crate::sample::{Misses, Probed, Sample, TableSample};
@@ -156,8 +156,7 @@ pub struct Model {
     tables: BTreeMap<NetnsId, State>,
     forgotten: u64,
     talkers: Talkers,
-    /// Entries of a top list.
-    most: usize,
+    listing: Listing,
     /// The last census, and the time of the sample before it.
     census: Option<(Arc<Taken>, Duration)>,
 }
@@ -168,13 +167,18 @@ struct State {
     trend: Trend,
     totals: Option<Totals>,
     saturated: bool,
+    /// What the probes had seen before the first reading: totals count from there.
+    dropped_before: u64,
+    /// What a rule has certainly dropped, at the last sample.
+    surely_strangers: u64,
     sample: TableSample,
 }
 
 impl Model {
-    /// With top lists of so many entries.
-    pub fn with_tops(most: usize) -> Self {
-        Self { most, ..Self::default() }
+    /// With top lists of so many entries, by each of these.
+    pub fn with_tops(most: usize, by: &[By]) -> Self {
+        let listing = Listing { by: by.to_vec(), most, seconds: None };
+        Self { listing, ..Self::default() }
     }
 
     /// Takes in a census, between two samples.
@@ -200,9 +204,9 @@ impl Model {
         }
         let seconds = interval.map(|interval| interval.as_secs_f64());
         let talking = self.talkers.advance(&sample.tops, seconds);
-        let most = self.most;
-        let tables = self
-            .tables
+        self.listing.seconds = seconds;
+        let Self { tables, talkers, listing, .. } = self;
+        let tables = tables
             .values_mut()
             .map(|state| {
                 let mut table = state.table(sample, &machine, seconds);
@@ -219,13 +223,20 @@ impl Model {
                         Stream::Insertions => table.insertions.total,
                     },
                     unlisted: unlisted(sample, stream, by).saturating_add(missed(stream)),
-                    strangers: if stream == Stream::Drops { strangers } else { 0 },
+                    per_s: match stream {
+                        Stream::Drops => table.drops.table_full.per_s,
+                        Stream::Insertions => table.insertions.per_s,
+                    },
+                    strangers: match stream {
+                        Stream::Drops => strangers,
+                        Stream::Insertions => Strangers::default(),
+                    },
                 };
                 let names =
                     Names { interfaces: &state.sample.interfaces, cgroups: &sample.cgroups };
-                let lists = talking.lists(table.id, most, names, context);
+                let lists = talking.lists(table.id, listing, names, context);
                 table.top = lists;
-                table.control_plane = talking.control_plane(table.id, strangers);
+                table.control_plane = talkers.control_plane(&talking, table.id, strangers);
                 table
             })
             .collect();
@@ -246,7 +257,7 @@ impl Model {
     }
 
     fn machine(&mut self, sample: &Sample) -> Machine {
-        let Some(Probed { host, counted, misses }) = sample.probed else {
+        let Some(Probed { host, counted, misses, .. }) = sample.probed else {
             return Machine::default();
         };
         // What the program was not run for may have been a refusal.
@@ -302,6 +313,7 @@ impl Model {
         let keys: Vec<_> = departed.map(|(key, _)| *key).collect();
         for key in keys.iter().take(keys.len().saturating_sub(MAX_DEPARTED)) {
             self.tables.remove(key);
+            self.talkers.forget(*key);
             self.forgotten += 1;
         }
     }
@@ -315,16 +327,15 @@ fn unlisted(sample: &Sample, stream: Stream, by: By) -> u64 {
         Stream::Drops => Count::DroppedUntracked,
         Stream::Insertions => Count::Inserted,
     };
-    let happened: u64 = sample
-        .tables
-        .iter()
-        .filter_map(|table| table.hooks)
-        .map(|hooks| hooks.before.get(count))
-        .sum();
+    let happened = probed.everywhere.get(count);
     // What came in by an interface is no process' of this host.
     let by = if by == By::Process { By::Interface } else { by };
     let list = sample.tops.iter().find(|list| (list.stream, list.by) == (stream, by));
     list.map_or(0, |list| happened.saturating_sub(list.offered))
+}
+
+fn dropped_untracked(tally: Option<NetnsTally>) -> u64 {
+    tally.map_or(0, |tally| tally.get(Count::DroppedUntracked))
 }
 
 impl State {
@@ -334,6 +345,11 @@ impl State {
             trend: Trend::default(),
             totals: None,
             saturated: false,
+            dropped_before: match new {
+                true => 0,
+                false => dropped_untracked(sample.hooks.map(|hooks| hooks.before)),
+            },
+            surely_strangers: 0,
             sample: sample.clone(),
         }
     }
@@ -344,10 +360,19 @@ impl State {
     }
 
     /// Packets among the refused that a rule may have dropped: where the probes cannot tell.
-    fn strangers(&self, machine: &Machine) -> u64 {
-        let Some(hooks) = self.sample.hooks.filter(|_| machine.counted.drops) else { return 0 };
-        let certain = self.totals.and_then(|totals| totals.reasons.table_full.least()).unwrap_or(0);
-        hooks.after.get(Count::DroppedUntracked).saturating_sub(certain)
+    fn strangers(&mut self, machine: &Machine) -> Strangers {
+        let Some(hooks) = self.sample.hooks.filter(|_| machine.counted.drops) else {
+            return Strangers::default();
+        };
+        let since = |tally| dropped_untracked(Some(tally)).saturating_sub(self.dropped_before);
+        let refused = self.totals.map(|totals| totals.reasons.table_full);
+        let least = refused.and_then(Bounds::least).unwrap_or(0);
+        let in_all = since(hooks.after).saturating_sub(least);
+        let now = in_all.saturating_sub(self.surely_strangers);
+        if let Some(Bounds::Within { at_most: Some(most), .. }) = refused {
+            self.surely_strangers = since(hooks.before).saturating_sub(most);
+        }
+        Strangers { in_all, now }
     }
 
     /// Until this reading says otherwise, the namespace is gone.

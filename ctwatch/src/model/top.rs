@@ -1,12 +1,16 @@
 //! From counts of heavy hitters to lists: who, how fast, what share, how far to trust it.
 
-use std::collections::HashMap;
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap},
+};
 
 use ctwatch_ebpf::{
     NetnsId,
     top::{By, Key, Stream},
 };
 
+use super::figure::Exactness;
 use crate::sample::TopCounts;
 
 /// The first of one stream, told apart in one way, in one namespace.
@@ -27,10 +31,14 @@ pub struct TopEntry {
     pub cgroup: Option<String>,
     pub count: u64,
     pub error: u64,
-    /// `None` in the first sample, which has nothing before it.
+    /// Since the sample before; `None` in the first, which has nothing before it.
     pub per_s: Option<f64>,
-    /// Of all of the stream in the namespace.
+    /// How far to trust that.
+    pub per_s_is: Exactness,
+    /// Of all of the stream in the namespace, since the start.
     pub share: Option<f64>,
+    /// The same, since the sample before.
+    pub share_now: Option<f64>,
 }
 
 /// Packets of a control plane that were refused.
@@ -53,25 +61,57 @@ pub(super) struct Names<'a> {
 pub(super) struct Context {
     /// All of the stream.
     pub(super) total: Option<u64>,
+    /// The same, a second.
+    pub(super) per_s: Option<f64>,
     /// Events that are in no list, in whatever namespace they happened.
     pub(super) unlisted: u64,
     /// Events that are in the lists and not of the stream: packets that a rule dropped.
-    pub(super) strangers: u64,
+    pub(super) strangers: Strangers,
+}
+
+/// Packets in the lists of the refused that a rule may have dropped.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Strangers {
+    /// Since the start.
+    pub(super) in_all: u64,
+    /// Since the sample before.
+    pub(super) now: u64,
+}
+
+/// Which lists, and how long.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Listing {
+    pub(super) by: Vec<By>,
+    /// Entries of each.
+    pub(super) most: usize,
+    /// Since the sample before.
+    pub(super) seconds: Option<f64>,
 }
 
 /// What was counted at the last sample.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Talkers {
-    last: HashMap<(Stream, By, Key), u64>,
+    /// Count and error.
+    last: HashMap<(Stream, By, Key), (u64, u64)>,
+    /// Packets of control planes that were certainly refused, so far.
+    planes: BTreeMap<(NetnsId, &'static str), u64>,
+    seconds: Option<f64>,
 }
 
-/// One count with its rate.
+/// One count, and how much of it came since the sample before.
 #[derive(Clone, Copy)]
 struct Talker {
     key: Key,
     count: u64,
     error: u64,
-    per_s: Option<f64>,
+    grown: Option<Grown>,
+}
+
+/// Between so much and so much.
+#[derive(Clone, Copy)]
+struct Grown {
+    least: u64,
+    most: u64,
 }
 
 impl Talker {
@@ -92,24 +132,75 @@ impl Talkers {
         for list in tops {
             for count in &list.counts {
                 let id = (list.stream, list.by, count.key);
-                // One that was in no slot has certainly been counted since it came into one.
                 let certain = count.count - count.error;
-                let more =
-                    self.last.get(&id).map_or(certain, |last| count.count.saturating_sub(*last));
-                now.insert(id, count.count);
-                let per_s = seconds.filter(|s| *s > 0.0).map(|seconds| more as f64 / seconds);
+                // Where the error grew, it was what others did; and one that was in no slot has
+                // certainly been counted since it came into one.
+                let (last_count, last_error) = self.last.get(&id).copied().unwrap_or((0, 0));
+                let last_certain = last_count - last_error;
+                let grown = Grown {
+                    least: certain.saturating_sub(last_certain),
+                    most: match last_error == count.error {
+                        true => count.count.saturating_sub(last_count),
+                        false => count.count - last_certain.min(count.count),
+                    },
+                };
+                now.insert(id, (count.count, count.error));
                 let (key, error) = (count.key, count.error);
-                let talker = Talker { key, count: count.count, error, per_s };
+                let grown = seconds.map(|_| grown);
+                let talker = Talker { key, count: count.count, error, grown };
                 let of = (key.netns, list.stream, list.by);
                 talking.0.entry(of).or_default().push(talker);
             }
         }
         self.last = now;
+        self.seconds = seconds.filter(|seconds| *seconds > 0.0);
         for talkers in talking.0.values_mut() {
-            let rate = |talker: &Talker| talker.per_s.unwrap_or(0.0);
-            talkers.sort_by(|a, b| rate(b).total_cmp(&rate(a)).then(b.count.cmp(&a.count)));
+            let grown = |talker: &Talker| talker.grown.map_or(0, |grown| grown.least);
+            talkers.sort_by_key(|talker| Reverse((grown(talker), talker.count)));
         }
         talking
+    }
+
+    /// Well-known protocols among the packets that were refused, however few: what is certain of
+    /// each interval adds up.
+    pub(super) fn control_plane(
+        &mut self,
+        talking: &Talking,
+        netns: NetnsId,
+        strangers: Strangers,
+    ) -> Vec<ControlPlane> {
+        let mut now: BTreeMap<&'static str, u64> = BTreeMap::new();
+        let talkers = talking.0.get(&(netns, Stream::Drops, By::Service));
+        for talker in talkers.into_iter().flatten() {
+            let port = u16::from_be(talker.key.dport);
+            if let Some(protocol) = control_plane(talker.key.protocol, port) {
+                *now.entry(protocol).or_default() += talker.grown.map_or(0, |grown| grown.least);
+            }
+        }
+        // Any packet that a rule dropped may be one of these.
+        for sure in now.values_mut() {
+            *sure = sure.saturating_sub(strangers.now);
+        }
+        for (protocol, sure) in now.iter().filter(|(_, sure)| **sure > 0) {
+            *self.planes.entry((netns, protocol)).or_default() += sure;
+        }
+        let per_s = |protocol| {
+            let sure = now.get(protocol).copied().unwrap_or(0);
+            self.seconds.map(|seconds| sure as f64 / seconds)
+        };
+        let of_it = self.planes.range((netns, "")..).take_while(|((id, _), _)| *id == netns);
+        of_it
+            .map(|((_, protocol), at_least)| ControlPlane {
+                protocol,
+                at_least: *at_least,
+                per_s: per_s(protocol),
+            })
+            .collect()
+    }
+
+    /// Nobody asks for this namespace any more.
+    pub(super) fn forget(&mut self, netns: NetnsId) {
+        self.planes.retain(|(id, _), _| *id != netns);
     }
 }
 
@@ -119,76 +210,73 @@ impl Talking {
     pub(super) fn lists(
         &self,
         netns: NetnsId,
-        most: usize,
+        wanted: &Listing,
         names: Names<'_>,
         context: impl Fn(Stream, By) -> Context,
     ) -> Vec<TopList> {
+        let most = wanted.most;
         let mut lists = Vec::new();
         for stream in Stream::ALL {
-            for by in By::ALL {
+            for by in wanted.by.iter().copied() {
                 let context = context(stream, by);
                 let Some(talkers) = self.0.get(&(netns, stream, by)) else { continue };
                 let mut others: Vec<&Talker> = talkers.iter().skip(most).collect();
-                others.sort_by_key(|talker| std::cmp::Reverse(talker.certain()));
+                others.sort_by_key(|talker| Reverse(talker.certain()));
                 // Among them, those that belong to the first `most` in all.
                 let mut in_all: Vec<u64> = talkers.iter().map(Talker::certain).collect();
-                in_all.sort_by_key(|certain| std::cmp::Reverse(*certain));
+                in_all.sort_by_key(|certain| Reverse(*certain));
                 let enough = in_all.get(most).map_or(1, |certain| certain + 1);
                 let others = others.into_iter().filter(|talker| talker.certain() >= enough);
                 let entries: Vec<TopEntry> = talkers
                     .iter()
                     .take(most)
                     .chain(others)
-                    .map(|talker| entry(by, talker, names, &context))
+                    .map(|talker| entry(by, talker, names, &context, wanted.seconds))
                     .collect();
                 lists.push(TopList { stream, by, entries });
             }
         }
         lists
     }
-
-    /// Well-known protocols among the packets that were refused, however few.
-    pub(super) fn control_plane(&self, netns: NetnsId, strangers: u64) -> Vec<ControlPlane> {
-        let mut found: Vec<ControlPlane> = Vec::new();
-        let talkers = self.0.get(&(netns, Stream::Drops, By::Service));
-        // Where rules drop packets too, nobody can say that it was a refusal.
-        for talker in talkers.into_iter().flatten().filter(|_| strangers == 0) {
-            let Some(protocol) = control_plane(talker.key.protocol, u16::from_be(talker.key.dport))
-            else {
-                continue;
-            };
-            let certain = talker.count - talker.error;
-            if certain == 0 {
-                continue;
-            }
-            match found.iter_mut().find(|found| found.protocol == protocol) {
-                Some(found) => {
-                    found.at_least += certain;
-                    found.per_s = found.per_s.zip(talker.per_s).map(|(a, b)| a + b);
-                }
-                None => {
-                    found.push(ControlPlane { protocol, at_least: certain, per_s: talker.per_s })
-                }
-            }
-        }
-        found
-    }
 }
 
-fn entry(by: By, talker: &Talker, names: Names<'_>, context: &Context) -> TopEntry {
+fn entry(
+    by: By,
+    talker: &Talker,
+    names: Names<'_>,
+    context: &Context,
+    seconds: Option<f64>,
+) -> TopEntry {
     let count = talker.count.saturating_add(context.unlisted);
-    let error = talker.error.saturating_add(context.unlisted).saturating_add(context.strangers);
-    let share = context.total.filter(|total| *total > 0);
+    let error = talker.error.saturating_add(context.unlisted);
+    let error = error.saturating_add(context.strangers.in_all);
     let interface = names.interfaces.iter().find(|(index, _)| *index == talker.key.ifindex);
     let cgroup = names.cgroups.iter().find(|(number, _)| *number == talker.key.cgroup());
+    let (per_s, per_s_is) = match talker.grown.zip(seconds.filter(|seconds| *seconds > 0.0)) {
+        None => (None, Exactness::Unavailable),
+        Some((grown, seconds)) => {
+            let (of, exactness) = match () {
+                () if context.strangers.now > 0 => (grown.most, Exactness::UpperBound),
+                () if grown.least < grown.most || context.unlisted > 0 => {
+                    (grown.least, Exactness::Sampled)
+                }
+                () => (grown.least, Exactness::Exact),
+            };
+            (Some(of as f64 / seconds), exactness)
+        }
+    };
+    let total = context.total.filter(|total| *total > 0);
+    let all_now = context.per_s.filter(|per_s| *per_s > 0.0);
     TopEntry {
         key: talker.key,
         interface: interface.filter(|_| by == By::Interface).map(|(_, name)| name.clone()),
         cgroup: cgroup.filter(|_| by == By::Process).map(|(_, name)| name.clone()),
         count,
         error: error.min(count),
-        per_s: talker.per_s,
-        share: share.map(|total| (talker.count as f64 / total as f64).min(1.0)),
+        per_s,
+        per_s_is,
+        share: total.map(|total| (count as f64 / total as f64).min(1.0)),
+        share_now: per_s.zip(all_now).map(|(per_s, all)| (per_s / all).min(1.0)),
     }
 }
 
@@ -244,14 +332,18 @@ mod tests {
         [TopCounts { stream: Stream::Drops, by: By::Source, offered: 0, counts }]
     }
 
+    fn listing(most: usize) -> Listing {
+        Listing { by: By::ALL.to_vec(), most, seconds: Some(2.0) }
+    }
+
     #[test]
     fn who_is_fastest_now_comes_first_whatever_was_before() {
         let mut talkers = Talkers::default();
         talkers.advance(&counts(&[(1, 1000, 0), (2, 10, 0)]), None);
         let talking =
             talkers.advance(&counts(&[(1, 1010, 0), (2, 110, 0), (3, 60, 20)]), Some(2.0));
-        let context = Context { total: Some(2360), unlisted: 0, strangers: 0 };
-        let lists = talking.lists(1, 2, Names::default(), |_, _| context);
+        let context = Context { total: Some(2360), per_s: Some(100.0), ..Context::default() };
+        let lists = talking.lists(1, &listing(2), Names::default(), |_, _| context);
         assert_eq!(lists.len(), 1);
         let [first, second, third] = &lists[0].entries[..] else { panic!() };
         assert_eq!((third.key, third.per_s), (source(1), Some(5.0)), "it came to more than most");
@@ -259,7 +351,7 @@ mod tests {
         assert_eq!((second.key, second.per_s), (source(3), Some(20.0)), "certain since it came");
         assert_eq!((second.count, second.error), (60, 20));
         assert!(
-            talking.lists(2, 2, Names::default(), |_, _| context).is_empty(),
+            talking.lists(2, &listing(2), Names::default(), |_, _| context).is_empty(),
             "another namespace"
         );
     }
@@ -267,8 +359,9 @@ mod tests {
     #[test]
     fn what_is_in_no_list_and_what_is_no_refusal_widens_the_bounds() {
         let talking = Talkers::default().advance(&counts(&[(1, 100, 5)]), None);
-        let context = Context { total: Some(50), unlisted: 3, strangers: 20 };
-        let entry = &talking.lists(1, 9, Names::default(), |_, _| context)[0].entries[0];
+        let strangers = Strangers { in_all: 20, now: 2 };
+        let context = Context { total: Some(50), per_s: None, unlisted: 3, strangers };
+        let entry = &talking.lists(1, &listing(9), Names::default(), |_, _| context)[0].entries[0];
         assert_eq!((entry.count, entry.error), (103, 28));
         assert_eq!((entry.share, entry.per_s), (Some(1.0), None));
     }
@@ -282,9 +375,40 @@ mod tests {
         };
         let counts = vec![service(17, 9, 1000), service(6, 179, 4), service(89, 0, 1)];
         let tops = [TopCounts { stream: Stream::Drops, by: By::Service, offered: 0, counts }];
-        let talking = Talkers::default().advance(&tops, None);
-        let bgp = ControlPlane { protocol: "BGP", at_least: 3, per_s: None };
-        assert_eq!(talking.control_plane(1, 0), [bgp], "of the other nothing is certain");
-        assert!(talking.control_plane(1, 7).is_empty());
+        let mut talkers = Talkers::default();
+        let none = Strangers::default();
+        let talking = talkers.advance(&[], None);
+        assert!(talkers.control_plane(&talking, 1, none).is_empty());
+        let talking = talkers.advance(&tops, Some(1.0));
+        let mut bgp = ControlPlane { protocol: "BGP", at_least: 3, per_s: Some(3.0) };
+        let found = talkers.control_plane(&talking, 1, none);
+        assert_eq!(found, [bgp.clone()], "of the other nothing is certain");
+        // A rule dropped packets later: what was certain stays, and nothing happens now.
+        let talking = talkers.advance(&tops, Some(1.0));
+        bgp.per_s = Some(0.0);
+        let rule = Strangers { in_all: 7, now: 7 };
+        assert_eq!(talkers.control_plane(&talking, 1, rule), [bgp]);
+    }
+
+    #[test]
+    fn what_others_do_is_nobodys_rate() {
+        let mut talkers = Talkers::default();
+        talkers.advance(&counts(&[(1, 10, 0)]), None);
+        // On a CPU that does not hold it, others were counted more often.
+        let talking = talkers.advance(&counts(&[(1, 14, 4)]), Some(2.0));
+        let context = Context { per_s: Some(100.0), ..Context::default() };
+        let entry = &talking.lists(1, &listing(9), Names::default(), |_, _| context)[0].entries[0];
+        assert_eq!((entry.per_s, entry.per_s_is), (Some(0.0), Exactness::Sampled));
+    }
+
+    #[test]
+    fn a_share_of_now_is_of_what_happens_now() {
+        let mut talkers = Talkers::default();
+        talkers.advance(&counts(&[(1, 1000, 0), (2, 0, 0)]), None);
+        let talking = talkers.advance(&counts(&[(1, 1000, 0), (2, 20, 0)]), Some(2.0));
+        let context = Context { total: Some(1020), per_s: Some(10.0), ..Context::default() };
+        let entry = &talking.lists(1, &listing(1), Names::default(), |_, _| context)[0].entries[0];
+        assert_eq!((entry.key, entry.share_now), (source(2), Some(1.0)));
+        assert!(entry.share.is_some_and(|share| share < 0.02));
     }
 }

@@ -80,6 +80,7 @@ struct TopObject<'a> {
     /// The truth is between `count - error` and `count`.
     error: u64,
     per_s: Option<f64>,
+    per_s_exactness: &'static str,
     share: Option<f64>,
 }
 
@@ -217,6 +218,7 @@ fn top(table: &Table, stream: Stream) -> Vec<TopObject<'_>> {
             count: entry.count,
             error: entry.error,
             per_s: entry.per_s,
+            per_s_exactness: entry.per_s_is.name(),
             share: entry.share,
         })
     });

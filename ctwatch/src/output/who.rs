@@ -9,10 +9,11 @@ use super::{
     census::shares,
     services::Services,
     text::Tops,
-    words::{number, percent},
+    words::{marked, number, percent},
 };
 use crate::model::{
     Snapshot, Table,
+    figure::Exactness,
     names::{address, comm, protocol},
     top::TopEntry,
 };
@@ -142,15 +143,20 @@ fn is_shown(entry: &TopEntry, measure: Measure) -> bool {
     }
 }
 
-/// `512/s 34.0%`, or `<=1783 34.0%` of all.
+/// `512/s 34.0%`, of what happens now, or `<=1783 <=34.0%`, of all since the start.
 fn weight(entry: &TopEntry, measure: Measure) -> String {
-    let mark = if entry.error > 0 { "<=" } else { "" };
-    let amount = match (measure, entry.per_s) {
-        (Measure::Now, Some(per_s)) => format!("{}/s", number(per_s)),
-        _ => format!("{mark}{}", entry.count),
+    let (exactness, amount, share) = match (measure, entry.per_s) {
+        (Measure::Now, Some(per_s)) => {
+            (entry.per_s_is, format!("{}/s", number(per_s)), entry.share_now)
+        }
+        _ => {
+            let exactness = if entry.error > 0 { Exactness::UpperBound } else { Exactness::Exact };
+            (exactness, entry.count.to_string(), entry.share)
+        }
     };
-    match entry.share {
-        Some(share) => format!("{amount} {mark}{}", percent(Some(share))),
+    let amount = marked(exactness, &amount);
+    match share {
+        Some(share) => format!("{amount} {}", marked(exactness, &percent(Some(share)))),
         None => amount,
     }
 }
@@ -173,7 +179,9 @@ mod tests {
             count: 100,
             error: 3,
             per_s: Some(12.0),
+            per_s_is: Exactness::Exact,
             share: Some(0.5),
+            share_now: Some(0.25),
         }
     }
 
@@ -187,7 +195,9 @@ mod tests {
         assert_eq!(name(By::Interface, &entry, &services), "this host");
         let ospf = TopEntry { key: Key { protocol: 89, ..entry.key }, ..entry.clone() };
         assert_eq!(name(By::Service, &ospf, &services), "10.100.1.1 ospf");
-        assert_eq!(weight(&entry, Measure::Now), "12/s <=50.0%");
+        assert_eq!(weight(&entry, Measure::Now), "12/s 25.0%");
+        let at_least = TopEntry { per_s_is: Exactness::Sampled, ..entry.clone() };
+        assert_eq!(weight(&at_least, Measure::Now), ">=12/s >=25.0%");
         assert_eq!(weight(&entry, Measure::InAll), "<=100 <=50.0%");
         let exact = TopEntry { error: 0, share: None, ..entry };
         assert_eq!(weight(&exact, Measure::InAll), "100");

@@ -106,7 +106,8 @@ impl Probes {
         let cpus = self.host.get(&0, 0).context("cannot read the probes' counters")?;
         let mut host = HostTally::default();
         cpus.iter().for_each(|cpu| host.add(cpu));
-        Ok(Probed { host, counted: self.counted, misses: self.misses(&host)? })
+        let misses = self.misses(&host)?;
+        Ok(Probed { host, counted: self.counted, misses, everywhere: NetnsTally::default() })
     }
 
     fn misses(&self, host: &HostTally) -> Result<Misses> {
