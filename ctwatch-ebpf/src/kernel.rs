@@ -28,7 +28,7 @@ pub(crate) static LAYOUT: Layout = Layout {
     net_cookie: 0,
     pt_regs_sp: 0,
     freed_before_told: 0,
-    skb_head: 0,
+    skb_ends_head: 0,
     skb_network_header: 0,
     skb_iif: 0,
     top_sets: 0,

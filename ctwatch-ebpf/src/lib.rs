@@ -239,8 +239,8 @@ pub struct Layout {
     /// Not 0: `kmem:kmem_cache_free` comes after the object was given back, not before. It may have
     /// begun another life by then.
     pub freed_before_told: u32,
-    /// `head`, and in it where the network header begins.
-    pub skb_head: u32,
+    /// `tail`, `end` and right behind them `head`; and where in it the network header begins.
+    pub skb_ends_head: u32,
     pub skb_network_header: u32,
     pub skb_iif: u32,
     /// Sets of each top table on each CPU, a power of two; 0 where nobody asks who it is.

@@ -53,7 +53,8 @@ pub struct Event {
     pub dport: u16,
     pub protocol: u8,
     pub family: u8,
-    pub padding: u16,
+    /// 1: it has ports, and they could not be read.
+    pub portless: u16,
     pub ifindex: u32,
     /// A [`Reason`].
     pub reason: u32,

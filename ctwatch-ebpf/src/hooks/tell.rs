@@ -99,7 +99,7 @@ fn tell(reason: u32, packet: &Packet) -> Option<()> {
         (*event).dport = key.dport;
         (*event).protocol = key.protocol;
         (*event).family = key.family;
-        (*event).padding = 0;
+        (*event).portless = packet.is_portless.into();
         (*event).ifindex = key.ifindex;
         (*event).reason = reason;
         (*event).pid = if is_local { process() } else { 0 };

@@ -23,6 +23,8 @@ pub(crate) struct Packet {
     pub(crate) key: Key,
     /// In network order.
     pub(crate) sport: u16,
+    /// It has ports, and they could not be read.
+    pub(crate) is_portless: bool,
 }
 
 /// A packet was refused for want of an entry, or so it seems.
@@ -34,12 +36,16 @@ pub(crate) fn refused(
     reason: Reason,
 ) -> Option<()> {
     let key = Key { netns, ..Key::default() };
-    let mut packet = Packet { key, sport: 0 };
+    let mut packet = Packet { key, sport: 0, is_portless: false };
     if !read_packet(skb, &mut packet) {
         return None;
     }
     if let Some(lists) = tally::lists(Stream::Drops, &packet.key) {
         addresses(&lists);
+        // Else it is in no such list, which widens the bounds of all that are.
+        if !packet.is_portless {
+            services(&lists);
+        }
         lists.enter::<INTERFACE>();
     }
     tell::refused(reason, &packet);
@@ -81,6 +87,7 @@ pub(crate) fn inserted(ct: impl Place, netns: NetnsId) -> Option<()> {
     packet.key.ifindex = interface.unwrap_or(0);
     if let Some(lists) = tally::lists(Stream::Insertions, &packet.key) {
         addresses(&lists);
+        services(&lists);
         if interface.is_some() {
             lists.enter::<INTERFACE>();
         }
@@ -99,6 +106,10 @@ const PROCESS: usize = By::Process as usize;
 fn addresses(lists: &Lists<'_>) {
     lists.enter::<{ By::Source as usize }>();
     lists.enter::<{ By::Destination as usize }>();
+}
+
+#[inline(always)]
+fn services(lists: &Lists<'_>) {
     lists.enter::<{ By::Service as usize }>();
     lists.enter::<{ By::Flow as usize }>();
 }
@@ -131,7 +142,7 @@ fn read_packet(skb: u64, packet: &mut Packet) -> bool {
 
 #[inline(always)]
 fn read_headers(skb: u64, packet: &mut Packet) -> Option<()> {
-    let head = read::<u64>(skb, layout!(skb_head))?;
+    let Ends { tail, head, .. } = read(skb, layout!(skb_ends_head))?;
     let at = read::<u16>(skb, layout!(skb_network_header))?;
     let ip = head + u64::from(at);
     let header = read::<[u8; 20]>(ip, 0)?;
@@ -155,12 +166,25 @@ fn read_headers(skb: u64, packet: &mut Packet) -> Option<()> {
         }
         _ => return None,
     };
-    if let Some(transport) = transport
-        && has_ports(key.protocol)
-    {
-        [packet.sport, key.dport] = read(ip, transport)?;
+    if has_ports(key.protocol) {
+        // What is beyond the tail is in pages of its own, and this memory somebody else's.
+        let is_there = |at_transport: &u32| u32::from(at) + at_transport + 4 <= tail;
+        match transport.filter(is_there) {
+            Some(transport) => [packet.sport, key.dport] = read(ip, transport)?,
+            None => packet.is_portless = true,
+        }
     }
     Some(())
+}
+
+/// Where a packet's memory ends and begins: `sk_buff_data_t` counts from the beginning.
+/// <https://github.com/torvalds/linux/blob/v6.12/include/linux/skbuff.h>
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Ends {
+    tail: u32,
+    end: u32,
+    head: u64,
 }
 
 /// From the tuple of the original direction.
@@ -180,7 +204,7 @@ fn original(ct: impl Place, netns: NetnsId) -> Option<Packet> {
     if has_ports(key.protocol) {
         (sport, key.dport) = (tuple.sport, tuple.dport);
     }
-    Some(Packet { key, sport })
+    Some(Packet { key, sport, is_portless: false })
 }
 
 #[inline(always)]

@@ -34,6 +34,10 @@ fn reason(event: &Event) -> &'static str {
         .map_or("unknown", Reason::name)
 }
 
+fn has_known_ports(event: &Event) -> bool {
+    has_ports(event.protocol) && event.portless == 0
+}
+
 /// The process' name, where there is one.
 fn comm(event: &Event) -> Option<String> {
     Some(names::comm(&event.comm)).filter(|comm| !comm.is_empty())
@@ -48,7 +52,7 @@ pub fn text(out: &mut impl Write, line: &Line<'_>, services: &Services) -> io::R
     write!(out, "{time} {} {name} {}", reason(event), event.protocol)?;
     write!(out, " src={}", address(event.family, &event.src))?;
     write!(out, " dst={}", address(event.family, &event.dst))?;
-    if has_ports(event.protocol) {
+    if has_known_ports(event) {
         let (sport, dport) = (u16::from_be(event.sport), u16::from_be(event.dport));
         write!(out, " sport={sport} dport={dport}")?;
         if let Some(service) = services.name(&name, dport) {
@@ -91,7 +95,7 @@ struct Object<'a> {
 
 pub fn json(out: &mut impl Write, line: &Line<'_>) -> io::Result<()> {
     let Line { time, event, named } = line;
-    let port = |port| has_ports(event.protocol).then(|| u16::from_be(port));
+    let port = |port| has_known_ports(event).then(|| u16::from_be(port));
     let comm = comm(event);
     write_line(
         out,
