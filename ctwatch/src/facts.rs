@@ -178,7 +178,8 @@ pub struct Namespace {
 
 impl Namespace {
     pub fn is_host(&self) -> bool {
-        self.name.as_deref() == Some("host")
+        // Somebody may have called another one by that name.
+        !self.by_ip && self.name.as_deref() == Some("host")
     }
 
     /// As it is spoken of.

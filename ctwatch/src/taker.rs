@@ -126,7 +126,7 @@ impl Taker {
                 })?;
                 (census, "walk", walked.strayed)
             }
-            None => (self.dumps(new(), &found, &mut kernel, &mut notes)?, "ctnetlink", 0),
+            None => (self.dumps(new(), &found, &mut kernel)?, "ctnetlink", 0),
         };
         let after = self.counts(&found, &mut Vec::new())?;
         for count in &mut kernel {
@@ -190,9 +190,8 @@ impl Taker {
         mut census: census::Census,
         found: &[Netns],
         kernel: &mut [KernelCount],
-        notes: &mut Vec<String>,
     ) -> Result<census::Census> {
-        let mut first = None;
+        let (mut first, mut listed) = (None, 0_usize);
         for netns in found {
             let Some(count) = kernel.iter_mut().find(|count| count.inode == netns.inode) else {
                 continue;
@@ -209,21 +208,23 @@ impl Taker {
             let dumped =
                 self.visitor.enter(netns, || dump::dump(count.netns, |held| census.enter(held)))?;
             match dumped {
-                Visit::Read(Ok(())) => {}
+                Visit::Read(Ok(())) => listed += 1,
                 Visit::Read(Err(error)) => {
                     let name = netns.name.clone().unwrap_or_else(|| netns.inode.to_string());
                     let error = error.context(format!("cannot list the entries of {name}"));
-                    notes.push(format!("{error:#}"));
                     count.unlisted = Some(format!("{error:#}"));
                     first.get_or_insert(error);
                 }
-                Visit::Refused(error) => count.unlisted = Some(format!("{error:#}")),
+                Visit::Refused(error) => {
+                    count.unlisted = Some(format!("{error:#}"));
+                    first.get_or_insert(error);
+                }
                 Visit::Gone => count.unlisted = Some("it is gone".to_owned()),
             }
         }
         // Nothing at all is no census.
         match first {
-            Some(error) if found.len() == 1 => Err(error),
+            Some(error) if listed == 0 => Err(error),
             _ => Ok(census),
         }
     }

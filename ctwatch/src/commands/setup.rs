@@ -129,9 +129,12 @@ pub(super) fn inode(wanted: &cli::Netns) -> Result<u32> {
         cli::Netns::Name(name) => name,
     };
     let found = netns::find()?;
-    let named = found.values().find(|netns| netns.name.as_deref() == Some(name));
-    if let Some(named) = named {
-        return Ok(named.inode);
+    let named = found.values().filter(|netns| netns.name.as_deref() == Some(name));
+    let named: Vec<u32> = named.map(|netns| netns.inode).collect();
+    match named.as_slice() {
+        [] => {}
+        [inode] => return Ok(*inode),
+        many => bail!("{} network namespaces are called so; take one of {many:?}", many.len()),
     }
     let mut known: Vec<_> = found.values().filter_map(|n| n.name.clone()).collect();
     known.truncate(20);

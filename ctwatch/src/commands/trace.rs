@@ -40,6 +40,9 @@ pub async fn run(args: TraceArgs) -> Result<()> {
     let Chosen { plan, probes, .. } =
         setup::choose(request, Privileges::read(), Depth::Enough, asked);
     let mechanism = plan.mechanism(Signal::Drops).filter(|by| by.is_programs());
+    if plan.mechanism(Signal::Drops).is_some_and(|by| !by.is_programs()) {
+        bail!("refusals cannot be traced by counters: they know of no single packet");
+    }
     let (Some(mechanism), Some(mut probes)) = (mechanism, probes) else {
         bail!("refusals cannot be traced here: {}", plan.refusals().join("; "));
     };
@@ -67,13 +70,17 @@ pub async fn run(args: TraceArgs) -> Result<()> {
     let mut ticks = interval(Duration::from_secs(1));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let stop = tokio::select! {
+        let (stop, tick) = tokio::select! {
             biased;
-            () = signals.any() => true,
-            ready = trace.readable_mut() => { ready?.clear_ready(); false }
-            _ = ticks.tick() => false,
+            () = signals.any() => (true, false),
+            _ = ticks.tick() => (false, true),
+            ready = trace.readable_mut() => { ready?.clear_ready(); (false, false) }
         };
         let done = printer.drain(trace.get_mut(), &mut namer)?;
+        if tick {
+            printer.more(trace.get_ref().traced()?)?;
+            printer.flush()?;
+        }
         if done || stop {
             return printer.end(trace.get_ref());
         }
@@ -167,11 +174,6 @@ impl Printer {
             self.line(&event, namer)?;
             self.left = self.left.map(|left| left - 1);
             self.shown += 1;
-        }
-        let traced = trace.traced()?;
-        // Said once a second, by whoever wakes us up.
-        if traced.second != self.last.second {
-            self.more(traced)?;
         }
         self.flush()?;
         Ok(self.left == Some(0))

@@ -386,3 +386,49 @@ fn a_namespace_is_entered_by_its_name_whatever_that_is() {
     assert!(fix.now[0].starts_with(r"ip netns exec 'a'\''; reboot #' iptables -t raw"), "{fix:?}");
     assert!(fix.files.is_empty(), "a file would be the host's");
 }
+
+#[test]
+fn two_full_tables_want_one_limit() {
+    let mut facts = facts(1000);
+    facts.namespaces.push(Namespace { id: 2, name: None, ..namespace(3000) });
+    let found = found(&facts, None);
+    let limits: Vec<_> = found.iter().filter(|finding| finding.id == "table_full").collect();
+    let [one, other] = limits[..] else { panic!("{found:?}") };
+    assert_eq!(one.fixes[0].now, other.fixes[0].now);
+    assert!(one.fixes[0].now.iter().any(|line| line.ends_with("nf_conntrack_max=8192")), "{one:?}");
+}
+
+#[test]
+fn a_file_that_is_read_later_is_named() {
+    let mut facts = facts(1000);
+    facts.settings.push(Setting {
+        file: "/etc/sysctl.d/99-admin.conf".to_owned(),
+        name: "nf_conntrack_max".to_owned(),
+        value: "1000".to_owned(),
+    });
+    let found = found(&facts, None);
+    let expect = &of(&found, "table_full").fixes[0].expect;
+    assert!(expect.contains("99-admin.conf comes later"), "{expect}");
+}
+
+#[test]
+fn buckets_fill_whole_pages() {
+    let mut facts = facts(10);
+    facts.buckets = Ok(1024);
+    for (value, is_lost) in [("1000", false), ("1024", false), ("1025", true)] {
+        facts.settings = vec![Setting {
+            file: "/etc/sysctl.d/c.conf".to_owned(),
+            name: "nf_conntrack_buckets".to_owned(),
+            value: value.to_owned(),
+        }];
+        assert_eq!(ids(&facts).contains(&"lost_at_boot"), is_lost, "{value}");
+    }
+}
+
+#[test]
+fn another_namespace_of_that_name_is_not_the_host() {
+    let mut other = namespace(10);
+    assert!(other.is_host());
+    other.by_ip = true;
+    assert!(!other.is_host());
+}

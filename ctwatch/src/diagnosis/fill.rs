@@ -4,7 +4,7 @@ use ctwatch_ebpf::top::Stream;
 
 use super::{Case, FULL, MUCH, finding, fixes, number, percent, so_many};
 use crate::{
-    facts::{Namespace, Presence},
+    facts::{Namespace, Presence, Setting},
     model::Table,
     report::{Finding, Fix, Severity},
 };
@@ -17,14 +17,18 @@ pub(super) fn table_full(case: &Case<'_>) -> Vec<Finding> {
 
 fn full_one(case: &Case<'_>, namespace: &Namespace) -> Option<Finding> {
     let (entries, limit) = (*namespace.entries.as_ref().ok()?, case.limit()?);
-    let refused = case.live(namespace).map(|table| table.drops.table_full.at_least);
-    let so = match refused {
-        Some(Some(1..)) => "new connections are refused",
-        Some(Some(0)) => "none was refused while it was looked at",
-        _ => "new connections are refused where no room is found for them",
+    let refused = case.live(namespace).map(|table| table.drops.table_full);
+    let so = match refused.map(|refused| (refused.at_least, refused.total)) {
+        Some((Some(1..), _)) => "new connections are refused".to_owned(),
+        Some((_, Some(0))) => "none was refused while it was looked at".to_owned(),
+        Some((_, Some(most))) => {
+            format!("up to {} were refused while it was looked at", number(most))
+        }
+        _ => "new connections are refused where no room is found for them".to_owned(),
     };
+    let full = if entries >= limit { "full" } else { "as good as full" };
     let title = format!(
-        "the table of {} is full: {} of {} entries; {so}",
+        "the table of {} is {full}: {} of {} entries; {so}",
         namespace.called(),
         number(entries),
         number(limit),
@@ -53,8 +57,9 @@ fn evidence(case: &Case<'_>, namespace: &Namespace) -> Vec<String> {
     let mut evidence = Vec::new();
     match &namespace.totals {
         Ok(totals) => evidence.push(format!(
-            "since boot, by the kernel's counters: drop {} (full table, no memory and lost clashes \
+            "{}, by the kernel's counters: drop {} (full table, no memory and lost clashes \
              together), early_drop {}, insert_failed {}",
+            if namespace.is_host() { "since boot" } else { "since the namespace was made" },
             number(totals.drop),
             number(totals.early_drop),
             number(totals.insert_failed),
@@ -73,7 +78,10 @@ fn evidence(case: &Case<'_>, namespace: &Namespace) -> Vec<String> {
                 None => words.push(format!("{reason} unavailable")),
             }
         }
-        let words = if words.is_empty() { "none".to_owned() } else { words.join(", ") };
+        let mut words = if words.is_empty() { "none".to_owned() } else { words.join(", ") };
+        if let Some(all) = table.dropped.total.filter(|all| *all > 0) {
+            words += &format!("; {} in all", number(all));
+        }
         evidence.push(format!("refused in the last {seconds:.1} s: {words}"));
         evidence.extend(refused(table));
     }
@@ -161,7 +169,11 @@ fn log_evidence(case: &Case<'_>, namespace: &Namespace) -> Option<String> {
 
 /// Twice as much room, as many buckets, and what it takes.
 fn raise(case: &Case<'_>, entries: u32, limit: u32) -> Option<Fix> {
-    let wanted = u64::from(limit.max(entries)).checked_mul(2)?.next_power_of_two();
+    // One number for all namespaces: what the fullest needs, and the same in each finding.
+    let fullest =
+        case.facts.namespaces.iter().filter_map(|n| n.entries.as_ref().ok().copied()).max();
+    let most = limit.max(entries).max(fullest.unwrap_or(0));
+    let wanted = u64::from(most).checked_mul(2)?.next_power_of_two();
     let old_buckets = u64::from(*case.facts.buckets.as_ref().ok()?);
     let buckets = wanted.max(old_buckets);
     let mut fix = fixes::fix("raise the limit, with as many buckets");
@@ -194,7 +206,25 @@ fn raise(case: &Case<'_>, entries: u32, limit: u32) -> Option<Fix> {
         percent(fill),
         percent(f64::from(entries) / f64::from(limit)),
     );
+    for setting in later_settings(case, &fix) {
+        fix.expect += &format!(
+            ". At boot {} comes later and says {} = {}: change it there too",
+            setting.file, setting.name, setting.value
+        );
+    }
     Some(fix)
+}
+
+/// Settings of files that are read after ours, and of the same name.
+fn later_settings<'a>(case: &Case<'a>, fix: &Fix) -> Vec<&'a Setting> {
+    let Some(ours) = fix.files.first() else { return Vec::new() };
+    let name = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
+    let is_later = |file: &str| file == "/etc/sysctl.conf" || name(file) > name(&ours.path);
+    let is_ours = |setting: &&Setting| {
+        let line = format!("net.netfilter.{} = ", setting.name);
+        ours.content.contains(&line) && is_later(&setting.file)
+    };
+    case.facts.settings.iter().filter(is_ours).collect()
 }
 
 /// What could not be found out: said once, never guessed.

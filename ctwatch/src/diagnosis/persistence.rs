@@ -16,7 +16,7 @@ pub(super) fn lost_at_boot(case: &Case<'_>) -> Vec<Finding> {
         // The last file wins.
         lost.retain(|(earlier, _)| earlier.name != setting.name);
         if let Some(now) = now(case, &setting.name)
-            && setting.value.parse().is_ok_and(|wanted: u64| wanted != now)
+            && setting.value.parse().is_ok_and(|wanted| in_force(&setting.name, wanted) != now)
         {
             lost.push((setting, now));
         }
@@ -50,6 +50,16 @@ pub(super) fn lost_at_boot(case: &Case<'_>) -> Vec<Finding> {
     fix.expect = "the kernel has what the files say".to_owned();
     found.fixes.push(fix);
     vec![found]
+}
+
+/// What the kernel makes of it: buckets fill whole pages.
+/// <https://github.com/torvalds/linux/blob/v6.12/net/netfilter/nf_conntrack_core.c> `nf_ct_alloc_hashtable`
+fn in_force(name: &str, wanted: u64) -> u64 {
+    const OF_A_PAGE: u64 = 512;
+    match name {
+        "nf_conntrack_buckets" => wanted.checked_next_multiple_of(OF_A_PAGE).unwrap_or(wanted),
+        _ => wanted,
+    }
 }
 
 fn now(case: &Case<'_>, name: &str) -> Option<u64> {

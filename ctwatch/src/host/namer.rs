@@ -48,6 +48,7 @@ impl Namer {
         if self.known.len() >= MOST {
             self.known.clear();
         }
+        let mut answer = None;
         let found = self.finder.find(true)?;
         for (inode, way) in found {
             let ask = || (netns_cookie(), interface(ifindex));
@@ -55,11 +56,16 @@ impl Namer {
             let id = cookie.filter(|_| self.cookies).unwrap_or(inode.into());
             let interface = interface.map(|(_, name)| name);
             let named = Named { netns: way.name, inode: Some(inode), interface };
-            self.known.insert((id, ifindex), named);
+            if id == netns {
+                answer = Some(named.clone());
+            }
+            // One that is not there may come.
+            if named.interface.is_some() || ifindex == 0 {
+                self.known.insert((id, ifindex), named);
+            }
         }
         // Also where nothing was found: who asks for it again has to wait.
-        let answer = self.known.get(&(netns, ifindex)).cloned();
-        if answer.is_none() {
+        if !self.known.contains_key(&(netns, ifindex)) {
             self.asked = Some(Instant::now());
         }
         Ok(answer.unwrap_or_default())

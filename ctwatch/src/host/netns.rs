@@ -99,8 +99,14 @@ fn current_of_init() -> Result<Netns> {
 pub fn current() -> Result<Netns> {
     let path = PathBuf::from("/proc/self/ns/net");
     let inode = inode_of(&path)?;
-    let elsewhere = inode_of(Path::new("/proc/1/ns/net")).is_ok_and(|init| init != inode);
-    let name = (!elsewhere).then(|| "host".to_owned());
+    let name = match inode_of(Path::new("/proc/1/ns/net")) {
+        Ok(init) => (init == inode).then(|| "host".to_owned()),
+        // Not everybody may look there. Everybody may see what is mounted.
+        Err(_) => match of_mounts()?.remove(&inode) {
+            Some(mounted) => mounted.name,
+            None => Some("host".to_owned()),
+        },
+    };
     Ok(Netns { inode, name, path })
 }
 

@@ -43,6 +43,11 @@ fn tables(taken: &Taken) -> Vec<(&KernelCount, &TableCensus)> {
     tables
 }
 
+/// Namespaces whose entries could not be listed to the end, and why.
+fn unlisted(taken: &Taken) -> impl Iterator<Item = (&KernelCount, &str)> {
+    taken.kernel.iter().filter_map(|count| Some((count, count.unlisted.as_deref()?)))
+}
+
 /// Entries of namespaces that nothing leads into.
 fn elsewhere(taken: &Taken) -> impl Iterator<Item = &TableCensus> {
     let known = |table: &&TableCensus| taken.kernel.iter().all(|count| count.netns != table.netns);
@@ -52,8 +57,9 @@ fn elsewhere(taken: &Taken) -> impl Iterator<Item = &TableCensus> {
 pub fn text(out: &mut impl Write, taken: &Taken, shown: &Shown) -> io::Result<()> {
     let holds = taken.counted.holds();
     let tables = tables(taken);
+    let mark = if unlisted(taken).next().is_some() { ">=" } else { "" };
     let mut lines = vec![format!(
-        "{} entries in {} of {} namespaces, by {} in {:.3} s ({:.3} s of CPU)",
+        "{mark}{} entries in {} of {} namespaces, by {} in {:.3} s ({:.3} s of CPU)",
         holds.all(),
         tables.len() + elsewhere(taken).count(),
         taken.kernel.len(),
@@ -62,6 +68,10 @@ pub fn text(out: &mut impl Write, taken: &Taken, shown: &Shown) -> io::Result<()
         taken.cpu.as_secs_f64()
     )];
     lines.extend(taken.notes.iter().map(|note| format!("note: {}", escaped(note))));
+    for (count, why) in unlisted(taken) {
+        let name = called(count.name.as_deref(), count.inode);
+        lines.push(format!("not all of {} is in it: {}", escaped(&name), escaped(why)));
+    }
     if taken.strayed > 0 {
         lines.push(format!(
             "{} chains changed while they were walked; entries of them may be missing",
@@ -210,6 +220,8 @@ struct Object<'a> {
     strayed: u64,
     unplaced: u64,
     notes: &'a [String],
+    /// Namespaces of which not all entries are in it.
+    unlisted: Vec<UnlistedObject<'a>>,
     tables: Vec<TableObject<'a>>,
 }
 
@@ -283,6 +295,16 @@ pub(super) fn holding<'a>(lists: impl Iterator<Item = &'a Holders>) -> Vec<Holdi
     lists.flat_map(|list| list.entries.iter().map(move |entry| object(list.by, entry))).collect()
 }
 
+fn netns(count: &KernelCount) -> NetnsObject<'_> {
+    NetnsObject { inode: Some(count.inode), name: count.name.as_deref() }
+}
+
+#[derive(Serialize)]
+struct UnlistedObject<'a> {
+    netns: NetnsObject<'a>,
+    why: &'a str,
+}
+
 /// One object, one line.
 pub fn json(
     out: &mut impl Write,
@@ -292,9 +314,7 @@ pub fn json(
     time: jiff::Timestamp,
 ) -> io::Result<()> {
     let known = tables(taken).into_iter().map(|(count, table)| {
-        let name = count.name.as_deref();
-        let netns = NetnsObject { inode: Some(count.inode), name };
-        table_object(taken, Some(netns), [count.before, count.after], table)
+        table_object(taken, Some(netns(count)), [count.before, count.after], table)
     });
     let unknown = elsewhere(taken).map(|table| table_object(taken, None, [None, None], table));
     let object = Object {
@@ -308,6 +328,9 @@ pub fn json(
         strayed: taken.strayed,
         unplaced: taken.counted.unplaced,
         notes: &taken.notes,
+        unlisted: unlisted(taken)
+            .map(|(count, why)| UnlistedObject { netns: netns(count), why })
+            .collect(),
         tables: known.chain(unknown).collect(),
     };
     write_line(out, &object)
