@@ -177,11 +177,13 @@ impl Text {
         }
         if tables.is_empty() {
             self.header(out)?;
-            let seen = match snapshot.tables.len() {
-                1 => "the one namespace seen".to_owned(),
-                more => format!("the {more} namespaces seen"),
+            let seen = snapshot.tables.iter().filter(|table| table.reachable).count();
+            let said = match seen {
+                0 => "no namespace is there any more".to_owned(),
+                1 => "nothing is tracked in the one namespace seen".to_owned(),
+                more => format!("nothing is tracked in the {more} namespaces seen"),
             };
-            wrapped(out, &format!("{time} nothing is tracked in {seen}"), self.style.columns)?;
+            wrapped(out, &format!("{time} {said}"), self.style.columns)?;
         }
         Ok(())
     }
