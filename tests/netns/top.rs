@@ -1,6 +1,6 @@
 //! Who it is: against a generator that knows whom it sent for.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, thread};
 
 use anyhow::{Context, Result, ensure};
 use ctwatch_lab::{
@@ -20,6 +20,7 @@ pub(crate) const TESTS: &[Test] = &[
     test(On::EachWithPrograms, "who_fills_the_table_among_many_random_sources", inserted),
     test(On::EachWithPrograms, "what_a_rule_drops_is_certainly_nobodys_refusal", rule),
     test(On::EachWithPrograms, "a_few_refused_bgp_packets_are_called_out", control_plane),
+    test(On::EachWithPrograms, "a_flood_before_the_start_does_not_hide_bgp", late),
     test(On::EachWithPrograms, "this_hosts_own_connections_have_a_process", own),
 ];
 
@@ -249,6 +250,31 @@ fn own() -> Result<()> {
     let interfaces = list(table, "insertions", "interface")?;
     let here = interfaces.iter().find(|entry| entry["key"]["ifindex"] == 0);
     ensure!(here.is_some_and(|here| here["count"] == own.sent), "{interfaces:?}");
+    Ok(())
+}
+
+/// Packets that were refused while the programs were being attached are nobody's doubt for ever.
+fn late() -> Result<()> {
+    let mut lab = Lab::new(Plan::default())?;
+    full(&mut lab)?;
+    let mut watch = thread::scope(|scope| {
+        let flood = scope.spawn(|| lab.send(&Flood { rate: Some(500), ..Flood::of(UDP, 1500) }));
+        let watch = Watch::start(&[]);
+        flood.join().map_err(|_| anyhow::anyhow!("the flood panicked"))??;
+        watch
+    })?;
+    watch.fresh()?;
+    let first = 1 << 32;
+    let syns = Flows { protocol: Protocol::TcpSyn, services: 200, ..UDP };
+    lab.send(&Flood { first, ..Flood::of(syns, 2000) })?;
+    let quiet = watch.fresh()?;
+    let last = watch.stop()?;
+    for object in [&quiet, &last] {
+        let found = table(object, lab.router())?["control_plane"].as_array().context("no list")?;
+        let bgp = found.iter().find(|found| found["protocol"] == "BGP");
+        let bgp = bgp.with_context(|| format!("BGP is not called out: {object}"))?;
+        ensure!(bgp["at_least"].as_u64().is_some_and(|count| (5..=10).contains(&count)), "{bgp}");
+    }
     Ok(())
 }
 

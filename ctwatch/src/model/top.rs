@@ -94,8 +94,16 @@ pub(super) struct Talkers {
     /// Count and error.
     last: HashMap<(Stream, By, Key), (u64, u64)>,
     /// Packets of control planes that were certainly refused, so far.
-    planes: BTreeMap<(NetnsId, &'static str), u64>,
+    planes: BTreeMap<(NetnsId, &'static str), Plane>,
     seconds: Option<f64>,
+}
+
+/// What is known of one control plane.
+#[derive(Clone, Copy, Debug, Default)]
+struct Plane {
+    at_least: u64,
+    /// What was in the lists before totals began to count.
+    before: u64,
 }
 
 /// One count, and how much of it came since the sample before.
@@ -161,38 +169,49 @@ impl Talkers {
         talking
     }
 
-    /// Well-known protocols among the packets that were refused, however few: what is certain of
-    /// each interval adds up.
+    /// Well-known protocols among the packets that were refused, however few. What is certain of
+    /// each interval adds up; and where the whole says more than that, because of packets that were
+    /// on their way when an interval ended, it is taken at its word.
     pub(super) fn control_plane(
         &mut self,
         talking: &Talking,
         netns: NetnsId,
         strangers: Strangers,
     ) -> Vec<ControlPlane> {
-        let mut now: BTreeMap<&'static str, u64> = BTreeMap::new();
+        // Since the sample before, and in all.
+        let mut sums: BTreeMap<&'static str, (u64, u64)> = BTreeMap::new();
         let talkers = talking.0.get(&(netns, Stream::Drops, By::Service));
         for talker in talkers.into_iter().flatten() {
             let port = u16::from_be(talker.key.dport);
             if let Some(protocol) = control_plane(talker.key.protocol, port) {
-                *now.entry(protocol).or_default() += talker.grown.map_or(0, |grown| grown.least);
+                let (now, in_all) = sums.entry(protocol).or_default();
+                *now += talker.grown.map_or(0, |grown| grown.least);
+                *in_all += talker.certain();
             }
         }
-        // Any packet that a rule dropped may be one of these.
-        for sure in now.values_mut() {
-            *sure = sure.saturating_sub(strangers.now);
-        }
-        for (protocol, sure) in now.iter().filter(|(_, sure)| **sure > 0) {
-            *self.planes.entry((netns, protocol)).or_default() += sure;
+        let mut more: BTreeMap<&'static str, u64> = BTreeMap::new();
+        for (protocol, (now, in_all)) in sums {
+            let plane = self.planes.entry((netns, protocol)).or_default();
+            if self.seconds.is_none() {
+                plane.before = in_all;
+            }
+            // Any packet that a rule dropped may be one of these.
+            let so_far = plane.at_least + now.saturating_sub(strangers.now);
+            let in_all = in_all.saturating_sub(plane.before).saturating_sub(strangers.in_all);
+            let at_least = so_far.max(in_all);
+            more.insert(protocol, at_least - plane.at_least);
+            plane.at_least = at_least;
         }
         let per_s = |protocol| {
-            let sure = now.get(protocol).copied().unwrap_or(0);
-            self.seconds.map(|seconds| sure as f64 / seconds)
+            let more = more.get(protocol).copied().unwrap_or(0);
+            self.seconds.map(|seconds| more as f64 / seconds)
         };
         let of_it = self.planes.range((netns, "")..).take_while(|((id, _), _)| *id == netns);
-        of_it
-            .map(|((_, protocol), at_least)| ControlPlane {
+        let certain = of_it.filter(|(_, plane)| plane.at_least > 0);
+        certain
+            .map(|((_, protocol), plane)| ControlPlane {
                 protocol,
-                at_least: *at_least,
+                at_least: plane.at_least,
                 per_s: per_s(protocol),
             })
             .collect()
