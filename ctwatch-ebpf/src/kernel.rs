@@ -28,11 +28,13 @@ pub(crate) static LAYOUT: Layout = Layout {
     net_cookie: 0,
     pt_regs_sp: 0,
     freed_before_told: 0,
-    skb_ends_head: 0,
+    skb_before_head: 0,
+    skb_tail_to_head: 0,
     skb_network_header: 0,
     skb_iif: 0,
     top_sets: 0,
     top_wanted: Wanted(0),
+    padding: 0,
     top_seed: Seed([0; HALVES]),
 };
 

@@ -239,13 +239,16 @@ pub struct Layout {
     /// Not 0: `kmem:kmem_cache_free` comes after the object was given back, not before. It may have
     /// begun another life by then.
     pub freed_before_told: u32,
-    /// `tail`, `end` and right behind them `head`; and where in it the network header begins.
-    pub skb_ends_head: u32,
+    /// 16 bytes before `head`; how far before it `tail` is, which is less; and where in `head` the
+    /// network header begins.
+    pub skb_before_head: u32,
+    pub skb_tail_to_head: u32,
     pub skb_network_header: u32,
     pub skb_iif: u32,
     /// Sets of each top table on each CPU, a power of two; 0 where nobody asks who it is.
     pub top_sets: u32,
     pub top_wanted: Wanted,
+    pub padding: u32,
     /// Nobody can know in which set a key ends up.
     pub top_seed: Seed,
 }
@@ -253,7 +256,7 @@ pub struct Layout {
 const _: () = {
     assert!(size_of::<NetnsTally>() == 8 * Count::ALL + 8);
     assert!(size_of::<HostTally>() == 8 * HostCount::ALL);
-    assert!(size_of::<Layout>() == 2 * 16 + 22 * 4 + 8 * HALVES);
+    assert!(size_of::<Layout>() == 2 * 16 + 24 * 4 + 8 * HALVES);
 };
 
 #[cfg(not(target_arch = "bpf"))]

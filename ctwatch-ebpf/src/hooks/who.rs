@@ -142,7 +142,8 @@ fn read_packet(skb: u64, packet: &mut Packet) -> bool {
 
 #[inline(always)]
 fn read_headers(skb: u64, packet: &mut Packet) -> Option<()> {
-    let Ends { tail, head, .. } = read(skb, layout!(skb_ends_head))?;
+    let Ends { before, head } = read(skb, layout!(skb_before_head))?;
+    let tail = if layout!(skb_tail_to_head) == 8 { before[2] } else { before[1] };
     let at = read::<u16>(skb, layout!(skb_network_header))?;
     let ip = head + u64::from(at);
     let header = read::<[u8; 20]>(ip, 0)?;
@@ -182,8 +183,7 @@ fn read_headers(skb: u64, packet: &mut Packet) -> Option<()> {
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Ends {
-    tail: u32,
-    end: u32,
+    before: [u32; 4],
     head: u64,
 }
 

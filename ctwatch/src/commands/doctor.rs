@@ -1,12 +1,7 @@
 //! `ctwatch doctor`: what is wrong here, why, and what to do about it; and what can be measured, by
 //! what means, and why not better.
 
-use std::{
-    collections::BTreeMap,
-    io::{self, Write},
-    thread,
-    time::Duration,
-};
+use std::{collections::BTreeMap, io, thread, time::Duration};
 
 use anyhow::{Context, Result};
 use ctwatch_ebpf::top::{By, Wanted};
@@ -26,7 +21,7 @@ use crate::{
         visit::Source,
     },
     model::{Model, Snapshot, census::Taken},
-    output::doctor,
+    output::{doctor, escape::escaped, json},
     probe::{
         load::Asked,
         plan::{Facts, Mechanism, Need, Plan, Signal},
@@ -47,19 +42,19 @@ const MOST: usize = 20;
 const BY: [By; 4] = [By::Source, By::Service, By::Interface, By::Process];
 
 pub async fn run(args: DoctorArgs) -> Result<()> {
+    // Before anything else: what cannot be written is known at once.
+    let folder = args.write.as_deref().map(write::Folder::open).transpose()?;
     let report = examine(&args).await?;
-    if let Some(folder) = &args.write {
-        for file in write::files(folder, &report.findings)? {
-            eprintln!("ctwatch: wrote {}", file.display());
-        }
+    let files = folder.map(|folder| folder.write(&report.findings)).transpose();
+    for file in files.iter().flatten().flatten() {
+        eprintln!("ctwatch: wrote {}", escaped(&file.display().to_string()));
     }
     let mut out = io::stdout().lock();
     let written = match args.output {
         Output::Text => doctor::write(&mut out, &report, super::columns()),
-        Output::Json => serde_json::to_writer(&mut out, &report)
-            .map_err(io::Error::other)
-            .and_then(|()| writeln!(out)),
+        Output::Json => json::write_line(&mut out, &report),
     };
+    files?;
     match written {
         // Whoever read the output has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),

@@ -296,8 +296,23 @@ fn tracking_that_no_rule_needs_can_be_stopped() {
 #[test]
 fn rules_that_a_full_table_comes_of_can_be_removed() {
     let found = found(&facts(1000), None);
-    let needed = of(&found, "needed_by");
-    assert_eq!(needed.fixes[0].now, ["nft delete rule inet filter forward handle 7"]);
+    let needed = &of(&found, "needed_by").fixes[0];
+    let save = "nft list ruleset > ~/ctwatch-rules-1.nft";
+    assert_eq!(needed.now, [save, "nft delete rule inet filter forward handle 7"]);
+    assert_eq!(needed.undo, ["nft flush ruleset", "nft -f ~/ctwatch-rules-1.nft"]);
+    assert!(needed.breaks.contains("this session"), "{}", needed.breaks);
+    // What nft would not read is no command.
+    let mut named = facts(1000);
+    let uses = rules("~odd;id", &[("ct state", false)]);
+    named.namespaces[0].nft = Ok(vec![uses]);
+    assert!(of(&self::found(&named, None), "needed_by").fixes.is_empty());
+    // Nor is it all, where there are more than were kept.
+    let mut many = facts(1000);
+    many.namespaces[0].nft.as_mut().unwrap()[0].more = 16;
+    let needed = self::found(&many, None);
+    let needed = of(&needed, "needed_by");
+    assert!(needed.title.starts_with("17 rules"), "{}", needed.title);
+    assert!(needed.fixes[0].expect.starts_with("16 more"), "{needed:?}");
 }
 
 #[test]
@@ -431,4 +446,26 @@ fn another_namespace_of_that_name_is_not_the_host() {
     assert!(other.is_host());
     other.by_ip = true;
     assert!(!other.is_host());
+}
+
+#[test]
+fn a_table_with_anything_in_it_is_not_deleted() {
+    let mut facts = facts(10);
+    let mut table = RuleTable::new(Framework::Nft, "ip", "nat".to_owned());
+    table.nat_chains = vec!["PREROUTING".to_owned(), "POSTROUTING".to_owned()];
+    facts.namespaces[0].nft = Ok(vec![table.clone()]);
+    let all = found(&facts, None);
+    let now = &of(&all, "tracking_for_nothing").fixes[0].now;
+    assert_eq!(
+        now[..2],
+        ["nft delete chain ip nat PREROUTING", "nft delete chain ip nat POSTROUTING"],
+    );
+    assert!(now.iter().all(|line| !line.contains("delete table")), "{now:?}");
+    // Rules that need no tracking are rules all the same.
+    table.add(None);
+    facts.namespaces[0].nft = Ok(vec![table]);
+    let all = found(&facts, None);
+    let fixes = &of(&all, "tracking_for_nothing").fixes;
+    let now: Vec<&String> = fixes.iter().flat_map(|fix| &fix.now).collect();
+    assert!(now.iter().all(|line| !line.contains("nft")), "{now:?}");
 }

@@ -278,10 +278,12 @@ fn invalid(namespace: &Namespace, table: &RuleTable, rule: &RuleUse) -> Finding 
     }
     let command = remove_rule(table, rule);
     let mut fix = fixes::fix("remove the rule");
-    fix.now.extend(fixes::within(namespace, &command));
+    fix.now.extend(command.and_then(|command| fixes::within(namespace, &command)));
     fix.breaks = "such packets pass on to the next rule".to_owned();
     fix.expect = "none is dropped by it any more".to_owned();
     fix.undo.push(UNDO_RULE.to_owned());
-    found.fixes.push(fix);
+    if !fix.now.is_empty() {
+        found.fixes.push(fix);
+    }
     found
 }

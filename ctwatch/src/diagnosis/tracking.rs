@@ -91,11 +91,12 @@ fn in_words(need: &Need<'_>) -> String {
     let tool = tool(table);
     let packets = rule.packets.map(|count| format!(", {} packets", number(count)));
     format!(
-        "{}: {tool} table {} {}, chain {}, rule {}: {}{}",
+        "{}: {tool} table {} {}, chain {}, {} {}: {}{}",
         namespace.called(),
         table.family,
         table.name,
         rule.chain,
+        if table.framework == Framework::Nft { "handle" } else { "rule" },
         rule.number,
         rule.by.join(", "),
         packets.unwrap_or_default(),
@@ -160,7 +161,7 @@ fn tracks(namespace: &Namespace) -> Option<bool> {
     }
 }
 
-/// Tables that hook NAT in and hold no rule that needs tracking: a command that lists one makes it.
+/// Tables that hook NAT in and hold no rule at all: a command that lists one makes it.
 pub fn empty_tables(facts: &Facts) -> Vec<(&Namespace, &RuleTable)> {
     let mut tables = Vec::new();
     for namespace in &facts.namespaces {
@@ -169,7 +170,7 @@ pub fn empty_tables(facts: &Facts) -> Vec<(&Namespace, &RuleTable)> {
                 Framework::Legacy => table.name == "nat",
                 Framework::Nft => !table.nat_chains.is_empty(),
             };
-            if hooks_nat && !table.uses.iter().any(|rule| !rule.notrack) && table.more == 0 {
+            if hooks_nat && table.rules == 0 {
                 tables.push((namespace, table));
             }
         }
@@ -199,43 +200,102 @@ pub(super) fn needed(case: &Case<'_>) -> Vec<Finding> {
     if needs.is_empty() {
         return Vec::new();
     }
+    let tables: Vec<(&Namespace, &RuleTable)> = case
+        .facts
+        .namespaces
+        .iter()
+        .filter(|namespace| case.is_full(namespace))
+        .flat_map(|namespace| namespace.rule_tables().map(move |table| (namespace, table)))
+        .collect();
+    let unnamed: u64 = tables.iter().map(|(_, table)| table.more).sum();
     let title = format!(
         "{} why the connections of full tables are tracked at all",
-        so_many(needs.len() as u64, "rule is", "rules are"),
+        so_many(needs.len() as u64 + unnamed, "rule is", "rules are"),
     );
     let mut found = finding("needed_by", Severity::Info, title);
     found.evidence.extend(needs.iter().take(MOST).map(|need| in_words(need)));
-    if needs.len() > MOST {
-        found.evidence.push(format!("and {} more", number((needs.len() - MOST) as u64)));
+    let more = (needs.len() as u64).saturating_sub(MOST as u64) + unnamed;
+    if more > 0 {
+        found.evidence.push(format!("and {} more", number(more)));
     }
-    // A number of a rule of iptables is another's once one before it is gone: from behind.
     let mut fix = fixes::fix("if nobody needs them: remove the rules");
+    for (namespace, table) in &tables {
+        let here = |need: &&&Need<'_>| need.namespace.id == namespace.id;
+        if needs.iter().any(|need| here(&need) && need.table.framework == table.framework) {
+            let (save, restore) = keep(namespace, table);
+            for (to, commands) in [(&mut fix.now, save), (&mut fix.undo, restore)] {
+                for command in commands.iter().filter_map(|line| fixes::within(namespace, line)) {
+                    if !to.contains(&command) {
+                        to.push(command);
+                    }
+                }
+            }
+        }
+    }
+    let saved = fix.now.len();
+    // A number of a rule of iptables is another's once one before it is gone: from behind.
     for need in needs.iter().rev() {
         let command = remove_rule(need.table, need.rule);
-        fix.now.extend(fixes::within(need.namespace, &command));
+        fix.now.extend(command.and_then(|command| fixes::within(need.namespace, &command)));
     }
-    fix.expect = "nothing is tracked there any more, where no other rule needs it; what is in the \
-                  table goes as its time is over"
+    fix.expect = match unnamed {
+        0 => {
+            "nothing is tracked there any more, where no other rule needs it; what is in the table \
+              goes as its time is over"
+                .to_owned()
+        }
+        more => format!("{} more rules need tracking then: look again", number(more)),
+    };
+    fix.breaks = "what the rules are for: translated addresses, and all that is let in because it is \
+                  established. Where a policy or a later rule drops the rest, that ends connections at \
+                  once, this session's too"
         .to_owned();
-    fix.breaks = "what the rules are for: translated addresses, rules by state".to_owned();
-    fix.undo.push(UNDO_RULE.to_owned());
-    if !fix.now.is_empty() {
+    if fix.now.len() > saved {
         found.fixes.push(fix);
     }
     vec![found]
 }
 
+/// The commands that keep all rules of a kind, and those that bring them back.
+fn keep(namespace: &Namespace, table: &RuleTable) -> (Vec<String>, Vec<String>) {
+    let file = format!("~/ctwatch-rules-{}", namespace.inode);
+    match table.framework {
+        Framework::Nft => (
+            vec![format!("nft list ruleset > {file}.nft")],
+            vec!["nft flush ruleset".to_owned(), format!("nft -f {file}.nft")],
+        ),
+        Framework::Legacy => {
+            let tool = tool(table);
+            (
+                vec![format!("{tool}-save > {file}.{tool}")],
+                vec![format!("{tool}-restore < {file}.{tool}")],
+            )
+        }
+    }
+}
+
 pub(super) const UNDO_RULE: &str = "# nft list ruleset and iptables-save, before, say what to add";
 
-/// The command that takes a rule out.
-pub(super) fn remove_rule(table: &RuleTable, rule: &RuleUse) -> String {
-    let (name, chain) = (fixes::quoted(&table.name), fixes::quoted(&rule.chain));
-    match table.framework {
+/// The command that takes a rule out; `None` where nft could not read it.
+pub(super) fn remove_rule(table: &RuleTable, rule: &RuleUse) -> Option<String> {
+    Some(match table.framework {
         Framework::Nft => {
+            let (name, chain) = (nft_name(&table.name)?, nft_name(&rule.chain)?);
             format!("nft delete rule {} {name} {chain} handle {}", table.family, rule.number)
         }
-        Framework::Legacy => format!("{} -t {name} -D {chain} {}", tool(table), rule.number),
-    }
+        Framework::Legacy => {
+            let (name, chain) = (fixes::quoted(&table.name), fixes::quoted(&rule.chain));
+            format!("{} -t {name} -D {chain} {}", tool(table), rule.number)
+        }
+    })
+}
+
+/// nft reads names as a language of its own, in which others' tools need not have named theirs.
+fn nft_name(name: &str) -> Option<&str> {
+    let mut characters = name.chars();
+    let begins = characters.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
+    let goes_on = |c: char| c.is_ascii_alphanumeric() || "_./-".contains(c);
+    (begins && characters.all(goes_on)).then_some(name)
 }
 
 /// Tracking is on, and nothing needs it.
@@ -251,7 +311,14 @@ pub(super) fn for_nothing(case: &Case<'_>) -> Vec<Finding> {
         return Vec::new();
     }
     let full = facts.namespaces.iter().any(|namespace| case.is_full(namespace));
+    // Without that, there are entries, and that is all that is known.
+    let hooked = facts.namespaces.iter().any(|n| tracks(n) == Some(true) && n.hooks.is_ok());
     let (severity, title) = match (tracked, full) {
+        (true, _) if !hooked && empty.is_empty() => (
+            Severity::Warning,
+            "there are entries, and no rule needs tracking: left from before, or put there by hand, \
+             perhaps (conntrack -F clears them)",
+        ),
         (true, true) => (Severity::Critical, "connections are tracked, and no rule needs it"),
         (true, false) => (Severity::Warning, "connections are tracked, and no rule needs it"),
         (false, _) => (
@@ -279,10 +346,11 @@ pub(super) fn for_nothing(case: &Case<'_>) -> Vec<Finding> {
 /// Unload now, and keep it from coming back.
 fn remove(facts: &Facts, empty: &[(&Namespace, &RuleTable)]) -> Option<Fix> {
     let mut fix = fixes::fix("stop tracking, and keep it from coming back");
-    for (namespace, table) in empty {
-        if table.framework == Framework::Nft {
-            let command =
-                format!("nft delete table {} {}", table.family, fixes::quoted(&table.name));
+    // Chain by chain: nft deletes none that has a rule by now, and nothing else of the table.
+    for (namespace, table) in empty.iter().filter(|(_, table)| table.framework == Framework::Nft) {
+        for chain in &table.nat_chains {
+            let (name, chain) = (nft_name(&table.name)?, nft_name(chain)?);
+            let command = format!("nft delete chain {} {name} {chain}", table.family);
             fix.now.push(fixes::within(namespace, &command)?);
         }
     }
@@ -302,7 +370,9 @@ fn remove(facts: &Facts, empty: &[(&Namespace, &RuleTable)]) -> Option<Fix> {
     } else {
         fix.expect =
             "no connection is tracked any more, once what is in the table has timed out".to_owned();
-        fix.breaks = "nothing: no rule is in them".to_owned();
+        fix.breaks =
+            "nothing: no rule is in these chains, and nft deletes none that has any".to_owned();
+        fix.undo.push("# whoever listed the table makes it again by listing it".to_owned());
     }
     (!fix.now.is_empty()).then_some(fix)
 }

@@ -118,9 +118,11 @@ pub fn take_chain(tables: &mut Vec<RuleTable>, body: &[u8]) -> Result<()> {
     let chain = after_header(body)?;
     let of = attribute(chain, NFTA_CHAIN_TABLE).context("a chain is of no table")?;
     let is_nat = attribute(chain, NFTA_CHAIN_TYPE).is_some_and(|kind| text(kind) == "nat");
-    if is_nat {
-        let name = attribute(chain, NFTA_CHAIN_NAME).context("a chain has no name")?;
-        table(tables, body, of).nat_chains.push(text(name));
+    let name = attribute(chain, NFTA_CHAIN_NAME).context("a chain has no name")?;
+    let table = table(tables, body, of);
+    match is_nat {
+        true => table.nat_chains.push(text(name)),
+        false => table.other_chains += 1,
     }
     Ok(())
 }
@@ -144,6 +146,14 @@ pub fn take_rule(tables: &mut Vec<RuleTable>, body: &[u8]) -> Result<()> {
     table(tables, body, of).add(found);
     Ok(())
 }
+
+/// <https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/netfilter/nf_tables.h>
+const NFTA_OBJREF_IMM_TYPE: u16 = 1;
+const NFT_OBJECT_CT_HELPER: u32 = 3;
+const NFT_OBJECT_CONNLIMIT: u32 = 5;
+const NFT_OBJECT_CT_TIMEOUT: u32 = 7;
+const NFT_OBJECT_CT_EXPECT: u32 = 9;
+const NFT_OBJECT_SYNPROXY: u32 = 10;
 
 /// What was seen of a rule's expressions so far.
 #[derive(Default)]
@@ -181,6 +191,7 @@ impl Reading {
         match name {
             "ct" => {
                 self.needs = true;
+                self.packets = None;
                 let key = attribute(data, NFTA_CT_KEY).and_then(be32);
                 self.say(if key == Some(NFT_CT_STATE) { "ct state" } else { "ct" });
                 self.state = match self.state {
@@ -189,7 +200,20 @@ impl Reading {
                 };
             }
             "bitwise" | "cmp" | "lookup" | "range" => self.compare(name, data),
-            // What an object is about (objref) its reference does not say.
+            "objref" => {
+                // Out of a map it may be anything.
+                let what = match attribute(data, NFTA_OBJREF_IMM_TYPE).and_then(be32) {
+                    Some(NFT_OBJECT_CT_HELPER) => "ct helper",
+                    Some(NFT_OBJECT_CONNLIMIT) => "connlimit",
+                    Some(NFT_OBJECT_CT_TIMEOUT) => "ct timeout",
+                    Some(NFT_OBJECT_CT_EXPECT) => "ct expectation",
+                    Some(NFT_OBJECT_SYNPROXY) => "synproxy",
+                    Some(_) => return,
+                    None => "an object out of a map",
+                };
+                self.needs = true;
+                self.say(what);
+            }
             "nat" | "masq" | "redir" | "connlimit" | "synproxy" | "flow_offload" => {
                 self.needs = true;
                 self.say(match name {
@@ -204,7 +228,9 @@ impl Reading {
             }
             "match" => self.xt_match(data),
             "target" => self.xt_target(data),
+            // What it counted has come through all that stands before it, and only through that.
             "counter" => self.packets = attribute(data, NFTA_COUNTER_PACKETS).and_then(be64),
+            "limit" | "quota" => self.packets = None,
             "immediate" => {
                 let verdict = attribute(data, NFTA_IMMEDIATE_DATA)
                     .and_then(|data| attribute(data, NFTA_DATA_VERDICT))
@@ -217,6 +243,7 @@ impl Reading {
     }
 
     fn compare(&mut self, name: &str, data: &[u8]) {
+        self.packets = None;
         let value = |kind| {
             let value = attribute(attribute(data, kind)?, NFTA_DATA_VALUE)?;
             value.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
@@ -237,6 +264,7 @@ impl Reading {
     }
 
     fn xt_match(&mut self, data: &[u8]) {
+        self.packets = None;
         let name = attribute(data, NFTA_XT_NAME).map(text).unwrap_or_default();
         match xtables::matched(&name, attribute(data, NFTA_XT_INFO).unwrap_or_default()) {
             Match::Other => return,

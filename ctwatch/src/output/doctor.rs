@@ -24,7 +24,7 @@ pub fn write(out: &mut impl Write, report: &Report, columns: usize) -> io::Resul
         match line {
             Line::Text(text) => wrapped(out, &escaped(&text), columns)?,
             // To be copied: a line that is cut in two is another command.
-            Line::Verbatim(text) => writeln!(out, "{}", escaped(&text))?,
+            Line::Verbatim(text) => writeln!(out, "{}", verbatim(&text))?,
         }
     }
     Ok(())
@@ -37,11 +37,24 @@ pub fn readme(findings: &[Finding]) -> String {
          A file below this folder belongs at the same place below /.\n\n",
     );
     for line in findings.iter().zip(1..).flat_map(|(finding, number)| said(finding, number)) {
-        let (Line::Text(line) | Line::Verbatim(line)) = line;
-        text.push_str(&escaped(&line));
+        let line = match line {
+            Line::Text(line) => escaped(&line),
+            Line::Verbatim(line) => verbatim(&line),
+        };
+        text.push_str(&line);
         text.push('\n');
     }
     text
+}
+
+/// As it is: an escape more, and a quoted word is another one, or none. Names in it are quoted so that
+/// nothing in them fails to print; what does so all the same is no command.
+fn verbatim(line: &str) -> String {
+    let prints = |c: char| c.is_ascii_graphic() || matches!(c, ' ' | '\t');
+    match line.chars().all(prints) {
+        true => line.to_owned(),
+        false => format!("# not shown, because not all of it prints: {}", escaped(line)),
+    }
 }
 
 enum Line {

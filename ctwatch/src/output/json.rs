@@ -156,7 +156,7 @@ pub fn write<'a>(
 }
 
 /// One object, one line.
-pub(super) fn write_line(out: &mut impl Write, object: &impl Serialize) -> io::Result<()> {
+pub(crate) fn write_line(out: &mut impl Write, object: &impl Serialize) -> io::Result<()> {
     let mut line = Vec::with_capacity(2048);
     object
         .serialize(&mut serde_json::Serializer::with_formatter(&mut line, Printable))

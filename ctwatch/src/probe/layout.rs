@@ -76,9 +76,12 @@ fn entries(btf: &Btf<'_>, layout: &mut Layout) -> Result<()> {
     layout.skb_dev_sk = btf.offset("sk_buff", "dev")?;
     let sk = btf.offset("sk_buff", "sk")?;
     ensure!(sk == layout.skb_dev_sk + 8, "this kernel's struct sk_buff is laid out otherwise");
-    layout.skb_ends_head = btf.offset("sk_buff", "tail")?;
-    let head = btf.offset("sk_buff", "head")?;
-    ensure!(head == layout.skb_ends_head + 8, "this kernel's struct sk_buff is laid out otherwise");
+    let (tail, head) = (btf.offset("sk_buff", "tail")?, btf.offset("sk_buff", "head")?);
+    layout.skb_tail_to_head = head.saturating_sub(tail);
+    // With a gap in between where `tail` is aligned that way.
+    let is_known = matches!(layout.skb_tail_to_head, 8 | 12);
+    ensure!(is_known, "this kernel's struct sk_buff is laid out otherwise");
+    layout.skb_before_head = head - 16;
     layout.skb_network_header = btf.offset("sk_buff", "network_header")?;
     layout.skb_iif = btf.offset("sk_buff", "skb_iif")?;
     layout.net_device_nd_net = btf.offset("net_device", "nd_net")?;
