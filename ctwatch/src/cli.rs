@@ -31,9 +31,10 @@ pub enum Command {
     Census(CensusArgs),
     /// Check thresholds for monitoring: one line, exit code 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN
     Check(CheckArgs),
-    /// Report what can be measured on this machine, how, how exactly, and what would improve it
+    /// Find out what is wrong, why connections are tracked at all, and what to type about it
     ///
-    /// Looks only: what it tries to attach is gone when it ends.
+    /// Also says what can be measured on this machine, how, and how exactly. Looks only: what it tries
+    /// to attach is gone when it ends, and nothing is applied.
     Doctor(DoctorArgs),
 }
 

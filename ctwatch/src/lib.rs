@@ -13,5 +13,6 @@ pub mod output;
 pub mod probe;
 pub mod report;
 pub mod sample;
+mod shell;
 pub mod survey;
 pub mod taker;

@@ -63,6 +63,11 @@ pub async fn run(args: DoctorArgs) -> Result<()> {
 }
 
 async fn examine(args: &DoctorArgs) -> Result<Report> {
+    if modules::conntrack().is_none() {
+        // Out of sight is not absent.
+        modules::conntrack_is_absent()
+            .context("whether anything is tracked cannot be seen here")?;
+    }
     let request = setup::request(args.mechanism);
     let privileges = Privileges::read();
     let lists = Wanted::of(BY);

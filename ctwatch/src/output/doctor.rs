@@ -131,16 +131,25 @@ fn tracked(report: &Report) -> Vec<String> {
         };
         let count =
             |count: Option<u32>| count.map_or("unknown".to_owned(), |count| count.to_string());
-        let (entries, limit) = (count(namespace.entries), count(namespace.limit));
+        let entries = count(namespace.entries);
+        let of = match namespace.limit {
+            Some(0) => "entries, and no limit".to_owned(),
+            limit => format!("of {} entries", count(limit)),
+        };
         // Of those that track nothing and hold nothing there may be hundreds.
         if namespace.hooked != Some(false) || namespace.entries != Some(0) {
-            lines.push(format!("  {name} {hooked}: {entries} of {limit} entries"));
+            lines.push(format!("  {name} {hooked}: {entries} {of}"));
         }
     }
     let idle =
         namespaces.iter().filter(|n| n.hooked == Some(false) && n.entries == Some(0)).count();
     if idle > 0 {
-        lines.push(format!("  {idle} namespaces track nothing"));
+        let idle = if idle == 1 {
+            "1 namespace tracks".to_owned()
+        } else {
+            format!("{idle} namespaces track")
+        };
+        lines.push(format!("  {idle} nothing"));
     }
     lines.extend(modules.iter().map(|chain| format!("  {chain}")));
     match (needed_by.as_slice(), report.conntrack) {
@@ -274,7 +283,7 @@ mod tests {
             "b <<'END'\nc\nEND\n      to last, in /etc/f:\n        d\n      expect: less\n",
             "      undo:\n        e\n",
             "  nf_conntrack is loaded as a module\n  host tracks: 7 of 9 entries\n",
-            "  a\\u{1b} tracks perhaps: unknown of 9 entries\n  1 namespaces track nothing\n",
+            "  a\\u{1b} tracks perhaps: unknown of 9 entries\n  1 namespace tracks nothing\n",
             "  it is needed by\n    host: nft table ip nat\n",
             "  drops                   not measured\n",
             "  table_full              upper bound\n",
