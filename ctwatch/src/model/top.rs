@@ -125,7 +125,7 @@ struct Grown {
 impl Talker {
     /// The least that it can be.
     fn certain(&self) -> u64 {
-        self.count - self.error
+        self.count.saturating_sub(self.error)
     }
 }
 
@@ -140,11 +140,11 @@ impl Talkers {
         for list in tops {
             for count in &list.counts {
                 let id = (list.stream, list.by, count.key);
-                let certain = count.count - count.error;
+                let certain = count.count.saturating_sub(count.error);
                 // Where the error grew, it was what others did; and one that was in no slot has
                 // certainly been counted since it came into one.
                 let (last_count, last_error) = self.last.get(&id).copied().unwrap_or((0, 0));
-                let last_certain = last_count - last_error;
+                let last_certain = last_count.saturating_sub(last_error);
                 let grown = Grown {
                     least: certain.saturating_sub(last_certain),
                     most: match last_error == count.error {
