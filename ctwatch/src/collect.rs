@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     host::{
+        self,
         cgroups::Cgroups,
         netns::{self, Finder, Netns},
         visit::{Reading, Source, Visit, Visitor, sysctl},
@@ -104,6 +105,7 @@ impl Worker {
     }
 
     fn sample(&mut self, visitor: &mut Option<Visitor>) -> Result<Sample> {
+        let _opening = host::opening_files();
         let visitor = match visitor {
             Some(visitor) => visitor,
             None => visitor.insert(Visitor::new(self.means.source)?),

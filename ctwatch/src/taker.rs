@@ -108,6 +108,7 @@ impl Taker {
     }
 
     pub fn take(&mut self, question: &Question) -> Result<Taken> {
+        let _opening = host::opening_files();
         let (begin, cpu) = (Instant::now(), cpu_time());
         let found = self.find(&question.scope)?;
         let mut notes: Vec<String> =

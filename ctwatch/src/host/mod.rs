@@ -1,6 +1,8 @@
 //! Facts about this machine as plain values. Knows the kernel's files and sockets, and nothing of
 //! probes or of what the facts are for.
 
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
 mod attributes;
 pub mod btf;
 pub mod cgroups;
@@ -37,4 +39,16 @@ pub fn secrets<const N: usize>() -> anyhow::Result<[u64; N]> {
         }
     }
     Ok(secrets)
+}
+
+static OPENING: RwLock<()> = RwLock::new(());
+
+/// For threads that open files beside others, for as long as they do.
+pub fn opening_files() -> RwLockReadGuard<'static, ()> {
+    OPENING.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// For whoever makes that impossible for a moment, to the whole process.
+pub fn nobody_opens_files() -> RwLockWriteGuard<'static, ()> {
+    OPENING.write().unwrap_or_else(PoisonError::into_inner)
 }

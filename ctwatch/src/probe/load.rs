@@ -231,9 +231,10 @@ pub(super) fn possible_cpus() -> Result<usize> {
 ///
 /// `EbpfLoader::new` does so first of all, for CO-RE relocations that these programs do not have:
 /// 30 ms and more memory than all the rest of ctwatch, of which allocation patterns give little
-/// back. It takes an unreadable file for "no BTF", so for that moment no file can be opened. No
-/// other thread runs yet.
+/// back. It takes an unreadable file for "no BTF", so for that moment no file can be opened: other threads
+/// wait.
 fn lean_loader<'a>() -> Result<EbpfLoader<'a>> {
+    let _alone = host::nobody_opens_files();
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: Some(0), ..limit })
         .context("cannot lower the limit of open files")?;
