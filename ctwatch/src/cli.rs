@@ -329,6 +329,10 @@ impl WatchArgs {
         self.interval.or(self.interval_word).unwrap_or(Duration::from_secs(1))
     }
 
+    pub fn by(&self) -> Vec<top::By> {
+        self.by.iter().map(top::By::from).collect()
+    }
+
     /// Entries of a top list.
     pub fn tops(&self) -> usize {
         usize::from(self.top.unwrap_or(5))

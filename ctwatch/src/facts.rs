@@ -23,8 +23,6 @@ pub struct RuleTable {
     pub name: String,
     /// nft: chains of type nat. One is enough to translate and to track, with no rule in it.
     pub nat_chains: Vec<String>,
-    /// Chains that are no such.
-    pub other_chains: u64,
     /// All of its rules; the policies of legacy chains, and their last, empty entries, are none.
     pub rules: u64,
     /// Those that need connection tracking, or keep packets from it: the first few.
@@ -39,7 +37,7 @@ const MOST_USES: usize = 64;
 impl RuleTable {
     pub fn new(framework: Framework, family: &'static str, name: String) -> Self {
         let (nat_chains, uses) = (Vec::new(), Vec::new());
-        Self { framework, family, name, nat_chains, other_chains: 0, rules: 0, uses, more: 0 }
+        Self { framework, family, name, nat_chains, rules: 0, uses, more: 0 }
     }
 
     /// Takes in one rule, and what of it has to do with tracking.

@@ -1,7 +1,7 @@
 //! From what this machine offers to what is needed for watching it.
 
 use anyhow::{Result, bail};
-use ctwatch_ebpf::top::{By, Wanted};
+use ctwatch_ebpf::top::Wanted;
 
 use crate::{
     cli,
@@ -39,7 +39,7 @@ pub(super) fn prepare(args: &cli::WatchArgs) -> Result<(Means, Header)> {
     let ctnetlink_came = modules::ctnetlink_would_be_loaded();
     let lists = match args.tops() {
         0 => Wanted::default(),
-        _ => Wanted::of(args.by.iter().map(By::from)),
+        _ => Wanted::of(args.by()),
     };
     let asked = Asked { lists, trace: None };
     let Chosen { plan, probes, cookies, .. } = choose(request, privileges, Depth::Enough, asked);

@@ -6,7 +6,6 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use ctwatch_ebpf::top;
 use tokio::{
     sync::oneshot,
     time::{Instant, MissedTickBehavior, interval, interval_at},
@@ -85,8 +84,7 @@ impl Watch {
         let (means, header) = setup::prepare(&self.args)?;
         let mut counting = Counting::new(&self.args, &means);
         let collector = Collector::start(means)?;
-        let by: Vec<top::By> = self.args.by.iter().map(top::By::from).collect();
-        let mut model = Model::with_tops(self.args.tops(), &by);
+        let mut model = Model::with_tops(self.args.tops(), &self.args.by());
         let mut screen = Screen::new(&self.args, header);
         let first = first_sample(&collector).await?;
         if modules::conntrack() != Some(life) {
@@ -197,7 +195,7 @@ impl Counting {
             cli::Mechanism::Counters => Way::NoProgram,
             _ => Way::Best,
         };
-        let by = args.by.iter().map(top::By::from).filter(|by| by.is_of_entries());
+        let by = args.by().into_iter().filter(|by| by.is_of_entries());
         let question = Question { by: by.collect(), most: args.tops(), scope: means.scope.clone() };
         Self {
             question: (args.tops() > 0).then_some((way, means.cookies, question)),

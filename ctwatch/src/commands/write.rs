@@ -54,12 +54,18 @@ impl Folder {
     pub(super) fn write(&self, findings: &[Finding]) -> Result<Vec<PathBuf>> {
         let mut written: Vec<(PathBuf, &str)> = Vec::new();
         for file in findings.iter().flat_map(|finding| &finding.fixes).flat_map(|fix| &fix.files) {
-            let mut inside = inside(&file.path)?;
-            // Two findings may be cured by the same; two that want something else of one file
-            // must both be seen.
-            if written.iter().any(|(path, content)| *path == inside && *content != file.content) {
-                let number = written.iter().filter(|(path, _)| path.starts_with(&inside)).count();
-                inside.as_mut_os_string().push(format!(".{}", number + 1));
+            let wanted = inside(&file.path)?;
+            // Two findings may be cured by the same; those that want something else of one file
+            // must all be seen.
+            let is_another = |(path, content): &(PathBuf, &str), at: &Path| {
+                path == at && *content != file.content
+            };
+            let mut inside = wanted.clone();
+            let mut number = 1;
+            while written.iter().any(|one| is_another(one, &inside)) {
+                number += 1;
+                inside.clone_from(&wanted);
+                inside.as_mut_os_string().push(format!(".{number}"));
             }
             if !written.iter().any(|(path, _)| *path == inside) {
                 self.put(&inside, &file.content)?;
@@ -178,12 +184,13 @@ mod tests {
     }
 
     #[test]
-    fn two_that_want_something_else_of_one_file_are_both_written() {
+    fn all_that_want_something_else_of_one_file_are_written() {
         let place = tempfile::tempdir().unwrap();
         let folder = place.path().join("new");
-        let both = [of_content("/etc/a", "1\n"), of_content("/etc/a", "2\n")];
-        let written = files(&folder, &both).unwrap();
+        let all = ["1\n", "2\n", "3\n", "2\n"].map(|content| of_content("/etc/a", content));
+        let written = files(&folder, &all).unwrap();
         assert_eq!(written[..2], [folder.join("etc/a"), folder.join("etc/a.2")]);
+        assert_eq!(written[2..], [folder.join("etc/a.3"), folder.join("README")]);
         assert_eq!(fs::read_to_string(&written[1]).unwrap(), "2\n");
     }
 }

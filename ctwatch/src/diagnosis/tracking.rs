@@ -200,14 +200,8 @@ pub(super) fn needed(case: &Case<'_>) -> Vec<Finding> {
     if needs.is_empty() {
         return Vec::new();
     }
-    let tables: Vec<(&Namespace, &RuleTable)> = case
-        .facts
-        .namespaces
-        .iter()
-        .filter(|namespace| case.is_full(namespace))
-        .flat_map(|namespace| namespace.rule_tables().map(move |table| (namespace, table)))
-        .collect();
-    let unnamed: u64 = tables.iter().map(|(_, table)| table.more).sum();
+    let full = case.facts.namespaces.iter().filter(|namespace| case.is_full(namespace));
+    let unnamed: u64 = full.flat_map(Namespace::rule_tables).map(|table| table.more).sum();
     let title = format!(
         "{} why the connections of full tables are tracked at all",
         so_many(needs.len() as u64 + unnamed, "rule is", "rules are"),
@@ -219,15 +213,12 @@ pub(super) fn needed(case: &Case<'_>) -> Vec<Finding> {
         found.evidence.push(format!("and {} more", number(more)));
     }
     let mut fix = fixes::fix("if nobody needs them: remove the rules");
-    for (namespace, table) in &tables {
-        let here = |need: &&&Need<'_>| need.namespace.id == namespace.id;
-        if needs.iter().any(|need| here(&need) && need.table.framework == table.framework) {
-            let (save, restore) = keep(namespace, table);
-            for (to, commands) in [(&mut fix.now, save), (&mut fix.undo, restore)] {
-                for command in commands.iter().filter_map(|line| fixes::within(namespace, line)) {
-                    if !to.contains(&command) {
-                        to.push(command);
-                    }
+    for need in &needs {
+        let (save, restore) = keep(need.namespace, need.table);
+        for (to, commands) in [(&mut fix.now, save), (&mut fix.undo, restore)] {
+            for command in commands.iter().filter_map(|line| fixes::within(need.namespace, line)) {
+                if !to.contains(&command) {
+                    to.push(command);
                 }
             }
         }

@@ -3,7 +3,10 @@
 //! <https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/netfilter/nfnetlink_conntrack.h>
 
 use anyhow::{Context, Result};
-use ctwatch_ebpf::{NetnsId, top::Key};
+use ctwatch_ebpf::{
+    NetnsId,
+    top::{AF_INET, AF_INET6, Key},
+};
 
 use super::{
     attributes::attributes,
@@ -30,9 +33,6 @@ const CTA_IP_V6_SRC: u16 = 3;
 const CTA_IP_V6_DST: u16 = 4;
 const CTA_PROTO_NUM: u16 = 1;
 const CTA_PROTO_DST_PORT: u16 = 3;
-
-const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
 
 /// Hands over each entry of the namespace that the calling thread is in; `netns` is its name.
 pub fn dump(netns: NetnsId, mut each: impl FnMut(&Held)) -> Result<()> {

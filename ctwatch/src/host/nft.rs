@@ -118,11 +118,9 @@ pub fn take_chain(tables: &mut Vec<RuleTable>, body: &[u8]) -> Result<()> {
     let chain = after_header(body)?;
     let of = attribute(chain, NFTA_CHAIN_TABLE).context("a chain is of no table")?;
     let is_nat = attribute(chain, NFTA_CHAIN_TYPE).is_some_and(|kind| text(kind) == "nat");
-    let name = attribute(chain, NFTA_CHAIN_NAME).context("a chain has no name")?;
-    let table = table(tables, body, of);
-    match is_nat {
-        true => table.nat_chains.push(text(name)),
-        false => table.other_chains += 1,
+    if is_nat {
+        let name = attribute(chain, NFTA_CHAIN_NAME).context("a chain has no name")?;
+        table(tables, body, of).nat_chains.push(text(name));
     }
     Ok(())
 }
