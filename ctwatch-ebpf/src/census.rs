@@ -3,14 +3,22 @@
 use crate::NetnsId;
 
 /// Entries that one run hands over at most.
-pub const RECORDS: u32 = 512;
+pub const RECORDS: u32 = STEPS;
 /// Entries and buckets that one run looks at: it holds its CPU for as long.
-pub const STEPS: u32 = 768;
+pub const STEPS: u32 = 256;
 /// Longer than any chain gets (the kernel draws the line at 255, or where a table is small at a
 /// few hundred): whoever is still walking goes round in circles.
 pub const LONGEST: u64 = 4096;
 /// As much of an entry as is copied at most.
 pub const ENTRY: usize = 512;
+
+/// A piece of the kernel's memory to be copied to the first record; 0 bytes where it could not be.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Peek {
+    pub at: u64,
+    pub bytes: u64,
+}
 
 /// Where the walk is. It goes on from there in the next run.
 #[repr(C)]
@@ -66,6 +74,8 @@ const _: () = {
 mod pod {
     // SAFETY: repr(C) and integers of one size only.
     unsafe impl aya::Pod for super::Cursor {}
+    // SAFETY: the same.
+    unsafe impl aya::Pod for super::Peek {}
     // SAFETY: repr(C), integers and bytes, and no implicit padding (the assertion above).
     unsafe impl aya::Pod for super::Record {}
 }

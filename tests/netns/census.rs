@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use ctwatch::{host::symbols::Symbols, probe::census::Walker};
 use ctwatch_lab::{
     Lab, Plan, judge,
     netns::Netns,
@@ -23,6 +24,7 @@ use crate::{
 
 pub(crate) const TESTS: &[Test] = &[
     test(On::Once, "a_census_agrees_with_conntrack_l", agrees),
+    test(On::Once, "the_table_is_where_the_code_says", by_code),
     test(On::Once, "a_census_while_the_table_changes", changing),
     test(On::Once, "a_census_tells_what_has_expired", expired),
     test(On::Once, "a_census_of_three_hundred_namespaces", many),
@@ -32,13 +34,8 @@ pub(crate) const TESTS: &[Test] = &[
 
 const UDP: Flows = Flows::of(Family::V4, Protocol::Udp);
 
-/// Kernels that do not name their variables cannot be walked.
-fn ways() -> Result<Vec<&'static str>> {
-    let symbols = fs::read_to_string("/proc/kallsyms")?;
-    let named =
-        symbols.lines().any(|line| line.split_whitespace().nth(2) == Some("nf_conntrack_hash"));
-    Ok(if named { vec!["walk", "ctnetlink"] } else { vec!["ctnetlink"] })
-}
+const KALLSYMS: &str = "/proc/kallsyms";
+const WAYS: [&str; 2] = ["walk", "ctnetlink"];
 
 fn census(args: &[&str]) -> Result<Value> {
     let output = ctwatch()?.args(["census", "--output", "json"]).args(args).output()?;
@@ -50,6 +47,30 @@ fn census(args: &[&str]) -> Result<Value> {
 /// The beginning of it: lists are long.
 fn brief(value: &Value) -> String {
     value.to_string().chars().take(1000).collect()
+}
+
+/// As on a kernel that names its functions only.
+fn by_code() -> Result<()> {
+    let lab = Lab::new(Plan::default())?;
+    lab.keep_entries()?;
+    lab.send(&Flood::of(UDP, 1000))?;
+    let text = fs::read_to_string(KALLSYMS)?;
+    let names = ["nf_conntrack_hash", "nf_conntrack_htable_size"];
+    let is_named = |line: &&str| line.split_whitespace().nth(2).is_some_and(|n| names.contains(&n));
+    let (named, others): (Vec<&str>, Vec<&str>) = text.lines().partition(is_named);
+    let symbols = Symbols::parse(others.join("\n").as_bytes(), &Walker::SYMBOLS)?;
+    let mut walker = Walker::with(&symbols)?;
+    let place = walker.place();
+    for line in &named {
+        let address = u64::from_str_radix(line.split_whitespace().next().unwrap_or(""), 16)?;
+        ensure!([place.table_at, place.size_at].contains(&address), "{line}: {place:x?}");
+    }
+    ensure!(named.len() == 2 || named.is_empty(), "{named:?}");
+    let mut entries: BTreeMap<u64, u64> = BTreeMap::new();
+    let walked = walker.walk(|held| *entries.entry(held.key.netns).or_default() += 1)?;
+    ensure!(entries.values().any(|entries| *entries == 1000), "{entries:?}");
+    ensure!(walked.strayed == 0, "{walked:?}");
+    Ok(())
 }
 
 /// What `conntrack -L` lists, by what a census tells apart.
@@ -137,7 +158,7 @@ fn agrees() -> Result<()> {
     }
     let listed = list(lab.router())?;
     ensure!(listed.entries == 6538 && listed.assured == 3, "{listed:?}");
-    for way in ways()? {
+    for way in WAYS {
         let by = "source,service,flow,destination,state,zone";
         let args = ["--mechanism", way, "--by", by, "--top", "100", "--netns", lab.router().name()];
         let census = census(&args)?;
@@ -215,7 +236,7 @@ fn changing() -> Result<()> {
     lab.set_limit(1_000_000)?;
     lab.keep_entries()?;
     lab.send(&Flood::of(UDP, 20_000))?;
-    for way in ways()? {
+    for way in WAYS {
         let census = std::thread::scope(|scope| {
             let flood = scope.spawn(|| {
                 let first = if way == "walk" { 1 << 32 } else { 1 << 33 };
@@ -246,15 +267,14 @@ fn expired() -> Result<()> {
     lab.router().sysctl("net/netfilter/nf_conntrack_udp_timeout", "1")?;
     lab.send(&Flood::of(UDP, 1000))?;
     std::thread::sleep(Duration::from_secs(3));
-    let ways = ways()?;
-    let all = census(&["--mechanism", ways[0], "--by", "state"])?;
+    let all = census(&["--mechanism", "walk", "--by", "state"])?;
     let left = judge::ask(lab.router())?.entries;
     if let Ok(table) = table(&all, lab.router()) {
         let (entries, expired) = (table["entries"].as_u64(), table["expired"].as_u64());
         ensure!(entries == expired && entries >= Some(left), "{left} left: {}", brief(table));
         ensure!(table["states"][0]["remaining_below"]["<1d"] == 0, "{}", brief(table));
     } else {
-        ensure!(left == 0 || ways[0] == "ctnetlink", "{left} left: {}", brief(&all));
+        ensure!(left == 0, "{left} left: {}", brief(&all));
     }
     // To list them is to come across them.
     let listed = census(&["--mechanism", "ctnetlink", "--by", "state"])?;
@@ -290,7 +310,7 @@ fn many() -> Result<()> {
             ])?;
         }
     }
-    for way in ways()? {
+    for way in WAYS {
         let census = census(&["--mechanism", way])?;
         ensure!(table(&census, lab.router())?["entries"] == 1000, "{}", brief(&census));
         for (number, netns) in others.iter().step_by(30).enumerate() {
@@ -359,7 +379,7 @@ fn cost() -> Result<()> {
             base / took
         );
     }
-    for (way, by) in ways()?
+    for (way, by) in WAYS
         .into_iter()
         .flat_map(|way| [(way, "state"), (way, "state,source,destination,service")])
     {

@@ -11,12 +11,15 @@ use aya_ebpf::{
     macros::map,
     maps::Array,
 };
-use ctwatch_ebpf::census::{Cursor, ENTRY, LONGEST, RECORDS, Record, STEPS};
+use ctwatch_ebpf::census::{Cursor, ENTRY, LONGEST, Peek, RECORDS, Record, STEPS};
 
 use crate::kernel::{self, Address, layout, read};
 
 #[map]
 static CENSUS: Array<Cursor> = Array::with_max_entries(1, 0);
+
+#[map]
+static PEEK: Array<Peek> = Array::with_max_entries(1, 0);
 
 /// User space makes room for more where it wants a census.
 #[map]
@@ -109,4 +112,20 @@ fn record(cursor: &mut Cursor, ct: u64) -> Option<()> {
         bpf_probe_read_kernel((&raw mut (*record).entry).cast(), bytes, ct as *const _)
     };
     (copied == 0).then(|| cursor.filled += 1)
+}
+
+/// Copies what user space wants to see, to find the table by.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "it is ENTRY at most")]
+pub(crate) fn peek() -> Option<()> {
+    let (peek, record) = (PEEK.get_ptr_mut(0)?, HELD.get_ptr_mut(0)?);
+    // SAFETY: live map values, and nobody else runs this program; the helper checks the address.
+    unsafe {
+        let bytes = ((*peek).bytes as u32).min(ENTRY as u32);
+        let from = (*peek).at as *const _;
+        if bpf_probe_read_kernel((&raw mut (*record).entry).cast(), bytes, from) != 0 {
+            (*peek).bytes = 0;
+        }
+    }
+    Some(())
 }

@@ -9,3 +9,9 @@ pub(crate) fn walk(_ctx: RawTracePointContext) -> i32 {
     census::walk();
     0
 }
+
+#[raw_tracepoint]
+pub(crate) fn peek(_ctx: RawTracePointContext) -> i32 {
+    census::peek();
+    0
+}

@@ -28,8 +28,10 @@ use crate::{
     taker::{Census, Question, Way},
 };
 
-/// How often the first reading is tried again for one in which nothing ended meanwhile.
+/// How often the first and the last reading are tried again for one in which nothing happened
+/// meanwhile, and for how long at most.
 const STILL_TRIES: u32 = 20;
+const STILL_WITHIN: Duration = Duration::from_millis(250);
 /// How often it is looked whether conntrack is (still) there.
 const PULSE: Duration = Duration::from_millis(200);
 
@@ -86,7 +88,7 @@ impl Watch {
         let collector = Collector::start(means)?;
         let mut model = Model::with_tops(self.args.tops(), &self.args.by());
         let mut screen = Screen::new(&self.args, header);
-        let first = first_sample(&collector).await?;
+        let first = still_sample(&collector).await?;
         if modules::conntrack() != Some(life) {
             return Ok(End::Unloaded);
         }
@@ -123,7 +125,11 @@ impl Watch {
             }
             let mut alive = modules::conntrack() == Some(life);
             if alive && turn != Turn::Look {
-                let sample = collector.sample().await?;
+                let stops = turn == Turn::Stop || self.left == Some(1);
+                let sample = match stops {
+                    true => still_sample(&collector).await?,
+                    false => collector.sample().await?,
+                };
                 // What was read while it went is of nothing.
                 alive = modules::conntrack() == Some(life);
                 if alive {
@@ -132,7 +138,7 @@ impl Watch {
                     counting.look(&snapshot);
                     screen.tick(&snapshot, epoch, &self.loading)?;
                     self.left = self.left.map(|left| left - 1);
-                    if turn == Turn::Stop || self.left == Some(0) {
+                    if stops {
                         screen.finish(&snapshot)?;
                         return Ok(End::Done);
                     }
@@ -239,12 +245,13 @@ enum Turn {
     Stop,
 }
 
-/// Totals count from the first reading. The number of entries and what the probes counted are not
-/// read at one moment, so where something happens in between, it is read again.
-async fn first_sample(collector: &Collector) -> Result<Sample> {
+/// Totals count from the first reading to the last. The number of entries and what the probes counted
+/// are not read at one moment, so where something happens in between, it is read again.
+async fn still_sample(collector: &Collector) -> Result<Sample> {
+    let begin = Instant::now();
     let mut sample = collector.sample().await?;
     for _ in 1..STILL_TRIES {
-        if sample.is_still() {
+        if sample.is_still() || begin.elapsed() > STILL_WITHIN {
             break;
         }
         sample = collector.sample().await?;

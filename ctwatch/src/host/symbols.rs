@@ -1,4 +1,4 @@
-//! Where the kernel's functions are, from `/proc/kallsyms`.
+//! Where the kernel's functions and variables are, from `/proc/kallsyms`.
 
 use std::io::{BufRead, BufReader, Read};
 
@@ -6,11 +6,13 @@ use anyhow::{Context, Result};
 use ctwatch_ebpf::Code;
 
 const KALLSYMS: &str = "/proc/kallsyms";
+const HIDDEN: &str = "kernel addresses are hidden (kptr_restrict): needs CAP_SYSLOG";
 
-/// The code ranges of a few wanted functions.
+/// The code ranges of a few wanted functions, and where a few wanted variables are.
 #[derive(Debug)]
 pub struct Symbols {
     found: Vec<(&'static str, Code)>,
+    variables: Vec<(&'static str, u64)>,
     /// The wanted names that are there at all, and whether in a module.
     named: Vec<(&'static str, bool)>,
     hidden: bool,
@@ -31,13 +33,19 @@ impl Symbols {
         let mut addresses: Vec<u64> = Vec::with_capacity(128 << 10);
         let mut starts: Vec<(&'static str, u64)> = Vec::new();
         let mut named: Vec<(&'static str, bool)> = Vec::new();
+        let mut variables: Vec<(&'static str, u64)> = Vec::new();
         let mut line = Vec::with_capacity(256);
         while reader.read_until(b'\n', &mut line)? != 0 {
-            if let Some((address, name)) = symbol(&line) {
-                addresses.push(address);
-                if let Some(want) = wanted.iter().find(|want| want.as_bytes() == name) {
-                    starts.push((want, address));
-                    named.push((want, line.contains(&b'[')));
+            if let Some((address, kind, name)) = symbol(&line) {
+                let want = wanted.iter().find(|want| want.as_bytes() == name);
+                if is_function(kind) {
+                    addresses.push(address);
+                    if let Some(want) = want {
+                        starts.push((want, address));
+                        named.push((want, line.contains(&b'[')));
+                    }
+                } else if let Some(want) = want {
+                    variables.push((want, address));
                 }
             }
             line.clear();
@@ -52,7 +60,7 @@ impl Symbols {
                 Some((name, Code { start, len: end - start }))
             })
             .collect();
-        Ok(Self { found, named, hidden })
+        Ok(Self { found, variables, named, hidden })
     }
 
     /// Whether there is a function of this name, and if so whether it is a module's.
@@ -64,57 +72,32 @@ impl Symbols {
     pub fn code(&self, name: &str) -> Result<Code, String> {
         match self.found.iter().find(|(found, _)| *found == name) {
             Some((_, code)) => Ok(*code),
-            None if self.hidden => {
-                Err("kernel addresses are hidden (kptr_restrict): needs CAP_SYSLOG".to_owned())
-            }
+            None if self.hidden => Err(HIDDEN.to_owned()),
             None => Err(format!("{KALLSYMS} has no function {name}")),
         }
     }
-}
 
-/// Where these variables are. Kernels without `CONFIG_KALLSYMS_ALL` name functions only.
-pub fn addresses<const N: usize>(wanted: [&str; N]) -> Result<[u64; N]> {
-    let file = std::fs::File::open(KALLSYMS).with_context(|| format!("cannot open {KALLSYMS}"))?;
-    variables(file, wanted)
-}
-
-/// As [`addresses`], in such a text.
-pub fn variables<const N: usize>(text: impl Read, wanted: [&str; N]) -> Result<[u64; N]> {
-    let mut reader = BufReader::with_capacity(64 << 10, text);
-    let mut found = [None; N];
-    let mut line = Vec::with_capacity(256);
-    while reader.read_until(b'\n', &mut line).with_context(|| format!("cannot read {KALLSYMS}"))?
-        != 0
-    {
-        let mut fields = line.split(u8::is_ascii_whitespace);
-        if let (Some(address), Some(_), Some(name)) = (fields.next(), fields.next(), fields.next())
-            && let Some(at) = wanted.iter().position(|wanted| wanted.as_bytes() == name)
-        {
-            found[at] = hex(address);
+    /// Where the variable `name` is, or why that is not known. Kernels without
+    /// `CONFIG_KALLSYMS_ALL` name functions only.
+    pub fn variable(&self, name: &str) -> Result<u64, String> {
+        match self.variables.iter().find(|(found, _)| *found == name) {
+            _ if self.hidden => Err(HIDDEN.to_owned()),
+            Some((_, address)) => Ok(*address),
+            None => Err(format!("{KALLSYMS} has no variable {name}")),
         }
-        line.clear();
     }
-    let mut addresses = [0; N];
-    for (name, (to, found)) in wanted.iter().zip(addresses.iter_mut().zip(found)) {
-        *to = match found {
-            Some(0) => {
-                anyhow::bail!("kernel addresses are hidden (kptr_restrict): needs CAP_SYSLOG")
-            }
-            Some(address) => address,
-            None => anyhow::bail!(
-                "{KALLSYMS} has no variable {name} (a kernel without CONFIG_KALLSYMS_ALL?)"
-            ),
-        };
-    }
-    Ok(addresses)
 }
 
-/// `ffffffff81f34770 T nf_conntrack_free\t[nf_conntrack]`: the address and the name of a function.
-fn symbol(line: &[u8]) -> Option<(u64, &[u8])> {
+/// `ffffffff81f34770 T nf_conntrack_free\t[nf_conntrack]`: the address, the kind and the name.
+fn symbol(line: &[u8]) -> Option<(u64, u8, &[u8])> {
     let mut fields = line.split(|byte| byte.is_ascii_whitespace());
     let address = hex(fields.next()?)?;
-    matches!(fields.next()?, b"t" | b"T" | b"w" | b"W").then_some(())?;
-    Some((address, fields.next()?))
+    let [kind] = fields.next()? else { return None };
+    Some((address, *kind, fields.next()?))
+}
+
+fn is_function(kind: u8) -> bool {
+    matches!(kind, b't' | b'T' | b'w' | b'W')
 }
 
 /// Without a detour over `str`: this runs a hundred thousand times before the first line is shown.
@@ -160,6 +143,15 @@ ffffffffc0002040 t third\t[nf_conntrack]
         let zeros = "0000000000000000 T nf_conntrack_free\n0000000000000000 T other\n";
         let hidden = Symbols::parse(zeros.as_bytes(), &["nf_conntrack_free"]).unwrap();
         assert!(hidden.code("nf_conntrack_free").unwrap_err().contains("CAP_SYSLOG"));
+        assert!(hidden.variable("nf_conntrack_hash").unwrap_err().contains("CAP_SYSLOG"));
+    }
+
+    #[test]
+    fn variables_are_no_functions() {
+        let symbols = Symbols::parse(TEXT.as_bytes(), &["data_symbol", "after"]).unwrap();
+        assert_eq!(symbols.variable("data_symbol"), Ok(0x1000));
+        assert!(symbols.code("data_symbol").is_err());
+        assert!(symbols.variable("after").unwrap_err().contains("has no variable after"));
     }
 
     #[test]

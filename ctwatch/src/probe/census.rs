@@ -11,15 +11,23 @@ use aya::{
 };
 use ctwatch_ebpf::{
     Layout,
-    census::{Cursor, ENTRY, RECORDS, Record},
+    census::{Cursor, ENTRY, Peek, RECORDS, Record},
     top::{Key, has_ports},
 };
 
 use rustix::time::{ClockId, clock_getres};
 
-use super::{bpf, load, memory::Mapped};
+use super::{
+    bpf, load,
+    memory::Mapped,
+    table::{self, Place},
+};
 use crate::{
-    host::{btf::Btf, symbols, visit::netns_cookie},
+    host::{
+        btf::Btf,
+        symbols::Symbols,
+        visit::{netns_cookie, sysctl},
+    },
     sample::{Held, Left, Status},
 };
 
@@ -58,29 +66,39 @@ pub struct Walked {
 }
 
 impl Walker {
+    /// What it looks for in kallsyms.
+    pub const SYMBOLS: [&'static str; 3] = [TABLE, SIZE, table::REFERRING];
+
     /// Finds the table, and loads the program; or says why not.
     pub fn open() -> Result<Self> {
+        Self::with(&Symbols::read(&Self::SYMBOLS)?)
+    }
+
+    /// As [`Self::open`], by these symbols.
+    pub fn with(symbols: &Symbols) -> Result<Self> {
         let btf = Btf::vmlinux()?;
         let mut layout = Layout::default();
         let offsets = Offsets::find(&btf, &mut layout)?;
-        let [table_at, size_at] =
-            symbols::addresses(["nf_conntrack_hash", "nf_conntrack_htable_size"])?;
         if netns_cookie().is_none() {
             layout.net_cookie = 0;
         }
         let mut ebpf = load::census(&layout)?;
-        let program: &mut RawTracePoint =
-            ebpf.program_mut("walk").context("the probes hold no program walk")?.try_into()?;
-        program.load().map_err(load::explain)?;
-        let map = |ebpf: &mut Ebpf, name| {
-            ebpf.take_map(name).with_context(|| format!("the probes hold no map {name}"))
-        };
         let cursor = Array::try_from(map(&mut ebpf, "CENSUS")?)?;
         let Map::Array(records) = map(&mut ebpf, "HELD")? else { bail!("HELD is no array") };
         let records = Mapped::new(records.fd().as_fd(), RECORDS as usize)
             .context("cannot map the records of the census")?;
+        let Place { table_at, size_at } = match named(symbols) {
+            Ok(place) => place,
+            Err(why) => by_code(&mut ebpf, &records, symbols).context(why)?,
+        };
+        program(&mut ebpf, "walk")?;
         let start = Cursor { table_at, size_at, ..Cursor::default() };
         Ok(Self { ebpf, cursor, records, offsets, start, hz: ticks_per_second()? })
+    }
+
+    /// Where the table is.
+    pub fn place(&self) -> Place {
+        Place { table_at: self.start.table_at, size_at: self.start.size_at }
     }
 
     /// Hands over each entry that is in the table.
@@ -129,6 +147,51 @@ impl Walker {
             }
         }
     }
+}
+
+const TABLE: &str = "nf_conntrack_hash";
+const SIZE: &str = "nf_conntrack_htable_size";
+
+fn named(symbols: &Symbols) -> Result<Place, String> {
+    Ok(Place { table_at: symbols.variable(TABLE)?, size_at: symbols.variable(SIZE)? })
+}
+
+/// Where the table is, by what the kernel's code refers to.
+fn by_code(ebpf: &mut Ebpf, records: &Mapped<Record>, symbols: &Symbols) -> Result<Place> {
+    let code = symbols.code(table::REFERRING).map_err(anyhow::Error::msg)?;
+    let buckets = sysctl("nf_conntrack_buckets")?;
+    let mut asked = Array::<_, Peek>::try_from(map(ebpf, "PEEK")?)?;
+    let program = program(ebpf, "peek")?.fd()?;
+    let mut peek = |at, bytes: usize| -> Result<Option<&[u8]>> {
+        asked.set(0, Peek { at, bytes: bytes as u64 }, 0)?;
+        bpf::run(program.as_fd()).context("the kernel does not run a look at its memory")?;
+        let read = asked.get(&0, 0)?.bytes == bytes as u64;
+        Ok(records.get(0).filter(|_| read).and_then(|record| record.entry.get(..bytes)))
+    };
+    let mut bytes = Vec::new();
+    let len = usize::try_from(code.len)?.min(table::CODE);
+    while bytes.len() < len {
+        let piece = peek(code.start + bytes.len() as u64, ENTRY.min(len - bytes.len()))?;
+        bytes.extend_from_slice(piece.context("the kernel's code cannot be read")?);
+    }
+    let mut failed = None;
+    let found = table::find(&table::REFERRED(&bytes, code.start), buckets, |at| {
+        let word = peek(at, 8).map_err(|error| failed = Some(error)).ok()??;
+        word.first_chunk().map(|bytes| u64::from_ne_bytes(*bytes))
+    });
+    failed.map_or(found, Err)
+}
+
+fn map(ebpf: &mut Ebpf, name: &str) -> Result<Map> {
+    ebpf.take_map(name).with_context(|| format!("the probes hold no map {name}"))
+}
+
+fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a RawTracePoint> {
+    let program = ebpf.program_mut(name);
+    let program: &mut RawTracePoint =
+        program.with_context(|| format!("the probes hold no program {name}"))?.try_into()?;
+    program.load().map_err(load::explain)?;
+    Ok(program)
 }
 
 /// The table was replaced by another while it was walked.

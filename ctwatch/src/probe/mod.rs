@@ -10,6 +10,7 @@ mod memory;
 pub mod modules;
 pub mod plan;
 pub mod read;
+pub mod table;
 mod talk;
 mod top;
 pub mod trace;

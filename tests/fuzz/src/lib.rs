@@ -13,7 +13,7 @@ use ctwatch::{
         legacy::{self, IPV4, IPV6},
         modules, netns, nft, procstat,
         settings::{family_of, installs, memory_of, modules as loaded_modules, settings, slab_of},
-        symbols::{self, Symbols},
+        symbols::Symbols,
     },
     model::census::Census,
     output::{escape::escaped, services::Services},
@@ -85,12 +85,11 @@ pub const PARSERS: &[Parser] = &[
         slab_of(&text(bytes));
     }),
     parser("symbols", |bytes| {
-        let wanted = ["nf_conntrack_free", "early_drop"];
+        let wanted = ["nf_conntrack_free", "early_drop", "nf_conntrack_hash"];
         if let Ok(symbols) = Symbols::parse(bytes, &wanted) {
             let code = wanted.map(|name| symbols.code(name));
             assert!(code.into_iter().flatten().all(|code| code.len > 0 && code.start > 0));
         }
-        drop(symbols::variables(bytes, ["nf_conntrack_hash"]));
     }),
     parser("sysctl_file", |bytes| drop(settings("file", &text(bytes)))),
 ];
