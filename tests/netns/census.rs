@@ -379,9 +379,8 @@ fn cost() -> Result<()> {
             base / took
         );
     }
-    for (way, by) in WAYS
-        .into_iter()
-        .flat_map(|way| [(way, "state"), (way, "state,source,destination,service")])
+    for (way, by) in
+        WAYS.into_iter().flat_map(|way| [(way, "state"), (way, "state,source,destination,service")])
     {
         let census = census(&["--mechanism", way, "--by", by])?;
         let table = table(&census, lab.router())?;
