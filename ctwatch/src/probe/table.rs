@@ -71,9 +71,9 @@ pub fn find(
     }
 }
 
-/// The half of the address space that is the kernel's.
+/// The half of the address space that is the kernel's, however many levels its page tables have.
 fn is_kernel(address: u64) -> bool {
-    address >> 47 == 0x1_ffff
+    address >> 56 == 0xff
 }
 
 fn is_table(table: u64, buckets: u64, word: &mut impl FnMut(u64) -> Option<u64>) -> bool {
@@ -162,7 +162,8 @@ mod tests {
     const START: u64 = 0xffff_ffff_81f3_8700;
     const TABLE_AT: u64 = 0xffff_ffff_82a0_0010;
     const SIZE_AT: u64 = 0xffff_ffff_82a0_0004;
-    const TABLE: u64 = 0xffff_8880_1000_0000;
+    /// With page tables of five levels.
+    const TABLE: u64 = 0xff11_0000_1000_0000;
     const SIZE: u32 = 1024;
 
     /// A table in which each bucket has as many entries as the last digit of its number.
