@@ -6,6 +6,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ctwatch_ebpf::{top, trace};
 use ipnet::IpNet;
 
+use crate::model::names;
+
 /// Watches the connection tracking table: how full it is, where it is heading, and which packets
 /// it refuses.
 ///
@@ -116,22 +118,10 @@ impl std::str::FromStr for Protocol {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let number = match text.to_ascii_lowercase().as_str() {
-            "icmp" => 1,
-            "tcp" => 6,
-            "udp" => 17,
-            "dccp" => 33,
-            "gre" => 47,
-            "esp" => 50,
-            "icmpv6" => 58,
-            "ospf" => 89,
-            "vrrp" => 112,
-            "sctp" => 132,
-            number => number
-                .parse()
-                .map_err(|_| "neither a protocol such as tcp or udp nor a number up to 255")?,
-        };
-        Ok(Self(number))
+        let number = names::protocol_number(text);
+        number.map(Self).ok_or_else(|| {
+            "neither a protocol such as tcp or udp nor a number up to 255".to_owned()
+        })
     }
 }
 

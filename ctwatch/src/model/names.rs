@@ -57,24 +57,50 @@ pub fn address(family: u8, bytes: &[u8; 16]) -> IpAddr {
     }
 }
 
+const PROTOCOLS: [(u8, &str); 15] = [
+    (1, "icmp"),
+    (2, "igmp"),
+    (6, "tcp"),
+    (17, "udp"),
+    (33, "dccp"),
+    (47, "gre"),
+    (50, "esp"),
+    (51, "ah"),
+    (58, "icmpv6"),
+    (88, "eigrp"),
+    (89, "ospf"),
+    (103, "pim"),
+    (112, "vrrp"),
+    (132, "sctp"),
+    (136, "udplite"),
+];
+
+/// Its name, or else its number.
 pub fn protocol(number: u8) -> String {
-    let name = match number {
-        1 => "icmp",
-        2 => "igmp",
-        6 => "tcp",
-        17 => "udp",
-        33 => "dccp",
-        47 => "gre",
-        50 => "esp",
-        51 => "ah",
-        58 => "icmpv6",
-        88 => "eigrp",
-        89 => "ospf",
-        103 => "pim",
-        112 => "vrrp",
-        132 => "sctp",
-        136 => "udplite",
-        other => return other.to_string(),
-    };
-    name.to_owned()
+    let known = PROTOCOLS.iter().find(|(known, _)| *known == number);
+    known.map_or_else(|| number.to_string(), |(_, name)| (*name).to_owned())
+}
+
+/// The other way round.
+pub fn protocol_number(text: &str) -> Option<u8> {
+    let known = PROTOCOLS.iter().find(|(_, name)| name.eq_ignore_ascii_case(text));
+    known.map_or_else(|| text.parse().ok(), |(number, _)| Some(*number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_printed_of_a_protocol_is_understood() {
+        for number in 0..=u8::MAX {
+            let name = protocol(number);
+            assert_eq!(protocol_number(&name), Some(number), "{name}");
+            assert_eq!(protocol_number(&name.to_ascii_uppercase()), Some(number), "{name}");
+            assert_eq!(protocol_number(&number.to_string()), Some(number));
+        }
+        for text in ["", "256", "-1", "tcp ", "nonsense"] {
+            assert_eq!(protocol_number(text), None, "{text}");
+        }
+    }
 }

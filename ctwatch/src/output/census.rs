@@ -34,6 +34,30 @@ pub struct Shown {
 const LIMITS: [(u32, &str); 5] =
     [(10, "<10s"), (60, "<1m"), (600, "<10m"), (3600, "<1h"), (86_400, "<1d")];
 
+/// What is told of each state, by how wide it may be.
+struct Width {
+    /// How many are assured, and unreplied.
+    details: bool,
+    limits: &'static [(u32, &'static str)],
+    /// All that live longer.
+    longer: Option<&'static str>,
+}
+
+impl Width {
+    fn of(columns: usize) -> Self {
+        match columns {
+            110.. => Self { details: true, limits: &LIMITS, longer: Some(">=1d") },
+            74.. => Self { details: false, limits: &LIMITS[1..4], longer: Some(">=1h") },
+            _ => Self { details: false, limits: &[], longer: None },
+        }
+    }
+}
+
+/// How wide the name in a list may be.
+fn name_width(columns: usize) -> usize {
+    columns.saturating_sub(4 + 1 + 10 + 1 + 7).min(43)
+}
+
 /// Namespaces that hold something, the fullest first, as the kernel and as the census sees them.
 fn tables(taken: &Taken) -> Vec<(&KernelCount, &TableCensus)> {
     let counts = taken.kernel.iter();
@@ -114,20 +138,23 @@ fn of_table(taken: &Taken, count: &KernelCount, table: &TableCensus, shown: &Sho
         format!("  {}", shares(&table.holds)),
     ];
     if shown.states {
-        lines.push(state_header());
-        lines.extend(table.states.iter().map(|state| state_row(state, entries)));
+        let width = Width::of(shown.columns);
+        lines.push(state_header(&width));
+        lines.extend(table.states.iter().map(|state| state_row(state, entries, &width)));
     }
     if shown.zones && table.zones.iter().any(|(zone, _)| *zone != 0) {
         let zones = table.zones.iter().take(10).map(|(zone, count)| format!("{zone} {count}"));
         lines.push(format!("  by zone: {}", zones.collect::<Vec<_>>().join("; ")));
     }
+    let wide = name_width(shown.columns);
     for list in taken.counted.lists(count.netns) {
-        lines.push(format!("  by {:<44} {:>10} {:>7}", list.by.name(), "entries", "share"));
+        let by = format!("by {}", list.by.name());
+        lines.push(format!("  {by:<0$} {1:>10} {2:>7}", wide + 2, "entries", "share"));
         for entry in &list.entries {
             let mark = if entry.error > 0 { "<=" } else { "" };
             let name = escaped(&who::name(list.by, entry, &shown.services));
             let amount = format!("{mark}{}", entry.count);
-            lines.push(format!("    {name:<43} {amount:>10} {:>7}", percent(entry.share)));
+            lines.push(format!("    {name:<wide$} {amount:>10} {:>7}", percent(entry.share)));
         }
     }
     lines
@@ -165,47 +192,46 @@ pub(super) fn shares(holds: &Holds) -> String {
     parts.collect::<Vec<_>>().join(", ")
 }
 
-fn state_header() -> String {
-    let limits: Vec<String> = LIMITS.iter().map(|(_, name)| format!("{name:>8}")).collect();
-    format!(
-        "  {:<22} {:>9} {:>7} {:>9} {:>9}{} {:>7}",
-        "by state, time left",
-        "entries",
-        "share",
-        "assured",
-        "unreplied",
-        limits.concat(),
-        ">=1d"
-    )
+fn state_header(width: &Width) -> String {
+    let mut line = format!("  {:<22} {:>9} {:>7}", "by state, time left", "entries", "share");
+    if width.limits.is_empty() {
+        line = format!("  {:<22} {:>9} {:>7}", "by state", "entries", "share");
+    }
+    if width.details {
+        line += &format!(" {:>9} {:>9}", "assured", "unreplied");
+    }
+    let limits = width.limits.iter().map(|(_, name)| *name).chain(width.longer);
+    line.extend(limits.map(|name| format!("{name:>8}")));
+    line
 }
 
-fn state_row(state: &StateCount, entries: u64) -> String {
+fn state_row(state: &StateCount, entries: u64, width: &Width) -> String {
     let all = state.holds.all();
-    let mut before = 0;
-    let within = LIMITS.map(|(limit, _)| {
-        let below = state.lifetimes.below(limit);
-        let within = below - before;
-        before = below;
-        format!("{within:>8}")
-    });
-    let timed = all.saturating_sub(state.holds.expired);
-    let longer = timed.saturating_sub(before).saturating_sub(state.lifetimes.unknown);
     let protocol = protocol(state.protocol);
     let name = match state.name() {
         Some(name) => format!("{protocol} {name}"),
         None => protocol,
     };
-    let lifetimes = if state.lifetimes.unknown == 0 {
-        format!("{} {longer:>7}", within.concat())
-    } else {
-        format!("{:>8}", "-")
-    };
-    format!(
-        "  {name:<22} {all:>9} {:>7} {:>9} {:>9}{lifetimes}",
-        percent(Some(all as f64 / entries.max(1) as f64)),
-        state.holds.pinned + state.holds.closing,
-        state.unreplied,
-    )
+    let share = percent(Some(all as f64 / entries.max(1) as f64));
+    let mut line = format!("  {name:<22} {all:>9} {share:>7}");
+    if width.details {
+        let assured = state.holds.pinned + state.holds.closing;
+        line += &format!(" {assured:>9} {:>9}", state.unreplied);
+    }
+    if state.lifetimes.unknown > 0 {
+        return if width.limits.is_empty() { line } else { line + &format!("{:>8}", "-") };
+    }
+    let mut before = 0;
+    for (limit, _) in width.limits {
+        let below = state.lifetimes.below(*limit);
+        line += &format!("{:>8}", below - before);
+        before = below;
+    }
+    if width.longer.is_some() {
+        let timed = all.saturating_sub(state.holds.expired);
+        line += &format!("{:>8}", timed.saturating_sub(before));
+    }
+    line
 }
 
 #[derive(Serialize)]
@@ -444,6 +470,32 @@ mod tests {
         assert_eq!(words(lines[7])[6..], ["0", "0", "40", "0", "0", "0"]);
         assert!(text.contains("by zone: 7 100"), "{text}");
         assert!(words(lines[10]) == ["10.0.0.1", "79", "79.0%"], "{text}");
+    }
+
+    #[test]
+    fn a_census_on_the_console_of_a_switch() {
+        for columns in [200, 110, 109, 80, 74, 73, 48, 44] {
+            let shown = Shown {
+                columns,
+                states: true,
+                zones: false,
+                services: Services::default(),
+                limit: Some(200),
+            };
+            let mut out = Vec::new();
+            text(&mut out, &taken(), &shown).unwrap();
+            let text = String::from_utf8(out).unwrap();
+            let rows = text.lines().filter(|line| line.contains('%') && !line.contains('('));
+            let rows: Vec<&str> = rows.collect();
+            assert!(rows.len() > 3, "no row is in two: {text}");
+            assert!(rows.iter().all(|row| row.len() <= columns), "{columns}: {text}");
+            let ends = |what: &str| {
+                let row = rows.iter().find(|row| row.contains(what)).unwrap();
+                row.split_whitespace().next_back().unwrap().to_owned()
+            };
+            let last = if columns < 74 { "60.0%" } else { "60" };
+            assert_eq!(ends("ESTABLISHED"), last, "{columns}: {text}");
+        }
     }
 
     #[test]
