@@ -1,8 +1,10 @@
 //! What a contributor types: `cargo xtask --help`.
 
 mod commands;
+mod matrix;
 mod process;
 mod provision;
+mod summary;
 mod vm;
 
 use std::process::ExitCode;
@@ -10,8 +12,11 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-/// Build, run and test ctwatch. Whatever is missing for that is fetched into target/provision;
-/// nothing outside target/ is changed.
+/// Build, run and test ctwatch. Whatever is missing for that is fetched into target/provision
+///
+/// What was fetched or built there once is kept for other clones, with checksums, in the folder
+/// CTWATCH_CACHE names (without it ~/.cache/ctwatch-xtask; empty: nowhere). It may be deleted at any
+/// time. Nothing else outside target/ is changed.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Cli {
@@ -32,7 +37,10 @@ enum Command {
     Build(commands::build::Options),
     /// Run all tests; those that need root and network namespaces are skipped without root
     ///
-    /// The last suite, matrix, boots other kernels under QEMU; where that cannot be had it is skipped.
+    /// The last suite, matrix, is a slice of `cargo xtask matrix`: the oldest and the newest kernel,
+    /// each scenario once on each, with the mechanism that was run longest ago by tests/matrix.tsv,
+    /// and what failed there when it was run last. The file is written; commit it with the change.
+    /// Where QEMU cannot be had, the suite is skipped.
     ///
     /// The suite netns changes what the whole machine shares, above all nf_conntrack_max, and
     /// restores it: one such run at a time. Every suite's output is shown as it comes; the last
@@ -40,8 +48,9 @@ enum Command {
     Test(commands::test::Args),
     /// Run the tests of the live kernel on other kernels, with each mechanism they offer
     ///
-    /// Part of `cargo xtask test`. Debian's kernels 5.10, 6.1, 6.12 and the newest there is,
-    /// emulated (no privileges needed); the table of what held is written to target/vm/matrix.md.
+    /// All cells, or those that options choose. Debian's kernels 5.10, 6.1, 6.12 and the newest there
+    /// is, emulated where KVM boots none (no privileges needed); the table of what held is written to
+    /// target/vm/matrix.md, and what each cell took to tests/matrix.tsv.
     Matrix(commands::matrix::Args),
     /// Build a router with a small table in network namespaces, saturate it, watch, clean up (root)
     Lab(commands::lab::Args),

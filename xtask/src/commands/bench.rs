@@ -124,7 +124,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         "the benchmark makes network namespaces: run it as root"
     );
     ensure!(args.rounds > 0 && args.packets > 0, "nothing to measure");
-    let ctwatch = build::run(&args.build)?.ctwatch;
+    let ctwatch = build::run(&args.build)?;
     tools::use_rivals(&Store::open()?)?;
     println!("{} rounds of {} packets, medians", args.rounds, args.packets);
     println!("\nnew flows into a roomy table");

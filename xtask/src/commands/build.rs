@@ -1,16 +1,11 @@
 //! `cargo xtask build`: the probes, then the executable that carries them.
 
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-    process::Command,
-    sync::OnceLock,
-};
+use std::{env, fs, path::PathBuf, process::Command, sync::OnceLock};
 
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    process::{cargo, output, quiet_in_logs, root, run as run_process},
+    process::{cargo, output, output_with_errors, quiet_in_logs, root, run as run_process},
     provision::{
         Store,
         bpf::{TARGET, Toolchain},
@@ -24,14 +19,37 @@ pub(crate) struct Options {
     talk: bool,
 }
 
-/// What was built.
+/// The profile that tests are built with: see Cargo.toml.
+const GATE: &str = "gate";
+
+/// What was built for tests.
 pub(crate) struct Built {
     pub(crate) ctwatch: PathBuf,
-    /// The BPF object, for other builds of the same workspace.
-    pub(crate) probes: PathBuf,
+    /// PID 1 of the virtual machines.
+    pub(crate) init: PathBuf,
+    /// The tests of the live kernel, for machines that have nothing but a kernel.
+    pub(crate) live_tests: PathBuf,
+    pub(crate) tests: Vec<Tests>,
 }
 
-pub(crate) fn run(args: &Options) -> Result<Built> {
+/// An executable of tests.
+pub(crate) struct Tests {
+    /// Of its target: a crate's for unit tests, its own for others.
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
+    pub(crate) executable: PathBuf,
+    /// The folder of its package, which is where cargo would start it.
+    pub(crate) package: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Unit,
+    Integration,
+}
+
+/// The executable to be used, the probes inside.
+pub(crate) fn run(args: &Options) -> Result<PathBuf> {
     let probes = probes(args.talk)?;
     let ctwatch = root().join("target").join(host()?).join("release/ctwatch");
     if !ctwatch.is_file() {
@@ -49,28 +67,74 @@ pub(crate) fn run(args: &Options) -> Result<Built> {
     let link = place.join("ctwatch");
     let _ = fs::remove_file(&link);
     fs::hard_link(&ctwatch, &link).with_context(|| format!("cannot make {}", link.display()))?;
-    Ok(Built { ctwatch: link, probes })
+    Ok(link)
 }
 
-/// PID 1 of the virtual machines.
+/// Everything that is tested and that tests, in one go: what a second call of cargo selects differently
+/// it would compile again.
+pub(crate) fn tests(args: &Options) -> Result<Built> {
+    let probes = probes(args.talk)?;
+    let mut cargo = static_cargo("build")?;
+    cargo.args(["--profile", GATE, "--workspace", "--lib", "--bins", "--tests"]);
+    cargo.args(["--message-format=json-render-diagnostics"]).env("CTWATCH_PROBES", &probes);
+    let artifacts = artifacts(&output_with_errors(quiet_in_logs(&mut cargo))?);
+    let executable = |name: &str, is_test: bool| {
+        let found = artifacts.iter().find(|a| a.name == name && a.is_test == is_test);
+        found.map(|a| a.executable.clone()).with_context(|| format!("cargo built no {name}"))
+    };
+    Ok(Built {
+        ctwatch: executable("ctwatch", false)?,
+        init: executable(INIT, false)?,
+        live_tests: executable("netns", true)?,
+        tests: artifacts.into_iter().filter(|a| a.is_test).filter_map(Artifact::tests).collect(),
+    })
+}
+
+const INIT: &str = "ctwatch-vm-init";
+
+/// PID 1 of the virtual machines, alone.
 pub(crate) fn init() -> Result<PathBuf> {
     let mut cargo = static_cargo("build")?;
-    run_process(quiet_in_logs(&mut cargo).args(["--release", "--package", "ctwatch-vm"]))?;
-    Ok(root().join("target").join(host()?).join("release/ctwatch-vm-init"))
+    let args = ["--profile", GATE, "--package", "ctwatch-vm"];
+    run_process(quiet_in_logs(&mut cargo).args(args))?;
+    Ok(root().join("target").join(host()?).join(GATE).join(INIT))
 }
 
-/// The tests of the live kernel, for machines that have nothing but a kernel.
-pub(crate) fn live_tests(probes: &Path) -> Result<PathBuf> {
-    let mut cargo = static_cargo("test")?;
-    cargo.args(["--no-run", "--package", "ctwatch", "--test", "netns"]);
-    cargo.args(["--message-format=json-render-diagnostics"]).env("CTWATCH_PROBES", probes);
-    let messages = output(quiet_in_logs(&mut cargo))?;
-    messages
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|message| message["target"]["name"] == "netns")
-        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .context("cargo built no tests of the live kernel")
+/// An executable that cargo made.
+struct Artifact {
+    name: String,
+    kind: String,
+    is_test: bool,
+    executable: PathBuf,
+    manifest: PathBuf,
+}
+
+impl Artifact {
+    fn tests(self) -> Option<Tests> {
+        let kind = match self.kind.as_str() {
+            "test" => Kind::Integration,
+            "bench" | "example" => return None,
+            _ => Kind::Unit,
+        };
+        let package = self.manifest.parent()?.to_path_buf();
+        Some(Tests { name: self.name, kind, executable: self.executable, package })
+    }
+}
+
+/// From cargo's messages, a JSON object each.
+fn artifacts(messages: &str) -> Vec<Artifact> {
+    let of = |message: serde_json::Value| {
+        let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
+        Some(Artifact {
+            name: text(&message["target"]["name"])?,
+            kind: text(&message["target"]["kind"][0])?,
+            is_test: message["profile"]["test"].as_bool()?,
+            executable: text(&message["executable"])?.into(),
+            manifest: text(&message["manifest_path"])?.into(),
+        })
+    };
+    let messages = messages.lines().filter_map(|line| serde_json::from_str(line).ok());
+    messages.filter_map(of).collect()
 }
 
 /// Cargo, building executables that bring their C library with them: the same file runs on every
@@ -119,4 +183,31 @@ fn probes(talk: bool) -> Result<PathBuf> {
         fs::write(&probes, built).with_context(|| format!("cannot write {}", probes.display()))?;
     }
     Ok(probes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn executables_are_found_in_cargos_messages() {
+        let message = |name: &str, kind: &str, test: bool, executable: &str| {
+            format!(
+                r#"{{"reason":"compiler-artifact","manifest_path":"/w/x/Cargo.toml","target":{{"name":"{name}","kind":["{kind}"]}},"profile":{{"test":{test}}},"executable":{executable}}}"#
+            )
+        };
+        let messages = [
+            message("ctwatch", "lib", false, "null"),
+            message("ctwatch", "bin", false, "\"/t/ctwatch\""),
+            message("ctwatch", "lib", true, "\"/t/deps/ctwatch-1\""),
+            message("netns", "test", true, "\"/t/deps/netns-1\""),
+            "not JSON".to_owned(),
+        ];
+        let found = artifacts(&messages.join("\n"));
+        let names: Vec<_> = found.iter().map(|a| (a.name.as_str(), a.is_test)).collect();
+        assert_eq!(names, [("ctwatch", false), ("ctwatch", true), ("netns", true)]);
+        let tests = found.into_iter().filter(|a| a.is_test).filter_map(Artifact::tests);
+        let kinds: Vec<_> = tests.map(|tests| (tests.kind, tests.package)).collect();
+        assert_eq!(kinds, [(Kind::Unit, "/w/x".into()), (Kind::Integration, "/w/x".into())]);
+    }
 }

@@ -43,7 +43,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         rustix::process::geteuid().is_root(),
         "the lab makes network namespaces: run it as root"
     );
-    let built = build::run(&args.build)?;
+    let executable = build::run(&args.build)?;
     tools::use_path(&Store::open()?)?;
     // Ctrl-C goes to ctwatch, which ends with its summary; then the lab comes down here.
     ctrlc::set_handler(|| STOPPED.store(true, Ordering::Relaxed))
@@ -55,7 +55,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         "client - {router} - server: {} new flows a second for {} s, into a table of {}",
         args.rate, args.seconds, args.limit
     );
-    let mut ctwatch = Command::new(&built.ctwatch);
+    let mut ctwatch = Command::new(&executable);
     ctwatch.args(["watch", "--netns", &router]).args(&args.args);
     let mut ctwatch = ctwatch.spawn().context("cannot start ctwatch")?;
     let sent = traffic(&lab, args)?;

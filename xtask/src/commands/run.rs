@@ -19,8 +19,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let built = build::run(&args.build)?;
+    let ctwatch = build::run(&args.build)?;
     // In its place, so that Ctrl-C and the exit code are ctwatch's own.
-    let error = Command::new(&built.ctwatch).args(&args.args).exec();
-    Err(error).with_context(|| format!("cannot start {}", built.ctwatch.display()))
+    let error = Command::new(&ctwatch).args(&args.args).exec();
+    Err(error).with_context(|| format!("cannot start {}", ctwatch.display()))
 }

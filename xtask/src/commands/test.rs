@@ -1,22 +1,27 @@
 //! `cargo xtask test`: every suite, and a summary that does not hide what was skipped.
 
 use std::{
-    env, fmt,
+    env,
+    ffi::OsStr,
     io::{BufRead, BufReader, Write},
-    process::{ExitCode, Stdio},
-    time::{Duration, Instant},
+    process::{Command, ExitCode, Stdio},
+    thread,
+    time::Instant,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
 use super::{
-    build::{self, Built, static_cargo},
-    matrix::{Matrix, What},
-    vm::{KERNELS, Parts},
+    build::{self, Built, Kind, Tests},
+    lint,
 };
 use crate::{
-    process::{quiet_in_logs, run as run_process},
+    matrix::{
+        Ledger, Matrix, Slice, What, chosen_for_the_gate, commits_since, kernel_names, trials,
+    },
     provision::{Store, tools},
+    summary::{Counts, Ran, result, summarise},
+    vm::parts::Parts,
 };
 
 #[derive(clap::Args)]
@@ -24,6 +29,9 @@ pub(crate) struct Args {
     /// Only this suite
     #[arg(long, value_name = "SUITE", value_parser = suites())]
     only: Option<String>,
+    /// Lint too, beside the virtual machines: what `cargo xtask lint` does
+    #[arg(long, conflicts_with_all = ["only", "filter"])]
+    lint: bool,
     #[command(flatten)]
     build: build::Options,
     /// Only tests whose name contains this
@@ -34,82 +42,54 @@ struct Suite {
     name: &'static str,
     /// What it needs beyond a compiler; skipped tests lack it.
     needs: &'static str,
-    cargo: &'static [&'static str],
+    of: fn(&Tests) -> bool,
     /// It changes what the whole machine shares, one test at a time.
     alone: bool,
 }
 
-const SUITES: [Suite; 6] = [
-    Suite { name: "unit", needs: "", cargo: &["--workspace", "--lib", "--bins"], alone: false },
-    Suite { name: "doc", needs: "", cargo: &["--workspace", "--doc"], alone: false },
-    Suite {
-        name: "cli",
-        needs: "",
-        cargo: &["--package", "ctwatch", "--test", "cli"],
-        alone: false,
-    },
-    Suite {
-        name: "rooms",
-        needs: "",
-        cargo: &["--package", "ctwatch", "--test", "rooms"],
-        alone: false,
-    },
-    Suite {
-        name: "fuzz",
-        needs: "",
-        cargo: &["--package", "ctwatch-fuzz", "--test", "fuzz"],
-        alone: false,
-    },
-    Suite {
-        name: "netns",
-        needs: "root",
-        cargo: &["--package", "ctwatch", "--test", "netns"],
-        alone: true,
-    },
+const SUITES: [Suite; 5] = [
+    Suite { name: "unit", needs: "", of: |tests| tests.kind == Kind::Unit, alone: false },
+    Suite { name: "cli", needs: "", of: |tests| is(tests, "cli"), alone: false },
+    Suite { name: "rooms", needs: "", of: |tests| is(tests, "rooms"), alone: false },
+    Suite { name: "fuzz", needs: "", of: |tests| is(tests, "fuzz"), alone: false },
+    Suite { name: "netns", needs: "root", of: |tests| is(tests, "netns"), alone: true },
 ];
 
-/// The tests of the live kernel again, on other kernels.
+fn is(tests: &Tests, name: &str) -> bool {
+    tests.kind == Kind::Integration && tests.name == name
+}
+
+/// A slice of the tests of the live kernel again, on other kernels.
 const MATRIX: &str = "matrix";
+const LINT: &str = "lint";
 
 fn suites() -> Vec<&'static str> {
     SUITES.iter().map(|suite| suite.name).chain([MATRIX]).collect()
 }
 
-/// What a suite came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
-    pub(crate) passed: u64,
-    pub(crate) failed: u64,
-    pub(crate) skipped: u64,
-}
-
-/// What became of a suite.
-struct Ran {
-    suite: &'static str,
-    counts: Counts,
-    /// What its skipped tests lack.
-    needs: &'static str,
-    succeeded: bool,
-    took: Duration,
-}
-
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let built = build::run(&args.build)?;
-    let path = tools::path(&Store::open()?)?;
-    eprintln!("xtask: compiling the tests");
-    // First of all and all at once: what does not compile is one error, not one for each suite.
-    let mut compile = static_cargo("test")?;
-    compile.args(["--no-run", "--workspace"]).env("CTWATCH_PROBES", &built.probes);
-    run_process(quiet_in_logs(&mut compile))?;
-    let mut rows = Vec::new();
     let wanted = |name: &str| args.only.as_deref().is_none_or(|only| only == name);
+    if args.lint {
+        lint::formatting()?;
+    }
+    // Fetched while the compiler is at work.
+    let names = kernel_names().map(str::to_owned);
+    let parts = wanted(MATRIX).then(|| thread::spawn(move || Parts::provide(&names)));
+    let built = build::tests(&args.build)?;
+    let path = tools::path(&Store::open()?)?;
+    let mut rows = Vec::new();
     for suite in SUITES.iter().filter(|suite| wanted(suite.name)) {
         eprintln!("xtask: {} tests", suite.name);
         rows.push(run_suite(suite, args, &built, &path)?);
     }
-    if wanted(MATRIX) {
+    let linting = args.lint.then(|| thread::spawn(lint_beside));
+    if let Some(parts) = parts {
         eprintln!("xtask: {MATRIX} tests");
-        rows.push(run_matrix(args, &built)?);
+        let parts = parts.join().map_err(|_| anyhow!("fetching kernels panicked"))?;
+        rows.push(run_matrix(args, &built, parts)?);
+    }
+    if let Some(linting) = linting {
+        rows.push(linting.join().map_err(|_| anyhow!("linting panicked"))?);
     }
     let in_ci = env::var_os("CI").is_some() && rustix::process::geteuid().is_root();
     let (summary, good) = summarise(&rows, in_ci);
@@ -117,36 +97,23 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// A line for each suite and one for all, and whether all is well. `complete` is for where every
-/// test can run: then every one must have.
-fn summarise(rows: &[Ran], complete: bool) -> (String, bool) {
-    let (mut all, mut lines) = (Counts::default(), Vec::new());
-    for &Ran { suite, mut counts, needs, succeeded, took } in rows {
-        // One that fails without a failing test was killed, or stopped half-way.
-        let stopped = !succeeded && counts.failed == 0;
-        counts.failed += u64::from(stopped);
-        let why = match needs {
-            _ if stopped => " (IT DID NOT FINISH)".to_owned(),
-            needs if counts.skipped > 0 && !needs.is_empty() => format!(" (needs {needs})"),
-            _ => String::new(),
-        };
-        lines.push(format!("{suite:<6} {counts}{why}, {:.1} s", took.as_secs_f64()));
-        all.add(counts);
+/// While virtual machines run, whose trials must not wait for a compiler: it gets the time that they
+/// leave.
+fn lint_beside() -> Ran {
+    let begun = Instant::now();
+    // A thread has a priority of its own, which its children inherit.
+    let _ = rustix::process::setpriority_process(None, 19);
+    let outcome = lint::all_but_formatting();
+    let succeeded = outcome.is_ok();
+    if let Err(error) = outcome {
+        eprintln!("xtask: LINT FAILED: {error:#}");
     }
-    let incomplete = complete && all.skipped > 0;
-    if incomplete {
-        lines.push("root in CI lacks nothing: no test may be skipped".to_owned());
-    }
-    let nothing = all == Counts::default();
-    if nothing {
-        lines.push("no test has such a name".to_owned());
-    }
-    lines.push(all.to_string());
-    (lines.join("\n"), all.failed == 0 && !incomplete && !nothing)
+    let counts = Counts { passed: u64::from(succeeded), failed: u64::from(!succeeded), skipped: 0 };
+    Ran { suite: LINT, counts, needs: "", succeeded, took: begun.elapsed() }
 }
 
 /// Where there is no QEMU to be had, or no kernel, each kernel counts as a test that was skipped.
-fn run_matrix(args: &Args, built: &Built) -> Result<Ran> {
+fn run_matrix(args: &Args, built: &Built, parts: Result<Parts>) -> Result<Ran> {
     let started = Instant::now();
     let ran = |counts, succeeded| Ran {
         suite: MATRIX,
@@ -155,16 +122,30 @@ fn run_matrix(args: &Args, built: &Built) -> Result<Ran> {
         succeeded,
         took: started.elapsed(),
     };
-    let names = KERNELS.map(|(name, _)| name.to_owned());
-    let parts = match Parts::provide(&names) {
+    let parts = match parts {
         Ok(parts) => parts,
         Err(error) => {
             eprintln!("xtask: NO OTHER KERNEL IS TESTED: {error:#}");
-            let skipped = u64::try_from(KERNELS.len())?;
+            let skipped = u64::try_from(kernel_names().len())?;
             return Ok(ran(Counts { skipped, ..Counts::default() }, true));
         }
     };
-    let matrix = Matrix::run(&parts, built, What::Tests, args.filter.as_deref())?;
+    let trials = trials(&built.live_tests)?;
+    let mut ledger = Ledger::read()?;
+    let mut slice = chosen_for_the_gate(&trials, &ledger, commits_since());
+    if let Some(filter) = &args.filter {
+        slice = Slice(slice.0.into_iter().filter(|cell| cell.trial.contains(filter)).collect());
+    }
+    println!("{}", slice.shown());
+    let file = slice.write()?;
+    println!("the same cells again: cargo xtask matrix --slice {}", file.display());
+    let matrix = Matrix::run(&parts, built, &What::Tests(&slice), &ledger)?;
+    matrix.enter_into(&mut ledger);
+    ledger.keep(|cell| {
+        trials.get(&cell.kernel).is_some_and(|all| all.iter().any(|t| t.name == cell.trial))
+    });
+    ledger.write()?;
+    println!("the slowest: {}", matrix.slowest());
     let table = matrix.write_table(false)?;
     eprintln!("xtask: kernels, mechanisms and scenarios are set out in {}", table.display());
     let (counts, succeeded) = matrix.counts();
@@ -172,110 +153,33 @@ fn run_matrix(args: &Args, built: &Built) -> Result<Ran> {
 }
 
 /// Shows its output while it runs.
-fn run_suite(suite: &Suite, args: &Args, built: &Built, path: &std::ffi::OsStr) -> Result<Ran> {
-    let mut command = static_cargo("test")?;
-    command.args(["--no-fail-fast", "--quiet"]).args(suite.cargo);
-    command.args(args.filter.as_deref()).arg("--");
-    if suite.alone {
-        command.arg("--test-threads=1");
-    }
+fn run_suite(suite: &Suite, args: &Args, built: &Built, path: &OsStr) -> Result<Ran> {
     let started = Instant::now();
-    let mut child = command
-        .env("PATH", path)
-        .env("CTWATCH_BIN", &built.ctwatch)
-        .env("CTWATCH_PROBES", &built.probes)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cannot start cargo test")?;
-    let mut counts = Counts::default();
-    let output = child.stdout.take().context("cargo test has no output")?;
-    for line in BufReader::new(output).lines() {
-        let line = line.context("cannot read what cargo test prints")?;
-        counts.add(result(&line).unwrap_or_default());
-        writeln!(std::io::stdout(), "{line}")?;
-    }
-    let succeeded = child.wait().context("cannot wait for cargo test")?.success();
-    let (suite, needs) = (suite.name, suite.needs);
-    Ok(Ran { suite, counts, needs, succeeded, took: started.elapsed() })
-}
-
-impl fmt::Display for Counts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { passed, failed, skipped } = self;
-        write!(f, "{passed} passed, {failed} failed, {skipped} skipped")
-    }
-}
-
-impl Counts {
-    pub(crate) fn add(&mut self, more: Self) {
-        self.passed += more.passed;
-        self.failed += more.failed;
-        self.skipped += more.skipped;
-    }
-}
-
-/// `test result: ok. 49 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0s`
-pub(crate) fn result(line: &str) -> Option<Counts> {
-    let (_, numbers) = line.strip_prefix("test result: ")?.split_once(". ")?;
-    let mut counts = Counts::default();
-    for part in numbers.split(';') {
-        let Some((number, what)) = part.trim().split_once(' ') else { continue };
-        let number = number.parse().unwrap_or(0);
-        match what {
-            "passed" => counts.passed = number,
-            "failed" => counts.failed = number,
-            "ignored" => counts.skipped = number,
-            _ => {}
+    let (mut counts, mut succeeded) = (Counts::default(), true);
+    for tests in built.tests.iter().filter(|tests| (suite.of)(tests)) {
+        let mut command = Command::new(&tests.executable);
+        command.arg("--quiet").args(args.filter.as_deref());
+        if suite.alone {
+            command.arg("--test-threads=1");
         }
+        let mut child = command
+            .current_dir(&tests.package)
+            .env("PATH", path)
+            .env("CTWATCH_BIN", &built.ctwatch)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot start {}", tests.executable.display()))?;
+        let output = child.stdout.take().context("the tests have no output")?;
+        for line in BufReader::new(output).lines() {
+            let line = line.context("cannot read what the tests print")?;
+            counts.add(result(&line).unwrap_or_default());
+            if !line.starts_with("took ") {
+                writeln!(std::io::stdout(), "{line}")?;
+            }
+        }
+        succeeded &= child.wait().context("cannot wait for the tests")?.success();
     }
-    Some(counts)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn results_of_the_test_harness_are_counted() {
-        let line =
-            "test result: FAILED. 49 passed; 2 failed; 1 ignored; 0 measured; 3 filtered out";
-        assert_eq!(result(line), Some(Counts { passed: 49, failed: 2, skipped: 1 }));
-        assert_eq!(result("running 3 tests"), None);
-    }
-
-    fn ran(passed: u64, failed: u64, skipped: u64, succeeded: bool) -> Ran {
-        let counts = Counts { passed, failed, skipped };
-        Ran { suite: "netns", counts, needs: "root", succeeded, took: Duration::from_millis(1500) }
-    }
-
-    #[test]
-    fn the_last_line_is_the_sum() {
-        let (summary, good) = summarise(&[ran(3, 0, 2, true), ran(4, 0, 0, true)], false);
-        assert!(good);
-        assert_eq!(
-            summary,
-            "netns  3 passed, 0 failed, 2 skipped (needs root), 1.5 s\n\
-             netns  4 passed, 0 failed, 0 skipped, 1.5 s\n\
-             7 passed, 0 failed, 2 skipped"
-        );
-    }
-
-    #[test]
-    fn skipped_tests_are_a_failure_where_all_can_run() {
-        let (summary, good) = summarise(&[ran(3, 0, 2, true)], true);
-        assert!(!good && summary.ends_with("\n3 passed, 0 failed, 2 skipped"), "{summary}");
-    }
-
-    #[test]
-    fn a_suite_that_was_killed_has_failed() {
-        let (summary, good) = summarise(&[ran(3, 0, 0, false)], false);
-        assert!(!good && summary.ends_with("\n3 passed, 1 failed, 0 skipped"), "{summary}");
-        assert!(summary.contains("DID NOT FINISH"));
-    }
-
-    #[test]
-    fn no_test_at_all_is_no_success() {
-        assert!(!summarise(&[ran(0, 0, 0, true)], false).1);
-    }
+    let Suite { name, needs, .. } = *suite;
+    Ok(Ran { suite: name, counts, needs, succeeded, took: started.elapsed() })
 }

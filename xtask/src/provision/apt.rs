@@ -5,6 +5,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::{Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -31,6 +32,9 @@ APT::Sandbox::User "root";
 const KERNEL_SUITES: [&str; 6] =
     ["bullseye", "bookworm", "bookworm-backports", "trixie", "trixie-backports", "sid"];
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// apt's own locks are off, so threads of this process wait for each other here.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// Older lists name packages that security updates have replaced since.
 const LISTS_ARE_FRESH: Duration = Duration::from_secs(3600);
@@ -82,11 +86,12 @@ impl Apt {
         for program in ["apt-get", "apt-cache", "dpkg", "dpkg-query"] {
             ensure!(find(program).is_some(), "this machine has no {program}: it is no Debian");
         }
+        let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         if age(&store.path(name)).is_none_or(|age| age > LISTS_ARE_FRESH) {
             store.forget(name)?;
         }
         let dir = store
-            .folder(name, |dir| update(dir, configuration))
+            .passing(name, |dir| update(dir, configuration))
             .context("cannot fetch Debian's package lists")?;
         Ok(Self { dir })
     }
@@ -149,6 +154,7 @@ impl Apt {
 
     /// Downloads the packages and unpacks them below `root`.
     pub(super) fn unpack(&self, packages: &[Package], root: &Path) -> Result<()> {
+        let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let archives = root.join("archives.partial");
         fs::create_dir_all(&archives)?;
         let exact = |package: &Package| format!("{}={}", package.name, package.version);

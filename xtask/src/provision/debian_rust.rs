@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use super::{
-    Store,
+    Of, Store,
     apt::{Apt, Package, summary},
     bpf::{TARGET, multiarch},
     say,
@@ -31,7 +31,7 @@ pub(crate) struct DebianRust(PathBuf);
 
 impl DebianRust {
     pub(super) fn provide(store: &Store) -> Result<Self> {
-        store.folder("debian-rust", |dir| unpack(store, dir)).map(Self)
+        store.folder("debian-rust", Of::ThisMachine, |dir| unpack(store, dir)).map(Self)
     }
 
     pub(super) fn rustc(&self) -> PathBuf {

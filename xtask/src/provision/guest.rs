@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use super::{
-    Store,
+    Of, Store,
     apt::{Apt, summary},
     bpf::multiarch,
     say,
@@ -53,7 +53,7 @@ pub(crate) struct Guest(PathBuf);
 
 impl Guest {
     pub(crate) fn provide(store: &Store) -> Result<Self> {
-        store.folder(FOLDER, |dir| unpack(store, dir)).map(Self)
+        store.folder(FOLDER, Of::Itself, |dir| unpack(store, dir)).map(Self)
     }
 
     pub(crate) fn root(&self) -> &Path {

@@ -4,12 +4,13 @@ use std::{
     cmp::Ordering,
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
 
 use super::{
-    Store,
+    Of, Store,
     apt::{Apt, summary},
     guest::Guest,
     say,
@@ -25,6 +26,9 @@ pub(crate) const NEWEST: &str = "newest";
 const FLAVOUR: &str = "cloud-amd64";
 #[cfg(not(target_arch = "x86_64"))]
 const FLAVOUR: &str = "cloud-arm64";
+
+/// One that was found longer ago is looked for again: Debian mends its kernels about as often.
+const FRESH: Duration = Duration::from_secs(14 * 24 * 3600);
 
 /// Modules outside of these are of no use to a network in a virtual machine.
 const KEPT: [&str; 5] = ["net", "lib", "crypto", "arch", "drivers/net"];
@@ -46,7 +50,9 @@ impl Kernel {
             bail!("{name:?} is no kernel: a version such as 6.1, or {NEWEST}");
         }
         let dir = store
-            .folder(&format!("kernel-{name}"), |dir| fetch(store, guest, name, dir))
+            .folder(&format!("kernel-{name}"), Of::Newest(FRESH), |dir| {
+                fetch(store, guest, name, dir)
+            })
             .with_context(|| format!("cannot fetch kernel {name}"))?;
         let release = fs::read_to_string(dir.join("release"))?;
         Ok(Self { name: name.to_owned(), release, dir })

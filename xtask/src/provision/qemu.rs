@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::Command};
 use anyhow::{Context, Result, ensure};
 
 use super::{
-    Store,
+    Of, Store,
     apt::{Apt, summary},
     bpf::multiarch,
     say,
@@ -35,7 +35,10 @@ impl Qemu {
             say(&format!("fetching QEMU from Debian, for target/ only: {}", summary(&packages)));
             apt.unpack(&packages, dir)
         };
-        store.folder("qemu", unpack).map(Self::Unpacked).context("QEMU could not be had")
+        store
+            .folder("qemu", Of::ThisMachine, unpack)
+            .map(Self::Unpacked)
+            .context("QEMU could not be had")
     }
 
     pub(crate) fn command(&self) -> Result<Command> {

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use super::{
-    Store,
+    Of, Store,
     apt::{Apt, summary},
     bpf::multiarch,
     say,
@@ -49,10 +49,12 @@ fn path_of(store: &Store, name: &str, tools: &[(&str, &str)]) -> Result<std::ffi
         if missing.iter().any(|(tool, _)| !wrapper(tool).is_file()) {
             store.forget(name)?;
         }
-        let folder = store.folder(name, |dir| unpack(store, dir, &missing)).with_context(|| {
-            let packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
-            format!("programs of these packages are needed: {}", packages.join(" "))
-        })?;
+        let folder = store
+            .folder(name, Of::ThisMachine, |dir| unpack(store, dir, &missing))
+            .with_context(|| {
+                let packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
+                format!("programs of these packages are needed: {}", packages.join(" "))
+            })?;
         dirs.push(folder.join("wrappers"));
     }
     Ok(std::env::join_paths(dirs)?)

@@ -19,6 +19,8 @@ pub(crate) struct Job {
     pub(crate) modules: Vec<String>,
     /// Files of this machine, and where they are to be in the other.
     pub(crate) files: Vec<(PathBuf, String)>,
+    /// Files that are only there: where, and what is in them.
+    pub(crate) texts: Vec<(String, String)>,
 }
 
 /// Writes an archive of these folders, on top of each other, with `init` as PID 1.
@@ -34,6 +36,9 @@ pub(crate) fn write(to: &Path, folders: &[&Path], init: &Path, job: &Job) -> Res
     let env: Vec<String> = job.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
     for (name, lines) in [("argv", &job.argv), ("env", &env), ("modules", &job.modules)] {
         archive.bytes(&format!("job/{name}"), lines.join("\n").as_bytes(), 0o644)?;
+    }
+    for (at, text) in &job.texts {
+        archive.bytes(at, text.as_bytes(), 0o644)?;
     }
     for (from, at) in &job.files {
         archive.file(from, at.trim_start_matches('/'))?;

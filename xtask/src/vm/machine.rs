@@ -32,11 +32,29 @@ pub(crate) enum Clock {
     Instructions,
 }
 
+/// What runs its instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Accelerator {
+    Kvm,
+    /// The emulator.
+    None,
+}
+
+impl Accelerator {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Kvm => "KVM",
+            Self::None => "emulation",
+        }
+    }
+}
+
 pub(crate) struct Machine<'a> {
     pub(crate) qemu: &'a Qemu,
-    pub(crate) kernel: &'a Path,
+    pub(crate) kernel: PathBuf,
     pub(crate) initrd: &'a Path,
     pub(crate) clock: Clock,
+    pub(crate) accelerator: Accelerator,
     /// Where the logs go: `console.log`, what the kernel says, and `output.log`, what the job says.
     pub(crate) logs: PathBuf,
 }
@@ -45,14 +63,18 @@ impl Machine<'_> {
     fn command(&self) -> Result<std::process::Command> {
         let mut qemu = self.qemu.command()?;
         qemu.args(["-nodefaults", "-display", "none", "-no-reboot"]);
-        // Emulated, all CPUs of it in one thread: with a thread for each, the emulator now and then
-        // runs an instruction that the kernel patched away (`int3` in a jump label), and panics it.
-        qemu.args(["-accel", "tcg,thread=single", "-cpu", "max", "-m", MEMORY]);
+        match self.accelerator {
+            Accelerator::Kvm => qemu.args(["-accel", "kvm", "-cpu", "host"]),
+            // All CPUs of it in one thread: with a thread for each, the emulator now and then runs an
+            // instruction that the kernel patched away (`int3` in a jump label), and panics it.
+            Accelerator::None => qemu.args(["-accel", "tcg,thread=single", "-cpu", "max"]),
+        };
+        qemu.args(["-m", MEMORY]);
         match self.clock {
             Clock::Real => qemu.args(["-smp", CPUS]),
             Clock::Instructions => qemu.args(["-smp", "1", "-icount", "shift=0,sleep=off"]),
         };
-        qemu.arg("-kernel").arg(self.kernel).arg("-initrd").arg(self.initrd);
+        qemu.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(self.initrd);
         // No mitigations: a guest that is emulated has nothing to guard against. A stall of the
         // machine underneath is no fault of the guest's.
         let arguments = "console=ttyS0 panic=-1 oops=panic mitigations=off \

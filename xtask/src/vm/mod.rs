@@ -2,3 +2,4 @@
 
 pub(crate) mod image;
 pub(crate) mod machine;
+pub(crate) mod parts;

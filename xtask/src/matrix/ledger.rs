@@ -1,0 +1,190 @@
+//! When each cell was run last, how long it took, and whether it held: `tests/matrix.tsv`, which the
+//! commands that run cells write, and which is committed with the change that was tested.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+
+use super::Cell;
+use crate::process::{output, root};
+
+const FILE: &str = "tests/matrix.tsv";
+const HEAD: &str = "# The cells of the matrix: the number of the run in which each was run last, the \
+                    seconds it took,\n# and what came of it. Written by cargo xtask test and cargo \
+                    xtask matrix; commit it.\n# kernel\ttrial\trun\tseconds\toutcome\n";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Passed,
+    Failed,
+    /// It has no meaning on that kernel.
+    NotApplicable,
+}
+
+impl Outcome {
+    const ALL: [(&'static str, Self); 3] =
+        [("passed", Self::Passed), ("FAILED", Self::Failed), ("n/a", Self::NotApplicable)];
+
+    fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, outcome)| *outcome == self).map_or("", |(name, _)| name)
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, outcome)| *outcome)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Entry {
+    pub(crate) run: u32,
+    pub(crate) took: Duration,
+    pub(crate) outcome: Outcome,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Ledger(BTreeMap<Cell, Entry>);
+
+impl Ledger {
+    /// That of this clone; an empty one where there is none yet.
+    pub(crate) fn read() -> Result<Self> {
+        let path = path();
+        match fs::read_to_string(&path) {
+            Ok(text) => Self::parse(&text).with_context(|| format!("cannot use {FILE}")),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(error).with_context(|| format!("cannot read {FILE}")),
+        }
+    }
+
+    pub(crate) fn write(&self) -> Result<()> {
+        let (path, partial) = (path(), path().with_extension("tsv.partial"));
+        fs::write(&partial, self.text())
+            .and_then(|()| fs::rename(&partial, &path))
+            .with_context(|| format!("cannot write {FILE}"))
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let entry = |line: &str| {
+            let [kernel, trial, run, seconds, outcome] =
+                line.split('\t').collect::<Vec<_>>().try_into().ok()?;
+            let took = Duration::try_from_secs_f64(seconds.parse().ok()?).ok()?;
+            let outcome = Outcome::named(outcome)?;
+            Some((Cell::new(kernel, trial), Entry { run: run.parse().ok()?, took, outcome }))
+        };
+        let entries = lines.map(|line| entry(line).with_context(|| format!("line {line:?}")));
+        let ledger = Self(entries.collect::<Result<_>>()?);
+        let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).count();
+        ensure!(ledger.0.len() == lines, "a cell stands there twice (a merge?)");
+        Ok(ledger)
+    }
+
+    fn text(&self) -> String {
+        let mut text = HEAD.to_owned();
+        for (Cell { kernel, trial }, Entry { run, took, outcome }) in &self.0 {
+            let (seconds, outcome) = (took.as_secs_f64(), outcome.name());
+            let _ = writeln!(text, "{kernel}\t{trial}\t{run}\t{seconds:.1}\t{outcome}");
+        }
+        text
+    }
+
+    pub(crate) fn get(&self, cell: &Cell) -> Option<&Entry> {
+        self.0.get(cell)
+    }
+
+    pub(crate) fn put(&mut self, cell: Cell, entry: Entry) {
+        self.0.insert(cell, entry);
+    }
+
+    /// Cells that are no more: trials that were renamed or taken away.
+    pub(crate) fn keep(&mut self, is_there: impl Fn(&Cell) -> bool) {
+        self.0.retain(|cell, _| is_there(cell));
+    }
+
+    /// The number for the run that comes next.
+    pub(crate) fn next_run(&self) -> u32 {
+        self.0.values().map(|entry| entry.run).max().unwrap_or(0) + 1
+    }
+
+    pub(crate) fn failed(&self) -> impl Iterator<Item = &Cell> {
+        let failed = self.0.iter().filter(|(_, entry)| entry.outcome == Outcome::Failed);
+        failed.map(|(cell, _)| cell)
+    }
+}
+
+fn path() -> PathBuf {
+    root().join(FILE)
+}
+
+/// How many commits there are since the file was written: a change that came without a run of its
+/// own, or its file, moves on all the same.
+pub(crate) fn commits_since() -> usize {
+    let git = |args: &[&str]| output(Command::new("git").arg("-C").arg(root()).args(args));
+    let since = || -> Result<usize> {
+        let last = git(&["log", "-1", "--format=%H", "--", FILE])?;
+        let range = format!("{}..HEAD", last.trim());
+        Ok(git(&["rev-list", "--count", &range])?.trim().parse()?)
+    };
+    since().unwrap_or(0)
+}
+
+/// The commit that is checked out, and whether files differ from it.
+pub(crate) fn commit() -> String {
+    let git = |args: &[&str]| output(Command::new("git").arg("-C").arg(root()).args(args));
+    let Ok(commit) = git(&["rev-parse", "--short=12", "HEAD"]) else {
+        return "an unknown commit".to_owned();
+    };
+    let changed = ["status", "--porcelain", "--untracked-files=no"];
+    // What a run writes itself is no change of what was tested.
+    let own = |line: &str| [FILE, "docs/matrix.md"].iter().any(|file| line.ends_with(file));
+    let changed = git(&changed).unwrap_or_default();
+    let changed = changed.lines().any(|line| !own(line));
+    format!("commit {}{}", commit.trim(), if changed { ", with changes" } else { "" })
+}
+
+/// Whether this is a path that a run writes.
+pub(super) fn is_written_by_runs(path: &str) -> bool {
+    Path::new(path) == Path::new(FILE) || path == "docs/matrix.md"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(run: u32, outcome: Outcome) -> Entry {
+        Entry { run, took: Duration::from_millis(2500), outcome }
+    }
+
+    #[test]
+    fn a_ledger_is_read_as_it_was_written() {
+        let mut ledger = Ledger::default();
+        assert_eq!(ledger.next_run(), 1);
+        ledger.put(Cell::new("6.1", "fexit::a"), entry(3, Outcome::Passed));
+        ledger.put(Cell::new("6.1", "b"), entry(7, Outcome::Failed));
+        ledger.put(Cell::new("5.10", "c"), entry(2, Outcome::NotApplicable));
+        let text = ledger.text();
+        assert!(
+            text.ends_with("6.1\tb\t7\t2.5\tFAILED\n6.1\tfexit::a\t3\t2.5\tpassed\n"),
+            "{text}"
+        );
+        assert_eq!(Ledger::parse(&text).unwrap(), ledger);
+        assert_eq!(ledger.next_run(), 8);
+        assert_eq!(ledger.failed().collect::<Vec<_>>(), [&Cell::new("6.1", "b")]);
+        ledger.keep(|cell| cell.trial != "b");
+        assert_eq!(ledger.failed().count(), 0);
+    }
+
+    #[test]
+    fn a_line_that_is_none_is_named() {
+        let error = format!("{:#}", Ledger::parse("6.1\ta\tx\t1\tpassed\n").unwrap_err());
+        assert!(error.contains("6.1\\ta"), "{error}");
+        let twice = "6.1\ta\t1\t1\tpassed\n6.1\ta\t2\t1\tpassed\n";
+        assert!(Ledger::parse(twice).unwrap_err().to_string().contains("twice"));
+    }
+}

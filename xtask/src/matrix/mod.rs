@@ -1,0 +1,32 @@
+//! The live tests on other kernels: which of them, in which machines, and what came of them.
+
+mod changed;
+mod jobs;
+mod ledger;
+mod run;
+mod slice;
+mod table;
+mod trials;
+
+pub(crate) use changed::of_changes;
+pub(crate) use ledger::{Ledger, commits_since};
+pub(crate) use run::{Matrix, What};
+pub(crate) use slice::{Slice, chosen_for_the_gate};
+pub(crate) use trials::{Cell, Trial, Trials, trials};
+
+use crate::provision::kernels::NEWEST;
+
+/// Those of the distributions that switches and routers are built on, and what is to come; and by
+/// which mechanisms ctwatch must be able to count on each. The oldest first, the newest last.
+pub(crate) const KERNELS: [(&str, &[&str]); 4] = [
+    // Without the BTF of modules.
+    ("5.10", &["kprobe", "tracepoint", "counters"]),
+    ("6.1", ALL),
+    ("6.12", ALL),
+    (NEWEST, ALL),
+];
+const ALL: &[&str] = &["fexit", "kprobe", "tracepoint", "counters"];
+
+pub(crate) fn kernel_names() -> [&'static str; KERNELS.len()] {
+    KERNELS.map(|(name, _)| name)
+}

@@ -1,0 +1,371 @@
+//! Running cells in machines, and what came of them.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+
+use super::{
+    Cell, KERNELS, Ledger, Slice,
+    jobs::{self, Job},
+    ledger::{Entry, Outcome},
+};
+use crate::{
+    commands::build::Built,
+    summary::{Counts, result},
+    vm::{
+        image,
+        machine::Clock,
+        parts::{MODULES, Parts},
+    },
+};
+
+/// A machine that takes longer than this, and than so many times what is expected, hangs: emulated,
+/// and beside another one, all takes ten times its time.
+const PATIENCE: Duration = Duration::from_secs(600);
+const TIMES: u32 = 4;
+
+/// What is run there.
+#[derive(Clone, Debug)]
+pub(crate) enum What<'a> {
+    Tests(&'a Slice),
+    /// All benchmarks with this in their names; beside them, where there is one, another ctwatch.
+    Benchmarks {
+        kernels: &'a [String],
+        filter: Option<&'a str>,
+        beside: Option<&'a Path>,
+    },
+}
+
+/// What became of the cells.
+#[derive(Default)]
+pub(crate) struct Matrix {
+    pub(super) kernels: Vec<Kernel>,
+}
+
+/// What came of one kernel.
+#[derive(Default)]
+pub(super) struct Kernel {
+    pub(super) name: String,
+    pub(super) release: String,
+    /// Of benchmarks.
+    counts: Counts,
+    pub(super) cells: BTreeMap<String, Done>,
+    /// Rows of the tables of costs: what an event, a census, a start takes.
+    pub(super) costs: Vec<String>,
+    pub(super) censuses: Vec<String>,
+    pub(super) starts: Vec<String>,
+    /// A machine that did not come to a good end.
+    broken: bool,
+}
+
+/// What came of one cell.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Done {
+    pub(super) outcome: Outcome,
+    pub(super) took: Duration,
+    /// For what does not apply.
+    pub(super) why: Option<String>,
+}
+
+impl Matrix {
+    /// What they print is shown as it comes, but for what passes.
+    pub(crate) fn run(
+        parts: &Parts,
+        built: &Built,
+        what: &What<'_>,
+        ledger: &Ledger,
+    ) -> Result<Self> {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let (jobs, clock) = match what {
+            What::Tests(slice) => (jobs::jobs(slice, ledger, cpus), Clock::Real),
+            What::Benchmarks { kernels, filter, .. } => {
+                let job = |kernel: &String| Job {
+                    kernel: kernel.clone(),
+                    trials: filter.map(str::to_owned).into_iter().collect(),
+                    expected: Duration::from_secs(600),
+                };
+                (kernels.iter().map(job).collect(), Clock::Instructions)
+            }
+        };
+        let matrix = Mutex::new(Self::of(parts));
+        let started = Instant::now();
+        let take = |job: &Job, line: &str| {
+            let mut matrix = matrix.lock().unwrap_or_else(PoisonError::into_inner);
+            matrix.take(&job.kernel, line);
+            if is_worth_showing(line) {
+                println!("[{} {:4.0}s] {line}", job.kernel, started.elapsed().as_secs_f64());
+            }
+        };
+        parts.run_all(&jobs, cpus, |number, job, of| {
+            let begun = Instant::now();
+            let patience = PATIENCE.max(job.expected * TIMES);
+            let logs = format!("{}-{number}", job.kernel);
+            let machine = guest_job(job, built, what);
+            let outcome =
+                parts.run_one(of, &logs, clock, &built.init, &machine, patience, |line| {
+                    take(job, line);
+                });
+            let mut matrix = matrix.lock().unwrap_or_else(PoisonError::into_inner);
+            matrix.end(job, what, &outcome);
+            let (count, took) = (job.trials.len(), begun.elapsed().as_secs_f64());
+            let expected = job.expected.as_secs_f64();
+            match outcome {
+                Ok(_) => println!(
+                    "[{} {:4.0}s] {count} trials in {took:.0} s (expected {expected:.0} s)",
+                    job.kernel,
+                    started.elapsed().as_secs_f64(),
+                ),
+                Err(error) => println!("[{}] {error:#}", job.kernel),
+            }
+        })?;
+        Ok(matrix.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn of(parts: &Parts) -> Self {
+        let kernels = parts.kernels().iter();
+        Self { kernels: kernels.map(|kernel| Kernel::of(&kernel.name, &kernel.release)).collect() }
+    }
+
+    fn kernel(&mut self, name: &str) -> Option<&mut Kernel> {
+        self.kernels.iter_mut().find(|kernel| kernel.name == name)
+    }
+
+    fn take(&mut self, kernel: &str, line: &str) {
+        if let Some(kernel) = self.kernel(kernel) {
+            kernel.take(line);
+        }
+    }
+
+    /// A machine has ended: what it was to run and said nothing of has failed.
+    fn end(&mut self, job: &Job, what: &What<'_>, outcome: &Result<i32>) {
+        let Some(kernel) = self.kernel(&job.kernel) else { return };
+        // The executable ends with 101 where a trial failed.
+        kernel.broken |= !matches!(outcome, Ok(0 | 101));
+        let What::Tests(_) = what else {
+            kernel.broken |= !matches!(outcome, Ok(0));
+            return;
+        };
+        for trial in &job.trials {
+            if !kernel.cells.contains_key(trial) {
+                println!("[{}] {trial} was not run to its end", job.kernel);
+                let done = Done { outcome: Outcome::Failed, took: Duration::ZERO, why: None };
+                kernel.cells.insert(trial.clone(), done);
+            }
+        }
+    }
+
+    /// From a run of the benchmarks on the same kernels.
+    pub(crate) fn take_costs(&mut self, benchmarks: Self) {
+        for bench in benchmarks.kernels {
+            let Some(kernel) = self.kernel(&bench.name) else { continue };
+            kernel.counts.add(bench.counts);
+            kernel.broken |= bench.broken;
+            kernel.costs = bench.costs;
+            kernel.censuses = bench.censuses;
+            kernel.starts = bench.starts;
+        }
+    }
+
+    /// Of all kernels, and whether each ran to a good end.
+    pub(crate) fn counts(&self) -> (Counts, bool) {
+        let mut counts = Counts::default();
+        for kernel in &self.kernels {
+            counts.add(kernel.counts);
+            for done in kernel.cells.values() {
+                match done.outcome {
+                    Outcome::Passed => counts.passed += 1,
+                    Outcome::Failed => counts.failed += 1,
+                    Outcome::NotApplicable => {}
+                }
+            }
+        }
+        (counts, counts.failed == 0 && self.kernels.iter().all(|kernel| !kernel.broken))
+    }
+
+    pub(crate) fn enter_into(&self, ledger: &mut Ledger) {
+        let run = ledger.next_run();
+        for kernel in &self.kernels {
+            for (trial, Done { outcome, took, .. }) in &kernel.cells {
+                let entry = Entry { run, took: *took, outcome: *outcome };
+                ledger.put(Cell::new(&kernel.name, trial), entry);
+            }
+        }
+    }
+
+    /// For somebody who waits for it.
+    pub(crate) fn slowest(&self) -> String {
+        const MOST: usize = 8;
+        let mut times: Vec<(Duration, String)> = Vec::new();
+        for kernel in &self.kernels {
+            let cells = kernel.cells.iter();
+            times.extend(cells.map(|(trial, d)| (d.took, format!("{} {trial}", kernel.name))));
+        }
+        times.sort();
+        let slowest = times.iter().rev().take(MOST);
+        let words = slowest.map(|(took, name)| format!("{name} {:.0} s", took.as_secs_f64()));
+        words.collect::<Vec<_>>().join(", ")
+    }
+}
+
+impl Kernel {
+    pub(super) fn of(name: &str, release: &str) -> Self {
+        Self { name: name.to_owned(), release: release.to_owned(), ..Self::default() }
+    }
+
+    /// `test fexit::chains_that_are_too_long ... ok`, `took fexit::… 1234`, `n/a kprobe::…: why`, the
+    /// sum, or a row of a table.
+    pub(super) fn take(&mut self, line: &str) {
+        if let Some(counts) = result(line) {
+            // Cells are counted one by one.
+            if self.cells.is_empty() {
+                self.counts.add(counts);
+            }
+        }
+        for (begin, rows) in [
+            ("cost ", &mut self.costs),
+            ("census ", &mut self.censuses),
+            ("start ", &mut self.starts),
+        ] {
+            rows.extend(line.strip_prefix(begin).map(str::to_owned));
+        }
+        if let Some((trial, took)) = took(line) {
+            self.done(trial).took = took;
+        }
+        if let Some((trial, outcome, why)) = outcome(line) {
+            let done = self.done(trial);
+            (done.outcome, done.why) = (outcome, why.map(str::to_owned));
+        }
+    }
+
+    /// Failed until it is said to have passed.
+    fn done(&mut self, trial: &str) -> &mut Done {
+        self.cells.entry(trial.to_owned()).or_insert(Done {
+            outcome: Outcome::Failed,
+            took: Duration::ZERO,
+            why: None,
+        })
+    }
+}
+
+fn took(line: &str) -> Option<(&str, Duration)> {
+    let (trial, milliseconds) = line.strip_prefix("took ")?.trim().split_once(' ')?;
+    Some((trial, Duration::from_millis(milliseconds.parse().ok()?)))
+}
+
+fn outcome(line: &str) -> Option<(&str, Outcome, Option<&str>)> {
+    if let Some(rest) = line.strip_prefix("n/a ") {
+        let (trial, why) = rest.split_once(": ")?;
+        return Some((trial, Outcome::NotApplicable, Some(why)));
+    }
+    let (trial, outcome) = line.strip_prefix("test ")?.split_once(" ... ")?;
+    let outcome = match outcome.trim() {
+        "ok" => Outcome::Passed,
+        "FAILED" => Outcome::Failed,
+        _ => return None,
+    };
+    Some((trial.trim(), outcome, None))
+}
+
+/// All but what passes: there are hundreds of those.
+fn is_worth_showing(line: &str) -> bool {
+    let passed = matches!(outcome(line), Some((_, Outcome::Passed, _)));
+    !line.is_empty() && !passed && took(line).is_none() && result(line).is_none()
+}
+
+/// What the machine is to do.
+fn guest_job(job: &Job, built: &Built, what: &What<'_>) -> image::Job {
+    let offered = KERNELS.iter().find(|(name, _)| *name == job.kernel);
+    let mechanisms = offered.map_or(String::new(), |(_, mechanisms)| mechanisms.join(" "));
+    let mut argv = vec!["/usr/bin/live-tests".to_owned(), "--test-threads=1".to_owned()];
+    let mut env = vec![
+        ("CTWATCH_BIN", "/usr/bin/ctwatch".to_owned()),
+        ("CTWATCH_MECHANISMS", mechanisms),
+        ("CTWATCH_EMULATED", "1".to_owned()),
+    ];
+    let mut files = vec![
+        (built.ctwatch.clone(), "usr/bin/ctwatch".to_owned()),
+        (built.live_tests.clone(), "usr/bin/live-tests".to_owned()),
+    ];
+    let mut texts = Vec::new();
+    match what {
+        What::Tests(_) => {
+            env.push(("CTWATCH_TRIALS", "/job/trials".to_owned()));
+            texts.push(("job/trials".to_owned(), job.trials.join("\n")));
+        }
+        What::Benchmarks { beside, .. } => {
+            env.push(("CTWATCH_BENCH", "1".to_owned()));
+            argv.extend(job.trials.iter().cloned());
+            if let Some(beside) = beside {
+                env.push(("CTWATCH_BESIDE", "/usr/bin/ctwatch-beside".to_owned()));
+                files.push((beside.to_path_buf(), "usr/bin/ctwatch-beside".to_owned()));
+            }
+        }
+    }
+    image::Job {
+        argv,
+        env: env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        modules: MODULES.map(str::to_owned).to_vec(),
+        files,
+        texts,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(trials: &[&str]) -> Job {
+        let trials = trials.iter().map(|trial| (*trial).to_owned()).collect();
+        Job { kernel: "6.1".to_owned(), trials, expected: Duration::ZERO }
+    }
+
+    fn matrix() -> Matrix {
+        Matrix { kernels: vec![Kernel::of("6.1", "6.1.0")] }
+    }
+
+    #[test]
+    fn what_a_machine_prints_becomes_outcomes() {
+        let mut matrix = matrix();
+        for line in [
+            "running 3 tests",
+            "took fexit::udp 1500",
+            "test fexit::udp ... ok",
+            "test kprobe::udp  ... FAILED",
+            "n/a kprobe::chains: no limit",
+            "test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out",
+        ] {
+            matrix.take("6.1", line);
+        }
+        let done = &matrix.kernels[0].cells["fexit::udp"];
+        assert_eq!((done.outcome, done.took), (Outcome::Passed, Duration::from_millis(1500)));
+        assert_eq!(matrix.counts(), (Counts { passed: 1, failed: 1, skipped: 0 }, false));
+        let mut ledger = Ledger::default();
+        matrix.enter_into(&mut ledger);
+        assert_eq!(ledger.failed().count(), 1);
+    }
+
+    #[test]
+    fn a_trial_that_says_nothing_has_failed() {
+        let (mut matrix, slice) = (matrix(), Slice::default());
+        matrix.take("6.1", "test a ... ok");
+        matrix.take("6.1", "took b 12");
+        let killed = Err(anyhow::anyhow!("no verdict"));
+        matrix.end(&job(&["a", "b", "c"]), &What::Tests(&slice), &killed);
+        assert_eq!(matrix.counts(), (Counts { passed: 1, failed: 2, skipped: 0 }, false));
+    }
+
+    #[test]
+    fn a_machine_that_broke_is_no_success() {
+        let (mut matrix, slice) = (matrix(), Slice::default());
+        matrix.take("6.1", "test a ... ok");
+        matrix.end(&job(&["a"]), &What::Tests(&slice), &Ok(0));
+        assert!(matrix.counts().1);
+        matrix.end(&job(&["a"]), &What::Tests(&slice), &Ok(3));
+        assert!(!matrix.counts().1);
+    }
+}
