@@ -21,12 +21,12 @@ use crate::{
 };
 
 pub(crate) const TESTS: &[Test] = &[
-    test(On::Once, "check_at_thresholds_around_a_known_fill", fill),
+    test(On::Once, "check_at_thresholds_around_a_known_fill", fill).anywhere(),
     test(On::Once, "check_counts_drops_while_it_watches", drops),
-    test(On::Once, "check_foretells_a_full_table", full),
-    test(On::Once, "check_without_root", nobody),
-    test(On::Once, "check_where_conntrack_is_not_loaded", not_loaded),
-    test(On::Once, "check_of_all_namespaces_and_hostile_names", hostile),
+    test(On::Once, "check_foretells_a_full_table", full).anywhere(),
+    test(On::Once, "check_without_root", nobody).anywhere(),
+    test(On::Once, "check_where_conntrack_is_not_loaded", not_loaded).anywhere(),
+    test(On::Once, "check_of_all_namespaces_and_hostile_names", hostile).anywhere(),
 ];
 
 const UDP: Flows = Flows::of(Family::V4, Protocol::Udp);

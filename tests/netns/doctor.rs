@@ -29,9 +29,9 @@ use crate::{
 pub(crate) const TESTS: &[Test] = &[
     test(On::Once, "the_doctor_and_a_full_table", full),
     test(On::Once, "the_doctor_and_a_talker_that_need_not_be_tracked", talker),
-    test(On::Once, "the_doctor_predicts_what_a_timeout_frees", timeout),
+    test(On::Once, "the_doctor_predicts_what_a_timeout_frees", timeout).anywhere(),
     test(On::Once, "the_doctor_names_the_rules_that_need_tracking", rules),
-    test(On::Once, "the_doctor_without_root", nobody),
+    test(On::Once, "the_doctor_without_root", nobody).anywhere(),
     test(On::OnceAlone, "a_listed_table_and_all_that_follows_from_it", story),
     test(On::OnceAlone, "a_limit_that_is_written_down_outlives_the_module", persistent),
 ];

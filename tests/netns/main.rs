@@ -6,6 +6,10 @@
 //! `CTWATCH_MECHANISMS` names the mechanisms that this kernel is known to offer: then the tests of
 //! what is counted run once with each, and this is a machine of its own, for the tests that nobody
 //! would run on theirs. With `CTWATCH_BENCH` it is for the benchmarks, and for no test.
+//!
+//! `CTWATCH_LIST` prints all trials that there can be with those mechanisms, and whether the outcome
+//! depends on the kernel; nothing is run. `CTWATCH_TRIALS` names a file with one trial on each line:
+//! exactly these are run, in that order. After each trial a line says how many milliseconds it took.
 
 mod behaviour;
 mod cases;
@@ -14,6 +18,7 @@ mod check;
 mod cost;
 mod doctor;
 mod floods;
+mod harness;
 mod loading;
 mod lookalikes;
 mod machine;
@@ -25,13 +30,23 @@ mod top;
 mod trace;
 mod watch;
 
-use libtest_mimic::{Arguments, Failed, Trial};
+use std::{
+    collections::HashMap,
+    env::{var, var_os},
+    fs,
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result};
+use harness::Trial;
+use libtest_mimic::Arguments;
 use mechanism::Mechanism;
 
 struct Test {
     name: &'static str,
     on: On,
-    run: fn() -> anyhow::Result<()>,
+    of: Of,
+    run: fn() -> Result<()>,
 }
 
 /// Where a test belongs.
@@ -53,77 +68,173 @@ enum On {
     Benchmark,
 }
 
-const fn test(on: On, name: &'static str, run: fn() -> anyhow::Result<()>) -> Test {
-    Test { name, on, run }
+/// What the outcome of a test depends on.
+#[derive(Clone, Copy)]
+enum Of {
+    /// The kernel: it must be run on each.
+    Kernel,
+    /// This program alone: one kernel is as good as another.
+    Anywhere,
 }
 
-fn main() -> std::process::ExitCode {
+const fn test(on: On, name: &'static str, run: fn() -> Result<()>) -> Test {
+    Test { name, on, of: Of::Kernel, run }
+}
+
+impl Test {
+    const fn anywhere(self) -> Self {
+        Self { of: Of::Anywhere, ..self }
+    }
+}
+
+const GROUPS: [&[Test]; 15] = [
+    cases::TESTS,
+    floods::TESTS,
+    rules::TESTS,
+    scenarios::TESTS,
+    top::TESTS,
+    census::TESTS,
+    check::TESTS,
+    trace::TESTS,
+    namespaces::TESTS,
+    behaviour::TESTS,
+    doctor::TESTS,
+    lookalikes::TESTS,
+    machine::TESTS,
+    loading::TESTS,
+    cost::TESTS,
+];
+
+/// What this machine has, and what was asked for.
+struct Machine {
+    /// Somebody named the mechanisms, so it is a machine of its own.
+    alone: bool,
+    /// Whether this kernel limits how long a hash chain may grow.
+    chains: bool,
+}
+
+const NO_LIMIT: &str = "this kernel has no limit on chains";
+
+impl Machine {
+    /// Why this test is none for this machine.
+    fn bars(&self, test: &Test, mechanism: Mechanism) -> Option<&'static str> {
+        let (good, why) = match test.on {
+            On::Each | On::Once | On::Benchmark => return None,
+            On::EachWithPrograms => (mechanism.has_programs(), "this mechanism has no programs"),
+            On::EachWithChainLimit | On::OnceWithChainLimit => (self.chains, NO_LIMIT),
+            On::OnceAlone => (self.alone, "only on a machine of its own"),
+        };
+        (!good).then_some(why)
+    }
+}
+
+/// A test with one mechanism.
+struct Case {
+    name: String,
+    test: &'static Test,
+    mechanism: Mechanism,
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<ExitCode> {
     let args = Arguments::from_args();
+    let (mechanisms, alone) = mechanism::asked_for();
+    let cases = cases(&mechanisms, alone);
+    if var_os("CTWATCH_LIST").is_some() {
+        let machine = Machine { alone, chains: true };
+        for case in cases.iter().filter(|c| machine.bars(c.test, c.mechanism).is_none()) {
+            let of = match case.test.of {
+                Of::Kernel => "kernel",
+                Of::Anywhere => "anywhere",
+            };
+            println!("{}\t{of}", case.name);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     let root = rustix::process::geteuid().is_root();
     if !root {
         eprintln!("the tests of the live kernel need root: skipped");
     }
-    let (mechanisms, alone) = mechanism::asked_for();
-    let chains = root && ctwatch_lab::judge::limits_chains();
-    let bench = std::env::var_os("CTWATCH_BENCH").is_some();
-    let groups = [
-        cases::TESTS,
-        floods::TESTS,
-        rules::TESTS,
-        scenarios::TESTS,
-        top::TESTS,
-        census::TESTS,
-        check::TESTS,
-        trace::TESTS,
-        namespaces::TESTS,
-        behaviour::TESTS,
-        doctor::TESTS,
-        lookalikes::TESTS,
-        machine::TESTS,
-        loading::TESTS,
-        cost::TESTS,
-    ];
-    let mut trials = Vec::new();
-    for test in groups.into_iter().flatten() {
+    let machine = Machine { alone, chains: root && ctwatch_lab::judge::limits_chains() };
+    let wanted = match var("CTWATCH_TRIALS") {
+        Ok(file) => named_in(&file, &cases, &machine)?,
+        Err(_) => all(&cases, &machine),
+    };
+    harness::run(&args, wanted.into_iter().map(trial).collect(), !root).map_err(Into::into)
+}
+
+/// All that there can be with these mechanisms.
+fn cases(mechanisms: &[Mechanism], by_mechanism: bool) -> Vec<Case> {
+    let bench = var_os("CTWATCH_BENCH").is_some();
+    let mut cases = Vec::new();
+    for test in GROUPS.into_iter().flatten() {
         if bench != (test.on == On::Benchmark) {
             continue;
         }
-        for mechanism in &mechanisms {
-            let wanted = match test.on {
-                On::Each => true,
-                On::EachWithPrograms => mechanism.has_programs(),
-                On::EachWithChainLimit => chains,
-                On::Once | On::OnceWithChainLimit | On::OnceAlone | On::Benchmark => false,
-            };
-            if wanted {
-                trials.push(trial(test, *mechanism, alone, root));
-            } else if test.on == On::EachWithChainLimit {
-                println!("n/a {}: this kernel has no limit on chains", named(test, *mechanism));
-            }
+        let each = [On::Each, On::EachWithPrograms, On::EachWithChainLimit].contains(&test.on);
+        if !each {
+            cases.push(Case { name: test.name.to_owned(), test, mechanism: Mechanism::Auto });
+            continue;
         }
-        let once = match test.on {
-            On::Once => true,
-            On::OnceWithChainLimit => chains,
-            On::OnceAlone => alone,
-            On::Benchmark => true,
-            _ => false,
-        };
-        if once {
-            trials.push(trial(test, Mechanism::Auto, false, root));
+        for mechanism in mechanisms {
+            let name = match by_mechanism {
+                true => format!("{}::{}", mechanism.name(), test.name),
+                false => test.name.to_owned(),
+            };
+            cases.push(Case { name, test, mechanism: *mechanism });
         }
     }
-    libtest_mimic::run(&args, trials).exit_code()
+    cases
 }
 
-fn named(test: &Test, mechanism: Mechanism) -> String {
-    format!("{}::{}", mechanism.name(), test.name)
+/// All that this machine can run. The kernel's own limits are stated; that a mechanism has no
+/// programs, or that this machine has other users, is the same everywhere.
+fn all<'a>(cases: &'a [Case], machine: &Machine) -> Vec<&'a Case> {
+    let mut wanted = Vec::new();
+    for case in cases {
+        match machine.bars(case.test, case.mechanism) {
+            None => wanted.push(case),
+            Some(NO_LIMIT) => println!("n/a {}: {NO_LIMIT}", case.name),
+            Some(_) => {}
+        }
+    }
+    wanted
 }
 
-fn trial(test: &'static Test, mechanism: Mechanism, by_mechanism: bool, root: bool) -> Trial {
-    let name = if by_mechanism { named(test, mechanism) } else { test.name.to_owned() };
+/// Those that a file names, in its order. One that cannot be run here is stated.
+fn named_in<'a>(file: &str, cases: &'a [Case], machine: &Machine) -> Result<Vec<&'a Case>> {
+    let text = fs::read_to_string(file).with_context(|| format!("cannot read {file}"))?;
+    let by_name: HashMap<&str, &Case> =
+        cases.iter().map(|case| (case.name.as_str(), case)).collect();
+    let mut wanted = Vec::new();
+    for name in text.lines().map(str::trim).filter(|name| !name.is_empty()) {
+        let case = by_name.get(name).copied();
+        let bar = match case {
+            Some(case) => machine.bars(case.test, case.mechanism),
+            None => Some("no trial has this name here"),
+        };
+        match (case, bar) {
+            (Some(case), None) => wanted.push(case),
+            (_, why) => println!("n/a {name}: {}", why.unwrap_or_default()),
+        }
+    }
+    Ok(wanted)
+}
+
+fn trial(case: &Case) -> Trial {
+    let (mechanism, run) = (case.mechanism, case.test.run);
     let run = move || {
         mechanism::set(mechanism);
-        (test.run)().map_err(|error| Failed::from(format!("{error:#}")))
+        run()
     };
-    Trial::test(name, run).with_ignored_flag(!root)
+    Trial { name: case.name.clone(), run: Box::new(run) }
 }

@@ -17,11 +17,11 @@ use crate::{
 
 pub(crate) const TESTS: &[Test] = &[
     test(On::EachWithPrograms, "made_saturated_and_deleted_meanwhile", comes_and_goes),
-    test(On::Once, "two_hundred_idle_namespaces", many),
-    test(On::Once, "one_namespace_by_name_and_by_inode", one),
+    test(On::Once, "two_hundred_idle_namespaces", many).anywhere(),
+    test(On::Once, "one_namespace_by_name_and_by_inode", one).anywhere(),
     test(On::Once, "a_namespace_deleted_under_watch_is_really_gone", not_kept_alive),
-    test(On::Once, "hostile_names_cannot_speak_to_the_terminal", hostile),
-    test(On::Once, "nor_can_hostile_interfaces_and_processes", hostile_talkers),
+    test(On::Once, "hostile_names_cannot_speak_to_the_terminal", hostile).anywhere(),
+    test(On::Once, "nor_can_hostile_interfaces_and_processes", hostile_talkers).anywhere(),
 ];
 
 const UDP: Flows = Flows::of(Family::V4, Protocol::Udp);
