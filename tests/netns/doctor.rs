@@ -97,7 +97,7 @@ fn while_more_come<T>(lab: &Lab, what: impl FnOnce() -> Result<T>) -> Result<T> 
 }
 
 fn full() -> Result<()> {
-    let mut lab = Lab::new(Plan::default())?;
+    let mut lab = Lab::new(Plan::fresh())?;
     lab.set_buckets(4096)?;
     lab.set_limit(200)?;
     lab.keep_entries()?;
@@ -130,7 +130,7 @@ fn full() -> Result<()> {
 
 /// A service that fills the table by itself.
 fn talker() -> Result<()> {
-    let mut lab = Lab::new(Plan::default())?;
+    let mut lab = Lab::new(Plan::fresh())?;
     lab.set_limit(200)?;
     lab.keep_entries()?;
     let flows = Flows { sources: 3, ..UDP };
@@ -155,7 +155,7 @@ fn talker() -> Result<()> {
 /// Connections that keep coming, in a table that has found its level.
 fn timeout() -> Result<()> {
     const BEFORE: u64 = 15;
-    let lab = Lab::new(Plan::default())?;
+    let lab = Lab::new(Plan::fresh())?;
     lab.router().sysctl("net/netfilter/nf_conntrack_udp_timeout", &BEFORE.to_string())?;
     let alive = || -> Result<f64> {
         // Only those whose time is not over yet.
@@ -188,7 +188,7 @@ fn timeout() -> Result<()> {
 
 /// By every tool that makes some, and no other.
 fn rules() -> Result<()> {
-    let mut lab = Lab::new(Plan { tracking: false })?;
+    let mut lab = Lab::new(Plan::without_tracking())?;
     let (router, bare) = (lab.router().clone(), lab.add_netns("bare")?);
     let needs = |netns: &Netns| -> Result<Vec<String>> {
         let said = report(&[])?;
@@ -230,7 +230,7 @@ fn rules() -> Result<()> {
 /// Whoever may see nothing says so, and does not call the machine healthy.
 fn nobody() -> Result<()> {
     const NOBODY: u32 = 65534;
-    let mut lab = Lab::new(Plan::default())?;
+    let mut lab = Lab::new(Plan::fresh())?;
     lab.set_limit(200)?;
     lab.keep_entries()?;
     lab.send(&Flood::of(UDP, 2000))?;
@@ -271,7 +271,7 @@ fn story() -> Result<()> {
     let list = ["iptables-legacy", "-t", "nat", "-L"];
     let listed = Command::new(list[0]).args(&list[1..]).output()?;
     ensure!(listed.status.success() && is_loaded()?, "{listed:?} did not load conntrack");
-    let mut lab = Lab::new(Plan { tracking: false })?;
+    let mut lab = Lab::new(Plan::without_tracking())?;
     let router = lab.router().clone();
     router.run(&list)?;
     let idle = report(&[])?;
@@ -380,7 +380,7 @@ fn persistent() -> Result<()> {
     let place = folder.path().join("fixes");
     let place = place.to_str().context("a path")?;
     let raise = {
-        let mut lab = Lab::new(Plan::default())?;
+        let mut lab = Lab::new(Plan::fresh())?;
         lab.set_buckets(4096)?;
         lab.set_limit(200)?;
         lab.keep_entries()?;

@@ -44,7 +44,7 @@ fn ids(report: &Value, of: &Netns) -> Result<Vec<String>> {
 }
 
 fn ports() -> Result<()> {
-    let lab = Lab::new(Plan::default())?;
+    let lab = Lab::new(Plan::fresh())?;
     lab.router().nft(
         "table ip nat { chain c { type nat hook postrouting priority srcnat;
          meta l4proto udp snat to 10.99.2.1:1000-1009; }\n }",
@@ -60,7 +60,7 @@ fn ports() -> Result<()> {
 }
 
 fn rule() -> Result<()> {
-    let lab = Lab::new(Plan::default())?;
+    let lab = Lab::new(Plan::fresh())?;
     lab.router().nft(
         "table inet drops { chain c { type filter hook forward priority 10;
          ct state invalid counter drop; }\n }",
@@ -79,7 +79,7 @@ fn rule() -> Result<()> {
 /// Each connection expects another, as with FTP.
 fn expectations() -> Result<()> {
     const MOST: u32 = 10;
-    let mut lab = Lab::new(Plan::default())?;
+    let mut lab = Lab::new(Plan::fresh())?;
     lab.set_expectations(MOST)?;
     lab.router().nft(
         "table ip expecting {
@@ -107,7 +107,7 @@ fn expectations() -> Result<()> {
 }
 
 fn chains() -> Result<()> {
-    let mut lab = Lab::new(Plan::default())?;
+    let mut lab = Lab::new(Plan::fresh())?;
     lab.set_buckets(512)?;
     lab.set_limit(1_000_000)?;
     lab.send(&Flood::of(Flows { sources: 100, ..UDP }, 30_000))?;
@@ -194,7 +194,7 @@ fn memory() -> Result<()> {
     let mut shortage = Shortage::prepare()?;
     for mechanism in mechanism::asked_for().0 {
         mechanism::set(mechanism);
-        let mut lab = Lab::new(Plan::default())?;
+        let mut lab = Lab::new(Plan::fresh())?;
         lab.set_limit(1 << 20)?;
         let watch = Watch::start(&[])?;
         let arrived = shortage.strike(&lab, watch.pid())?;
@@ -225,7 +225,7 @@ fn memory() -> Result<()> {
 
 fn diagnosed_memory() -> Result<()> {
     let mut shortage = Shortage::prepare()?;
-    let mut lab = Lab::new(Plan::default())?;
+    let mut lab = Lab::new(Plan::fresh())?;
     lab.set_limit(1 << 20)?;
     let mut doctor = ctwatch()?
         .args(["doctor", "--output", "json", "--for", "10s"])

@@ -63,7 +63,7 @@ fn unload_with_users(module: &str) -> Result<()> {
 /// kprobes do not hold a module: ctwatch must notice, wait, and begin anew.
 fn reloaded() -> Result<()> {
     mechanism::set(Mechanism::Kprobe);
-    let lab = Lab::new(Plan { tracking: false })?;
+    let lab = Lab::new(Plan::without_tracking())?;
     unload()?;
     modprobe(&["nf_conntrack"])?;
     let begin = Instant::now();

@@ -19,6 +19,7 @@ mod cost;
 mod doctor;
 mod floods;
 mod harness;
+mod lab;
 mod loading;
 mod lookalikes;
 mod machine;
@@ -38,6 +39,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use ctwatch_lab::{judge, kept};
 use harness::Trial;
 use libtest_mimic::Arguments;
 use mechanism::Mechanism;
@@ -87,7 +89,7 @@ impl Test {
     }
 }
 
-const GROUPS: [&[Test]; 15] = [
+const GROUPS: [&[Test]; 16] = [
     cases::TESTS,
     floods::TESTS,
     rules::TESTS,
@@ -98,6 +100,7 @@ const GROUPS: [&[Test]; 15] = [
     trace::TESTS,
     namespaces::TESTS,
     behaviour::TESTS,
+    lab::TESTS,
     doctor::TESTS,
     lookalikes::TESTS,
     machine::TESTS,
@@ -164,11 +167,12 @@ fn run() -> Result<ExitCode> {
     if !root {
         eprintln!("the tests of the live kernel need root: skipped");
     }
-    let machine = Machine { alone, chains: root && ctwatch_lab::judge::limits_chains() };
+    let machine = Machine { alone, chains: root && judge::limits_chains()? };
     let wanted = match var("CTWATCH_TRIALS") {
         Ok(file) => named_in(&file, &cases, &machine)?,
         Err(_) => all(&cases, &machine),
     };
+    let _keeping = kept::Keeping::begin();
     harness::run(&args, wanted.into_iter().map(trial).collect(), !root).map_err(Into::into)
 }
 
@@ -234,7 +238,10 @@ fn trial(case: &Case) -> Trial {
     let (mechanism, run) = (case.mechanism, case.test.run);
     let run = move || {
         mechanism::set(mechanism);
-        run()
+        let lab = kept::Suspect::of("its trial failed");
+        run()?;
+        lab.is_good();
+        Ok(())
     };
     Trial { name: case.name.clone(), run: Box::new(run) }
 }

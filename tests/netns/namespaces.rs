@@ -32,7 +32,7 @@ fn reachable(object: &Value, netns: &Netns) -> Option<bool> {
 
 fn comes_and_goes() -> Result<()> {
     let mut watch = Watch::start(&[])?;
-    let mut lab = Lab::new(Plan::default())?;
+    let mut lab = Lab::new(Plan::fresh())?;
     lab.set_limit(200)?;
     let sent = lab.send(&Flood::of(UDP, 2000))?;
     let verdict = judge::ask(lab.router())?;
@@ -138,7 +138,7 @@ fn hostile() -> Result<()> {
 fn hostile_talkers() -> Result<()> {
     const INTERFACE: &str = "\u{1b}[7m\u{9b}0m";
     const PROCESS: &std::ffi::CStr = c"\x1b]0;x\x07\nroot#";
-    let mut lab = Lab::new(Plan::default())?;
+    let mut lab = Lab::new(Plan::fresh())?;
     lab.set_limit(5)?;
     lab.send(&Flood::of(UDP, 10))?;
     let (client, router) = (lab.client().clone(), lab.router().clone());

@@ -15,7 +15,7 @@ use crate::{
 
 pub(crate) const TESTS: &[Test] = &[
     test(On::Each, "dropped_by_an_iptables_raw_rule", || {
-        dropped(|lab| iptables(lab, "-t raw -A PREROUTING -p udp -j DROP"))
+        dropped(Plan::fresh(), |lab| iptables(lab, "-t raw -A PREROUTING -p udp -j DROP"))
     }),
     test(On::Each, "dropped_by_an_nft_raw_rule", || nft("filter hook prerouting priority raw")),
     test(On::Each, "dropped_by_an_nft_rule_between_conntrack_and_nat", || {
@@ -26,7 +26,7 @@ pub(crate) const TESTS: &[Test] = &[
     }),
     test(On::Each, "dropped_by_an_nft_forward_rule", || nft("filter hook forward priority filter")),
     test(On::Each, "dropped_by_an_iptables_forward_rule", || {
-        dropped(|lab| iptables(lab, "-A FORWARD -p udp -j DROP"))
+        dropped(Plan::fresh(), |lab| iptables(lab, "-A FORWARD -p udp -j DROP"))
     }),
     test(On::Each, "dropped_by_an_invalid_rule", invalid),
     test(On::Each, "raw_drops_beside_a_full_table", raw_beside_full),
@@ -38,7 +38,7 @@ const REASONS: [&str; 6] =
 const PACKETS: u64 = 2000;
 const UDP: Flows = Flows { sources: 10, ..Flows::of(Family::V4, Protocol::Udp) };
 
-/// The same rule for both families.
+/// The same rule for both families. Its tables stay as long as the namespace.
 fn iptables(lab: &Lab, rule: &str) -> Result<()> {
     for program in ["iptables-legacy", "ip6tables-legacy"] {
         let words: Vec<&str> = std::iter::once(program).chain(rule.split(' ')).collect();
@@ -48,15 +48,15 @@ fn iptables(lab: &Lab, rule: &str) -> Result<()> {
 }
 
 fn nft(chain: &str) -> Result<()> {
-    dropped(|lab| {
+    dropped(Plan::default(), |lab| {
         lab.router().nft(&format!(
             "table inet drops {{ chain c {{ type {chain}; meta l4proto udp drop; }}\n }}"
         ))
     })
 }
 
-fn dropped(rule: impl FnOnce(&Lab) -> Result<()>) -> Result<()> {
-    let lab = Lab::new(Plan::default())?;
+fn dropped(plan: Plan, rule: impl FnOnce(&Lab) -> Result<()>) -> Result<()> {
+    let lab = Lab::new(plan)?;
     rule(&lab)?;
     let watch = Watch::start(&[])?;
     for family in [Family::V4, Family::V6] {
@@ -96,7 +96,7 @@ fn invalid() -> Result<()> {
 
 /// The probes see both alike; the counters tell them apart.
 fn raw_beside_full() -> Result<()> {
-    let mut lab = Lab::new(Plan::default())?;
+    let mut lab = Lab::new(Plan::fresh())?;
     lab.set_limit(200)?;
     lab.router().run(
         &"iptables-legacy -t raw -A PREROUTING -p icmp -j DROP".split(' ').collect::<Vec<_>>(),

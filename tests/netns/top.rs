@@ -209,8 +209,9 @@ fn inserted() -> Result<()> {
 }
 
 /// The tracepoint sees packets that a rule drops before conntrack like those that are refused.
+/// Tables of iptables stay as long as their namespace, so it gets its own.
 fn rule() -> Result<()> {
-    let mut lab = Lab::new(Plan::default())?;
+    let mut lab = Lab::new(Plan::fresh())?;
     full(&mut lab)?;
     let rule = "iptables-legacy -t raw -A PREROUTING -p tcp -j DROP";
     lab.router().run(&rule.split(' ').collect::<Vec<_>>())?;

@@ -18,12 +18,19 @@ pub struct Guard {
 }
 
 /// Takes in commands line by line, and at the end runs them in reverse: what was made last goes
-/// first. A command may fail; the others still run.
+/// first. A command may fail; the others still run. `keep` and `forget` are none of them.
 const SCRIPT: &str = r#"
-undo=
-while IFS= read -r line; do undo="$line
-$undo"; done
+kept= undo=
+while IFS= read -r line; do
+    case $line in
+    keep) kept=$undo undo= ;;
+    forget) undo= ;;
+    *) undo="$line
+$undo" ;;
+    esac
+done
 eval "$undo"
+eval "$kept"
 exit 0
 "#;
 
@@ -52,10 +59,19 @@ impl Guard {
     }
 
     /// From now on, `command` is run at the end, whatever the end is.
-    pub fn at_the_end(&mut self, command: &str) -> Result<()> {
-        let pipe = self.pipe.as_mut().context("the guard has ended")?;
-        writeln!(pipe, "{command}").context("cannot reach the guard")?;
-        Ok(())
+    pub fn at_the_end(&self, command: &str) -> Result<()> {
+        let mut pipe = self.pipe.as_ref().context("the guard has ended")?;
+        pipe.write_all(format!("{command}\n").as_bytes()).context("cannot reach the guard")
+    }
+
+    /// What it was told up to now, it does not forget.
+    pub fn keep(&self) -> Result<()> {
+        self.at_the_end("keep")
+    }
+
+    /// What it was told since `keep` is done already.
+    pub fn forget(&self) -> Result<()> {
+        self.at_the_end("forget")
     }
 }
 

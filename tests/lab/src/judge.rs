@@ -1,12 +1,10 @@
-//! What the kernel itself says, by way of `conntrack`: nothing of ctwatch's own reading is used.
+//! What the kernel itself says; nothing of ctwatch's own reading is used.
 
-use std::process::Command;
+use anyhow::Result;
 
-use anyhow::{Context, Result};
+use crate::{netfilter, netns::Netns};
 
-use crate::netns::Netns;
-
-/// Summed over CPUs, since the namespace was made.
+/// Summed over CPUs, since the namespace was handed out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
     pub entries: u64,
@@ -19,19 +17,32 @@ pub struct Verdict {
     pub clash_resolve: u64,
 }
 
-/// `conntrack -S` and `conntrack -C` in this namespace.
+/// Conntrack's counters in this namespace, and its number of entries.
 pub fn ask(netns: &Netns) -> Result<Verdict> {
-    let statistics = netns.run(&["conntrack", "-S"])?;
+    let now = netns.within(netfilter::counted)??;
+    let since = netns.since;
+    Ok(Verdict {
+        entries: now.entries,
+        invalid: now.invalid - since.invalid,
+        insert_failed: now.insert_failed - since.insert_failed,
+        drop: now.drop - since.drop,
+        early_drop: now.early_drop - since.early_drop,
+        chaintoolong: now.chaintoolong - since.chaintoolong,
+        clash_resolve: now.clash_resolve - since.clash_resolve,
+    })
+}
+
+/// What `conntrack -S` and `conntrack -C` say, since the namespace was made: for a second opinion.
+pub fn by_conntrack(netns: &Netns) -> Result<Verdict> {
     let count = netns.run(&["conntrack", "-C"])?;
-    let entries = count.trim().parse().with_context(|| format!("conntrack -C said {count:?}"))?;
-    Ok(Verdict { entries, ..summed(&statistics) })
+    let entries = count.trim().parse()?;
+    Ok(Verdict { entries, ..summed(&netns.run(&["conntrack", "-S"])?) })
 }
 
 /// Whether this kernel limits how long a hash chain may grow (Linux 5.15): then it counts what it
 /// refuses for that.
-pub fn limits_chains() -> bool {
-    let statistics = Command::new("conntrack").arg("-S").output();
-    statistics.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("chaintoolong="))
+pub fn limits_chains() -> Result<bool> {
+    netfilter::counts_long_chains()
 }
 
 /// `cpu=0 found=0 invalid=0 … drop=1781 early_drop=19 …`

@@ -6,8 +6,13 @@
 
 pub mod guard;
 pub mod judge;
+pub mod kept;
+mod links;
+mod netfilter;
+mod netlink;
 pub mod netns;
 pub mod plugin;
+mod rooms;
 pub mod topology;
 pub mod traffic;
 

@@ -2,8 +2,8 @@
 
 use std::{
     ffi::OsStr,
-    fs::File,
-    io::Write,
+    fs::{self, File},
+    io::{self, Write},
     os::fd::AsFd,
     os::unix::process::CommandExt,
     path::PathBuf,
@@ -12,17 +12,59 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::{
+    fs::Mode,
+    mount::{MountPropagationFlags, UnmountFlags},
+    thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space},
+};
+
+use crate::judge::Verdict;
+
+const FOLDER: &str = "/run/netns";
 
 /// A namespace that `ip netns` knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Netns {
     name: String,
+    /// What conntrack had counted in it when it was handed out.
+    pub(crate) since: Verdict,
 }
 
 impl Netns {
     pub fn named(name: &str) -> Self {
-        Self { name: name.to_owned() }
+        Self { name: name.to_owned(), since: Verdict::default() }
+    }
+
+    /// Makes them, as `ip netns add` does.
+    pub(crate) fn make(these: &[Self]) -> Result<()> {
+        prepare_folder()?;
+        let make = |netns: &Self| -> Result<()> {
+            let path = netns.path();
+            let file = File::create_new(&path);
+            file.with_context(|| format!("cannot create {}", path.display()))?;
+            // SAFETY: this thread shares no network state with code that relies on it.
+            unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }
+                .context("cannot make a network namespace")?;
+            rustix::mount::mount_bind("/proc/thread-self/ns/net", &path)
+                .with_context(|| format!("cannot mount {}", path.display()))
+        };
+        thread::scope(|scope| match scope.spawn(|| these.iter().try_for_each(make)).join() {
+            Ok(outcome) => outcome,
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    }
+
+    /// Takes it down, as `ip netns del` does; nothing happens where it is gone.
+    pub(crate) fn delete(&self) -> Result<()> {
+        let path = self.path();
+        // It may be a file that nothing was mounted on.
+        let _ = rustix::mount::unmount(&path, UnmountFlags::DETACH);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot remove {}", path.display()))
+            }
+            _ => Ok(()),
+        }
     }
 
     pub fn name(&self) -> &str {
@@ -30,7 +72,7 @@ impl Netns {
     }
 
     pub fn path(&self) -> PathBuf {
-        PathBuf::from("/run/netns").join(&self.name)
+        PathBuf::from(FOLDER).join(&self.name)
     }
 
     pub fn inode(&self) -> Result<u64> {
@@ -38,7 +80,7 @@ impl Netns {
         Ok(self.path().metadata().with_context(|| format!("no namespace {}", self.name))?.ino())
     }
 
-    fn open(&self) -> Result<File> {
+    pub(crate) fn open(&self) -> Result<File> {
         File::open(self.path()).with_context(|| format!("no namespace {}", self.name))
     }
 
@@ -71,9 +113,7 @@ impl Netns {
     pub fn sysctl(&self, name: &str, value: &str) -> Result<()> {
         let path = format!("/proc/sys/{name}");
         let value = value.to_owned();
-        self.within(move || {
-            std::fs::write(&path, value).with_context(|| format!("cannot set {path}"))
-        })?
+        self.within(move || fs::write(&path, value).with_context(|| format!("cannot set {path}")))?
     }
 
     /// Runs `work` on a thread inside the namespace, and waits for it.
@@ -91,6 +131,24 @@ impl Netns {
             }
         })
     }
+}
+
+/// Namespaces that are deleted in one mount namespace are to go in the others too.
+fn prepare_folder() -> Result<()> {
+    let made = rustix::fs::mkdir(FOLDER, Mode::from_raw_mode(0o755));
+    if made.is_err_and(|error| error != rustix::io::Errno::EXIST) {
+        bail!("cannot make {FOLDER}");
+    }
+    let share = || {
+        let flags = MountPropagationFlags::SHARED | MountPropagationFlags::REC;
+        rustix::mount::mount_change(FOLDER, flags)
+    };
+    if share().is_err() {
+        rustix::mount::mount_bind_recursive(FOLDER, FOLDER)
+            .and_then(|()| share())
+            .with_context(|| format!("cannot share {FOLDER}"))?;
+    }
+    Ok(())
 }
 
 /// Runs to the end with `input` on standard input; an error carries what it complained about.

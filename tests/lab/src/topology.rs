@@ -1,37 +1,44 @@
 //! Client - router - server, on veth pairs, with tracking in the router only.
 
 use std::{
-    fmt::Write as _,
-    fs::{self, File},
-    process::Command,
-    sync::{
-        Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicU32, Ordering},
-    },
+    fs,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use anyhow::{Context, Result};
 
-use crate::{
-    guard::Guard,
-    netns::{Netns, output},
-};
+use crate::{judge, kept, netfilter, netns::Netns, rooms::Rooms};
 
 const LIMIT: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
 const BUCKETS: &str = "/sys/module/nf_conntrack/parameters/hashsize";
 const EXPECTATIONS: &str = "/proc/sys/net/netfilter/nf_conntrack_expect_max";
 const BACKLOG: &str = "/proc/sys/net/core/netdev_max_backlog";
+/// What a lab may change of the host.
+const HOST: [&str; 4] = [LIMIT, BUCKETS, EXPECTATIONS, BACKLOG];
 
 /// What to build.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// The router tracks connections.
+    /// The router tracks connections. Without that, its namespace never did.
     pub tracking: bool,
+    /// Made for this one use: nothing was ever counted in it, and no other use follows. For what
+    /// looks at all that happened since a namespace was made, or leaves traces that do not go.
+    pub fresh: bool,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { tracking: true }
+        Self { tracking: true, fresh: false }
+    }
+}
+
+impl Plan {
+    pub fn fresh() -> Self {
+        Self { fresh: true, ..Self::default() }
+    }
+
+    pub fn without_tracking() -> Self {
+        Self { tracking: false, fresh: true }
     }
 }
 
@@ -42,12 +49,15 @@ impl Default for Plan {
 /// this one's is gone.
 pub struct Lab {
     // Dropped in this order: the lock is let go when all is undone.
-    guard: Guard,
-    _lock: Arc<File>,
+    rooms: Arc<Rooms>,
+    _lock: Lock,
+    plan: Plan,
     client: Netns,
     router: Netns,
     server: Netns,
-    prefix: String,
+    others: Vec<Netns>,
+    /// What was in the host's files before.
+    host: Vec<(&'static str, String)>,
 }
 
 /// The Ethernet addresses of the client's link: fixed, so that frames can be written by hand.
@@ -57,106 +67,45 @@ pub(crate) const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 1, 1];
 pub(crate) const CLIENT_LINK: &str = "up0";
 pub const ROUTER_LINK: &str = "down0";
 
-static LABS: AtomicU32 = AtomicU32::new(0);
-
 impl Lab {
     pub fn new(plan: Plan) -> Result<Self> {
-        let number = LABS.fetch_add(1, Ordering::Relaxed);
-        let prefix = format!("ctw{}{number}", std::process::id());
-        let named = |role: &str| Netns::named(&format!("{prefix}-{role}"));
-        let lock = lock()?;
-        let mut lab = Self {
-            guard: Guard::start(&lock)?,
-            _lock: lock,
-            client: named("cl"),
-            router: named("rt"),
-            server: named("sv"),
-            prefix: prefix.clone(),
+        let plan = Plan { fresh: plan.fresh || !plan.tracking, ..plan };
+        let lock = Lock::take()?;
+        let rooms = match kept::take(plan) {
+            Some(rooms) => rooms,
+            None => {
+                let rooms = Rooms::build()?;
+                if !plan.fresh && kept::has_room() {
+                    rooms.remember()?;
+                }
+                Arc::new(rooms)
+            }
         };
-        for netns in [&lab.client, &lab.router, &lab.server] {
-            lab.guard.at_the_end(&format!("ip netns del {}", netns.name()))?;
+        let [client, router, server] = rooms.netns().clone();
+        let mut lab = Self {
+            rooms,
+            _lock: lock,
+            plan,
+            client,
+            router,
+            server,
+            others: Vec::new(),
+            host: Vec::new(),
+        };
+        for path in HOST {
+            // Some come with conntrack.
+            let Ok(before) = fs::read_to_string(path) else { continue };
+            lab.rooms.guard().at_the_end(&format!("echo {} > {path}", before.trim()))?;
+            lab.host.push((path, before));
         }
-        output(Command::new("ip").args(["-batch", "-"]), &lab.links())?;
-        for netns in [&lab.client, &lab.router, &lab.server] {
-            lab.quieten(netns)?;
-        }
-        for (netns, script) in lab.addresses() {
-            output(Command::new("ip").args(["-n", netns.name(), "-batch", "-"]), &script)?;
-        }
-        lab.router.sysctl("net/ipv4/ip_forward", "1")?;
-        lab.router.sysctl("net/ipv6/conf/all/forwarding", "1")?;
         if plan.tracking {
-            lab.router.nft(TRACKING)?;
+            lab.router.within(|| netfilter::lay_rules(true))??;
+            lab.router.since = judge::ask(&lab.router)?;
         }
         // Flat out, packets wait between two CPUs' queues; what does not fit there is lost before
         // the router sees it, which would be counted but not be tested.
         lab.set_host(BACKLOG, "100000")?;
         Ok(lab)
-    }
-
-    /// Namespaces and veth pairs; the link names are the same in every lab.
-    fn links(&self) -> String {
-        let (client, router, server) = (self.client.name(), self.router.name(), self.server.name());
-        let mac = |mac: [u8; 6]| mac.map(|byte| format!("{byte:02x}")).join(":");
-        format!(
-            "netns add {client}\nnetns add {router}\nnetns add {server}\n\
-             link add {CLIENT_LINK} address {} netns {client} type veth \
-             peer name {ROUTER_LINK} address {} netns {router}\n\
-             link add up0 address 02:00:00:00:02:01 netns {router} type veth \
-             peer name down0 address 02:00:00:00:02:02 netns {server}\n",
-            mac(CLIENT_MAC),
-            mac(ROUTER_MAC),
-        )
-    }
-
-    /// No packet that the tests did not send: no duplicate address detection, no router
-    /// solicitation, no multicast reports.
-    fn quieten(&self, netns: &Netns) -> Result<()> {
-        for (name, value) in [
-            ("accept_dad", "0"),
-            ("router_solicitations", "0"),
-            ("autoconf", "0"),
-            ("accept_ra", "0"),
-            ("mldv2_unsolicited_report_interval", "0"),
-        ] {
-            for which in ["all", "default"] {
-                netns.sysctl(&format!("net/ipv6/conf/{which}/{name}"), value)?;
-            }
-        }
-        netns.sysctl("net/ipv6/conf/default/addr_gen_mode", "1")?;
-        if netns == &self.client {
-            // Its frames are written by hand; the kernel's own IPv6 would only add to them.
-            netns.sysctl("net/ipv6/conf/all/disable_ipv6", "1")?;
-            netns.sysctl("net/ipv6/conf/default/disable_ipv6", "1")?;
-        }
-        Ok(())
-    }
-
-    fn addresses(&self) -> [(&Netns, String); 3] {
-        let client = "link set lo up\nlink set up0 up\n\
-             addr add 10.99.1.2/24 dev up0\n\
-             neigh add 10.99.1.1 lladdr 02:00:00:00:01:01 dev up0\n\
-             route add default via 10.99.1.1\n";
-        // Whatever source the client's frames bear, it is reached over there; whatever
-        // destination, over yonder.
-        let router = "link set lo up\nlink set down0 up\nlink set up0 up\n\
-             addr add 10.99.1.1/24 dev down0\naddr add fd99:1::1/64 dev down0 nodad\n\
-             addr add 10.99.2.1/24 dev up0\naddr add fd99:2::1/64 dev up0 nodad\n\
-             neigh add 10.99.1.2 lladdr 02:00:00:00:01:02 dev down0\n\
-             neigh add fd99:1::2 lladdr 02:00:00:00:01:02 dev down0\n\
-             neigh add 10.99.2.2 lladdr 02:00:00:00:02:02 dev up0\n\
-             neigh add fd99:2::2 lladdr 02:00:00:00:02:02 dev up0\n\
-             route add 10.128.0.0/9 via 10.99.1.2\nroute add fd99:3::/32 via fd99:1::2\n\
-             route add 10.100.0.0/16 via 10.99.2.2\nroute add fd99:4::/32 via fd99:2::2\n";
-        // The server swallows what it gets: an answer would be traffic that nobody counted.
-        let server = "link set lo up\nlink set down0 up\n\
-             addr add 10.99.2.2/24 dev down0\naddr add fd99:2::2/64 dev down0 nodad\n\
-             route add blackhole 10.100.0.0/16\nroute add blackhole fd99:4::/32\n";
-        [
-            (&self.client, client.to_owned()),
-            (&self.router, router.to_owned()),
-            (&self.server, server.to_owned()),
-        ]
     }
 
     pub fn client(&self) -> &Netns {
@@ -195,10 +144,8 @@ impl Lab {
         self.set_host(EXPECTATIONS, &most.to_string())
     }
 
-    /// Changes a file below /proc/sys or /sys; the guard puts back what was there.
-    fn set_host(&mut self, path: &str, value: &str) -> Result<()> {
-        let before = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
-        self.guard.at_the_end(&format!("echo {} > {path}", before.trim()))?;
+    /// Changes one of the files that are put back.
+    fn set_host(&mut self, path: &'static str, value: &str) -> Result<()> {
         fs::write(path, value).with_context(|| format!("cannot write {path}"))
     }
 
@@ -209,21 +156,18 @@ impl Lab {
 
     /// Makes many at once.
     pub fn add_many(&mut self, roles: &[&str]) -> Result<Vec<Netns>> {
-        let mut script = String::new();
-        let mut made = Vec::new();
-        for role in roles {
-            let netns = Netns::named(&format!("{}-{role}", self.prefix));
-            self.guard.at_the_end(&format!("ip netns del '{}'", netns.name()))?;
-            writeln!(script, "netns add {}", netns.name())?;
-            made.push(netns);
+        let made: Vec<Netns> = roles.iter().map(|role| self.rooms.another(role)).collect();
+        for netns in &made {
+            self.rooms.goes_at_the_end(netns)?;
         }
-        output(Command::new("ip").args(["-batch", "-"]), &script)?;
+        self.others.extend_from_slice(&made);
+        Netns::make(&made)?;
         Ok(made)
     }
 
     /// Takes a namespace down now.
     pub fn remove_netns(&self, netns: &Netns) -> Result<()> {
-        output(Command::new("ip").args(["netns", "del", netns.name()]), "").map(|_| ())
+        netns.delete()
     }
 
     /// Packets that came out of the client's link into the router.
@@ -232,22 +176,90 @@ impl Lab {
     }
 }
 
-/// Shared by the labs of this process, waited for by others.
-fn lock() -> Result<Arc<File>> {
-    static LOCK: Mutex<Weak<File>> = Mutex::new(Weak::new());
-    let mut held = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(lock) = held.upgrade() {
-        return Ok(lock);
+impl Lab {
+    /// Puts back what was changed of the host.
+    fn restore_host(&self) -> Result<()> {
+        for (path, before) in &self.host {
+            // It went with conntrack, and comes back as it was.
+            let Ok(now) = fs::read_to_string(path) else { continue };
+            if now != *before {
+                fs::write(path, before.trim()).with_context(|| format!("cannot write {path}"))?;
+                let put = fs::read_to_string(path)?;
+                anyhow::ensure!(put == *before, "{path} is {put:?} and was {before:?}");
+            }
+        }
+        Ok(())
     }
-    // The very file that only one may change.
-    let file = File::open(LIMIT).with_context(|| format!("cannot open {LIMIT}"))?;
-    if file.try_lock().is_err() {
-        eprintln!("waiting for the lab of another process to be taken down");
-        file.lock().with_context(|| format!("cannot lock {LIMIT}"))?;
+
+    fn undo(&self) -> Result<()> {
+        self.others.iter().try_for_each(Netns::delete)?;
+        if self.is_kept() {
+            // Before the host's buckets come back: they would be filled with what goes.
+            self.rooms.tidy()?;
+        }
+        self.restore_host()?;
+        self.rooms.guard().forget()
     }
-    let lock = Arc::new(file);
-    *held = Arc::downgrade(&lock);
-    Ok(lock)
+
+    fn is_kept(&self) -> bool {
+        !self.plan.fresh && !std::thread::panicking() && kept::has_room()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        match self.undo() {
+            Ok(()) if self.is_kept() => kept::put(Arc::clone(&self.rooms)),
+            Ok(()) => {}
+            // What the guard still knows of, it tries too.
+            Err(error) => eprintln!("the lab {} is not kept: {error:#}", self.router.name()),
+        }
+    }
+}
+
+/// Held by the labs of this process, waited for by others.
+pub(crate) struct Lock;
+
+/// The very file that only one may change, and how many labs hold its lock. It stays open: the
+/// guards of this process hold the lock by the same opening, until they have cleaned up.
+static LOCK: Mutex<Option<(Arc<fs::File>, usize)>> = Mutex::new(None);
+
+impl Lock {
+    fn take() -> Result<Self> {
+        let mut held = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
+        let (file, holders) = match &mut *held {
+            Some(held) => held,
+            None => {
+                let file = fs::File::open(LIMIT).with_context(|| format!("cannot open {LIMIT}"))?;
+                held.insert((Arc::new(file), 0))
+            }
+        };
+        if *holders == 0 && file.try_lock().is_err() {
+            eprintln!("waiting for the lab of another process to be taken down");
+            file.lock().with_context(|| format!("cannot lock {LIMIT}"))?;
+        }
+        *holders += 1;
+        Ok(Self)
+    }
+
+    /// The file whose lock a guard is to hold.
+    pub(crate) fn file() -> Result<Arc<fs::File>> {
+        let held = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
+        held.as_ref().map(|(file, _)| Arc::clone(file)).context("nobody holds the lock")
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let mut held = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((file, holders)) = &mut *held {
+            *holders -= 1;
+            if *holders == 0 {
+                // Nothing of the host is changed any more.
+                let _ = file.unlock();
+            }
+        }
+    }
 }
 
 /// A rule that looks at the state is what makes a namespace track connections.
