@@ -31,9 +31,6 @@ pub(crate) const TESTS: &[Test] = &[
 
 const UDP: Flows = Flows::of(Family::V4, Protocol::Udp);
 
-/// For a tick or two to pass.
-const TICKS: Duration = Duration::from_millis(700);
-
 /// Programs of ctwatch that the kernel holds.
 fn programs() -> usize {
     let ours = [&b"dropped"[..], b"freed", b"page_allocated", b"fx_", b"kp_", b"kr_"];
@@ -100,17 +97,15 @@ fn loud() -> Result<()> {
     lab.set_limit(200)?;
     let mut command = ctwatch()?;
     command.args(["-i", "300ms", "--netns", lab.router().name()]);
-    let watching = Background::start(&mut command)?;
+    let mut watching = Background::start(&mut command)?;
+    let name = lab.router().name().to_owned();
     lab.send(&Flood::of(UDP, 2000))?;
-    std::thread::sleep(TICKS);
+    watching.until(|text| text.contains(&format!("*** {name}: TABLE FULL: ")))?;
     lab.router().run(&["conntrack", "-F"])?;
-    std::thread::sleep(TICKS);
+    watching.until(|text| text.contains(&format!("*** {name}: recovered: ")))?;
     let (text, errors, code) = watching.interrupt()?;
     ensure!(code == Some(0), "{code:?} {errors}");
     let verdict = judge::ask(lab.router())?;
-    let name = lab.router().name();
-    ensure!(text.contains(&format!("*** {name}: TABLE FULL: ")), "{text}");
-    ensure!(text.contains(&format!("*** {name}: recovered: ")), "{text}");
     ensure!(text.contains(&format!("dropped: table_full {}; ", verdict.drop)), "{text}");
     ensure!(text.contains(&format!("inserted: {}\n", 2000 - verdict.drop)), "{text}");
     Ok(())
@@ -121,11 +116,10 @@ fn narrow() -> Result<()> {
     lab.set_limit(200)?;
     let mut command = ctwatch()?;
     command.args(["-i", "300ms"]).env("COLUMNS", "40");
-    let watching = Background::start(&mut command)?;
+    let mut watching = Background::start(&mut command)?;
     lab.send(&Flood::of(UDP, 2000))?;
-    std::thread::sleep(TICKS);
+    watching.until(|text| text.contains("TABLE FULL"))?;
     let (text, ..) = watching.interrupt()?;
-    ensure!(text.contains("TABLE FULL"), "{text}");
     for line in text.lines() {
         ensure!(line.chars().count() <= 40, "{} columns: {line}", line.len());
     }

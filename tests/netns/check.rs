@@ -17,7 +17,7 @@ use ctwatch_lab::{
 
 use crate::{
     On, Test, test,
-    watch::{ctwatch, finished},
+    watch::{ctwatch, finished, while_more_come},
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -151,18 +151,8 @@ fn drops() -> Result<()> {
         ensure!((rate / 2.0..=rate).contains(&per_s), "{per_s} is not {rate}: {output:?}");
     }
 
-    let flood = Flood {
-        first: 1 << 33,
-        rate: Some(500),
-        within: Some(Duration::from_secs(3)),
-        ..Flood::of(UDP, 10_000)
-    };
-    let output = thread::scope(|scope| {
-        let flood = scope.spawn(|| lab.send(&flood));
-        thread::sleep(Duration::from_millis(300));
-        let output = check(lab.router(), &["--for", "1s", "-c", "drops=10"])?;
-        flood.join().map_err(|_| anyhow::anyhow!("the flood panicked"))??;
-        anyhow::Ok(output)
+    let output = while_more_come(&lab, UDP, 1 << 33, 500, || {
+        check(lab.router(), &["--for", "1s", "-c", "drops=10"])
     })?;
     ensure!(output.state == "CRITICAL", "{output:?}");
     let per_s = value(&output, lab.router(), "drops")?.context("no rate")?;
@@ -176,19 +166,8 @@ fn full() -> Result<()> {
     for (number, warning, critical, state) in
         [(1, "full=10m", "full=2", "WARNING"), (2, "full=10m", "full=5m", "CRITICAL")]
     {
-        let flood = Flood {
-            first: number << 32,
-            rate: Some(500),
-            within: Some(Duration::from_secs(3)),
-            ..Flood::of(UDP, 10_000)
-        };
-        let output = thread::scope(|scope| {
-            let flood = scope.spawn(|| lab.send(&flood));
-            thread::sleep(Duration::from_millis(300));
-            let args = ["--for", "1s", "-w", warning, "-c", critical];
-            let output = check(lab.router(), &args)?;
-            flood.join().map_err(|_| anyhow::anyhow!("the flood panicked"))??;
-            anyhow::Ok(output)
+        let output = while_more_come(&lab, UDP, number << 32, 500, || {
+            check(lab.router(), &["--for", "1s", "-w", warning, "-c", critical])
         })?;
         ensure!(output.state == state, "{output:?}");
         let seconds = value(&output, lab.router(), "full")?.context("no time")?;

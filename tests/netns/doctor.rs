@@ -5,7 +5,6 @@ use std::{
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::Path,
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -23,7 +22,7 @@ use crate::{
     On, Test,
     machine::unload,
     test,
-    watch::{ctwatch, finished},
+    watch::{self, ctwatch, finished},
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -71,29 +70,9 @@ pub(crate) fn type_in(commands: &Value) -> Result<()> {
     Ok(())
 }
 
-/// While as many new ones come in each second, also where that which is done takes long.
+/// While a hundred new ones come in each second.
 fn while_more_come<T>(lab: &Lab, what: impl FnOnce() -> Result<T>) -> Result<T> {
-    const APART: Duration = Duration::from_millis(10);
-    const FIRST: u64 = 1 << 32;
-    let enough = AtomicBool::new(false);
-    let keep_coming = || -> Result<()> {
-        let (started, mut sent) = (Instant::now(), 0);
-        while !enough.load(Ordering::Relaxed) {
-            let due = u64::try_from(started.elapsed().as_nanos() / APART.as_nanos())?;
-            lab.send(&Flood { first: FIRST + sent, ..Flood::of(UDP, due - sent) })?;
-            sent = due;
-            thread::sleep(Duration::from_millis(100));
-        }
-        Ok(())
-    };
-    thread::scope(|scope| {
-        let sender = scope.spawn(keep_coming);
-        let outcome = what();
-        enough.store(true, Ordering::Relaxed);
-        let sent = sender.join().map_err(|_| anyhow::anyhow!("the sender panicked"))?;
-        let outcome = outcome?;
-        sent.map(|()| outcome)
-    })
+    watch::while_more_come(lab, UDP, 1 << 32, 100, what)
 }
 
 fn full() -> Result<()> {

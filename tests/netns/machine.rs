@@ -2,7 +2,8 @@
 
 use std::{
     fs,
-    process::Command,
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -171,8 +172,12 @@ fn set_clock(by: i64) -> Result<()> {
 /// Looking must not switch tracking on: nor load what is not there.
 fn untouched() -> Result<()> {
     unload()?;
-    let mut waiting = ctwatch()?.arg("-n").arg("1").spawn()?;
-    std::thread::sleep(Duration::from_secs(2));
+    let mut waiting = ctwatch()?.arg("-n").arg("1").stderr(Stdio::piped()).spawn()?;
+    let said = BufReader::new(waiting.stderr.take().context("no error output")?);
+    let waits = said.lines().map_while(Result::ok).any(|line| line.contains("waiting for it"));
+    ensure!(waits, "it does not wait");
+    // It looks five times a second.
+    std::thread::sleep(Duration::from_secs(1));
     let loaded = fs::exists("/sys/module/nf_conntrack")?;
     waiting.kill()?;
     waiting.wait()?;

@@ -51,8 +51,6 @@ impl Trace {
 
     /// What was shown, how many more it was said there were, and how many in all.
     fn stop(mut self) -> Result<(Vec<Value>, u64, u64)> {
-        // The last of them are read first.
-        std::thread::sleep(std::time::Duration::from_millis(300));
         let pid = i32::try_from(self.child.id())?;
         // SAFETY: a signal to our own child, which has not been waited for.
         ensure!(unsafe { libc::kill(pid, libc::SIGINT) } == 0, "cannot stop it");

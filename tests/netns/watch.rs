@@ -3,13 +3,21 @@
 use std::{
     io::{BufRead, BufReader, Lines, Read},
     process::{Child, ChildStdout, Command, Stdio},
-    sync::mpsc,
-    thread::{self, JoinHandle},
-    time::Duration,
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, Receiver},
+    },
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use ctwatch_lab::{judge::Verdict, netns::Netns};
+use ctwatch_lab::{
+    Lab,
+    judge::Verdict,
+    netns::Netns,
+    traffic::{Flood, Flows},
+};
 use serde_json::Value;
 
 use crate::mechanism::{self, holds};
@@ -151,10 +159,15 @@ pub(crate) fn finished(command: &mut Command) -> Result<(String, String, Option<
     Ok((out, err, child.wait()?.code()))
 }
 
+/// An emulated machine that is not alone takes long for everything.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// ctwatch in the background, until it is interrupted.
 pub(crate) struct Background {
     child: Child,
-    reader: Option<JoinHandle<std::io::Result<String>>>,
+    lines: Receiver<std::io::Result<String>>,
+    /// What it has printed up to now.
+    text: String,
 }
 
 impl Background {
@@ -162,25 +175,32 @@ impl Background {
     pub(crate) fn start(command: &mut Command) -> Result<Self> {
         let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().context("cannot start it")?;
-        let mut lines = BufReader::new(child.stdout.take().context("no output")?);
-        let (began, begun) = mpsc::channel();
-        let reader = thread::spawn(move || {
-            let mut text = String::new();
-            lines.read_line(&mut text)?;
-            // Nobody waits any more where it took too long.
-            let _ = began.send(());
-            lines.read_to_string(&mut text)?;
-            Ok(text)
+        let output = BufReader::new(child.stdout.take().context("no output")?);
+        let (tell, lines) = mpsc::channel();
+        thread::spawn(move || {
+            for line in output.lines() {
+                // Nobody waits any more after a test that failed.
+                if tell.send(line).is_err() {
+                    return;
+                }
+            }
         });
-        let background = Self { child, reader: Some(reader) };
-        begun.recv_timeout(Duration::from_secs(60)).context("it printed nothing")?;
+        let mut background = Self { child, lines, text: String::new() };
+        background.until(|text| !text.is_empty())?;
         Ok(background)
     }
 
-    /// As `interrupt`, but later.
-    pub(crate) fn stopped_after(self, time: Duration) -> Result<(String, String, Option<i32>)> {
-        thread::sleep(time);
-        self.interrupt()
+    /// Waits until what it has printed is accepted.
+    pub(crate) fn until(&mut self, found: impl Fn(&str) -> bool) -> Result<()> {
+        let until = Instant::now() + PATIENCE;
+        while !found(&self.text) {
+            let left = until.saturating_duration_since(Instant::now());
+            let line = self.lines.recv_timeout(left);
+            let line = line.with_context(|| format!("it did not come: {}", self.text))??;
+            self.text.push_str(&line);
+            self.text.push('\n');
+        }
+        Ok(())
     }
 
     /// What Ctrl-C does; and what it printed, and how it ended.
@@ -188,8 +208,11 @@ impl Background {
         let pid = i32::try_from(self.child.id())?;
         // SAFETY: a signal to our own child, which has not been waited for.
         ensure!(unsafe { libc::kill(pid, libc::SIGINT) } == 0, "cannot interrupt it");
-        let reader = self.reader.take().context("it was interrupted before")?;
-        let text = reader.join().map_err(|_| anyhow::anyhow!("the reader panicked"))??;
+        let mut text = std::mem::take(&mut self.text);
+        for line in &self.lines {
+            text.push_str(&line?);
+            text.push('\n');
+        }
         let mut errors = String::new();
         self.child.stderr.take().context("no error output")?.read_to_string(&mut errors)?;
         Ok((text, errors, self.child.wait()?.code()))
@@ -202,4 +225,33 @@ impl Drop for Background {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// While new flows come in at this rate, also where that which is done takes long.
+pub(crate) fn while_more_come<T>(
+    lab: &Lab,
+    flows: Flows,
+    first: u64,
+    per_s: u64,
+    what: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let enough = AtomicBool::new(false);
+    let keep_coming = || -> Result<()> {
+        let (started, mut sent) = (Instant::now(), 0);
+        while !enough.load(Ordering::Relaxed) {
+            let due = u64::try_from(started.elapsed().as_micros())? * per_s / 1_000_000;
+            lab.send(&Flood { first: first + sent, ..Flood::of(flows, due - sent) })?;
+            sent = due;
+            thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let sender = scope.spawn(keep_coming);
+        let outcome = what();
+        enough.store(true, Ordering::Relaxed);
+        let sent = sender.join().map_err(|_| anyhow::anyhow!("the sender panicked"))?;
+        let outcome = outcome?;
+        sent.map(|()| outcome)
+    })
 }
