@@ -29,7 +29,7 @@ pub(crate) struct Args {
     /// Only this suite
     #[arg(long, value_name = "SUITE", value_parser = suites())]
     only: Option<String>,
-    /// Lint too, beside the virtual machines: what `cargo xtask lint` does
+    /// Lint too, in the time that tests leave: what `cargo xtask lint` does
     #[arg(long, conflicts_with_all = ["only", "filter"])]
     lint: bool,
     #[command(flatten)]
@@ -77,12 +77,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let parts = wanted(MATRIX).then(|| thread::spawn(move || Parts::provide(&names)));
     let built = build::tests(&args.build)?;
     let path = tools::path(&Store::open()?)?;
+    let linting = args.lint.then(|| thread::spawn(lint_beside));
     let mut rows = Vec::new();
     for suite in SUITES.iter().filter(|suite| wanted(suite.name)) {
         eprintln!("xtask: {} tests", suite.name);
         rows.push(run_suite(suite, args, &built, &path)?);
     }
-    let linting = args.lint.then(|| thread::spawn(lint_beside));
     if let Some(parts) = parts {
         eprintln!("xtask: {MATRIX} tests");
         let parts = parts.join().map_err(|_| anyhow!("fetching kernels panicked"))?;
@@ -97,8 +97,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// While virtual machines run, whose trials must not wait for a compiler: it gets the time that they
-/// leave.
+/// Beside the tests, which must not wait for a compiler: it gets the time that they leave.
 fn lint_beside() -> Ran {
     let begun = Instant::now();
     // A thread has a priority of its own, which its children inherit.
