@@ -27,6 +27,7 @@ mod mechanism;
 mod namespaces;
 mod rules;
 mod scenarios;
+mod start;
 mod top;
 mod trace;
 mod watch;
@@ -89,7 +90,7 @@ impl Test {
     }
 }
 
-const GROUPS: [&[Test]; 16] = [
+const GROUPS: [&[Test]; 17] = [
     cases::TESTS,
     floods::TESTS,
     rules::TESTS,
@@ -105,6 +106,7 @@ const GROUPS: [&[Test]; 16] = [
     lookalikes::TESTS,
     machine::TESTS,
     loading::TESTS,
+    start::TESTS,
     cost::TESTS,
 ];
 

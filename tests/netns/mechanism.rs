@@ -59,12 +59,16 @@ impl Mechanism {
 
 /// Before Linux 5.17 the tracepoint says that an entry was freed when it may be in use again.
 fn told_late() -> bool {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    release().map_or(true, |release| release < (5, 17))
+}
+
+/// The first two numbers of the running kernel's.
+pub(crate) fn release() -> Result<(u32, u32)> {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
-    match (numbers.next(), numbers.next()) {
-        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) < (5, 17),
-        _ => true,
-    }
+    let (major, minor) = (numbers.next(), numbers.next());
+    let (major, minor) = major.zip(minor).context("a release without numbers")?;
+    Ok((major?, minor?))
 }
 
 static CURRENT: Mutex<Mechanism> = Mutex::new(Mechanism::Auto);

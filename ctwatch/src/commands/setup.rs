@@ -20,6 +20,7 @@ use crate::{
         load::{self, Asked, Refused},
         plan::{Facts, Mechanism, Need, Plan, Request, Signal, plan},
         read::Probes,
+        types,
     },
 };
 
@@ -164,14 +165,17 @@ pub(super) fn choose(
         let plan = plan(&facts, request);
         return Chosen { facts, plan, probes: None, cookies };
     }
-    let by_fexit = [Request::Auto, Request::Only(Mechanism::Fexit)].contains(&request);
-    if depth == Depth::Enough && by_fexit {
-        let chosen = attempt(request, facts.clone(), Resolved::by_btf(), cookies, asked);
-        if chosen.plan.mechanism(Signal::Drops) == Some(Mechanism::Fexit) {
-            return chosen;
-        }
+    // Whoever else needs the types meanwhile shares them.
+    let _held = types::hold();
+    let wanted = |mechanism| match request {
+        Request::Only(only) => depth == Depth::All || only == mechanism,
+        Request::Auto => true,
+    };
+    let mut resolved = Resolved::by_btf(wanted);
+    if depth == Depth::All {
+        resolved.look_for_symbols();
     }
-    attempt(request, facts, Resolved::of_this_kernel(), cookies, asked)
+    attempt(request, facts, resolved, cookies, asked)
 }
 
 fn attempt(
@@ -185,35 +189,60 @@ fn attempt(
         // Both halves must call a namespace by the same name.
         resolved.layout.net_cookie = 0;
     }
-    let found =
-        |functions: &Result<_, String>| functions.as_ref().map(|_| ()).map_err(Clone::clone);
-    facts.set(Need::EntryLayout, resolved.entries.clone());
-    facts.set(Need::DropLayout, resolved.drops.clone());
-    facts.set(Need::FreeLayout, resolved.free.clone());
+    take_in(&mut facts, &resolved);
     facts.set(Need::Fexit, found(&resolved.fexit));
-    facts.set(Need::Kprobe, found(&resolved.kprobe));
     // Unless it turns out otherwise.
     facts.set(Need::KprobeMisses, found(&resolved.kprobe));
     facts.set(Need::Tracepoint, Ok(()));
+    let mut misses_tried = false;
     loop {
         let chosen = plan(&facts, request);
         if !chosen.probes() {
             return Chosen { facts, plan: chosen, probes: None, cookies };
         }
-        // Each turn takes one fact away, so this ends.
+        // Each turn takes one fact away or finds one out, so this ends.
+        if resolved.complete(&chosen) {
+            take_in(&mut facts, &resolved);
+            continue;
+        }
+        if !misses_tried && counts_entries_by_kprobe(&chosen) {
+            misses_tried = true;
+            if !load::probes_tell_misses() {
+                facts.set(Need::KprobeMisses, Err(NO_MISSES.to_owned()));
+                continue;
+            }
+        }
         match Probes::start(&chosen, &resolved, asked) {
             Err(Refused { mechanism, error }) => {
                 facts.set(need(mechanism), Err(format!("{error:#}")));
             }
             Ok(probes) if facts.of(Need::KprobeMisses).is_ok() && !probes.misses_are_known() => {
-                let why = "this kernel does not say what its kprobes miss";
-                facts.set(Need::KprobeMisses, Err(why.to_owned()));
+                facts.set(Need::KprobeMisses, Err(NO_MISSES.to_owned()));
             }
             Ok(probes) => {
                 return Chosen { facts, plan: chosen, probes: Some(probes), cookies };
             }
         }
     }
+}
+
+const NO_MISSES: &str = "this kernel does not say what its kprobes miss";
+
+/// What looking for the kernel's symbols may change.
+fn take_in(facts: &mut Facts, resolved: &Resolved) {
+    facts.set(Need::EntryLayout, resolved.entries.clone());
+    facts.set(Need::DropLayout, resolved.drops.clone());
+    facts.set(Need::FreeLayout, resolved.free.clone());
+    facts.set(Need::Kprobe, found(&resolved.kprobe));
+}
+
+fn found<T>(functions: &Result<T, String>) -> Result<(), String> {
+    functions.as_ref().map(|_| ()).map_err(Clone::clone)
+}
+
+fn counts_entries_by_kprobe(plan: &Plan) -> bool {
+    let by = |signal| plan.mechanism(signal) == Some(Mechanism::Kprobe);
+    by(Signal::Insertions) || by(Signal::Removals)
 }
 
 /// What it takes for a mechanism to be tried again.

@@ -12,6 +12,7 @@ pub mod dump;
 pub mod hooks;
 pub mod kmsg;
 pub mod legacy;
+mod mapping;
 pub mod modules;
 pub mod namer;
 pub mod netns;

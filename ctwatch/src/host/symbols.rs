@@ -18,7 +18,26 @@ pub struct Symbols {
     hidden: bool,
 }
 
+/// A function or variable, as the kernel itself tells of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Symbol {
+    /// Up to where the next one begins.
+    pub code: Code,
+    pub module: bool,
+}
+
 impl Symbols {
+    /// What somebody else found out, of each wanted name.
+    pub fn told(symbols: &[(&'static str, Option<Symbol>)]) -> Self {
+        let there = || symbols.iter().filter_map(|(name, symbol)| Some((*name, (*symbol)?)));
+        Self {
+            found: there().map(|(name, symbol)| (name, symbol.code)).collect(),
+            variables: there().map(|(name, symbol)| (name, symbol.code.start)).collect(),
+            named: there().map(|(name, symbol)| (name, symbol.module)).collect(),
+            hidden: false,
+        }
+    }
+
     pub fn read(wanted: &[&'static str]) -> Result<Self> {
         let file = std::fs::File::open(KALLSYMS).with_context(|| {
             format!("cannot open {KALLSYMS} (a kernel without CONFIG_KALLSYMS?)")
@@ -26,41 +45,23 @@ impl Symbols {
         Self::parse(file, wanted).with_context(|| format!("cannot read {KALLSYMS}"))
     }
 
-    /// A function ends where the next symbol begins: kallsyms has no sizes. The file lists the
-    /// kernel in order of address but modules in any, so every address is kept until the end.
+    /// A function ends where the next one begins: kallsyms has no sizes. The file lists the kernel's
+    /// own in order of address, then each module's in any. It is read up to where all that is wanted
+    /// is known, for the kernel takes longer to write it than this to read it.
     pub fn parse(text: impl Read, wanted: &[&'static str]) -> std::io::Result<Self> {
         let mut reader = BufReader::with_capacity(64 << 10, text);
-        let mut addresses: Vec<u64> = Vec::with_capacity(128 << 10);
-        let mut starts: Vec<(&'static str, u64)> = Vec::new();
-        let mut named: Vec<(&'static str, bool)> = Vec::new();
-        let mut variables: Vec<(&'static str, u64)> = Vec::new();
+        let mut search = Search::default();
         let mut line = Vec::with_capacity(256);
         while reader.read_until(b'\n', &mut line)? != 0 {
-            if let Some((address, kind, name)) = symbol(&line) {
-                let want = wanted.iter().find(|want| want.as_bytes() == name);
-                if is_function(kind) {
-                    addresses.push(address);
-                    if let Some(want) = want {
-                        starts.push((want, address));
-                        named.push((want, line.contains(&b'[')));
-                    }
-                } else if let Some(want) = want {
-                    variables.push((want, address));
-                }
+            if let Some(symbol) = Line::parse(&line)
+                && search.take(&symbol, wanted)
+                && wanted.iter().all(|name| search.knows(name))
+            {
+                break;
             }
             line.clear();
         }
-        // With kptr_restrict every address reads as zero.
-        let hidden = !addresses.is_empty() && addresses.iter().all(|address| *address == 0);
-        let found = starts
-            .into_iter()
-            .filter(|(_, start)| *start != 0)
-            .filter_map(|(name, start)| {
-                let end = addresses.iter().copied().filter(|address| *address > start).min()?;
-                Some((name, Code { start, len: end - start }))
-            })
-            .collect();
-        Ok(Self { found, variables, named, hidden })
+        Ok(search.symbols())
     }
 
     /// Whether there is a function of this name, and if so whether it is a module's.
@@ -88,12 +89,104 @@ impl Symbols {
     }
 }
 
-/// `ffffffff81f34770 T nf_conntrack_free\t[nf_conntrack]`: the address, the kind and the name.
-fn symbol(line: &[u8]) -> Option<(u64, u8, &[u8])> {
-    let mut fields = line.split(|byte| byte.is_ascii_whitespace());
-    let address = hex(fields.next()?)?;
-    let [kind] = fields.next()? else { return None };
-    Some((address, *kind, fields.next()?))
+/// `ffffffff81f34770 T nf_conntrack_free\t[nf_conntrack]`
+struct Line<'a> {
+    address: u64,
+    kind: u8,
+    name: &'a [u8],
+    /// With its brackets; empty where it is the kernel's own.
+    module: &'a [u8],
+}
+
+impl<'a> Line<'a> {
+    fn parse(line: &'a [u8]) -> Option<Self> {
+        let mut fields = line.split(|byte| byte.is_ascii_whitespace());
+        let address = hex(fields.next()?)?;
+        let [kind] = fields.next()? else { return None };
+        let name = fields.next()?;
+        Some(Self { address, kind: *kind, name, module: fields.next().unwrap_or_default() })
+    }
+}
+
+/// What was read so far.
+#[derive(Default)]
+struct Search {
+    starts: Vec<Start>,
+    variables: Vec<(&'static str, u64)>,
+    /// Of modules' functions: those that were read before a wanted one may lie behind it.
+    addresses: Vec<u64>,
+    /// The module that the last function was of.
+    module: Vec<u8>,
+    /// With kptr_restrict every address reads as zero.
+    functions: bool,
+    visible: bool,
+}
+
+struct Start {
+    name: &'static str,
+    address: u64,
+    /// The nearest address behind it.
+    end: Option<u64>,
+    in_module: bool,
+    /// Nothing that is yet to come is nearer.
+    settled: bool,
+}
+
+impl Search {
+    /// True where more is known than before, for sure.
+    fn take(&mut self, symbol: &Line<'_>, wanted: &[&'static str]) -> bool {
+        let want = wanted.iter().find(|want| want.as_bytes() == symbol.name);
+        let address = symbol.address;
+        if !is_function(symbol.kind) {
+            self.variables.extend(want.map(|want| (*want, address)));
+            return want.is_some();
+        }
+        let in_module = !symbol.module.is_empty();
+        let mut settled = false;
+        if self.module != symbol.module {
+            // What a module has lies together.
+            for start in self.starts.iter_mut().filter(|start| !start.settled) {
+                start.settled = start.end.is_some();
+                settled |= start.settled;
+            }
+            self.module = symbol.module.to_vec();
+        }
+        if in_module {
+            self.addresses.push(address);
+        }
+        self.functions = true;
+        self.visible |= address != 0;
+        for start in self.starts.iter_mut().filter(|start| !start.settled) {
+            if address > start.address && start.end.is_none_or(|end| address < end) {
+                start.end = Some(address);
+                start.settled = !start.in_module;
+                settled |= start.settled;
+            }
+        }
+        if let Some(name) = want {
+            let behind = self.addresses.iter().copied().filter(|before| *before > address);
+            let end = behind.min().filter(|_| in_module);
+            self.starts.push(Start { name, address, end, in_module, settled: address == 0 });
+        }
+        settled || want.is_some()
+    }
+
+    fn knows(&self, name: &str) -> bool {
+        self.starts.iter().any(|start| start.name == name && start.settled)
+            || self.variables.iter().any(|(variable, at)| *variable == name && *at != 0)
+    }
+
+    fn symbols(self) -> Symbols {
+        let code =
+            |start: &Start| Some(Code { start: start.address, len: start.end? - start.address });
+        let named = self.starts.iter().filter(|start| start.address != 0);
+        Symbols {
+            found: named.filter_map(|start| Some((start.name, code(start)?))).collect(),
+            named: self.starts.iter().map(|start| (start.name, start.in_module)).collect(),
+            hidden: self.functions && !self.visible,
+            variables: self.variables,
+        }
+    }
 }
 
 fn is_function(kind: u8) -> bool {
@@ -133,6 +226,52 @@ ffffffffc0002040 t third\t[nf_conntrack]
         assert_eq!(symbols.code("early_drop").unwrap().len, 0x40);
         assert_eq!(symbols.in_module("early_drop"), Some(true));
         assert_eq!(symbols.in_module("nf_conntrack_free"), Some(false));
+        assert_eq!(symbols.in_module("absent"), None);
+    }
+
+    /// A file that must not be read any further.
+    struct End;
+
+    impl Read for End {
+        fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+            Err(std::io::Error::other("nobody wanted that"))
+        }
+    }
+
+    #[test]
+    fn reads_no_further_than_the_last_end() {
+        let read = |text: &str, wanted: &[&'static str]| {
+            Symbols::parse(text.as_bytes().chain(End), wanted)
+        };
+        let own = read(TEXT, &["_text", "nf_conntrack_free"]).unwrap();
+        assert_eq!(own.code("nf_conntrack_free").unwrap().len, 0x20);
+        let zeros = "0000000000000000 T nf_conntrack_free\n";
+        assert!(read(zeros, &["nf_conntrack_free"]).unwrap().code("nf_conntrack_free").is_err());
+        // Another function of the module may lie right behind it.
+        assert!(read(TEXT, &["early_drop"]).is_err());
+        let more = format!("{TEXT}ffffffffc0000000 t next\t[another]\n");
+        let module = read(&more, &["nf_conntrack_free", "early_drop"]).unwrap();
+        assert_eq!(module.code("early_drop").unwrap().len, 0x40);
+        assert!(read(&more, &["nf_conntrack_free", "absent"]).is_err());
+        assert!(read(&more, &["data_symbol", "other"]).is_ok());
+    }
+
+    #[test]
+    fn symbols_of_one_address_end_where_the_next_begins() {
+        let text = "10 T other\n20 T wanted\n20 T alias\n20 T more\n30 T end\n";
+        let symbols = Symbols::parse(text.as_bytes(), &["wanted", "alias"]).unwrap();
+        assert_eq!(symbols.code("wanted").unwrap(), Code { start: 0x20, len: 0x10 });
+        assert_eq!(symbols.code("alias").unwrap(), Code { start: 0x20, len: 0x10 });
+    }
+
+    #[test]
+    fn symbols_that_were_told_are_found_and_the_absent_are_not() {
+        let code = Code { start: 0x20, len: 0x10 };
+        let told = [("there", Some(Symbol { code, module: true })), ("absent", None)];
+        let symbols = Symbols::told(&told);
+        assert_eq!((symbols.code("there"), symbols.variable("there")), (Ok(code), Ok(0x20)));
+        assert_eq!(symbols.in_module("there"), Some(true));
+        assert!(symbols.code("absent").unwrap_err().contains("has no function absent"));
         assert_eq!(symbols.in_module("absent"), None);
     }
 

@@ -15,8 +15,8 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use aya_obj::generated::{
-    bpf_attach_type, bpf_attr, bpf_btf_info, bpf_cmd, bpf_insn, bpf_link_info, bpf_link_type,
-    bpf_prog_info, bpf_prog_type,
+    BPF_F_RDONLY_PROG, BPF_F_SLEEPABLE, bpf_attach_type, bpf_attr, bpf_btf_info, bpf_cmd, bpf_insn,
+    bpf_link_info, bpf_link_type, bpf_map_type, bpf_prog_info, bpf_prog_type,
 };
 
 /// When a tracing program runs.
@@ -133,6 +133,101 @@ fn load_logged(
     unsafe { bpf_fd(bpf_cmd::BPF_PROG_LOAD, &mut attr) }
 }
 
+/// Programs that do nothing may be of any license.
+const LICENSE: &CStr = c"Dual MIT/GPL";
+
+/// Loads a program of the kind that is attached nowhere and run when it is asked for (Linux 5.14).
+pub(super) fn load_for_a_run(name: &str, instructions: &[bpf_insn]) -> Result<OwnedFd> {
+    load_simple(name, bpf_prog_type::BPF_PROG_TYPE_SYSCALL, BPF_F_SLEEPABLE, instructions)
+        .with_context(|| format!("the kernel refused the program {name}"))
+}
+
+fn load_simple(
+    name: &str,
+    kind: bpf_prog_type,
+    flags: u32,
+    instructions: &[bpf_insn],
+) -> io::Result<OwnedFd> {
+    let mut attr = attr();
+    // SAFETY: this is the part of the union that the command reads.
+    let program = unsafe { &mut attr.__bindgen_anon_3 };
+    program.prog_type = kind as u32;
+    program.prog_flags = flags;
+    program.insns = address(instructions.as_ptr());
+    program.insn_cnt = u32::try_from(instructions.len()).map_err(io::Error::other)?;
+    program.license = address(LICENSE.as_ptr());
+    // The last byte stays zero.
+    for (to, from) in program.prog_name[..15].iter_mut().zip(name.bytes()) {
+        *to = from.cast_signed();
+    }
+    // SAFETY: instructions and license are as long as said and outlive the call.
+    unsafe { bpf_fd(bpf_cmd::BPF_PROG_LOAD, &mut attr) }
+}
+
+/// A map that holds this and nothing else, for ever: what programs may take for a constant.
+pub(super) fn constant(value: &[u8; 8]) -> Result<OwnedFd> {
+    let mut made = attr();
+    // SAFETY: this is the part of the union that the command reads.
+    let map = unsafe { &mut made.__bindgen_anon_1 };
+    map.map_type = bpf_map_type::BPF_MAP_TYPE_ARRAY as u32;
+    (map.key_size, map.value_size, map.max_entries) = (4, 8, 1);
+    map.map_flags = BPF_F_RDONLY_PROG;
+    // SAFETY: it holds no address.
+    let map = unsafe { bpf_fd(bpf_cmd::BPF_MAP_CREATE, &mut made) }
+        .context("the kernel refused a map for a constant")?;
+    let number = u32::try_from(map.as_raw_fd())?;
+    let key = 0_u32;
+    let mut set = attr();
+    // SAFETY: this is the part of the union that both commands read.
+    let element = unsafe { &mut set.__bindgen_anon_2 };
+    (element.map_fd, element.key) = (number, address(&raw const key));
+    element.__bindgen_anon_1.value = address(value.as_ptr());
+    // SAFETY: key and value are as large as the map was made for, and outlive the call.
+    unsafe { bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut set) }.context("cannot set a constant")?;
+    let mut frozen = attr();
+    frozen.__bindgen_anon_2.map_fd = number;
+    // SAFETY: it holds no address.
+    unsafe { bpf(bpf_cmd::BPF_MAP_FREEZE, &mut frozen) }.context("cannot freeze a constant")?;
+    Ok(map)
+}
+
+/// Whether the kernel attaches tracing programs to this function: tried with one that does nothing,
+/// which stays there for as long as the answer lives.
+pub(super) fn try_tracing(target: Target<'_>) -> Result<OwnedFd> {
+    let program = load("ct_try", &nothing(), LICENSE, When::Entry, target)?;
+    attach(program.as_fd())
+}
+
+/// `return 0`
+fn nothing() -> [bpf_insn; 2] {
+    let instruction = |code| bpf_insn {
+        code,
+        _bitfield_align_1: [],
+        _bitfield_1: bpf_insn::new_bitfield_1(0, 0),
+        off: 0,
+        imm: 0,
+    };
+    [instruction(0xb7), instruction(0x95)]
+}
+
+/// Whether this kernel's description of a link has room for what a probe missed (Linux 6.7): of any
+/// link, for it is the same for all of them.
+pub(super) fn probes_tell_misses() -> Result<bool> {
+    let raw_tracepoint = bpf_prog_type::BPF_PROG_TYPE_RAW_TRACEPOINT;
+    let program = load_simple("ct_try", raw_tracepoint, 0, &nothing())?;
+    let mut attr = attr();
+    // SAFETY: this is the part of the union that the command reads.
+    let open = unsafe { &mut attr.raw_tracepoint };
+    open.prog_fd = u32::try_from(program.as_raw_fd())?;
+    open.name = address(c"mm_page_alloc".as_ptr());
+    // SAFETY: the name ends with a zero, and lives for ever.
+    let link = unsafe { bpf_fd(bpf_cmd::BPF_RAW_TRACEPOINT_OPEN, &mut attr) }
+        .context("the kernel refused to attach")?;
+    // SAFETY: a plain C struct for which all zero is a valid value.
+    let (_, known) = info::<bpf_link_info>(link.as_fd(), unsafe { zeroed() })?;
+    Ok(known >= MISSED + size_of::<u64>())
+}
+
 /// Attaches it to the function it was loaded for, for as long as the answer lives.
 pub(super) fn attach(program: BorrowedFd<'_>) -> Result<OwnedFd> {
     let mut attr = attr();
@@ -151,6 +246,26 @@ pub(super) fn run(program: BorrowedFd<'_>) -> io::Result<()> {
     let test = unsafe { &mut attr.test };
     test.prog_fd = u32::try_from(program.as_raw_fd()).map_err(io::Error::other)?;
     // SAFETY: it holds no address: the program takes no arguments.
+    unsafe { bpf(bpf_cmd::BPF_PROG_TEST_RUN, &mut attr) }.map(|_| ())
+}
+
+/// What such a program may be given: as many bytes as it has are read and written.
+///
+/// # Safety
+///
+/// Of integers alone, without padding between them.
+pub(super) unsafe trait Given {}
+
+/// Runs a program of [`load_for_a_run`] once, with this to read and to write.
+pub(super) fn run_with<T: Given>(program: BorrowedFd<'_>, context: &mut T) -> io::Result<()> {
+    let mut attr = attr();
+    // SAFETY: this is the part of the union that the command reads.
+    let test = unsafe { &mut attr.test };
+    test.prog_fd = u32::try_from(program.as_raw_fd()).map_err(io::Error::other)?;
+    test.ctx_in = address(std::ptr::from_mut(context));
+    test.ctx_size_in = u32::try_from(size_of::<T>()).map_err(io::Error::other)?;
+    // SAFETY: the kernel reads and writes as many bytes of the context as it has, and any of them are
+    // a value of its type.
     unsafe { bpf(bpf_cmd::BPF_PROG_TEST_RUN, &mut attr) }.map(|_| ())
 }
 
@@ -208,6 +323,9 @@ fn info<T: Info>(object: BorrowedFd<'_>, mut info: T) -> Result<(T, usize)> {
     Ok((info, known as usize))
 }
 
+const MISSED: usize =
+    offset_of!(bpf_link_info, __bindgen_anon_1.perf_event.__bindgen_anon_1.kprobe.missed);
+
 /// Plain C structs that the kernel fills in.
 trait Info {}
 impl Info for bpf_prog_info {}
@@ -226,8 +344,6 @@ pub(super) fn missed_by_program(program: BorrowedFd<'_>) -> Result<Option<u64>> 
 /// Hits of the probe behind this link that no program was run for: another probe was busy on that
 /// CPU, or too many calls were under way. `None` before Linux 6.7, or where it is no such link.
 pub(super) fn missed_by_probe(link: u32) -> Result<Option<u64>> {
-    const MISSED: usize =
-        offset_of!(bpf_link_info, __bindgen_anon_1.perf_event.__bindgen_anon_1.kprobe.missed);
     let link = by_id(bpf_cmd::BPF_LINK_GET_FD_BY_ID, link).context("a probe's link is gone")?;
     // SAFETY: a plain C struct for which all zero is a valid value.
     let (info, known) = info::<bpf_link_info>(link.as_fd(), unsafe { zeroed() })?;

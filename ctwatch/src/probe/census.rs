@@ -3,7 +3,7 @@
 
 use std::{os::fd::AsFd, time::Duration};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 use aya::{
     Ebpf,
     maps::{Array, Map, MapData},
@@ -20,7 +20,9 @@ use rustix::time::{ClockId, clock_getres};
 use super::{
     bpf, load,
     memory::Mapped,
+    symbols,
     table::{self, Place},
+    types::Types,
 };
 use crate::{
     host::{
@@ -36,7 +38,7 @@ const TRIES: u32 = 3;
 
 /// Where things are in an entry.
 #[derive(Clone, Copy, Debug)]
-struct Offsets {
+pub(super) struct Offsets {
     references: usize,
     timeout: usize,
     /// `None` where this kernel has no zones.
@@ -71,14 +73,13 @@ impl Walker {
 
     /// Finds the table, and loads the program; or says why not.
     pub fn open() -> Result<Self> {
-        Self::with(&Symbols::read(&Self::SYMBOLS)?)
+        Self::with(&symbols::find(&Self::SYMBOLS)?)
     }
 
     /// As [`Self::open`], by these symbols.
     pub fn with(symbols: &Symbols) -> Result<Self> {
-        let btf = Btf::vmlinux()?;
-        let mut layout = Layout::default();
-        let offsets = Offsets::find(&btf, &mut layout)?;
+        let types = Types::of_this_kernel().map_err(Error::msg)?;
+        let (offsets, mut layout) = types.census.clone().map_err(Error::msg)?;
         if netns_cookie().is_none() {
             layout.net_cookie = 0;
         }
@@ -158,7 +159,7 @@ fn named(symbols: &Symbols) -> Result<Place, String> {
 
 /// Where the table is, by what the kernel's code refers to.
 fn by_code(ebpf: &mut Ebpf, records: &Mapped<Record>, symbols: &Symbols) -> Result<Place> {
-    let code = symbols.code(table::REFERRING).map_err(anyhow::Error::msg)?;
+    let code = symbols.code(table::REFERRING).map_err(Error::msg)?;
     let buckets = sysctl("nf_conntrack_buckets")?;
     let mut asked = Array::<_, Peek>::try_from(map(ebpf, "PEEK")?)?;
     let program = program(ebpf, "peek")?.fd()?;
@@ -208,7 +209,8 @@ impl std::error::Error for Moved {}
 
 impl Offsets {
     /// Also what the program needs of it.
-    fn find(btf: &Btf<'_>, layout: &mut Layout) -> Result<Self> {
+    pub(super) fn find(btf: &Btf) -> Result<(Self, Layout)> {
+        let mut layout = Layout::default();
         let of = |path| btf.offset("nf_conn", path);
         let hash_tuple = btf.offset("nf_conntrack_tuple_hash", "tuple")?;
         layout.nf_conn_hash = of("tuplehash")?;
@@ -238,7 +240,7 @@ impl Offsets {
         let bytes = ends.into_iter().max().unwrap_or(0).next_multiple_of(8);
         ensure!(bytes <= ENTRY, "this kernel's entries are larger than {ENTRY} bytes");
         layout.nf_conn_bytes = u32::try_from(bytes)?;
-        Ok(offsets)
+        Ok((offsets, layout))
     }
 
     /// `None` for what is no entry in the table: freed a moment ago.

@@ -70,6 +70,11 @@ impl Functions {
         Ok(Self { module, found })
     }
 
+    /// Where it was not found out yet.
+    pub fn unknown() -> Self {
+        Self { module: false, found: Vec::new() }
+    }
+
     pub fn get(&self, hook: Hook) -> Option<u32> {
         self.found.iter().find(|(found, _)| *found == hook).map(|(_, id)| *id)
     }

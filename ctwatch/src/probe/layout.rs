@@ -1,17 +1,22 @@
-//! Where things are in the running kernel, for the programs: from BTF and kallsyms.
+//! Where things are in the running kernel, for the programs: from BTF, and from the kernel's symbols
+//! where a plan needs those.
 
 use std::path::Path;
 
-use anyhow::{Result, bail, ensure};
-use ctwatch_ebpf::{Code, Layout};
+use anyhow::{Result, bail};
+use ctwatch_ebpf::Layout;
 
-use super::functions::{Functions, Hook};
-use crate::host::{self, btf::Btf, symbols::Symbols};
+use super::{
+    functions::{Functions, Hook},
+    plan::{Mechanism, Plan},
+    symbols,
+    tracing::Trial,
+    types::Types,
+};
+use crate::host::{self, symbols::Symbols};
 
 const FREE: &str = Hook::Free.function();
 const HOOK_SLOW: &str = "nf_hook_slow";
-/// What conntrack is called where it is a module.
-pub const MODULE: &str = "nf_conntrack";
 
 /// A layout, and for each part of it why it is not usable.
 pub struct Resolved {
@@ -23,126 +28,113 @@ pub struct Resolved {
     pub fexit: Result<Functions, String>,
     /// The same, as probes are.
     pub kprobe: Result<Functions, String>,
+    /// That the kernel attaches tracing programs was tried: it is not tried again for the first one.
+    pub(super) trial: Option<Trial>,
+    symbols: NamesNeeded,
+}
+
+/// Which of the kernel's symbols are yet to be looked for. Until somebody needs them they are taken to
+/// be there.
+#[derive(Clone, Copy, PartialEq)]
+enum NamesNeeded {
+    None,
+    /// Those of the code that drops and frees.
+    Code,
+    /// Also those of the functions that probes are attached to, of which BTF does not know.
+    All,
 }
 
 impl Resolved {
-    /// What is known by BTF alone: enough for programs on functions that BTF names. Reading
-    /// kallsyms takes as long as all the rest of starting.
-    pub fn by_btf() -> Self {
-        Self::with(Err("not looked for".to_owned()))
-    }
-
-    /// Reads the kernel's BTF and symbols once; neither is kept.
-    pub fn of_this_kernel() -> Self {
-        let mut wanted = vec![HOOK_SLOW];
-        wanted.extend(Hook::ALL.map(Hook::function));
-        Self::with(Symbols::read(&wanted).map_err(|error| format!("{error:#}")))
-    }
-
-    fn with(symbols: Result<Symbols, String>) -> Self {
-        let mut layout = Layout {
+    /// What BTF tells, which is all that programs on functions need. Functions are looked for only
+    /// where a mechanism is wanted that needs them.
+    pub fn by_btf(wanted: impl Fn(Mechanism) -> bool) -> Self {
+        let types = Types::of_this_kernel();
+        let entries = types.clone().and_then(|types| types.entries.clone());
+        let drops = types.clone().and_then(|types| types.netfilter_drop.clone());
+        let layout = Layout {
+            netfilter_drop: drops.clone().unwrap_or(0),
             pt_regs_sp: stack_pointer(),
             freed_before_told: u32::from(freed_before_told(&host::kernel_release())),
-            ..Layout::default()
+            ..entries.clone().unwrap_or_default()
         };
-        let said = |error: anyhow::Error| format!("{error:#}");
-        let btf = Btf::vmlinux().map_err(said);
-        let known = || btf.as_ref().map_err(Clone::clone);
-        let named = || symbols.as_ref().map_err(Clone::clone);
+        let (by_fexit, by_kprobe) = (wanted(Mechanism::Fexit), wanted(Mechanism::Kprobe));
+        let functions = match by_fexit || by_kprobe {
+            true => types.and_then(Types::functions),
+            false => Err("not looked for".to_owned()),
+        };
+        let trial = match &functions {
+            Ok(functions) if by_fexit => Trial::of(functions).map(Some),
+            _ => Ok(None),
+        };
+        let tried = trial.as_ref().map(|_| ()).map_err(|error| format!("{error:#}"));
+        let probed = functions.clone().or_else(|_| Ok(Functions::unknown()));
         Self {
-            entries: known().and_then(|btf| entries(btf, &mut layout).map_err(said)),
-            drops: known().and_then(|btf| {
-                let symbols = named()?;
-                dropped(btf, symbols, &mut layout).map_err(said)
-            }),
-            free: named().and_then(|symbols| {
-                layout.nf_conntrack_free = symbols.code(FREE)?;
-                Ok(())
-            }),
-            fexit: known().and_then(|btf| traceable(btf).map_err(said)),
-            kprobe: named().and_then(|symbols| probeable(symbols).map_err(said)),
             layout,
+            entries: entries.map(|_| ()),
+            drops: drops.map(|_| ()),
+            free: Ok(()),
+            symbols: match functions.is_err() && by_kprobe {
+                true => NamesNeeded::All,
+                false => NamesNeeded::Code,
+            },
+            fexit: functions.and_then(|functions| tried.map(|()| functions)),
+            kprobe: can_be_probed().and(probed),
+            trial: trial.ok().flatten(),
         }
+    }
+
+    /// Looks for the symbols that this plan needs and that were not looked for before; true where that
+    /// was so, and another plan may be in order.
+    pub fn complete(&mut self, plan: &Plan) -> bool {
+        let by = |wanted| plan.chosen.iter().any(|(_, mechanism)| *mechanism == wanted);
+        let needed = match self.symbols {
+            NamesNeeded::None => false,
+            NamesNeeded::Code => by(Mechanism::Tracepoint),
+            NamesNeeded::All => by(Mechanism::Tracepoint) || by(Mechanism::Kprobe),
+        };
+        if needed {
+            self.look_for_symbols();
+        }
+        needed
+    }
+
+    /// Looks for all symbols, whether a plan needs them or not.
+    pub fn look_for_symbols(&mut self) {
+        let mut wanted = vec![HOOK_SLOW, FREE];
+        if self.symbols == NamesNeeded::All {
+            wanted.extend(Hook::ALL.map(Hook::function).iter().filter(|name| **name != FREE));
+        }
+        let symbols = symbols::find(&wanted).map_err(|error| format!("{error:#}"));
+        let symbols = || symbols.as_ref().map_err(Clone::clone);
+        let code = |name| symbols().and_then(|symbols| symbols.code(name));
+        let (hook_slow, free) = (code(HOOK_SLOW), code(FREE));
+        self.layout.nf_hook_slow = hook_slow.clone().unwrap_or_default();
+        self.layout.nf_conntrack_free = free.clone().unwrap_or_default();
+        self.drops = self.drops.clone().and(hook_slow.map(|_| ()));
+        self.free = free.map(|_| ());
+        if self.symbols == NamesNeeded::All && self.kprobe.is_ok() {
+            self.kprobe =
+                symbols().and_then(|symbols| named(symbols).map_err(|error| format!("{error:#}")));
+        }
+        self.symbols = NamesNeeded::None;
     }
 }
 
-/// A packet, an entry, its tuples, and the name of its namespace.
-fn entries(btf: &Btf<'_>, layout: &mut Layout) -> Result<()> {
-    layout.nf_conn_status = btf.offset("nf_conn", "status")?;
-    layout.nf_conn_net = btf.offset("nf_conn", "ct_net")?;
-    layout.nf_conn_use = btf.offset("nf_conn", "ct_general.use")?;
-    layout.net_inum = btf.offset("net", "ns.inum")?;
-    layout.skb_nfct = btf.offset("sk_buff", "_nfct")?;
-    layout.skb_dev_sk = btf.offset("sk_buff", "dev")?;
-    let sk = btf.offset("sk_buff", "sk")?;
-    ensure!(sk == layout.skb_dev_sk + 8, "this kernel's struct sk_buff is laid out otherwise");
-    let (tail, head) = (btf.offset("sk_buff", "tail")?, btf.offset("sk_buff", "head")?);
-    layout.skb_tail_to_head = head.saturating_sub(tail);
-    // With a gap in between where `tail` is aligned that way.
-    let is_known = matches!(layout.skb_tail_to_head, 8 | 12);
-    ensure!(is_known, "this kernel's struct sk_buff is laid out otherwise");
-    layout.skb_before_head = head - 16;
-    layout.skb_network_header = btf.offset("sk_buff", "network_header")?;
-    layout.skb_iif = btf.offset("sk_buff", "skb_iif")?;
-    layout.net_device_nd_net = btf.offset("net_device", "nd_net")?;
-    layout.sock_net = btf.offset("sock", "__sk_common.skc_net")?;
-    let hash = "nf_conntrack_tuple_hash";
-    layout.hash_tuple = btf.offset(hash, "tuple")?;
-    layout.nf_conn_original = btf.offset("nf_conn", "tuplehash")? + layout.hash_tuple;
-    layout.nf_conn_reply = layout.nf_conn_original + btf.size(hash)?;
-    let tuple = btf.size("nf_conntrack_tuple")?;
-    ensure!(tuple == 40, "this kernel's struct nf_conntrack_tuple has {tuple} bytes and not 40");
-    // Kernels before 5.12 have none; the inode number then stands in for it.
-    layout.net_cookie = btf.offset("net", "net_cookie").unwrap_or(0);
-    Ok(())
-}
-
-fn dropped(btf: &Btf<'_>, symbols: &Symbols, layout: &mut Layout) -> Result<()> {
-    // Older kernels give no reasons; the place where a packet is dropped tells as much.
-    layout.netfilter_drop = match btf.enumerator("skb_drop_reason", "SKB_NOT_DROPPED_YET") {
-        Ok(_) => btf.enumerator("skb_drop_reason", "SKB_DROP_REASON_NETFILTER_DROP")?,
-        Err(_) => 0,
-    };
-    layout.nf_hook_slow = code(symbols, HOOK_SLOW)?;
-    Ok(())
-}
-
-fn code(symbols: &Symbols, name: &str) -> Result<Code> {
-    symbols.code(name).map_err(anyhow::Error::msg)
-}
-
-/// In vmlinux's BTF where conntrack is built in, in the module's where it is a module.
-fn traceable(btf: &Btf<'_>) -> Result<Functions> {
-    if btf.function(FREE).is_ok() {
-        return functions(btf, false);
-    }
-    functions(&Btf::module(MODULE, btf)?, true)
-}
-
-fn functions(btf: &Btf<'_>, module: bool) -> Result<Functions> {
-    Functions::find(module, |hook| {
-        let function = btf.function(hook.function())?;
-        // What the programs take for arguments must be that.
-        let arguments = function.arguments;
-        match hook.arguments() {
-            Some(wanted) if wanted != arguments => {
-                bail!("this kernel's {} takes {arguments} arguments", hook.function())
-            }
-            _ => Ok(function.id),
-        }
-    })
-}
-
-fn probeable(symbols: &Symbols) -> Result<Functions> {
+fn can_be_probed() -> Result<(), String> {
     let places = [
         "/sys/bus/event_source/devices/kprobe",
         "/sys/kernel/tracing/kprobe_events",
         "/sys/kernel/debug/tracing/kprobe_events",
     ];
-    ensure!(
-        places.iter().any(|place| Path::new(place).exists()),
-        "this kernel has no kprobes (CONFIG_KPROBES, CONFIG_KPROBE_EVENTS)"
-    );
+    match places.iter().any(|place| Path::new(place).exists()) {
+        true => Ok(()),
+        false => {
+            Err("this kernel has no kprobes (CONFIG_KPROBES, CONFIG_KPROBE_EVENTS)".to_owned())
+        }
+    }
+}
+
+fn named(symbols: &Symbols) -> Result<Functions> {
     let module = symbols.in_module(FREE).unwrap_or(false);
     Functions::find(module, |hook| match symbols.in_module(hook.function()) {
         Some(_) => Ok(0),

@@ -16,13 +16,14 @@ use ctwatch_ebpf::{
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::{
-    bpf::When,
+    bpf::{self, When},
     functions::Hook,
-    layout::{MODULE, Resolved},
+    layout::Resolved,
     modules,
     plan::{Mechanism, Plan, Signal},
     top, trace,
     tracing::{Traced, Tracing},
+    types::MODULE,
 };
 use crate::host;
 
@@ -94,6 +95,11 @@ const ATTACHMENTS: &[Attachment] = {
     ]
 };
 
+/// Whether the kernel says what its kprobes miss.
+pub fn probes_tell_misses() -> bool {
+    bpf::probes_tell_misses().unwrap_or(false)
+}
+
 /// Whether this executable carries the programs at all.
 pub fn embedded() -> Result<(), String> {
     match OBJECT {
@@ -142,7 +148,9 @@ pub(super) fn load(plan: &Plan, resolved: &Resolved, asked: Asked) -> Result<Loa
     let tracing = match &resolved.fexit {
         Ok(functions) if any(Mechanism::Fexit) => {
             let bytes = object().map_err(of_all)?;
-            let tracing = Tracing::open(bytes, &loaded.ebpf, functions);
+            let trial = resolved.trial.as_ref().context("it was not tried");
+            let tracing =
+                trial.and_then(|trial| Tracing::open(bytes, &loaded.ebpf, functions, trial));
             Some(tracing.map_err(refused(Mechanism::Fexit))?)
         }
         _ => None,

@@ -1,13 +1,13 @@
 //! Who loads modules, from the ring buffer that the programs write it into.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 use aya::{
     Ebpf,
     maps::{Array, MapData, RingBuf},
 };
 use ctwatch_ebpf::loading::{Event, Layout};
 
-use super::load;
+use super::{load, types::Types};
 use crate::host::{btf::Btf, modules};
 
 /// Room for three hundred that were not read yet.
@@ -28,7 +28,9 @@ impl Watcher {
         if !modules::can_be_loaded() {
             bail!("this kernel loads no modules (CONFIG_MODULES)");
         }
-        let mut ebpf = load::loading(&layout(&Btf::vmlinux()?)?)?;
+        let types = Types::of_this_kernel().map_err(Error::msg)?;
+        let layout = types.loading.as_ref().map_err(|why| Error::msg(why.clone()))?;
+        let mut ebpf = load::loading(layout)?;
         let mut map =
             |name| ebpf.take_map(name).with_context(|| format!("the probes hold no map {name}"));
         let ring = RingBuf::try_from(map("LOADING")?)?;
@@ -50,7 +52,8 @@ impl Watcher {
     }
 }
 
-fn layout(btf: &Btf<'_>) -> Result<Layout> {
+/// Where things are in a process and in a module.
+pub(super) fn layout(btf: &Btf) -> Result<Layout> {
     let task = |path| btf.offset("task_struct", path);
     Ok(Layout {
         module_name: btf.offset("module", "name")?,

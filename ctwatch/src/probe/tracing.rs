@@ -12,15 +12,35 @@ use aya_obj::{Object, generated::bpf_insn};
 
 use super::{
     bpf::{self, Target, When},
-    functions::Functions,
-    layout::MODULE,
+    functions::{Functions, Hook},
+    types::MODULE,
 };
 
 /// The object's programs with the maps that aya has made, ready to be loaded.
 pub(super) struct Tracing<'a> {
     object: Object,
     functions: &'a Functions,
+    btf: Option<BorrowedFd<'a>>,
+}
+
+/// A program that does nothing on one of the functions: a kernel that refuses that is found out
+/// before anything is made that takes its time.
+pub(super) struct Trial {
+    /// Where the functions are a module's.
     btf: Option<OwnedFd>,
+    _link: OwnedFd,
+}
+
+impl Trial {
+    pub(super) fn of(functions: &Functions) -> Result<Self> {
+        let btf = if functions.module { Some(bpf::module_btf(MODULE)?) } else { None };
+        let hook = Hook::Free;
+        let context = || format!("cannot hook {}", hook.function());
+        let function = functions.get(hook).with_context(context)?;
+        let target = Target { btf: btf.as_ref().map(AsFd::as_fd), function };
+        let link = bpf::try_tracing(target).with_context(context)?;
+        Ok(Self { btf, _link: link })
+    }
 }
 
 /// A program that is loaded and attached for as long as this lives.
@@ -37,7 +57,12 @@ impl Traced {
 }
 
 impl<'a> Tracing<'a> {
-    pub(super) fn open(bytes: &[u8], ebpf: &Ebpf, functions: &'a Functions) -> Result<Self> {
+    pub(super) fn open(
+        bytes: &[u8],
+        ebpf: &Ebpf,
+        functions: &'a Functions,
+        trial: &'a Trial,
+    ) -> Result<Self> {
         let mut object = Object::parse(bytes).context("the programs are not what was built")?;
         let text = object.functions.keys().map(|(section, _)| *section).collect();
         let defined = std::mem::take(&mut object.maps);
@@ -46,12 +71,11 @@ impl<'a> Tracing<'a> {
         });
         object.relocate_maps(made, &text)?;
         object.relocate_calls(&text)?;
-        let btf = if functions.module { Some(bpf::module_btf(MODULE)?) } else { None };
-        Ok(Self { object, functions, btf })
+        Ok(Self { object, functions, btf: trial.btf.as_ref().map(AsFd::as_fd) })
     }
 
     pub(super) fn attach(&self, name: &'static str, function: u32, when: When) -> Result<Traced> {
-        let target = Target { btf: self.btf.as_ref().map(AsFd::as_fd), function };
+        let target = Target { btf: self.btf, function };
         let program = bpf::load(name, self.code(name)?, &self.object.license, when, target)?;
         let link = bpf::attach(program.as_fd())?;
         Ok(Traced { name, program, _link: link })

@@ -2,7 +2,7 @@
 //! test`, by libFuzzer in `cargo xtask fuzz`. None may panic, and what comes out must be something
 //! that can be shown.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use ctwatch::{
     cli::LimitArgs,
@@ -101,9 +101,11 @@ fn text(bytes: &[u8]) -> String {
 
 /// As vmlinux's own, and on top of itself as a module's.
 fn btf(bytes: &[u8]) {
-    let Ok(base) = Btf::parse(bytes.to_vec(), None) else { return };
-    let module = Btf::parse(bytes.to_vec(), Some(&base));
-    for btf in [Some(&base), module.as_ref().ok()].into_iter().flatten() {
+    const WANTED: &[&str] = &["nf_conntrack_free", "nf_conn", "skb_drop_reason"];
+    let Ok(base) = Btf::parse(bytes.to_vec(), None, WANTED) else { return };
+    let base = Arc::new(base);
+    let module = Btf::parse(bytes.to_vec(), Some(Arc::clone(&base)), WANTED);
+    for btf in [Some(&*base), module.as_ref().ok()].into_iter().flatten() {
         drop(btf.function("nf_conntrack_free"));
         drop(btf.size("nf_conn"));
         for path in ["ct_net", "a", "tuplehash", "tuplehash.tuple", "no"] {
