@@ -134,6 +134,9 @@ fn who_loads() -> Result<()> {
         ensure!(name.starts_with(request), "{loaded}");
         ensure!(asked["parent"]["pid"] == me, "{loaded}, and this is {me}");
         ensure!(object["epoch"] == times, "{object}");
+        let time = |value: &Value| value.as_str()?.parse::<jiff::Timestamp>().ok();
+        let (since, at) = (time(&object["loaded_since"]), time(&loaded["time"]));
+        ensure!(since.is_some() && since < at, "seen before it was watched: {object}");
         // What it loaded itself nobody else is to be blamed for, and the other way round.
         let all = object["loaded"].as_array().context("no list")?;
         let blamed = all.iter().filter(|loaded| loaded["asked_by"]["comm"] == "ctwatch");

@@ -1,6 +1,8 @@
-//! Catching who has conntrack loaded, from before it is there to the end.
+//! Catching who has conntrack loaded: from before it is there, or from the first line on where it is
+//! there already.
 
 use anyhow::Result;
+use jiff::Timestamp;
 
 use crate::{
     cli,
@@ -11,23 +13,36 @@ use crate::{
 };
 
 pub(super) struct Loading {
-    /// `None` where it cannot be seen here, or may not be.
-    watcher: Option<Watcher>,
+    mechanism: cli::Mechanism,
+    tried: bool,
+    /// With when it began; `None` where it cannot be seen here, or may not be.
+    watcher: Option<(Watcher, Timestamp)>,
     seen: loading::Loading,
     untold: u64,
 }
 
 impl Loading {
-    /// From now on everything is seen, where that is possible at all: watching goes on without.
-    pub(super) fn start(mechanism: cli::Mechanism) -> Self {
+    pub(super) fn new(mechanism: cli::Mechanism) -> Self {
+        let seen = loading::Loading::default();
+        Self { mechanism, tried: false, watcher: None, seen, untold: 0 }
+    }
+
+    /// From now on everything is seen, where that is possible at all: watching goes on without. Once
+    /// begun it stays.
+    pub(super) fn start(&mut self) {
+        if self.tried {
+            return;
+        }
+        self.tried = true;
         let privileges = Privileges::read();
-        let may = mechanism != cli::Mechanism::Counters
+        let may = self.mechanism != cli::Mechanism::Counters
             && load::embedded().is_ok()
             && [Privilege::Bpf, Privilege::Perfmon]
                 .into_iter()
                 .all(|wanted| privileges.has(wanted));
         let watcher = may.then(|| Watcher::attach().ok()).flatten();
-        Self { watcher, seen: loading::Loading::default(), untold: 0 }
+        // What was loaded while it was attached may or may not have been seen.
+        self.watcher = watcher.map(|watcher| (watcher, Timestamp::now()));
     }
 
     /// What happened since the last look, in words that are not escaped.
@@ -38,20 +53,20 @@ impl Loading {
         })
     }
 
-    /// What is remembered of this run; `None` where nothing is seen.
-    pub(super) fn loaded(&self) -> Option<impl ExactSizeIterator<Item = &Loaded>> {
-        self.watcher.as_ref().map(|_| self.seen.loaded())
+    /// What is remembered of this run, and from when on; `None` where nothing is seen.
+    pub(super) fn loaded(&self) -> Option<(Timestamp, impl ExactSizeIterator<Item = &Loaded>)> {
+        self.watcher.as_ref().map(|(_, since)| (*since, self.seen.loaded()))
     }
 
     fn read(&mut self) -> Result<Vec<String>> {
-        let Some(watcher) = &mut self.watcher else { return Ok(Vec::new()) };
+        let Some((watcher, _)) = &mut self.watcher else { return Ok(Vec::new()) };
         let mut loaded = Vec::new();
         let mut booted = None;
         while let Some(event) = watcher.take()? {
             // Anew each time: the clock may be set.
             let booted = match booted {
                 Some(booted) => booted,
-                None => *booted.insert(jiff::Timestamp::now() - super::uptime()?),
+                None => *booted.insert(Timestamp::now() - super::uptime()?),
             };
             loaded.extend(self.seen.take(&event, booted).cloned());
         }

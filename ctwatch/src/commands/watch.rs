@@ -37,8 +37,7 @@ const PULSE: Duration = Duration::from_millis(200);
 
 pub async fn run(args: WatchArgs) -> Result<()> {
     let signals = Signals::new()?;
-    // Before anything is waited for: who ends the waiting is to be seen.
-    let loading = Loading::start(args.mechanism);
+    let loading = Loading::new(args.mechanism);
     let mut watch = Watch { left: args.count(), args, signals, loading, lives: 0, last_seen: None };
     watch.run().await
 }
@@ -98,6 +97,8 @@ impl Watch {
         let snapshot = model.advance(&first);
         counting.look(&snapshot);
         screen.start(&snapshot, epoch)?;
+        // Who had conntrack loaded, which is there, can no longer be seen: that was not urgent.
+        self.loading.start();
         let every = self.args.interval();
         let mut ticks = interval_at(Instant::now() + every, every);
         // After a pause (a stopped terminal, a suspended machine) one tick, not all that were
@@ -156,6 +157,11 @@ impl Watch {
 
     /// `None` when a signal came first.
     async fn wait_for_conntrack(&mut self) -> Result<Option<Life>> {
+        if let Some(life) = modules::conntrack() {
+            return Ok(Some(life));
+        }
+        // Before it is said to be absent: who loads it is to be seen.
+        self.loading.start();
         if let Some(life) = modules::conntrack() {
             return Ok(Some(life));
         }

@@ -27,6 +27,7 @@ struct Object<'a> {
     forgotten: u64,
     /// Null where nobody could see it.
     loaded: Option<Vec<LoadedObject<'a>>>,
+    loaded_since: Option<String>,
     tables: Vec<TableObject<'a>>,
 }
 
@@ -131,14 +132,15 @@ impl<T: Serialize> Serialize for Pairs<Vec<(&str, T)>> {
     }
 }
 
-/// Writes the snapshot as one line, with what was `loaded` until then.
+/// Writes the snapshot as one line, with what was `loaded` until then, and from when on.
 pub fn write<'a>(
     out: &mut impl Write,
     header: &Header,
     epoch: Epoch,
     snapshot: &Snapshot,
-    loaded: Option<impl Iterator<Item = &'a Loaded>>,
+    loaded: Option<(jiff::Timestamp, impl Iterator<Item = &'a Loaded>)>,
 ) -> io::Result<()> {
+    let (loaded_since, loaded) = loaded.unzip();
     let object = Object {
         time: snapshot.time.to_string(),
         interval_s: snapshot.interval.as_secs_f64(),
@@ -150,6 +152,7 @@ pub fn write<'a>(
         lost: snapshot.lost,
         forgotten: snapshot.forgotten,
         loaded: loaded.map(|loaded| loaded.map(LoadedObject::from).collect()),
+        loaded_since: loaded_since.map(|since| since.to_string()),
         tables: snapshot.tables.iter().map(|of| table(snapshot, of)).collect(),
     };
     write_line(out, &object)
@@ -265,7 +268,7 @@ mod tests {
     fn with_loaded(loaded: Option<&[Loaded]>) -> Value {
         let [_, second] = snapshots();
         let mut out = Vec::new();
-        let loaded = loaded.map(<[Loaded]>::iter);
+        let loaded = loaded.map(|loaded| (jiff::Timestamp::UNIX_EPOCH, loaded.iter()));
         write(&mut out, &header(), FIRST, &second, loaded).unwrap();
         assert_eq!(out.iter().filter(|byte| **byte == b'\n').count(), 1, "one line");
         serde_json::from_slice(&out).unwrap()
@@ -305,8 +308,10 @@ mod tests {
 
     #[test]
     fn what_was_loaded_names_who_asked() {
-        assert_eq!(object()["loaded"], Value::Null, "nobody could see it");
+        let unseen = object();
+        assert_eq!((&unseen["loaded"], &unseen["loaded_since"]), (&Value::Null, &Value::Null));
         assert_eq!(with_loaded(Some(&[]))["loaded"], json!([]));
+        assert_eq!(with_loaded(Some(&[]))["loaded_since"], "1970-01-01T00:00:00Z");
         let mut one = loaded("nf_conntrack", Some("iptable_nat"));
         one.by.comm = "a\u{1b}[2J".to_owned();
         let object = with_loaded(Some(&[one]));
