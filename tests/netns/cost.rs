@@ -2,7 +2,14 @@
 //! being slow: what comes out goes into the docs. On a machine whose clock counts instructions a
 //! nanosecond is one of them.
 
-use std::{collections::BTreeMap, fs, time::Duration};
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fs,
+    io::{BufRead, BufReader, Read},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use ctwatch_lab::{
@@ -14,10 +21,13 @@ use crate::{
     On, Test,
     mechanism::{self, Mechanism},
     test,
-    watch::Watch,
+    watch::{Watch, ctwatch},
 };
 
-pub(crate) const TESTS: &[Test] = &[test(On::Benchmark, "what_each_mechanism_costs", cost)];
+pub(crate) const TESTS: &[Test] = &[
+    test(On::Benchmark, "what_each_mechanism_costs", cost),
+    test(On::Benchmark, "what_a_start_costs", starts),
+];
 
 const STATISTICS: &str = "/proc/sys/kernel/bpf_stats_enabled";
 const ROUNDS: usize = 3;
@@ -201,4 +211,93 @@ fn medians(took: &[Took]) -> (f64, f64) {
         values[values.len() / 2]
     };
     (median(|took| took.inserting), median(|took| took.refusing))
+}
+
+/// What a start took, in nanoseconds, which are instructions on a machine whose clock counts those.
+#[derive(Clone, Copy)]
+struct Started {
+    /// On the clock: everything that ran until then. But for ctwatch this machine is idle.
+    first_line: u128,
+    /// On the CPU, to the end of the process: its own, and the kernel's for it.
+    whole: u128,
+}
+
+fn started(executable: &OsString, mechanism: Mechanism) -> Result<Started> {
+    let begin = Instant::now();
+    let mut child = Command::new(executable)
+        .args(["watch", "--interval", "100ms", "--count", "1", "--mechanism", mechanism.name()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("cannot start ctwatch")?;
+    let mut output = BufReader::new(child.stdout.take().context("no output")?);
+    let mut line = String::new();
+    output.read_line(&mut line)?;
+    let first_line = begin.elapsed().as_nanos();
+    output.read_to_string(&mut String::new())?;
+    let before = cpu_of_children()?;
+    let status = child.wait()?;
+    let whole = cpu_of_children()?.saturating_sub(before).as_nanos();
+    let mut said = String::new();
+    child.stderr.take().context("no error output")?.read_to_string(&mut said)?;
+    ensure!(status.success() && line.starts_with("ctwatch "), "it ended with {status}: {said}");
+    Ok(Started { first_line, whole })
+}
+
+/// Of those that were waited for.
+fn cpu_of_children() -> Result<Duration> {
+    // SAFETY: a plain C struct for which all zero is a valid value.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: the place outlives the call.
+    let answer = unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage) };
+    ensure!(answer == 0, "the kernel does not say what was used");
+    let time = |time: libc::timeval| -> Result<Duration> {
+        let microseconds = u64::try_from(time.tv_usec)?;
+        Ok(Duration::from_secs(time.tv_sec.try_into()?) + Duration::from_micros(microseconds))
+    };
+    Ok(time(usage.ru_utime)? + time(usage.ru_stime)?)
+}
+
+/// Beside another executable, if one is named, in turns.
+fn starts() -> Result<()> {
+    const ROUNDS: usize = 5;
+    // There is a table before it starts, and nothing in it.
+    let _lab = Lab::new(Plan::default())?;
+    let this = ctwatch()?.get_program().to_owned();
+    let beside = std::env::var_os("CTWATCH_BESIDE");
+    println!();
+    for mechanism in mechanism::asked_for().0 {
+        let mut took = [Vec::new(), Vec::new()];
+        for _ in 0..ROUNDS {
+            for (executable, took) in [Some(&this), beside.as_ref()].into_iter().zip(&mut took) {
+                took.extend(executable.map(|it| started(it, mechanism)).transpose()?);
+            }
+        }
+        let name = mechanism.name();
+        let [of_this, of_other] = took.map(|took| (!took.is_empty()).then(|| middle(&took)));
+        let this = of_this.context("nothing was started")?;
+        println!("start | {name} | {} | {} |", this.first_line, this.whole);
+        if let Some(other) = of_other {
+            let ratio = |this: u128, other: u128| this as f64 / other as f64;
+            println!(
+                "start | {name}, beside | {} | {} | {:.2} | {:.2} |",
+                other.first_line,
+                other.whole,
+                ratio(this.first_line, other.first_line),
+                ratio(this.whole, other.whole)
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The medians of both.
+fn middle(took: &[Started]) -> Started {
+    let median = |of: fn(&Started) -> u128| {
+        let mut values: Vec<u128> = took.iter().map(of).collect();
+        values.sort_unstable();
+        values[values.len() / 2]
+    };
+    Started { first_line: median(|it| it.first_line), whole: median(|it| it.whole) }
 }

@@ -2,8 +2,8 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader},
-    path::Path,
+    io::{self, BufRead, BufReader},
+    path::{Path, PathBuf},
     process::{Child, Command, ExitCode, Stdio},
     thread,
     time::{Duration, Instant},
@@ -27,8 +27,26 @@ pub(crate) struct Args {
     /// Packets of one measurement
     #[arg(long, default_value_t = 400_000)]
     packets: u64,
+    /// Measure only this part
+    #[arg(long, value_enum)]
+    only: Option<Part>,
+    /// Another ctwatch, whose starts are measured in turns with those of this one
+    #[arg(long, value_name = "FILE")]
+    beside: Option<PathBuf>,
     #[command(flatten)]
     build: build::Options,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// New flows, packets into a full table, and the number of sources
+    Traffic,
+    /// Ticks and censuses over a table of 500,000 entries
+    Census,
+    /// From start to first line, and what that takes
+    Start,
+    /// One reading, and the namespaces in it
+    Reading,
 }
 
 /// Who watches while the traffic runs.
@@ -125,22 +143,32 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     );
     ensure!(args.rounds > 0 && args.packets > 0, "nothing to measure");
     let ctwatch = build::run(&args.build)?;
-    tools::use_rivals(&Store::open()?)?;
-    println!("{} rounds of {} packets, medians", args.rounds, args.packets);
-    println!("\nnew flows into a roomy table");
-    let roomy = u32::try_from(args.packets * 2)?.max(262_144);
-    paths(&ctwatch, args, roomy)?;
-    println!("\npackets into a full table");
-    paths(&ctwatch, args, 200)?;
-    println!("\nnew flows, all lists, by the number of sources");
-    crowds(&ctwatch, args, roomy)?;
-    large(&ctwatch)?;
-    let (starts, peak) = start(&ctwatch, args.rounds)?;
-    let (without, with) = idle(&ctwatch, args.rounds)?;
-    println!("\none reading, CPU time      {:>8.2} ms", without * 1000.0);
-    println!("with {IDLE} idle namespaces  {:>8.2} ms", with * 1000.0);
-    println!("from start to first line  {:>8.1} ms", median(starts) * 1000.0);
-    println!("peak memory               {:>8.1} MB", peak as f64 / 1024.0);
+    let wanted = |part| args.only.is_none_or(|only| only == part);
+    if wanted(Part::Traffic) || wanted(Part::Census) {
+        tools::use_rivals(&Store::open()?)?;
+    }
+    if wanted(Part::Traffic) {
+        println!("{} rounds of {} packets, medians", args.rounds, args.packets);
+        println!("\nnew flows into a roomy table");
+        let roomy = u32::try_from(args.packets * 2)?.max(262_144);
+        paths(&ctwatch, args, roomy)?;
+        println!("\npackets into a full table");
+        paths(&ctwatch, args, 200)?;
+        println!("\nnew flows, all lists, by the number of sources");
+        crowds(&ctwatch, args, roomy)?;
+    }
+    if wanted(Part::Census) {
+        large(&ctwatch)?;
+    }
+    if wanted(Part::Reading) {
+        let (without, with) = idle(&ctwatch, args.rounds)?;
+        println!("\none reading, CPU time      {:>8.2} ms", without * 1000.0);
+        println!("with {IDLE} idle namespaces  {:>8.2} ms", with * 1000.0);
+        println!("peak memory               {:>8.1} MB", peak(&ctwatch)? as f64 / 1024.0);
+    }
+    if wanted(Part::Start) {
+        starts(&ctwatch, args.beside.as_deref(), args.rounds)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -323,22 +351,90 @@ fn cpu_time(pid: u32) -> Result<f64> {
     Ok(nanoseconds / 1e9)
 }
 
-/// Seconds from start to first line, and the most memory that any of these runs took, in kB.
-fn start(ctwatch: &Path, rounds: usize) -> Result<(Vec<f64>, u64)> {
-    let (mut seconds, mut peak) = (Vec::new(), 0);
-    for _ in 0..rounds {
-        let started = Instant::now();
-        let mut child = Command::new(ctwatch).stdout(Stdio::piped()).spawn()?;
-        let output = child.stdout.take().context("ctwatch has no output")?;
-        let mut lines = BufReader::new(output).lines();
-        lines.next().context("ctwatch printed nothing")??;
-        seconds.push(started.elapsed().as_secs_f64());
-        // A few ticks more.
-        thread::sleep(Duration::from_millis(2500));
-        peak = peak.max(high_water(child.id())?);
-        drop(Watching(child));
+/// What is started, and what it has to do.
+const STARTS: [(&str, &[&str]); 4] = [
+    ("watch", &["watch", "-i", "100ms", "--count", "1"]),
+    ("check", &["check", "--for", "100ms"]),
+    ("census", &["census"]),
+    ("doctor", &["doctor"]),
+];
+
+/// What one start took.
+#[derive(Clone, Copy)]
+struct Start {
+    /// Seconds to the first line.
+    first_line: f64,
+    /// Seconds of CPU to the end of it all, its own and the kernel's for it.
+    cpu: f64,
+}
+
+/// In turns, because a machine's speed drifts: each start right after one of the other.
+fn starts(ctwatch: &Path, beside: Option<&Path>, rounds: usize) -> Result<()> {
+    println!("\na start, to its first line and in CPU time, medians of {rounds}");
+    for (name, args) in STARTS {
+        let mut took = [Vec::new(), Vec::new()];
+        for _ in 0..rounds {
+            let both = [Some(ctwatch), beside];
+            for (executable, took) in both.into_iter().zip(&mut took) {
+                if let Some(executable) = executable {
+                    took.push(start(executable, args)?);
+                }
+            }
+        }
+        let [this, other] = took.map(|took| {
+            let median_of = |of: fn(&Start) -> f64| median(took.iter().map(of).collect());
+            (!took.is_empty()).then(|| (median_of(|it| it.first_line), median_of(|it| it.cpu)))
+        });
+        let Some((first_line, cpu)) = this else { continue };
+        print!("  {name:<8} {:>8.1} ms {:>8.1} ms", first_line * 1000.0, cpu * 1000.0);
+        if let Some((other_first_line, other_cpu)) = other {
+            print!(
+                "   beside {:>8.1} ms {:>8.1} ms   ratio {:.2} and {:.2}",
+                other_first_line * 1000.0,
+                other_cpu * 1000.0,
+                first_line / other_first_line,
+                cpu / other_cpu
+            );
+        }
+        println!();
     }
-    Ok((seconds, peak))
+    Ok(())
+}
+
+fn start(ctwatch: &Path, args: &[&str]) -> Result<Start> {
+    let started = Instant::now();
+    let mut child =
+        Command::new(ctwatch).args(args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let output = child.stdout.take().context("ctwatch has no output")?;
+    let mut child = Watching(child);
+    let mut lines = BufReader::new(output).lines();
+    let first = lines.next();
+    let first_line = started.elapsed().as_secs_f64();
+    first.with_context(|| format!("ctwatch {} printed nothing", args.join(" ")))??;
+    lines.try_for_each(|line| line.map(drop))?;
+    let before = cpu_of_children()?;
+    // By its code, `check` says what it found.
+    ensure!(child.0.wait()?.code().is_some(), "ctwatch {} was killed", args.join(" "));
+    Ok(Start { first_line, cpu: cpu_of_children()? - before })
+}
+
+/// Seconds of CPU, their own and the kernel's for them, of all that were waited for.
+fn cpu_of_children() -> Result<f64> {
+    // SAFETY: a plain C struct for which all zero is a valid value.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: the place outlives the call.
+    let answer = unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage) };
+    ensure!(answer == 0, "the kernel does not say what was used: {}", io::Error::last_os_error());
+    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
+    Ok(seconds(usage.ru_utime) + seconds(usage.ru_stime))
+}
+
+/// The most memory that it takes within its first ticks, in kB.
+fn peak(ctwatch: &Path) -> Result<u64> {
+    let child = Command::new(ctwatch).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    let child = Watching(child);
+    thread::sleep(Duration::from_millis(2500));
+    high_water(child.0.id())
 }
 
 /// `VmHWM:     9508 kB`
