@@ -1,5 +1,6 @@
 //! Runs trials one after the other, in the order given. It prints what libtest-mimic prints, and
-//! after each trial how long that took: libtest-mimic has no place for such a line.
+//! before and after each trial a line of its own, with how long that took and what came of it:
+//! libtest-mimic has no place for such lines, and what a trial writes may stand in the middle of its.
 
 use std::{
     any::Any,
@@ -42,33 +43,27 @@ pub(crate) fn run(args: &Arguments, trials: Vec<Trial>, ignored: bool) -> io::Re
     writeln!(out, "\nrunning {} test{plural}", trials.len())?;
     let width = trials.iter().map(|trial| trial.name.len()).max().unwrap_or(0);
     for Trial { name, run } in trials {
-        if !args.quiet {
-            write!(out, "test {name:<width$} ... ")?;
-            out.flush()?;
-        }
         let mut say = |outcome: &str| match args.quiet {
             true => Ok(()),
-            false => writeln!(out, "{outcome}"),
+            false => writeln!(out, "test {name:<width$} ... {outcome}"),
         };
         if ignored {
             conclusion.ignored += 1;
             say("ignored")?;
             continue;
         }
+        // Where it hangs, this is the last line.
+        writeln!(io::stdout(), "begun {name}")?;
         let started = Instant::now();
         let outcome = outcome(&*run);
         let took = started.elapsed().as_millis();
+        let word = if outcome.is_ok() { "ok" } else { "FAILED" };
+        say(word)?;
+        writeln!(out, "took {name} {took} {word}")?;
         match outcome {
-            Ok(()) => {
-                conclusion.passed += 1;
-                say("ok")?;
-            }
-            Err(why) => {
-                say("FAILED")?;
-                conclusion.failed.push((name.clone(), why));
-            }
+            Ok(()) => conclusion.passed += 1,
+            Err(why) => conclusion.failed.push((name, why)),
         }
-        writeln!(out, "took {name} {took}")?;
     }
     conclusion.print(&mut out, begun)?;
     // What cargo's own harness ends with.

@@ -39,9 +39,11 @@ const COSTS: [(&str, &str, &str); 3] = [
     ),
     (
         "What a start takes",
-        "Instructions of the whole machine, in millions, from the start of `ctwatch watch` to its \
-         first line, and of\n`ctwatch watch -n 1` from start to end.",
-        "| | first line | to the end |\n| --- | --- | --- |",
+        "Instructions of the whole machine from the start of `ctwatch watch` to its first line, and of \
+         CPU time until it\nended after one tick. Where another executable was measured beside it: \
+         its own, and how much of that the\nfirst takes.",
+        "| | first line | CPU | first line, of the other | CPU, of the other |\n\
+         | --- | --- | --- | --- | --- |",
     ),
 ];
 
@@ -135,10 +137,10 @@ mod tests {
     fn outcomes_are_set_out_by_scenario() {
         let mut run = Kernel::of("6.1", "6.1.0");
         for line in [
-            "test fexit::table_full   ... ok",
-            "test kprobe::table_full  ... FAILED",
+            "took fexit::table_full 1 ok",
+            "took kprobe::table_full 2 FAILED",
             "n/a kprobe::chains: this kernel has no limit on chains",
-            "test behaviour_of_its_own ... ok",
+            "took behaviour_of_its_own 3 ok",
             "cost | fexit | 12.3 | 1.01 |",
             "start | fexit | 81 | 99 |",
         ] {
