@@ -39,7 +39,7 @@ impl Watch {
     /// Returns when the probes are attached and the first object was read.
     pub(crate) fn start(args: &[&str]) -> Result<Self> {
         let often: &[&str] =
-            if args.contains(&"--interval") { &[] } else { &["--interval", "200ms"] };
+            if args.contains(&"--interval") { &[] } else { &["--interval", "100ms"] };
         let mut child = ctwatch()?
             .args(["watch", "--output", "json"])
             .args(often)

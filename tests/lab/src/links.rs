@@ -143,8 +143,8 @@ fn of(ip: IpAddr) -> (u8, Vec<u8>) {
     }
 }
 
-/// Waits until these links carry packets: the kernel makes a link ready after it was set up, and
-/// drops what is sent before.
+/// Waits until these links carry packets: where the other end was set up later, the kernel makes a
+/// link ready in its own time, and drops what is sent before.
 pub(crate) fn until_ready(links: &[&str]) -> Result<()> {
     let until = Instant::now() + PATIENCE;
     let socket = Socket::open(libc::NETLINK_ROUTE)?;
@@ -154,8 +154,7 @@ pub(crate) fn until_ready(links: &[&str]) -> Result<()> {
             let of: Vec<_> = attributes(answer.get(16..).unwrap_or_default()).collect();
             let value = |wanted: u16| of.iter().find(|(kind, _)| *kind == wanted).map(|of| of.1);
             let is_wanted = links.iter().any(|link| is_text(value(libc::IFLA_IFNAME), link));
-            let carries = value(libc::IFLA_OPERSTATE) == Some(&[OPERATIONAL])
-                && is_text(value(libc::IFLA_QDISC), "noqueue");
+            let carries = value(libc::IFLA_OPERSTATE) == Some(&[OPERATIONAL]);
             ready += usize::from(is_wanted && carries);
         })?;
         if ready == links.len() {
