@@ -5,7 +5,7 @@ use crate::NetnsId;
 /// Entries that one run hands over at most.
 pub const RECORDS: u32 = STEPS;
 /// Entries and buckets that one run looks at: it holds its CPU for as long.
-pub const STEPS: u32 = 256;
+pub const STEPS: u32 = 128;
 /// Longer than any chain gets (the kernel draws the line at 255, or where a table is small at a
 /// few hundred): whoever is still walking goes round in circles.
 pub const LONGEST: u64 = 4096;

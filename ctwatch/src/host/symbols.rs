@@ -91,7 +91,7 @@ impl Symbols {
 
 /// `ffffffff81f34770 T nf_conntrack_free\t[nf_conntrack]`
 struct Line<'a> {
-    address: u64,
+    digits: &'a [u8],
     kind: u8,
     name: &'a [u8],
     /// With its brackets; empty where it is the kernel's own.
@@ -100,11 +100,19 @@ struct Line<'a> {
 
 impl<'a> Line<'a> {
     fn parse(line: &'a [u8]) -> Option<Self> {
+        // So they all look, and there are a hundred thousand of them.
+        if let (Some((digits, [b' ', kind, b' ', rest @ ..])), b'\n') =
+            (line.split_first_chunk::<16>(), *line.last()?)
+            && !rest.ends_with(b"]\n")
+            && let [name @ .., _] = rest
+        {
+            return Some(Self { digits, kind: *kind, name, module: &[] });
+        }
         let mut fields = line.split(|byte| byte.is_ascii_whitespace());
-        let address = hex(fields.next()?)?;
+        let digits = fields.next()?;
         let [kind] = fields.next()? else { return None };
         let name = fields.next()?;
-        Some(Self { address, kind: *kind, name, module: fields.next().unwrap_or_default() })
+        Some(Self { digits, kind: *kind, name, module: fields.next().unwrap_or_default() })
     }
 }
 
@@ -136,12 +144,16 @@ impl Search {
     /// True where more is known than before, for sure.
     fn take(&mut self, symbol: &Line<'_>, wanted: &[&'static str]) -> bool {
         let want = wanted.iter().find(|want| want.as_bytes() == symbol.name);
-        let address = symbol.address;
+        let in_module = !symbol.module.is_empty();
+        let pending = self.starts.iter().any(|start| !start.settled);
+        if want.is_none() && !in_module && !pending && self.visible {
+            return false;
+        }
+        let Some(address) = hex(symbol.digits) else { return false };
         if !is_function(symbol.kind) {
             self.variables.extend(want.map(|want| (*want, address)));
             return want.is_some();
         }
-        let in_module = !symbol.module.is_empty();
         let mut settled = false;
         if self.module != symbol.module {
             // What a module has lies together.
@@ -193,7 +205,7 @@ fn is_function(kind: u8) -> bool {
     matches!(kind, b't' | b'T' | b'w' | b'W')
 }
 
-/// Without a detour over `str`: this runs a hundred thousand times before the first line is shown.
+/// Without a detour over `str`: modules have ten thousands of them.
 fn hex(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || digits.len() > 16 {
         return None;

@@ -191,11 +191,10 @@ pub(super) fn constant(value: &[u8; 8]) -> Result<OwnedFd> {
     Ok(map)
 }
 
-/// Whether the kernel attaches tracing programs to this function: tried with one that does nothing,
-/// which stays there for as long as the answer lives.
-pub(super) fn try_tracing(target: Target<'_>) -> Result<OwnedFd> {
-    let program = load("ct_try", &nothing(), LICENSE, When::Entry, target)?;
-    attach(program.as_fd())
+/// Whether the kernel takes tracing programs on this function: tried with one that does nothing and is
+/// not attached, for that takes a kernel that can do it longer than all the rest.
+pub(super) fn try_tracing(target: Target<'_>) -> Result<()> {
+    load("ct_try", &nothing(), LICENSE, When::Entry, target).map(drop)
 }
 
 /// `return 0`

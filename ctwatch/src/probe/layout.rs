@@ -28,7 +28,7 @@ pub struct Resolved {
     pub fexit: Result<Functions, String>,
     /// The same, as probes are.
     pub kprobe: Result<Functions, String>,
-    /// That the kernel attaches tracing programs was tried: it is not tried again for the first one.
+    /// That the kernel takes tracing programs, and what it takes them by.
     pub(super) trial: Option<Trial>,
     symbols: NamesNeeded,
 }

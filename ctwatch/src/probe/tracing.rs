@@ -23,12 +23,11 @@ pub(super) struct Tracing<'a> {
     btf: Option<BorrowedFd<'a>>,
 }
 
-/// A program that does nothing on one of the functions: a kernel that refuses that is found out
-/// before anything is made that takes its time.
+/// That the kernel took a program that does nothing for one of the functions: one that refuses it is
+/// found out before anything is made that takes its time.
 pub(super) struct Trial {
     /// Where the functions are a module's.
     btf: Option<OwnedFd>,
-    _link: OwnedFd,
 }
 
 impl Trial {
@@ -38,8 +37,8 @@ impl Trial {
         let context = || format!("cannot hook {}", hook.function());
         let function = functions.get(hook).with_context(context)?;
         let target = Target { btf: btf.as_ref().map(AsFd::as_fd), function };
-        let link = bpf::try_tracing(target).with_context(context)?;
-        Ok(Self { btf, _link: link })
+        bpf::try_tracing(target).with_context(context)?;
+        Ok(Self { btf })
     }
 }
 
