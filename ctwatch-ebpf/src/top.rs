@@ -51,6 +51,10 @@ pub enum By {
     Interface = 4,
     /// Whoever had the CPU, of what this host itself sent: name and cgroup.
     Process = 5,
+    /// Entries only: who answers, with protocol and port (the source of the reply).
+    Backend = 6,
+    /// Entries only: whom it answers (the destination of the reply).
+    ReplyDestination = 7,
 }
 
 impl By {
@@ -58,8 +62,10 @@ impl By {
     #[inline(always)]
     const fn unused(self) -> [bool; WORDS] {
         match self {
-            Self::Source => [false, false, false, true, true, false],
-            Self::Destination | Self::Service => [false, true, true, false, false, false],
+            Self::Source | Self::ReplyDestination => [false, false, false, true, true, false],
+            Self::Destination | Self::Service | Self::Backend => {
+                [false, true, true, false, false, false]
+            }
             Self::Flow => [false; WORDS],
             Self::Interface => [false, true, true, true, true, false],
             Self::Process => [false, false, false, false, true, true],
@@ -71,6 +77,12 @@ impl By {
         !matches!(self, Self::Interface | Self::Process)
     }
 
+    /// Whether its keys are made from the reply, which only entries have.
+    #[inline(always)]
+    pub fn is_of_replies(self) -> bool {
+        matches!(self, Self::Backend | Self::ReplyDestination)
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Source => "source",
@@ -79,9 +91,12 @@ impl By {
             Self::Flow => "flow",
             Self::Interface => "interface",
             Self::Process => "process",
+            Self::Backend => "backend",
+            Self::ReplyDestination => "reply-destination",
         }
     }
 
+    /// Those of which the programs keep lists.
     pub const ALL: [Self; 6] = [
         Self::Source,
         Self::Destination,
@@ -165,9 +180,9 @@ impl Key {
     pub fn of(&self, by: By) -> Self {
         let mut key = Self { netns: self.netns, family: self.family, ..ZERO };
         match by {
-            By::Source => key.src = self.src,
+            By::Source | By::ReplyDestination => key.src = self.src,
             By::Destination => key.dst = self.dst,
-            By::Service => {
+            By::Service | By::Backend => {
                 (key.dst, key.dport, key.protocol) = (self.dst, self.dport, self.protocol)
             }
             By::Flow => {
@@ -247,9 +262,9 @@ impl Hashes {
     #[inline(always)]
     pub fn of(&self, by: By) -> u64 {
         let rest = match by {
-            By::Source => self.family.wrapping_add(self.src),
+            By::Source | By::ReplyDestination => self.family.wrapping_add(self.src),
             By::Destination => self.family.wrapping_add(self.dst),
-            By::Service => self.service.wrapping_add(self.dst),
+            By::Service | By::Backend => self.service.wrapping_add(self.dst),
             By::Flow => self.service.wrapping_add(self.src).wrapping_add(self.dst),
             By::Interface => self.interface,
             By::Process => self.src.wrapping_add(self.dst),

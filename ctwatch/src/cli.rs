@@ -172,6 +172,10 @@ pub enum CensusBy {
     Service,
     /// Source and service
     Flow,
+    /// Who answers: where NAT really sends it, with protocol and port
+    Backend,
+    /// Whom it answers: the source that NAT shows to others
+    ReplyDestination,
     /// Protocol and state, and the time they have left
     State,
     /// Conntrack zone
@@ -186,6 +190,8 @@ impl CensusBy {
             Self::Destination => top::By::Destination,
             Self::Service => top::By::Service,
             Self::Flow => top::By::Flow,
+            Self::Backend => top::By::Backend,
+            Self::ReplyDestination => top::By::ReplyDestination,
             Self::State | Self::Zone => return None,
         })
     }

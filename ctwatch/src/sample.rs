@@ -153,6 +153,9 @@ impl Sample {
 pub struct Held {
     /// Of its original direction. Without an interface: an entry does not know it.
     pub key: Key,
+    /// The reply, turned round: what NAT makes of the original direction. Its destination is who
+    /// answers, its source whom the answer is sent to.
+    pub translated: Key,
     pub status: Status,
     /// Of TCP and SCTP, as the kernel numbers it; 0 for other protocols.
     pub state: u8,
@@ -168,7 +171,7 @@ pub enum Left {
     /// No time: it fills the table until something comes across it. Netlink never tells of one.
     /// <https://github.com/torvalds/linux/blob/v6.12/include/net/netfilter/nf_conntrack.h> `nf_ct_is_expired`
     Expired,
-    /// Netlink tells no time of flows that are offloaded.
+    /// Netlink tells no time of offloaded flows.
     Unknown,
 }
 
@@ -191,6 +194,11 @@ impl Status {
     /// In the table.
     pub fn is_confirmed(self) -> bool {
         self.0 & 1 << 3 != 0
+    }
+
+    /// A flow table forwards its packets, in software or in hardware, and renews its time.
+    pub fn is_offloaded(self) -> bool {
+        self.0 & (1 << 14 | 1 << 15) != 0
     }
 }
 

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     io::Read,
+    net::UdpSocket,
     process::Stdio,
     time::{Duration, Instant},
 };
@@ -24,6 +25,8 @@ use crate::{
 
 pub(crate) const TESTS: &[Test] = &[
     test(On::Once, "a_census_agrees_with_conntrack_l", agrees),
+    test(On::Once, "a_census_agrees_on_nat_and_on_times", translated),
+    test(On::OnceAlone, "a_census_tells_offloaded_entries_apart", offloaded),
     test(On::Once, "the_table_is_where_the_code_says", by_code),
     test(On::Once, "a_census_while_the_table_changes", changing),
     test(On::Once, "a_census_tells_what_has_expired", expired),
@@ -225,6 +228,114 @@ fn agrees() -> Result<()> {
             );
             ensure!(entry["error"] == 0, "{entry}");
         }
+    }
+    Ok(())
+}
+
+/// What service addresses lead to, a backend that is gone too; and times just below a limit.
+fn translated() -> Result<()> {
+    const NAT: &str = "
+table ip lab_nat {
+    chain pre {
+        type nat hook prerouting priority -100;
+        udp dport 1 dnat to 10.100.244.5:5353
+        udp dport 2 dnat to 10.100.244.6:5353
+    }
+    chain post { type nat hook postrouting priority 100; udp dport 5353 snat to 10.99.2.9; }
+}
+";
+    let lab = Lab::new(Plan::default())?;
+    lab.keep_entries()?;
+    lab.router().nft(NAT)?;
+    lab.send(&Flood::of(Flows { sources: 7, services: 3, ..UDP }, 3000))?;
+    for (port, seconds) in [("1", "3595"), ("2", "3900"), ("3", "86395"), ("4", "86700")] {
+        let words = "conntrack -I -p tcp -s 192.0.2.1 -d 192.0.2.2 --dport 179 --state ESTABLISHED \
+                     -u ASSURED,SEEN_REPLY --sport";
+        let words = words.split_whitespace().chain([port, "-t", seconds]);
+        lab.router().run(&words.collect::<Vec<_>>())?;
+    }
+    let mut backends: BTreeMap<(String, u64), u64> = BTreeMap::new();
+    let mut shown: BTreeMap<String, u64> = BTreeMap::new();
+    for line in lab.router().run(&["conntrack", "-L"])?.lines() {
+        // The second of each is the reply's.
+        let reply =
+            |name: &str| line.split_whitespace().filter_map(|w| w.strip_prefix(name)).nth(1);
+        let (Some(src), Some(dst)) = (reply("src="), reply("dst=")) else { continue };
+        let sport = reply("sport=").context("no port")?.parse()?;
+        *backends.entry((src.to_owned(), sport)).or_default() += 1;
+        *shown.entry(dst.to_owned()).or_default() += 1;
+    }
+    // About a third of the flows each.
+    let to = |backend: &str| *backends.get(&(backend.to_owned(), 5353)).unwrap_or(&0);
+    let sent = [to("10.100.244.5"), to("10.100.244.6")];
+    ensure!(sent.iter().all(|count| *count > 900), "{backends:?}");
+    ensure!(shown.get("10.99.2.9") == Some(&(sent[0] + sent[1])), "{backends:?} {shown:?}");
+    for way in WAYS {
+        let by = "backend,reply-destination,state";
+        let args = ["--mechanism", way, "--by", by, "--top", "100", "--netns", lab.router().name()];
+        let census = census(&args)?;
+        let table = table(&census, lab.router())?;
+        let (mut by_backend, mut by_destination) = (BTreeMap::new(), BTreeMap::new());
+        for entry in table["top"]["holding"].as_array().context("no lists")? {
+            let (key, count) = (&entry["key"], entry["count"].as_u64().context("no count")?);
+            ensure!(entry["error"] == 0, "{entry}");
+            let address = |name: &str| key[name].as_str().map(str::to_owned).context("no address");
+            if entry["by"] == "backend" {
+                let port = key["reply_sport"].as_u64().context("no port")?;
+                by_backend.insert((address("reply_src")?, port), count);
+            } else {
+                by_destination.insert(address("reply_dst")?, count);
+            }
+        }
+        ensure!(by_backend == backends, "{way}: {by_backend:?}: {backends:?}");
+        ensure!(by_destination == shown, "{way}: {by_destination:?}: {shown:?}");
+        let states = table["states"].as_array().context("no states")?;
+        let tcp = states.iter().find(|state| state["proto"] == "tcp").context("no tcp")?;
+        let below = ["<10m", "<1h", "<1d"].map(|limit| tcp["remaining_below"][limit].as_u64());
+        ensure!(below == [Some(0), Some(1), Some(3)] && tcp["entries"] == 4, "{way}: {tcp}");
+    }
+    Ok(())
+}
+
+/// Flows that a flow table forwards, beside one that it does not.
+fn offloaded() -> Result<()> {
+    const FLOWS: u64 = 5;
+    const TABLE: &str = "
+table inet lab_flows {
+    flowtable f { hook ingress priority 0; devices = { down0, up0 }; }
+    chain forward { type filter hook forward priority 1; udp dport 7777 flow add @f; }
+}
+";
+    let lab = Lab::new(Plan::default())?;
+    lab.router().nft(TABLE)?;
+    lab.server().run(&["ip", "route", "add", "10.99.1.0/24", "via", "10.99.2.1"])?;
+    let bind = |netns: &Netns, address: &str| -> Result<UdpSocket> {
+        let socket = netns.within(|| UdpSocket::bind(address))??;
+        socket.set_read_timeout(Some(Duration::from_secs(10)))?;
+        Ok(socket)
+    };
+    for flow in 0..=FLOWS {
+        // The last one is not asked of the flow table.
+        let port = if flow == FLOWS { 7778 } else { 7777 };
+        let server = bind(lab.server(), &format!("10.99.2.2:{port}"))?;
+        let client = bind(lab.client(), "10.99.1.2:0")?;
+        for _ in 0..3 {
+            client.send_to(b"a question", ("10.99.2.2", port))?;
+            let (_, from) = server.recv_from(&mut [0; 16])?;
+            server.send_to(b"an answer", from)?;
+            client.recv_from(&mut [0; 16])?;
+        }
+    }
+    let listed = lab.router().run(&["conntrack", "-L"])?;
+    let marked = listed.lines().filter(|line| line.contains("OFFLOAD]")).count();
+    ensure!(marked as u64 == FLOWS, "{listed}");
+    for way in WAYS {
+        let census = census(&["--mechanism", way, "--by", "state"])?;
+        let table = table(&census, lab.router())?;
+        ensure!(table["entries"] == FLOWS + 1 && table["offloaded"] == FLOWS, "{}", brief(table));
+        let states = table["states"].as_array().context("no states")?;
+        let state = states.iter().find(|state| state["state"] == "OFFLOAD").context("no state")?;
+        ensure!(state["entries"] == FLOWS && state["remaining_below"].is_null(), "{way}: {state}");
     }
     Ok(())
 }

@@ -108,7 +108,8 @@ fn census() -> Taken {
     };
     let mut hold = |key: Key, state, assured: bool, seconds| {
         let status = Status(u32::from(assured) << 2 | 1 << 3);
-        census.enter(&Held { key, status, state, zone: 0, left: Left::Seconds(seconds) });
+        let left = Left::Seconds(seconds);
+        census.enter(&Held { key, translated: key, status, state, zone: 0, left });
     };
     for second in 0..600 {
         hold(key(6, second as u16), 7, true, second % 120);

@@ -21,6 +21,7 @@ pub mod privileges;
 pub mod procstat;
 pub mod settings;
 pub mod symbols;
+pub mod tuple;
 pub mod visit;
 mod xtables;
 

@@ -9,7 +9,7 @@ use ctwatch_ebpf::{
 };
 
 use super::{figure::Exactness, top::TopEntry};
-use crate::sample::{Held, Left};
+use crate::sample::{Held, Left, Status};
 
 /// Of each list, over all namespaces: 32,768 slots in 2.3 MB.
 const SETS: usize = 4096;
@@ -39,10 +39,13 @@ pub struct Holds {
     pub closing: u64,
     pub pinned: u64,
     pub expired: u64,
+    /// Of all of these: a flow table forwards their packets.
+    pub offloaded: u64,
 }
 
 impl Holds {
-    fn add(&mut self, hold: Hold) {
+    fn add(&mut self, hold: Hold, status: Status) {
+        self.offloaded += u64::from(status.is_offloaded());
         match hold {
             Hold::Reclaimable => self.reclaimable += 1,
             Hold::Closing => self.closing += 1,
@@ -56,20 +59,31 @@ impl Holds {
     }
 }
 
+/// In place of a state: ctnetlink tells neither state nor time of an offloaded entry, and the flow
+/// table keeps both as they are.
+/// <https://github.com/torvalds/linux/blob/v6.12/net/netfilter/nf_conntrack_core.c> `nf_ct_offload_timeout`
+const OFFLOADED: u8 = u8::MAX;
+
 /// Where the protocol has no states of its own, whether an entry is assured is as good as one: its
 /// time is another.
 fn state_of(held: &Held) -> u8 {
     match held.key.protocol {
+        _ if held.status.is_offloaded() => OFFLOADED,
         TCP | SCTP => held.state,
         _ => u8::from(held.status.is_assured()),
     }
 }
+
+/// The limits, in seconds, that every output shows: entries below them are counted exactly.
+pub const LIMITS: [u32; 5] = [10, 60, 600, 3600, 86_400];
 
 /// How long entries are still to live, in seconds.
 #[derive(Clone, Debug)]
 pub struct Lifetimes {
     /// Exact below 16 s; above that each power of two has 16 steps.
     steps: Vec<u32>,
+    /// Between one of [`LIMITS`] and the next, which most steps end beside.
+    columns: [u64; LIMITS.len() + 1],
     /// Of so many nothing is known; those that have expired are in neither.
     pub unknown: u64,
 }
@@ -79,21 +93,33 @@ const STEPS: usize = 16 + 28 * 16;
 
 impl Default for Lifetimes {
     fn default() -> Self {
-        Self { steps: vec![0; STEPS], unknown: 0 }
+        Self { steps: vec![0; STEPS], columns: Default::default(), unknown: 0 }
     }
 }
 
 impl Lifetimes {
     fn add(&mut self, left: Left) {
         match left {
-            Left::Seconds(seconds) => self.steps[step(seconds)] += 1,
+            Left::Seconds(seconds) => {
+                self.steps[step(seconds)] += 1;
+                self.columns[LIMITS.partition_point(|limit| *limit <= seconds)] += 1;
+            }
             Left::Expired => {}
             Left::Unknown => self.unknown += 1,
         }
     }
 
+    /// For each of [`LIMITS`], how many live less long, exactly.
+    pub fn below_limits(&self) -> [u64; LIMITS.len()] {
+        let mut sum = 0;
+        std::array::from_fn(|at| {
+            sum += self.columns[at];
+            sum
+        })
+    }
+
     /// So many live less long than this; a step that the limit divides counts where it begins.
-    pub fn below(&self, seconds: u32) -> u64 {
+    fn below(&self, seconds: u32) -> u64 {
         self.steps[..step(seconds)].iter().map(|count| u64::from(*count)).sum()
     }
 
@@ -156,6 +182,7 @@ fn offer(set: &mut Set, by: By, whole: &Key, hash: u64) {
         By::Source => set.offer(By::Source, &whole.of(By::Source), hash),
         By::Destination => set.offer(By::Destination, &whole.of(By::Destination), hash),
         By::Service => set.offer(By::Service, &whole.of(By::Service), hash),
+        By::Backend => set.offer(By::Backend, &whole.of(By::Backend), hash),
         other => set.offer(other, &whole.of(other), hash),
     }
 }
@@ -182,16 +209,22 @@ impl Census {
     pub fn enter(&mut self, held: &Held) {
         let hashes = held.key.hashes(|at| self.seed.0[at]);
         for (by, sets) in &mut self.tops {
-            let hash = hashes.of(*by);
+            let (whole, hash) = match by.is_of_replies() {
+                false => (&held.key, hashes.of(*by)),
+                true => {
+                    let hashes = held.translated.hashes(|at| self.seed.0[at]);
+                    (&held.translated, hashes.of(*by))
+                }
+            };
             let at = usize::try_from(hash).map_or(0, |hash| hash % SETS);
-            offer(&mut sets[at], *by, &held.key, hash);
+            offer(&mut sets[at], *by, whole, hash);
         }
         let Some(table) = self.table(held.key.netns) else {
             self.unplaced += 1;
             return;
         };
         let hold = hold(held);
-        table.holds.add(hold);
+        table.holds.add(hold, held.status);
         let id = (held.key.protocol, state_of(held));
         let at = table.states.iter().position(|state| (state.protocol, state.state) == id);
         let at = at.unwrap_or_else(|| {
@@ -205,9 +238,9 @@ impl Census {
             table.states.len() - 1
         });
         let state = &mut table.states[at];
-        state.holds.add(hold);
+        state.holds.add(hold, held.status);
         state.unreplied += u64::from(!held.status.is_replied());
-        state.lifetimes.add(held.left);
+        state.lifetimes.add(if id.1 == OFFLOADED { Left::Unknown } else { held.left });
         let zone = table.zones.iter().position(|(zone, _)| *zone == held.zone);
         match zone {
             Some(at) => table.zones[at].1 += 1,
@@ -325,6 +358,7 @@ impl Counted {
             closing: sum.closing + table.holds.closing,
             pinned: sum.pinned + table.holds.pinned,
             expired: sum.expired + table.holds.expired,
+            offloaded: sum.offloaded + table.holds.offloaded,
         })
     }
 }
@@ -369,7 +403,8 @@ impl Taken {
 
 fn hold(held: &Held) -> Hold {
     match held.status.is_assured() {
-        _ if held.left == Left::Expired => Hold::Expired,
+        // The garbage collector renews an offloaded entry's time before it looks at it.
+        _ if held.left == Left::Expired && !held.status.is_offloaded() => Hold::Expired,
         false => Hold::Reclaimable,
         true if is_closing(held.key.protocol, held.state) => Hold::Closing,
         true => Hold::Pinned,
@@ -413,6 +448,9 @@ pub fn state_name(protocol: u8, state: u8) -> Option<&'static str> {
         "SHUTDOWN_ACK_SENT",
         "HEARTBEAT_SENT",
     ];
+    if state == OFFLOADED {
+        return Some("OFFLOAD");
+    }
     let names: &[&str] = match protocol {
         TCP => &TCP_STATES,
         SCTP => &SCTP_STATES,
@@ -450,7 +488,8 @@ mod tests {
         src[..4].copy_from_slice(&source.to_be_bytes());
         let key = Key { netns, src, protocol, family: 2, ..Key::default() };
         let status = Status(1 << 3 | if assured { 1 << 2 | 1 << 1 } else { 0 });
-        Held { key, status, state, zone: 0, left: Left::Seconds(source % 100) }
+        let left = Left::Seconds(source % 100);
+        Held { key, translated: key, status, state, zone: 0, left }
     }
 
     #[test]
@@ -467,7 +506,8 @@ mod tests {
         census.enter(&zoned);
         let counted = census.finish(5);
         let table = counted.table(1).unwrap();
-        assert_eq!(table.holds, Holds { reclaimable: 2, closing: 1, pinned: 3, expired: 1 });
+        let holds = Holds { reclaimable: 2, closing: 1, pinned: 3, expired: 1, offloaded: 0 };
+        assert_eq!(table.holds, holds);
         let named: Vec<_> = table.states.iter().map(|s| (s.name(), s.holds.all())).collect();
         assert_eq!(named[0].1, 2);
         assert!(named.contains(&(Some("TIME_WAIT"), 1)), "{named:?}");
@@ -511,6 +551,68 @@ mod tests {
         }
         assert_eq!((lifetimes.below(u32::MAX), lifetimes.unknown), (1000, 1));
         assert_eq!(step(u32::MAX), STEPS - 1);
+    }
+
+    #[test]
+    fn counts_below_each_limit_are_exact() {
+        for (at, limit) in LIMITS.into_iter().enumerate() {
+            let mut lifetimes = Lifetimes::default();
+            for seconds in [limit - 5, limit - 1, limit, limit + 5] {
+                lifetimes.add(Left::Seconds(seconds));
+            }
+            let below = lifetimes.below_limits();
+            assert_eq!(below[at], 2, "{limit}: {below:?}");
+            assert!(below[at + 1..].iter().all(|count| *count == 4), "{limit}: {below:?}");
+            assert!(below[..at].iter().all(|count| *count == 0), "{limit}: {below:?}");
+        }
+    }
+
+    #[test]
+    fn offloaded_entries_are_a_state_of_their_own() {
+        let mut census = Census::new(&[], SEED);
+        let plain = held(1, 5, 6, 3, true);
+        census.enter(&plain);
+        // As the walk sees one: its state and some time; and as ctnetlink does: neither.
+        let offloaded = Status(plain.status.0 | 1 << 14);
+        let hardware = Status(offloaded.0 | 1 << 15);
+        census.enter(&Held { status: offloaded, left: Left::Seconds(86_399), ..plain });
+        census.enter(&Held { status: hardware, left: Left::Expired, ..plain });
+        census.enter(&Held { status: offloaded, left: Left::Unknown, state: 0, ..plain });
+        let counted = census.finish(1);
+        let table = counted.table(1).unwrap();
+        let holds = Holds { pinned: 4, offloaded: 3, ..Holds::default() };
+        assert_eq!(table.holds, holds);
+        let states: Vec<_> =
+            table.states.iter().map(|s| (s.name(), s.holds.all(), s.lifetimes.unknown)).collect();
+        assert_eq!(states, [(Some("OFFLOAD"), 3, 3), (Some("ESTABLISHED"), 1, 0)]);
+    }
+
+    #[test]
+    fn backends_are_who_answers_whatever_was_asked() {
+        let by = [By::Backend, By::ReplyDestination, By::Service];
+        let mut census = Census::new(&by, SEED);
+        for source in 0..30 {
+            let mut held = held(1, source, 17, 0, false);
+            held.key.dst[..4].copy_from_slice(&[10, 96, 0, 10]);
+            held.key.dport = 53_u16.to_be();
+            held.translated = held.key;
+            // A third was sent to a backend that is gone, and all as one address.
+            let backend = if source % 3 == 0 { 5 } else { 6 };
+            held.translated.dst[..4].copy_from_slice(&[10, 244, 0, backend]);
+            held.translated.dport = 5353_u16.to_be();
+            held.translated.src[..4].copy_from_slice(&[192, 0, 2, 1]);
+            census.enter(&held);
+        }
+        let counted = census.finish(5);
+        let list = |by| counted.lists(1).find(|list| list.by == by).unwrap();
+        let named = |by| {
+            let entries = list(by).entries.iter();
+            entries.map(|e| (e.name(by, |_, _| None), e.count, e.error)).collect::<Vec<_>>()
+        };
+        let backends = [("10.244.0.6 udp/5353", 20, 0), ("10.244.0.5 udp/5353", 10, 0)];
+        assert_eq!(named(By::Backend), backends.map(|(name, n, e)| (name.to_owned(), n, e)));
+        assert_eq!(named(By::ReplyDestination), [("192.0.2.1".to_owned(), 30, 0)]);
+        assert_eq!(named(By::Service), [("10.96.0.10 udp/53".to_owned(), 30, 0)]);
     }
 
     #[test]

@@ -25,9 +25,9 @@ impl TopEntry {
             }
         };
         match by {
-            By::Source => src().to_string(),
+            By::Source | By::ReplyDestination => src().to_string(),
             By::Destination => dst().to_string(),
-            By::Service => service(),
+            By::Service | By::Backend => service(),
             By::Flow => format!("{} > {}", src(), service()),
             By::Interface => match (&self.interface, key.ifindex) {
                 (Some(name), _) => name.clone(),

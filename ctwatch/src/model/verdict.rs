@@ -323,7 +323,8 @@ pub(crate) mod situations {
             let key = Key { netns: 1, protocol: 17, ..Key::default() };
             for number in 0..=pinned {
                 let status = Status(if number < pinned { 1 << 2 } else { 0 });
-                census.enter(&Held { key, status, state: 0, zone: 0, left: Left::Unknown });
+                let left = Left::Unknown;
+                census.enter(&Held { key, translated: key, status, state: 0, zone: 0, left });
             }
             let kernel = KernelCount {
                 netns: 1,

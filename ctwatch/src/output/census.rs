@@ -1,6 +1,9 @@
 //! Who holds the table, as text and as JSON.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    ops::Range,
+};
 
 use ctwatch_ebpf::top::By;
 use serde::Serialize;
@@ -14,7 +17,7 @@ use super::{
     words::{called, percent},
 };
 use crate::model::{
-    census::{Holders, Holds, KernelCount, StateCount, TableCensus, Taken},
+    census::{self, Holders, Holds, KernelCount, StateCount, TableCensus, Taken},
     names::protocol,
     top::TopEntry,
 };
@@ -30,15 +33,15 @@ pub struct Shown {
     pub limit: Option<u32>,
 }
 
-/// Below so many seconds, and what that is called.
-const LIMITS: [(u32, &str); 5] =
-    [(10, "<10s"), (60, "<1m"), (600, "<10m"), (3600, "<1h"), (86_400, "<1d")];
+/// What each of the model's limits is called.
+const LIMITS: [&str; census::LIMITS.len()] = ["<10s", "<1m", "<10m", "<1h", "<1d"];
 
 /// What is told of each state, by how wide it may be.
 struct Width {
     /// How many are assured, and unreplied.
     details: bool,
-    limits: &'static [(u32, &'static str)],
+    /// Which of [`LIMITS`].
+    limits: Range<usize>,
     /// All that live longer.
     longer: Option<&'static str>,
 }
@@ -46,9 +49,9 @@ struct Width {
 impl Width {
     fn of(columns: usize) -> Self {
         match columns {
-            110.. => Self { details: true, limits: &LIMITS, longer: Some(">=1d") },
-            74.. => Self { details: false, limits: &LIMITS[1..4], longer: Some(">=1h") },
-            _ => Self { details: false, limits: &[], longer: None },
+            110.. => Self { details: true, limits: 0..5, longer: Some(">=1d") },
+            74.. => Self { details: false, limits: 1..4, longer: Some(">=1h") },
+            _ => Self { details: false, limits: 0..0, longer: None },
         }
     }
 }
@@ -183,13 +186,17 @@ pub(super) fn shares(holds: &Holds) -> String {
         0 => String::new(),
         all => format!(" ({})", percent(Some(count as f64 / all as f64))),
     };
-    let Holds { reclaimable, closing, pinned, expired } = *holds;
+    let Holds { reclaimable, closing, pinned, expired, offloaded } = *holds;
     let mut parts = vec![(pinned, "pinned"), (closing, "closing"), (reclaimable, "reclaimable")];
     if expired > 0 {
         parts.push((expired, "expired"));
     }
     let parts = parts.iter().map(|(count, name)| format!("{count} {name}{}", share(*count)));
-    parts.collect::<Vec<_>>().join(", ")
+    let mut line = parts.collect::<Vec<_>>().join(", ");
+    if offloaded > 0 {
+        line += &format!("; of them {offloaded} offloaded{}", share(offloaded));
+    }
+    line
 }
 
 fn state_header(width: &Width) -> String {
@@ -200,7 +207,7 @@ fn state_header(width: &Width) -> String {
     if width.details {
         line += &format!(" {:>9} {:>9}", "assured", "unreplied");
     }
-    let limits = width.limits.iter().map(|(_, name)| *name).chain(width.longer);
+    let limits = LIMITS[width.limits.clone()].iter().copied().chain(width.longer);
     line.extend(limits.map(|name| format!("{name:>8}")));
     line
 }
@@ -222,10 +229,9 @@ fn state_row(state: &StateCount, entries: u64, width: &Width) -> String {
         return if width.limits.is_empty() { line } else { line + &format!("{:>8}", "-") };
     }
     let mut before = 0;
-    for (limit, _) in width.limits {
-        let below = state.lifetimes.below(*limit);
+    for below in &state.lifetimes.below_limits()[width.limits.clone()] {
         line += &format!("{:>8}", below - before);
-        before = below;
+        before = *below;
     }
     if width.longer.is_some() {
         let timed = all.saturating_sub(state.holds.expired);
@@ -270,11 +276,13 @@ pub(super) struct HoldsObject {
     closing: u64,
     reclaimable: u64,
     expired: u64,
+    /// Of all of these.
+    offloaded: u64,
 }
 
 impl From<Holds> for HoldsObject {
-    fn from(Holds { pinned, closing, reclaimable, expired }: Holds) -> Self {
-        Self { pinned, closing, reclaimable, expired }
+    fn from(Holds { pinned, closing, reclaimable, expired, offloaded }: Holds) -> Self {
+        Self { pinned, closing, reclaimable, expired, offloaded }
     }
 }
 
@@ -384,14 +392,14 @@ fn table_object<'a>(
 }
 
 fn state_object(state: &StateCount) -> StateObject {
-    let below = LIMITS.map(|(limit, name)| (name, state.lifetimes.below(limit)));
+    let below = LIMITS.into_iter().zip(state.lifetimes.below_limits());
     StateObject {
         proto: protocol(state.protocol),
         state: state.name(),
         entries: state.holds.all(),
         assured: state.holds.pinned + state.holds.closing,
         unreplied: state.unreplied,
-        remaining_below: (state.lifetimes.unknown == 0).then(|| Pairs(below.to_vec())),
+        remaining_below: (state.lifetimes.unknown == 0).then(|| Pairs(below.collect())),
     }
 }
 
@@ -417,7 +425,8 @@ mod tests {
             let assured = number < 60;
             let status = Status(1 << 3 | if assured { 1 << 2 | 1 << 1 } else { 0 });
             let (state, seconds) = if assured { (3, 400_000) } else { (1, 100) };
-            census.enter(&Held { key, status, state, zone: 7, left: Left::Seconds(seconds) });
+            let left = Left::Seconds(seconds);
+            census.enter(&Held { key, translated: key, status, state, zone: 7, left });
         }
         let kernel = KernelCount {
             netns: 1,

@@ -350,7 +350,7 @@ mod tests {
         let mut census = Census::new(&[], SEED);
         let key = Key { netns: snapshot.tables[0].id, ..Key::default() };
         let (status, left) = (Status(1 << 3), Left::Seconds(9));
-        census.enter(&Held { key, status, state: 0, zone: 0, left });
+        census.enter(&Held { key, translated: key, status, state: 0, zone: 0, left });
         let taken = Arc::new(Taken {
             by: "walk",
             took: Duration::ZERO,

@@ -30,6 +30,12 @@ pub(super) struct KeyObject<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     dport: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    reply_src: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reply_sport: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reply_dst: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     ifindex: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     iface: Option<&'a str>,
@@ -45,12 +51,17 @@ pub(super) fn object(by: By, entry: &TopEntry) -> KeyObject<'_> {
     let key = &entry.key;
     let (source, service) =
         (matches!(by, By::Source | By::Flow), matches!(by, By::Service | By::Flow));
-    let interface = by == By::Interface;
+    let (interface, backend) = (by == By::Interface, by == By::Backend);
+    let port = || has_ports(key.protocol).then(|| u16::from_be(key.dport));
     KeyObject {
         src: source.then(|| address(key.family, &key.src)),
         dst: (service || by == By::Destination).then(|| address(key.family, &key.dst)),
-        proto: service.then(|| protocol(key.protocol)),
-        dport: (service && has_ports(key.protocol)).then(|| u16::from_be(key.dport)),
+        proto: (service || backend).then(|| protocol(key.protocol)),
+        dport: service.then(port).flatten(),
+        // The words of the reply as conntrack -L prints it.
+        reply_src: backend.then(|| address(key.family, &key.dst)),
+        reply_sport: backend.then(port).flatten(),
+        reply_dst: (by == By::ReplyDestination).then(|| address(key.family, &key.src)),
         ifindex: interface.then_some(key.ifindex),
         iface: entry.interface.as_deref().filter(|_| interface),
         comm: (by == By::Process).then(|| comm(&key.src)),
@@ -209,5 +220,8 @@ mod tests {
         assert_eq!(json(By::Source), r#"{"src":"10.1.1.1"}"#);
         assert_eq!(json(By::Service), r#"{"dst":"10.100.1.1","proto":"udp","dport":53}"#);
         assert_eq!(json(By::Interface), r#"{"ifindex":0}"#);
+        let backend = r#"{"proto":"udp","reply_src":"10.100.1.1","reply_sport":53}"#;
+        assert_eq!(json(By::Backend), backend);
+        assert_eq!(json(By::ReplyDestination), r#"{"reply_dst":"10.1.1.1"}"#);
     }
 }

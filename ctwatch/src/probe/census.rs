@@ -44,6 +44,8 @@ pub(super) struct Offsets {
     /// `None` where this kernel has no zones.
     zone: Option<usize>,
     tuple: usize,
+    /// The tuple of the reply.
+    reply: usize,
     status: usize,
     tcp_state: usize,
     sctp_state: usize,
@@ -219,18 +221,21 @@ impl Offsets {
         layout.net_cookie = btf.offset("net", "net_cookie").unwrap_or(0);
         let state = of("proto.tcp.state")?;
         let size = btf.size("nf_conntrack_tuple")?;
+        let hash_size = btf.size("nf_conntrack_tuple_hash")?;
         ensure!(size == 40 && hash_tuple == 16, "this kernel's tuples are laid out otherwise");
         let offsets = Self {
             references: of("ct_general.use")? as usize,
             timeout: of("timeout")? as usize,
             zone: of("zone.id").ok().map(|at| at as usize),
             tuple: (layout.nf_conn_hash + hash_tuple) as usize,
+            // An array of both directions.
+            reply: (layout.nf_conn_hash + hash_size + hash_tuple) as usize,
             status: of("status")? as usize,
             tcp_state: state as usize,
             sctp_state: of("proto.sctp.state").unwrap_or(state) as usize,
         };
         let ends = [
-            offsets.tuple + 40,
+            offsets.reply + 40,
             offsets.status + 8,
             offsets.timeout + 4,
             offsets.tcp_state + 4,
@@ -261,15 +266,21 @@ impl Offsets {
             return None;
         }
         let protocol = byte(tuple + 38)?;
-        let key = Key {
-            netns: record.netns,
-            src: *bytes.get(tuple..)?.first_chunk()?,
-            dst: *bytes.get(tuple + 20..)?.first_chunk()?,
-            dport: if has_ports(protocol) { half(tuple + 36)? } else { 0 },
-            protocol,
-            family,
-            ifindex: 0,
+        let netns = record.netns;
+        let key = |src: usize, dst: usize| {
+            let has_port = has_ports(protocol);
+            Some(Key {
+                netns,
+                src: *bytes.get(src..)?.first_chunk()?,
+                dst: *bytes.get(dst..)?.first_chunk()?,
+                // Right behind the address.
+                dport: if has_port { half(dst + 16)? } else { 0 },
+                protocol,
+                family,
+                ifindex: 0,
+            })
         };
+        let reply = self.reply;
         let state = match protocol {
             6 => byte(self.tcp_state)?,
             132 => byte(self.sctp_state)?,
@@ -282,7 +293,8 @@ impl Offsets {
             left => Left::Seconds(left.cast_unsigned() / hz.max(1)),
         };
         Some(Held {
-            key,
+            key: key(tuple, tuple + 20)?,
+            translated: key(reply + 20, reply)?,
             status,
             state,
             zone: match self.zone {
@@ -311,6 +323,7 @@ mod tests {
         timeout: 8,
         zone: Some(12),
         tuple: 32,
+        reply: 88,
         status: 128,
         tcp_state: 200,
         sctp_state: 200,
@@ -326,6 +339,10 @@ mod tests {
         entry[52..56].copy_from_slice(&[10, 2, 2, 2]);
         entry[68..70].copy_from_slice(&80_u16.to_be_bytes());
         entry[70] = 6;
+        entry[88..92].copy_from_slice(&[10, 3, 3, 3]);
+        entry[104..106].copy_from_slice(&8080_u16.to_be_bytes());
+        entry[108..112].copy_from_slice(&[192, 0, 2, 9]);
+        entry[124..126].copy_from_slice(&99_u16.to_be_bytes());
         entry[128..132].copy_from_slice(&(1_u32 << 3 | 1 << 2).to_ne_bytes());
         entry[200] = 3;
         Record { netns: 9, entry }
@@ -338,6 +355,12 @@ mod tests {
         assert_eq!((held.key.netns, held.key.protocol, held.state, held.zone), (9, 6, 3, 7));
         assert_eq!(held.key.src[..4], [10, 1, 1, 1]);
         assert_eq!(held.key.dport.to_ne_bytes(), [0, 80]);
+        let translated = held.translated;
+        assert_eq!((translated.netns, translated.dport), (9, 8080_u16.to_be()));
+        assert_eq!(
+            (&translated.src[..4], &translated.dst[..4]),
+            (&[192, 0, 2, 9][..], &[10, 3, 3, 3][..])
+        );
         assert_eq!(held.left, Left::Seconds(2), "261 ticks");
         assert!(held.status.is_assured() && held.status.is_confirmed());
         let expired = OFFSETS.held(&record(), 1000, 100).unwrap();
