@@ -9,6 +9,8 @@ pub mod diagnosis;
 pub mod facts;
 pub mod host;
 pub mod model;
+#[cfg(test)]
+mod old_kernels;
 pub mod output;
 pub mod probe;
 pub mod report;

@@ -96,6 +96,9 @@ pub struct CpuCounters {
     pub found: u32,
     pub invalid: u32,
     pub insert: u32,
+    /// Entries that left the table, on kernels that count them. `None` where there is no such
+    /// column; others keep it, and leave it at 0.
+    pub delete_list: Option<u32>,
     pub insert_failed: u32,
     pub drop: u32,
     pub early_drop: u32,
@@ -104,6 +107,59 @@ pub struct CpuCounters {
     pub clash_resolve: u32,
     /// `None` before Linux 5.15: those kernels have no limit on a chain's length.
     pub chaintoolong: Option<u32>,
+}
+
+/// Whether the kernel's counters say how many entries were inserted and how many removed. That
+/// some kernels keep the columns and count nothing in them is told by an identity: all entries that
+/// were inserted since the namespace was made, less those that were removed, are there now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EntryCounts {
+    /// There is no column for removals.
+    Absent,
+    /// Nothing was counted yet, or this kernel never counts: that looks the same.
+    Still,
+    /// Both moved, and their difference is not what is there: not counted, or read while entries
+    /// came and went.
+    Differ { entries: u32, sum: u32 },
+    /// Both moved, and their difference is what is there.
+    Agree,
+}
+
+impl EntryCounts {
+    pub fn of(entries: u32, cpus: &[CpuCounters]) -> Self {
+        let Some(sum) = inserted_less_removed(cpus) else { return Self::Absent };
+        let inserted = cpus.iter().any(|cpu| cpu.insert > 0);
+        let removed = cpus.iter().any(|cpu| cpu.delete_list > Some(0));
+        match inserted && removed {
+            false => Self::Still,
+            true if sum == entries => Self::Agree,
+            true => Self::Differ { entries, sum },
+        }
+    }
+
+    /// Why they do not count; `Ok` where they do.
+    pub fn why(self) -> Result<(), String> {
+        match self {
+            Self::Agree => Ok(()),
+            Self::Absent => Err("this kernel's counters have no column delete_list".to_owned()),
+            Self::Still => Err("insert and delete_list did not both move since the namespace was \
+                                made: most kernels count nothing there"
+                .to_owned()),
+            Self::Differ { entries, sum } => Err(format!(
+                "insert less delete_list is {}, but there are {entries} entries",
+                sum.cast_signed()
+            )),
+        }
+    }
+}
+
+/// `None` where the kernel has no counter of removals. All of it wraps around at 32 bits, as the
+/// sums over CPUs do, so what is left is as good as the number of entries.
+pub fn inserted_less_removed(cpus: &[CpuCounters]) -> Option<u32> {
+    let one = |sum: u32, cpu: &CpuCounters| {
+        Some(sum.wrapping_add(cpu.insert).wrapping_sub(cpu.delete_list?))
+    };
+    cpus.iter().try_fold(0, one).filter(|_| !cpus.is_empty())
 }
 
 /// What the programs had counted just before and just after the namespace itself was read: the
@@ -208,4 +264,29 @@ pub struct Named {
     pub netns: Option<String>,
     pub inode: Option<u32>,
     pub interface: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cpu(insert: u32, delete_list: Option<u32>) -> CpuCounters {
+        CpuCounters { insert, delete_list, ..CpuCounters::default() }
+    }
+
+    #[test]
+    fn entry_counts_are_told_by_an_identity() {
+        use EntryCounts::{Absent, Agree, Differ, Still};
+        let of = |entries, cpus: &[CpuCounters]| EntryCounts::of(entries, cpus);
+        // One CPU inserts what another removes, and both wrap around.
+        let cpus = [cpu(u32::MAX, Some(3)), cpu(5, Some(0)), cpu(0, Some(u32::MAX - 1))];
+        assert_eq!(of(3, &cpus), Agree);
+        assert_eq!(of(2, &cpus), Differ { entries: 2, sum: 3 });
+        // A kernel that keeps the columns; one whose entries came by ctnetlink, which it counts.
+        assert_eq!(of(50, &[cpu(0, Some(0))]), Still);
+        assert_eq!(of(50, &[cpu(50, Some(0))]), Still);
+        assert_eq!(of(50, &[cpu(50, None)]), Absent);
+        assert_eq!(of(0, &[]), Absent);
+        assert_eq!((Agree.why().is_ok(), Still.why().is_ok()), (true, false));
+    }
 }

@@ -205,6 +205,7 @@ fn figures(plan: &Plan, kprobe_misses: bool, counters: bool) -> Vec<Figure> {
         Some(Fexit | Tracepoint) => EXACT,
         Some(Kprobe) if kprobe_misses => "exact, or bounds by what the kernel says was missed",
         Some(Kprobe) => "lower bound: this kernel does not say what kprobes miss",
+        Some(Counters) => "exact while insert - delete_list is what is there, else lower bound",
         _ => NONE,
     };
     let counted = if counters { EXACT } else { NONE };
@@ -292,9 +293,11 @@ mod tests {
     fn what_is_promised_follows_from_what_was_chosen() {
         let best = promises(&[], Request::Auto);
         assert_eq!((best[0], best[2], best[5]), ("exact", "exact", "exact"));
-        let least = promises(&[Need::Bpf], Request::Auto);
+        let least = promises(&[Need::Bpf, Need::EntryCounts], Request::Auto);
         assert!(least[0].starts_with("upper bound") && least[5] == "unavailable", "{least:?}");
         assert_eq!(least[4], "exact", "counters have these of their own");
+        let old = promises(&[Need::Bpf], Request::Auto);
+        assert!(old[5].starts_with("exact while") && old[5] == old[6], "{old:?}");
         let probes = promises(&[Need::KprobeMisses], Request::Only(Mechanism::Kprobe));
         assert!(probes[5].starts_with("lower bound"), "{probes:?}");
         let nothing = promises(&Need::ALL, Request::Auto);

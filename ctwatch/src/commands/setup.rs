@@ -12,7 +12,7 @@ use crate::{
         modules, netns,
         privileges::{Privilege, Privileges},
         procstat,
-        visit::{Source, netns_cookie, sysctl},
+        visit::{Source, entry_counts, netns_cookie, sysctl},
     },
     output::Header,
     probe::{
@@ -281,10 +281,17 @@ fn facts(privileges: Privileges) -> Facts {
         })
     };
     facts.set(Need::Counters, ctnetlink.clone().or(procstat));
+    let source = if ctnetlink.is_ok() { Source::Ctnetlink } else { Source::Procfs };
+    facts.set(Need::EntryCounts, facts_of_entries(&facts, source));
     facts.set(Need::Ctnetlink, ctnetlink);
     let count = sysctl("nf_conntrack_count").map(|_| ()).map_err(|error| format!("{error:#}"));
     facts.set(Need::Procfs, count);
     facts
+}
+
+/// Where there are no counters, that is why.
+fn facts_of_entries(facts: &Facts, source: Source) -> Result<(), String> {
+    facts.of(Need::Counters).map_err(str::to_owned).and_then(|()| entry_counts(source))
 }
 
 /// Why nothing can be shown at all.

@@ -205,6 +205,7 @@ pub fn cpu_counters(body: &[u8]) -> Result<CpuCounters> {
         match attribute.kind() {
             2 => counters.found = value,
             4 => counters.invalid = value,
+            7 => counters.delete_list = Some(value),
             8 => counters.insert = value,
             9 => counters.insert_failed = value,
             10 => counters.drop = value,

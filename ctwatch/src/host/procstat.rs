@@ -38,6 +38,7 @@ fn row(header: &[&str], cpu: usize, line: &str) -> Result<CpuCounters> {
             "found" => counters.found = value,
             "invalid" => counters.invalid = value,
             "insert" => counters.insert = value,
+            "delete_list" => counters.delete_list = Some(value),
             "insert_failed" => counters.insert_failed = value,
             "drop" => counters.drop = value,
             "early_drop" => counters.early_drop = value,

@@ -23,7 +23,7 @@ use super::{
     netns::{self, Netns},
     procstat,
 };
-use crate::sample::CpuCounters;
+use crate::sample::{CpuCounters, EntryCounts};
 
 /// Where a namespace's numbers are read from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,6 +153,25 @@ pub fn netns_cookie() -> Option<u64> {
         )
     };
     (answer == 0).then_some(cookie)
+}
+
+/// Whether the kernel counts insertions and removals, as far as this thread's namespace shows it.
+pub fn entry_counts(source: Source) -> Result<(), String> {
+    // Where entries come and go, the two readings are seldom of one moment.
+    const TRIES: u32 = 3;
+    let visitor = Visitor::new(source).map_err(|error| format!("{error:#}"))?;
+    let mut counts = Err("not read".to_owned());
+    for _ in 0..TRIES {
+        let Reading { entries, counters, .. } = visitor.read_here(&[]);
+        let both = entries.and_then(|entries| Ok((entries, counters?)));
+        let (entries, cpus) = both.map_err(|error| format!("{error:#}"))?;
+        let found = EntryCounts::of(entries, &cpus);
+        counts = found.why();
+        if !matches!(found, EntryCounts::Differ { .. }) {
+            break;
+        }
+    }
+    counts
 }
 
 fn enter(netns: &File) -> io::Result<()> {

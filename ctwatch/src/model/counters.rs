@@ -8,6 +8,9 @@ use crate::sample::CpuCounters;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counts {
     pub(super) invalid: u64,
+    /// Of worth only where [`EntryCounts`](crate::sample::EntryCounts) says so, as `delete_list`.
+    pub(super) insert: u64,
+    pub(super) delete_list: u64,
     pub(super) insert_failed: u64,
     pub(super) drop: u64,
     pub(super) early_drop: u64,
@@ -63,6 +66,9 @@ impl Counters {
             let last = self.last.insert(now.cpu, *now).unwrap_or_default();
             let counts = &mut self.counts;
             counts.invalid += more(now.invalid, last.invalid);
+            counts.insert += more(now.insert, last.insert);
+            let removed = [now, &last].map(|cpu| cpu.delete_list.unwrap_or(0));
+            counts.delete_list += more(removed[0], removed[1]);
             counts.insert_failed += more(now.insert_failed, last.insert_failed);
             counts.drop += more(now.drop, last.drop);
             counts.early_drop += more(now.early_drop, last.early_drop);

@@ -7,7 +7,7 @@ use super::{
     evidence::{Dropped, Evidence, Reasons, Refused, Seen},
     figure::Bounds,
 };
-use crate::sample::{Counted, HookReadings, Misses, TableSample};
+use crate::sample::{Counted, HookReadings, Misses, TableSample, inserted_less_removed};
 
 /// What is known about the machine as a whole.
 #[derive(Clone, Copy, Debug, Default)]
@@ -15,6 +15,8 @@ pub(super) struct Machine {
     /// In this interval, at most so many entries were refused for lack of memory; `None`: not
     /// watched.
     pub(super) no_memory: Option<u64>,
+    /// In some namespace the kernel was seen to count insertions and removals.
+    pub(super) counts_entries: bool,
     pub(super) counted: Counted,
     /// Since the start: events that the probes may not have seen, or did not place.
     pub(super) missed: Misses,
@@ -136,12 +138,17 @@ impl Ledger {
             }
             (None, None) => 0,
         };
+        let counts = self.counts();
+        let removals = self
+            .removals(sample, machine)
+            .map(|(_, most)| at_most_more(most, machine.missed.ends))
+            .or_else(|| self.counted(sample, machine, counts.delete_list));
+        let insertions = self
+            .insertions(sample, machine)
+            .or_else(|| self.counted(sample, machine, counts.insert));
         Totals {
-            insertions: Bounds::or_unmeasured(self.insertions(sample, machine)),
-            removals: Bounds::or_unmeasured(
-                self.removals(sample, machine)
-                    .map(|(_, most)| at_most_more(most, machine.missed.ends)),
-            ),
+            insertions: Bounds::or_unmeasured(insertions),
+            removals: Bounds::or_unmeasured(removals),
             reasons,
             refused_ctnetlink: Bounds::or_unmeasured(
                 self.seen(sample, Count::TableFullCtnetlink, machine.missed.refusals)
@@ -150,6 +157,17 @@ impl Ledger {
             ),
             unseen,
         }
+    }
+
+    /// By the kernel's own counters of entries, once they were seen to be kept. Where they are not
+    /// what is there now, something is missing from them, or is on its way in or out just now.
+    fn counted(&self, sample: &TableSample, machine: &Machine, count: u64) -> Option<Bounds> {
+        let cpus = sample.counters.as_deref().and_then(inserted_less_removed);
+        let is_whole = self.from_start && cpus.is_some() && cpus == sample.entries;
+        (machine.counts_entries && self.counters.is_some()).then(|| match is_whole {
+            true => Bounds::exactly(count),
+            false => Bounds::at_least(count),
+        })
     }
 
     fn counts(&self) -> Counts {
@@ -285,7 +303,7 @@ mod tests {
     /// A quiet machine, its programs on tracepoints.
     fn quiet() -> Machine {
         let counted = Counted { drops: true, ends: true, ..Counted::default() };
-        Machine { no_memory: Some(0), counted, missed: Misses::default() }
+        Machine { no_memory: Some(0), counted, ..Machine::default() }
     }
 
     /// The same with programs on functions.
@@ -416,6 +434,37 @@ mod tests {
         first.hooks = Some(HookReadings { before: tally(0, 10), after: tally(0, 13) });
         let totals = run(false, &[first, sample(100, 0, 0, (0, 20))]);
         assert_eq!(totals.insertions, Bounds::between(7, 10));
+    }
+
+    fn counted(entries: u32, insert: u32, delete_list: Option<u32>) -> TableSample {
+        let cpus = vec![CpuCounters { insert, delete_list, ..Default::default() }];
+        TableSample { counters: Some(cpus), hooks: None, ..sample(entries, 0, 0, (0, 0)) }
+    }
+
+    #[test]
+    fn counters_of_entries_count_once_they_are_believed() {
+        let believed = Machine { counts_entries: true, ..Machine::default() };
+        let first = counted(0x20, 0xffff_fff0, Some(0xffff_ffd0));
+        // Both wrap around meanwhile.
+        let samples = [first, counted(0x32, 0x22, Some(0xffff_fff0))];
+        let totals = run_on(&believed, false, &samples);
+        assert_eq!(totals.insertions, Bounds::exactly(0x32));
+        assert_eq!(totals.removals, Bounds::exactly(0x20));
+        let totals = run_on(&Machine::default(), false, &samples);
+        assert_eq!((totals.insertions, totals.removals), (Bounds::Unmeasured, Bounds::Unmeasured));
+    }
+
+    #[test]
+    fn counters_of_entries_are_marked_where_they_are_off() {
+        let believed = Machine { counts_entries: true, ..Machine::default() };
+        let start = counted(0, 10, Some(10));
+        // An entry whose first packet is still on its way, and none in the next reading.
+        let off = [start.clone(), counted(6, 20, Some(15))];
+        assert_eq!(run_on(&believed, false, &off).insertions, Bounds::at_least(10));
+        let again = [&off[..], &[counted(5, 20, Some(15))]].concat();
+        assert_eq!(run_on(&believed, false, &again).insertions, Bounds::exactly(10));
+        let gone = [&again[..], &[gone((0, 0))]].concat();
+        assert_eq!(run_on(&believed, false, &gone).removals, Bounds::at_least(5));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::{
     top::{Context, ControlPlane, Listing, Names, Strangers, Talkers, TopList},
     trend::{Trend, time_to_full},
 };
-use crate::sample::{Misses, Probed, Sample, TableSample};
+use crate::sample::{EntryCounts, Misses, Probed, Sample, TableSample};
 
 /// Above this fill the kernel's garbage collector removes entries before their time (Linux 6.0).
 /// <https://github.com/torvalds/linux/blob/v6.12/net/netfilter/nf_conntrack_core.c>
@@ -153,6 +153,7 @@ impl Table {
 pub struct Model {
     last: Option<Duration>,
     no_memory: u64,
+    counts_entries: bool,
     tables: BTreeMap<NetnsId, State>,
     forgotten: u64,
     talkers: Talkers,
@@ -257,8 +258,13 @@ impl Model {
     }
 
     fn machine(&mut self, sample: &Sample) -> Machine {
+        self.counts_entries |= sample.tables.iter().any(|table| {
+            let both = table.entries.zip(table.counters.as_deref());
+            both.is_some_and(|(entries, cpus)| EntryCounts::of(entries, cpus) == EntryCounts::Agree)
+        });
+        let counts_entries = self.counts_entries;
         let Some(Probed { host, counted, misses, .. }) = sample.probed else {
-            return Machine::default();
+            return Machine { counts_entries, ..Machine::default() };
         };
         // What the program was not run for may have been a refusal.
         let no_memory =
@@ -270,6 +276,7 @@ impl Model {
         };
         Machine {
             no_memory: no_memory.map(|now| now.saturating_sub(before)),
+            counts_entries,
             counted,
             missed: Misses {
                 drops: plus(misses.drops, &[HostCount::UnplacedDrops]),

@@ -82,13 +82,15 @@ pub enum Need {
     FreeLayout,
     /// The per-CPU counters can be read.
     Counters,
+    /// They were seen to count insertions and removals.
+    EntryCounts,
     Ctnetlink,
     /// `/proc/sys/net/netfilter/nf_conntrack_count`.
     Procfs,
 }
 
 impl Need {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Bpf,
         Self::EntryLayout,
         Self::Fexit,
@@ -98,6 +100,7 @@ impl Need {
         Self::DropLayout,
         Self::FreeLayout,
         Self::Counters,
+        Self::EntryCounts,
         Self::Ctnetlink,
         Self::Procfs,
     ];
@@ -114,6 +117,7 @@ impl Need {
             Self::DropLayout => "layout of packets",
             Self::FreeLayout => "code of nf_conntrack_free",
             Self::Counters => "counters",
+            Self::EntryCounts => "counters of entries",
             Self::Ctnetlink => "ctnetlink",
             Self::Procfs => "procfs",
         }
@@ -173,6 +177,7 @@ const WAYS: &[Way] = {
     const EXACT_KPROBE: &[Need] = &[Need::Bpf, Need::EntryLayout, Need::Kprobe, Need::KprobeMisses];
     const DROPPED: &[Need] = &[Need::Bpf, Need::EntryLayout, Need::DropLayout, Need::Tracepoint];
     const FREED: &[Need] = &[Need::Bpf, Need::EntryLayout, Need::FreeLayout, Need::Tracepoint];
+    const COUNTED: &[Need] = &[Need::Counters, Need::EntryCounts];
     &[
         way(Drops, Fexit, FEXIT),
         way(Drops, Kprobe, KPROBE),
@@ -182,10 +187,12 @@ const WAYS: &[Way] = {
         way(Insertions, Kprobe, EXACT_KPROBE),
         way(Insertions, Tracepoint, FREED),
         way(Insertions, Kprobe, KPROBE),
+        way(Insertions, Counters, COUNTED),
         way(Removals, Fexit, FEXIT),
         way(Removals, Kprobe, EXACT_KPROBE),
         way(Removals, Tracepoint, FREED),
         way(Removals, Kprobe, KPROBE),
+        way(Removals, Counters, COUNTED),
         way(Table, Ctnetlink, &[Need::Ctnetlink]),
         way(Table, Procfs, &[Need::Procfs]),
     ]
@@ -335,8 +342,22 @@ mod tests {
             (&[Need::Fexit, Need::KprobeMisses, Need::Tracepoint], Request::Auto, all(Kprobe)),
             (&[Need::KprobeMisses], Request::Only(Kprobe), all(Kprobe)),
             (&[Need::Fexit, Need::Kprobe], Request::Auto, all(Tracepoint)),
-            (&[Need::EntryLayout], Request::Auto, [Some(Counters), None, None, Some(Ctnetlink)]),
-            (&[Need::Bpf], Request::Auto, [Some(Counters), None, None, Some(Ctnetlink)]),
+            (
+                &[Need::EntryLayout, Need::EntryCounts],
+                Request::Auto,
+                [Some(Counters), None, None, Some(Ctnetlink)],
+            ),
+            (
+                &[Need::Bpf, Need::EntryCounts],
+                Request::Auto,
+                [Some(Counters), None, None, Some(Ctnetlink)],
+            ),
+            // The seed's own switch: no BPF, no ctnetlink, and a kernel that counts.
+            (
+                &[Need::Bpf, Need::Ctnetlink],
+                Request::Auto,
+                [Some(Counters), Some(Counters), Some(Counters), Some(Procfs)],
+            ),
             (
                 &[Need::Fexit, Need::Kprobe, Need::DropLayout],
                 Request::Auto,
@@ -348,11 +369,16 @@ mod tests {
                 [Some(Tracepoint), None, None, Some(Ctnetlink)],
             ),
             (
-                &[Need::Bpf, Need::Ctnetlink],
+                &[Need::Bpf, Need::Ctnetlink, Need::EntryCounts],
                 Request::Auto,
                 [Some(Counters), None, None, Some(Procfs)],
             ),
-            (&[], Request::Only(Counters), [Some(Counters), None, None, Some(Ctnetlink)]),
+            (&[], Request::Only(Counters), all(Counters)),
+            (
+                &[Need::EntryCounts],
+                Request::Only(Counters),
+                [Some(Counters), None, None, Some(Ctnetlink)],
+            ),
             (&[Need::Bpf], Request::Only(Tracepoint), [None, None, None, Some(Ctnetlink)]),
             (
                 &[Need::Bpf, Need::Counters, Need::Ctnetlink, Need::Procfs],
@@ -374,10 +400,13 @@ mod tests {
         assert_eq!(forced.refused.len(), 3);
         assert_eq!(forced.refusals(), ["no drops, insertions, removals by tracepoint: no Bpf"]);
         assert!(plan_of(&[], Request::Only(Mechanism::Counters)).refused.is_empty());
-        let auto = plan_of(&[Need::Bpf], Request::Auto);
+        let auto = plan_of(&[Need::Bpf, Need::EntryCounts], Request::Auto);
         assert_eq!(
             auto.refusals(),
-            ["no drops, insertions, removals by fexit, kprobe, tracepoint: no Bpf"]
+            [
+                "no drops, insertions, removals by fexit, kprobe, tracepoint: no Bpf",
+                "no insertions, removals by counters: no EntryCounts"
+            ]
         );
         assert_eq!(auto.notes(), auto.refusals(), "something is not measured");
         let fallback = plan_of(&[Need::Fexit, Need::Kprobe], Request::Auto);

@@ -1,0 +1,141 @@
+//! What real kernels of 4.x printed (tests/fixtures), against what was sent through them.
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use crate::{
+    host::procstat,
+    model::{Model, Snapshot, figure::Exactness},
+    sample::{CpuCounters, Sample, TableSample},
+};
+
+const COUNTING: &str = "4.4.34";
+const OTHERS: [&str; 2] = ["4.14.79", "4.19.50"];
+
+fn fixture(version: &str, file: &str) -> String {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let path = root.join("../tests/fixtures/kernels").join(version).join(file);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// One step of a generator, or one reading after it.
+#[derive(Debug)]
+enum Line {
+    /// Flows that got into the table, and that were refused.
+    Sent {
+        into_table: u64,
+        refused: u64,
+    },
+    Read {
+        entries: u32,
+        counters: Vec<CpuCounters>,
+    },
+}
+
+/// In their order. The last step is left out: a rule drops its flows before they are confirmed.
+fn traffic(version: &str) -> Vec<Line> {
+    let stat = fixture(version, "3-phase2/proc_net_stat_nf_conntrack");
+    let header = stat.lines().next().unwrap().to_owned();
+    let text = fixture(version, "traffic");
+    let steps = text.lines().take_while(|line| !line.starts_with("phase 6"));
+    let number = |words: &[&str], before: &str| {
+        let at = words.iter().position(|word| *word == before).unwrap();
+        words[at - 1].parse::<u64>().unwrap()
+    };
+    let line = |line: &str| {
+        if let Some((before, row)) = line.split_once("; stat: ") {
+            let entries = before.rsplit(' ').next().unwrap().parse().unwrap();
+            let counters = procstat::parse(&format!("{header}\n{row}\n")).unwrap();
+            return Some(Line::Read { entries, counters });
+        }
+        let words: Vec<&str> = line.split([' ', ',']).collect();
+        match words[0] {
+            "udp:" => {
+                let (into_table, refused) = (number(&words, "sent"), number(&words, "failed"));
+                Some(Line::Sent { into_table, refused })
+            }
+            "tcp:" => {
+                let into_table = number(&words, "connected");
+                Some(Line::Sent { into_table, refused: number(&words, "unanswered") })
+            }
+            _ => None,
+        }
+    };
+    steps.filter_map(line).collect()
+}
+
+fn sample(seconds: u64, entries: u32, counters: Vec<CpuCounters>) -> Sample {
+    let table = TableSample {
+        id: 1,
+        inode: 1,
+        name: None,
+        reachable: true,
+        entries: Some(entries),
+        counters: Some(counters),
+        unread: None,
+        hooks: None,
+        interfaces: Vec::new(),
+    };
+    Sample {
+        time: jiff::Timestamp::UNIX_EPOCH,
+        elapsed: Duration::from_secs(seconds),
+        limit: Some(200),
+        buckets: None,
+        tables: vec![table],
+        probed: None,
+        tops: Vec::new(),
+        cgroups: Vec::new(),
+    }
+}
+
+/// Each reading as `watch` shows it, with what had been sent by then.
+fn watched(version: &str) -> Vec<(Snapshot, u64, u64)> {
+    let (mut model, mut shown) = (Model::default(), Vec::new());
+    let (mut sent, mut turned_away) = (0, 0);
+    for (second, line) in (0..).zip(traffic(version)) {
+        match line {
+            Line::Sent { into_table, refused } => {
+                (sent, turned_away) = (sent + into_table, turned_away + refused)
+            }
+            Line::Read { entries, counters } => {
+                let snapshot = model.advance(&sample(second, entries, counters));
+                shown.push((snapshot, sent, turned_away));
+            }
+        }
+    }
+    assert!(shown.len() > 20, "{}", shown.len());
+    shown
+}
+
+#[test]
+fn a_kernel_that_counts_entries_is_exact() {
+    let shown = watched(COUNTING);
+    let mut exact = 0;
+    for (snapshot, sent, refused) in &shown {
+        let table = &snapshot.tables[0];
+        assert_eq!(table.dropped.total, Some(*refused));
+        if table.insertions.exactness == Exactness::Unavailable {
+            assert_eq!((exact, table.insertions.total), (0, None), "known once is known for good");
+            continue;
+        }
+        exact += 1;
+        let marks = [table.insertions.exactness, table.removals.exactness];
+        assert_eq!(marks, [Exactness::Exact; 2]);
+        assert_eq!(table.insertions.total, Some(*sent));
+        assert_eq!(table.removals.total, Some(sent - u64::from(table.entries.unwrap())));
+    }
+    let before = shown.len() - exact;
+    // Nothing had been removed from the table in the first five, so nothing was shown to be counted.
+    assert_eq!(before, 5, "of {}", shown.len());
+    assert_eq!(shown.last().unwrap().1, 455);
+}
+
+#[test]
+fn a_kernel_that_keeps_the_columns_at_0_claims_nothing() {
+    for version in OTHERS {
+        for (snapshot, _, refused) in watched(version) {
+            let table = &snapshot.tables[0];
+            assert_eq!((table.insertions.total, table.removals.total), (None, None), "{version}");
+            assert_eq!(table.dropped.total, Some(refused), "{version}");
+        }
+    }
+}
