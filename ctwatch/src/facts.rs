@@ -96,6 +96,15 @@ pub enum Presence {
     Module,
 }
 
+/// With what the number of buckets can be set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BucketsBy {
+    /// `net.netfilter.nf_conntrack_buckets`
+    Sysctl,
+    /// `/sys/module/nf_conntrack/parameters/hashsize`: the sysctl of older kernels is read-only.
+    Hashsize,
+}
+
 /// A line of `/proc/modules`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadedModule {
@@ -203,6 +212,7 @@ pub struct Facts {
     pub on_disk: Known<Vec<String>>,
     pub limit: Known<u32>,
     pub buckets: Known<u32>,
+    pub buckets_by: Known<BucketsBy>,
     pub expect_max: Known<u32>,
     /// Bytes.
     pub memory: Known<u64>,

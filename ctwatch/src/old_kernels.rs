@@ -3,7 +3,8 @@
 use std::{fs, path::PathBuf, time::Duration};
 
 use crate::{
-    host::procstat,
+    facts::BucketsBy,
+    host::{procstat, settings},
     model::{Model, Snapshot, figure::Exactness},
     sample::{CpuCounters, Sample, TableSample},
 };
@@ -137,5 +138,26 @@ fn a_kernel_that_keeps_the_columns_at_0_claims_nothing() {
             assert_eq!((table.insertions.total, table.removals.total), (None, None), "{version}");
             assert_eq!(table.dropped.total, Some(refused), "{version}");
         }
+    }
+}
+
+/// `-rw-r--r-- 1 0 0 …`
+fn mode(line: &str) -> u32 {
+    let bits = line.bytes().skip(1).take(9);
+    bits.fold(0, |mode, bit| mode << 1 | u32::from(bit != b'-'))
+}
+
+#[test]
+fn buckets_are_set_by_what_each_kernel_lets_write() {
+    for (version, by) in [
+        (COUNTING, BucketsBy::Hashsize),
+        (OTHERS[0], BucketsBy::Sysctl),
+        (OTHERS[1], BucketsBy::Sysctl),
+    ] {
+        let listed = fixture(version, "modes.ls-l");
+        let of = |name: &str| listed.lines().find(|line| line.ends_with(name)).map(mode);
+        let (sysctl, hashsize) = (of("/nf_conntrack_buckets"), of("/hashsize"));
+        assert!(sysctl.is_some() && hashsize == Some(0o600), "{listed}");
+        assert_eq!(settings::buckets_by_of(sysctl, hashsize, false), Ok(by), "{version}");
     }
 }

@@ -55,6 +55,7 @@ fn look(scope: &Scope, source: Source, cookies: bool) -> Result<Facts> {
         on_disk: settings::on_disk(&release),
         limit: sysctl("nf_conntrack_max").map_err(said),
         buckets: sysctl("nf_conntrack_buckets").map_err(said),
+        buckets_by: settings::buckets_by(),
         expect_max: sysctl("nf_conntrack_expect_max").map_err(said),
         memory: settings::memory(),
         slab: settings::slab(),

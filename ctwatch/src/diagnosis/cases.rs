@@ -10,8 +10,8 @@ use ctwatch_ebpf::{
 use super::{Case, findings, tracking};
 use crate::{
     facts::{
-        Facts, Framework, KernelLog, LoadedModule, Namespace, Presence, RuleTable, RuleUse,
-        Setting, Slab, Totals,
+        BucketsBy, Facts, Framework, KernelLog, LoadedModule, Namespace, Presence, RuleTable,
+        RuleUse, Setting, Slab, Totals,
     },
     model::{
         Model, Snapshot,
@@ -58,7 +58,7 @@ fn rules(name: &str, uses: &[(&str, bool)]) -> RuleTable {
     table
 }
 
-fn facts(entries: u32) -> Facts {
+pub(super) fn facts(entries: u32) -> Facts {
     let module = |name: &str, users: &[&str]| LoadedModule {
         name: name.to_owned(),
         references: users.len() as u32,
@@ -75,6 +75,7 @@ fn facts(entries: u32) -> Facts {
         on_disk: Ok(vec!["iptable_nat".to_owned(), "nf_conntrack".to_owned()]),
         limit: Ok(1000),
         buckets: Ok(256),
+        buckets_by: Ok(BucketsBy::Sysctl),
         expect_max: Ok(60),
         memory: Ok(1 << 30),
         slab: Ok(Slab { objects: 1000, size: 320 }),
@@ -84,6 +85,21 @@ fn facts(entries: u32) -> Facts {
         namespaces: vec![namespace(entries)],
         unvisited: Vec::new(),
     }
+}
+
+#[test]
+fn buckets_are_raised_by_what_can_be_written() {
+    let full = |by| Facts { buckets_by: by, ..facts(1000) };
+    let raise = |facts: &Facts| found(facts, None).remove(0).fixes.remove(0);
+    let fix = raise(&full(Ok(BucketsBy::Hashsize)));
+    assert_eq!(fix.now[0], "echo 2048 > /sys/module/nf_conntrack/parameters/hashsize");
+    assert_eq!(fix.now[1], "sysctl -w net.netfilter.nf_conntrack_max=2048");
+    assert!(fix.files.iter().all(|file| !file.content.contains("nf_conntrack_buckets")));
+    assert!(fix.files.iter().any(|file| file.content.contains("hashsize=2048")));
+    assert!(fix.undo.contains(&"rm -f /etc/modprobe.d/ctwatch-limit.conf".to_owned()));
+    let fix = raise(&full(Err("it is not ours".to_owned())));
+    assert!(fix.now.iter().chain(&fix.undo).all(|line| !line.contains("buckets")), "{fix:?}");
+    assert!(fix.expect.contains("there are 256 buckets, and it is not ours"), "{}", fix.expect);
 }
 
 fn found(facts: &Facts, census: Option<&Taken>) -> Vec<Finding> {

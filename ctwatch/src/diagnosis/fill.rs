@@ -2,7 +2,7 @@
 
 use ctwatch_ebpf::top::Stream;
 
-use super::{Case, FULL, MUCH, finding, fixes, number, percent, so_many};
+use super::{Case, FULL, MUCH, buckets::buckets, finding, fixes, number, percent, so_many};
 use crate::{
     facts::{Namespace, Presence, Setting},
     model::Table,
@@ -175,16 +175,24 @@ fn raise(case: &Case<'_>, entries: u32, limit: u32) -> Option<Fix> {
     let most = limit.max(entries).max(fullest.unwrap_or(0));
     let wanted = u64::from(most).checked_mul(2)?.next_power_of_two();
     let old_buckets = u64::from(*case.facts.buckets.as_ref().ok()?);
-    let buckets = wanted.max(old_buckets);
-    let mut fix = fixes::fix("raise the limit, with as many buckets");
-    if buckets != old_buckets {
-        fix.now.push(fixes::sysctl("nf_conntrack_buckets", buckets));
-        fix.undo.push(fixes::sysctl("nf_conntrack_buckets", old_buckets));
+    let set = buckets(case.facts, "limit", wanted.max(old_buckets));
+    let buckets = if set.is_ok() { wanted.max(old_buckets) } else { old_buckets };
+    let mut fix = fixes::fix(match &set {
+        Ok(_) => "raise the limit, with as many buckets",
+        Err(_) => "raise the limit",
+    });
+    if let Ok(set) = &set
+        && buckets != old_buckets
+    {
+        fix.now.push(set.now.clone());
+        fix.undo.push(set.undo.clone());
     }
     fix.now.push(fixes::sysctl("nf_conntrack_max", wanted));
     fix.undo.insert(0, fixes::sysctl("nf_conntrack_max", limit));
-    let values = [("nf_conntrack_buckets", buckets), ("nf_conntrack_max", wanted)];
+    let mut values: Vec<(&str, u64)> = set.iter().filter_map(|set| set.sysctl).collect();
+    values.push(("nf_conntrack_max", wanted));
     fix.files = fixes::sysctl_files("limit", &values, case.facts.presence == Presence::Module);
+    fix.files.extend(set.iter().flat_map(|set| set.files.clone()));
     fix.undo.extend(fixes::remove(&fix.files));
     fix.breaks = match &case.facts.slab {
         Ok(slab) => {
@@ -206,6 +214,15 @@ fn raise(case: &Case<'_>, entries: u32, limit: u32) -> Option<Fix> {
         percent(fill),
         percent(f64::from(entries) / f64::from(limit)),
     );
+    match &set {
+        Ok(set) => fix.expect.extend(set.note.iter().map(|note| format!(". {note}"))),
+        Err(why) => {
+            fix.expect += &format!(
+                ". Chains grow longer: there are {} buckets, and {why}",
+                number(old_buckets)
+            );
+        }
+    }
     for setting in later_settings(case, &fix) {
         fix.expect += &format!(
             ". At boot {} comes later and says {} = {}: change it there too",

@@ -32,17 +32,30 @@ pub(super) fn chains(case: &Case<'_>) -> Vec<Finding> {
         ));
         let wanted = case.limit().unwrap_or(entries).max(entries).checked_next_power_of_two()?;
         if wanted > buckets {
+            let set = match super::buckets::buckets(case.facts, "buckets", wanted.into()) {
+                Ok(set) => set,
+                Err(why) => {
+                    found.evidence.push(format!("more buckets would help, but {why}"));
+                    return Some(found);
+                }
+            };
             let mut fix = fixes::fix("as many buckets as there may be entries");
-            fix.now.push(fixes::sysctl("nf_conntrack_buckets", wanted));
-            fix.undo.push(fixes::sysctl("nf_conntrack_buckets", buckets));
-            let values = [("nf_conntrack_buckets", u64::from(wanted))];
-            fix.files =
-                fixes::sysctl_files("buckets", &values, case.facts.presence == Presence::Module);
+            fix.now.push(set.now);
+            fix.undo.push(set.undo);
+            fix.files = match set.sysctl {
+                Some(value) => fixes::sysctl_files(
+                    "buckets",
+                    &[value],
+                    case.facts.presence == Presence::Module,
+                ),
+                None => set.files,
+            };
             fix.undo.extend(fixes::remove(&fix.files));
             fix.breaks = format!("nothing; {} kB of memory", number(wanted / 128));
             fix.expect = "chains of one or two entries; none is refused for that any more, unless \
                           somebody makes keys meet"
                 .to_owned();
+            fix.expect.extend(set.note.map(|note| format!(". {note}")));
             found.fixes.push(fix);
         } else {
             found.evidence.push(

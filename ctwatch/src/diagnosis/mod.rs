@@ -7,6 +7,7 @@ use crate::{
     report::{Finding, Severity},
 };
 
+mod buckets;
 mod fill;
 mod fixes;
 mod lookalikes;

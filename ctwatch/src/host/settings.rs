@@ -3,10 +3,12 @@
 use std::{
     collections::BTreeMap,
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
-use crate::facts::{Barred, Known, LoadedModule, Setting, Slab};
+use super::visit::netns_cookie;
+use crate::facts::{Barred, BucketsBy, Known, LoadedModule, Setting, Slab};
 
 /// Where files of one name hide each other: the first wins.
 /// <https://www.freedesktop.org/software/systemd/man/latest/sysctl.d.html>
@@ -182,6 +184,37 @@ pub fn slab_of(slabinfo: &str) -> Option<Slab> {
     slab
 }
 
+/// With what the number of buckets can be set from the calling thread's namespace.
+pub fn buckets_by() -> Known<BucketsBy> {
+    let mode = |path: &str| fs::metadata(path).ok().map(|file| file.permissions().mode());
+    buckets_by_of(
+        mode("/proc/sys/net/netfilter/nf_conntrack_buckets"),
+        mode("/sys/module/nf_conntrack/parameters/hashsize"),
+        netns_cookie().is_some(),
+    )
+}
+
+/// By the modes of the two files. `cookies`: the kernel is so new that only in the first namespace
+/// the sysctl can be written, and in all others nothing can.
+pub fn buckets_by_of(
+    sysctl: Option<u32>,
+    hashsize: Option<u32>,
+    cookies: bool,
+) -> Known<BucketsBy> {
+    const WRITABLE: u32 = 0o200;
+    let is_writable = |mode: Option<u32>| mode.is_some_and(|mode| mode & WRITABLE != 0);
+    if is_writable(sysctl) {
+        return Ok(BucketsBy::Sysctl);
+    }
+    if cookies {
+        return Err("only the first network namespace sets nf_conntrack_buckets".to_owned());
+    }
+    match is_writable(hashsize) {
+        true => Ok(BucketsBy::Hashsize),
+        false => Err("neither nf_conntrack_buckets nor hashsize can be written".to_owned()),
+    }
+}
+
 /// Bytes of memory that this machine has.
 pub fn memory() -> Known<u64> {
     const PATH: &str = "/proc/meminfo";
@@ -230,6 +263,17 @@ mod tests {
         assert_eq!(found.len(), 3);
         assert_eq!(found[0].users, ["nf_nat", "nft_ct"]);
         assert_eq!((found[0].references, found[1].users.len(), found[2].users.len()), (3, 0, 0));
+    }
+
+    #[test]
+    fn buckets_are_set_by_what_is_writable() {
+        let (read_only, writable, secret) = (Some(0o100_444), Some(0o100_644), Some(0o100_600));
+        assert_eq!(buckets_by_of(writable, secret, true), Ok(BucketsBy::Sysctl));
+        assert_eq!(buckets_by_of(writable, None, false), Ok(BucketsBy::Sysctl));
+        assert_eq!(buckets_by_of(read_only, secret, false), Ok(BucketsBy::Hashsize));
+        assert_eq!(buckets_by_of(None, secret, false), Ok(BucketsBy::Hashsize));
+        assert!(buckets_by_of(read_only, secret, true).is_err(), "another namespace");
+        assert!(buckets_by_of(read_only, read_only, false).is_err());
     }
 
     #[test]
