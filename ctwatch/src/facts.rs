@@ -208,7 +208,7 @@ pub struct Facts {
     pub release: String,
     pub presence: Presence,
     pub modules: Known<Vec<LoadedModule>>,
-    /// Modules of conntrack's family that this kernel has on disk.
+    /// Modules that track connections and that this kernel has: on disk, or loaded now.
     pub on_disk: Known<Vec<String>>,
     pub limit: Known<u32>,
     pub buckets: Known<u32>,

@@ -7,6 +7,7 @@ pub mod collect;
 pub mod commands;
 pub mod diagnosis;
 pub mod facts;
+pub mod family;
 pub mod host;
 pub mod model;
 #[cfg(test)]

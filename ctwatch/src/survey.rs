@@ -45,14 +45,15 @@ fn look(scope: &Scope, source: Source, cookies: bool) -> Result<Facts> {
             Visit::Gone => {}
         }
     }
+    let loaded = settings::loaded();
     Ok(Facts {
         presence: match modules::conntrack() {
             None => Presence::Absent,
             Some(life) if life.is_module() => Presence::Module,
             Some(_) => Presence::BuiltIn,
         },
-        modules: settings::loaded(),
-        on_disk: settings::on_disk(&release),
+        on_disk: settings::trackers(&release, &loaded),
+        modules: loaded,
         limit: sysctl("nf_conntrack_max").map_err(said),
         buckets: sysctl("nf_conntrack_buckets").map_err(said),
         buckets_by: settings::buckets_by(),

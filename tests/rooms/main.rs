@@ -97,6 +97,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("taker.rs", &["aya", "crate::output", "crate::commands"]),
     ("sample.rs", &["aya", "crate::"]),
     ("facts.rs", &["aya", "crate::"]),
+    ("family.rs", &["aya", "crate::"]),
 ];
 
 #[test]

@@ -23,8 +23,13 @@ const FAMILIES: [(u8, &str); 2] = [(2, "ip"), (10, "ip6")];
 const HOOKS: [&str; 5] = ["prerouting", "input", "forward", "output", "postrouting"];
 
 pub fn hooks() -> Known<Vec<Hook>> {
-    if modules::would_be_loaded("nfnetlink_hook") {
-        return Err("nfnetlink_hook is not loaded (modprobe nfnetlink_hook)".to_owned());
+    // Kernels before 5.14 do not have it: nobody is told to load what is not there.
+    match modules::is_on_disk("nfnetlink_hook") {
+        Some(true) => {
+            return Err("nfnetlink_hook is not loaded (modprobe nfnetlink_hook)".to_owned());
+        }
+        None => return Err("nfnetlink_hook is not loaded, if this kernel has it".to_owned()),
+        Some(false) => {}
     }
     read().map_err(|error| match is_unknown(&error) {
         true => "this kernel does not say (CONFIG_NETFILTER_NETLINK_HOOK, Linux 5.14)".to_owned(),

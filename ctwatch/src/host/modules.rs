@@ -65,14 +65,20 @@ pub fn can_be_loaded() -> bool {
 /// Whether asking for something that this module answers would make the kernel load it: it is on
 /// disk, and neither loaded nor built in.
 pub fn would_be_loaded(name: &str) -> bool {
+    // Where nobody knows, it is not tried.
+    is_on_disk(name).unwrap_or(true)
+}
+
+/// Whether this module can be loaded and is not there yet; `None` where nobody knows.
+pub fn is_on_disk(name: &str) -> Option<bool> {
     if Path::new(MODULES).join(name).exists() {
-        return false;
+        return Some(false);
     }
     let folder = Path::new("/lib/modules").join(super::kernel_release());
     match std::fs::read_to_string(folder.join("modules.dep")) {
-        Ok(text) => text.lines().any(|line| is_of_module(line, name)),
-        // Without modules nothing can be loaded; else nobody knows, and it is not tried.
-        Err(_) => can_be_loaded(),
+        Ok(text) => Some(text.lines().any(|line| is_of_module(line, name))),
+        // Without modules nothing can be loaded.
+        Err(_) => (!can_be_loaded()).then_some(false),
     }
 }
 

@@ -8,7 +8,10 @@ use std::{
 };
 
 use super::visit::netns_cookie;
-use crate::facts::{Barred, BucketsBy, Known, LoadedModule, Setting, Slab};
+use crate::{
+    facts::{Barred, BucketsBy, Known, LoadedModule, Setting, Slab},
+    family::tracks,
+};
 
 /// Where files of one name hide each other: the first wins.
 /// <https://www.freedesktop.org/software/systemd/man/latest/sysctl.d.html>
@@ -76,48 +79,33 @@ pub fn installs(file: &str, text: &str) -> Vec<Barred> {
         let module = words.next().filter(|word| *word == "install").and(words.next())?;
         words.next()?;
         let module = module.replace('-', "_");
-        is_family(&module).then(|| Barred { file: file.to_owned(), module })
+        tracks(&module).then(|| Barred { file: file.to_owned(), module })
     };
     text.lines().filter_map(barred).collect()
 }
 
-/// Modules that track connections, or that bring those in.
-pub fn is_family(module: &str) -> bool {
-    const PREFIXES: [&str; 2] = ["nf_conntrack", "nf_nat"];
-    const NAMES: [&str; 24] = [
-        "iptable_nat",
-        "ip6table_nat",
-        "nft_chain_nat",
-        "nft_chain_nat_ipv4",
-        "nft_chain_nat_ipv6",
-        "nft_ct",
-        "nft_nat",
-        "nft_masq",
-        "nft_redir",
-        "nft_connlimit",
-        "xt_conntrack",
-        "xt_state",
-        "xt_CT",
-        "xt_connmark",
-        "xt_connlimit",
-        "xt_connbytes",
-        "xt_helper",
-        "xt_nat",
-        "xt_MASQUERADE",
-        "xt_REDIRECT",
-        "xt_NETMAP",
-        "ipt_MASQUERADE",
-        "ip6t_MASQUERADE",
-        "act_ct",
-    ];
-    PREFIXES.iter().any(|prefix| module.starts_with(prefix)) || NAMES.contains(&module)
+/// Modules that track connections and that this kernel has: on disk, or loaded, be it from elsewhere.
+pub fn trackers(release: &str, loaded: &Known<Vec<LoadedModule>>) -> Known<Vec<String>> {
+    let path = format!("/lib/modules/{release}/modules.dep");
+    let on_disk = fs::read_to_string(&path).map_err(|error| format!("cannot read {path}: {error}"));
+    trackers_of(on_disk, loaded)
 }
 
-/// Those of conntrack's family that this kernel could load.
-pub fn on_disk(release: &str) -> Known<Vec<String>> {
-    let path = format!("/lib/modules/{release}/modules.dep");
-    let text = fs::read_to_string(&path).map_err(|error| format!("cannot read {path}: {error}"))?;
-    Ok(family_of(&text))
+/// By the text of `modules.dep`.
+pub fn trackers_of(
+    on_disk: Known<String>,
+    loaded: &Known<Vec<LoadedModule>>,
+) -> Known<Vec<String>> {
+    let loaded = loaded.iter().flatten().map(|module| module.name.clone());
+    let mut names: Vec<String> = loaded.filter(|name| tracks(name)).collect();
+    match on_disk {
+        Ok(text) => names.extend(family_of(&text)),
+        Err(why) if names.is_empty() => return Err(why),
+        Err(_) => {}
+    }
+    names.sort();
+    names.dedup();
+    Ok(names)
 }
 
 /// `kernel/net/netfilter/nf_conntrack.ko.xz: kernel/net/…`
@@ -125,7 +113,7 @@ pub fn family_of(dependencies: &str) -> Vec<String> {
     let name = |line: &str| {
         let file = line.split(':').next()?.rsplit('/').next()?;
         let name = file.split(".ko").next()?.replace('-', "_");
-        is_family(&name).then_some(name)
+        tracks(&name).then_some(name)
     };
     let mut names: Vec<String> = dependencies.lines().filter_map(name).collect();
     names.sort();
@@ -281,6 +269,24 @@ mod tests {
         let text = "kernel/net/netfilter/nf_conntrack.ko.xz: kernel/lib/libcrc32c.ko.xz\n\
                     kernel/net/ipv4/netfilter/iptable_nat.ko: x\nkernel/net/x.ko.zst:\n";
         assert_eq!(family_of(text), ["iptable_nat", "nf_conntrack"]);
+    }
+
+    #[test]
+    fn trackers_are_those_that_this_kernel_has() {
+        // What a switch with Linux 4.1 shows.
+        let text = "nf_conntrack_ipv4 20480 1 - Live 0x0\n\
+                    nf_defrag_ipv4 16384 1 nf_conntrack_ipv4, Live 0x0\n\
+                    nf_conntrack 94208 3 nf_conntrack_ipv4,nf_nat_ipv4,nf_nat, Live 0x0\n";
+        let loaded = Ok(modules(text));
+        let on_disk = "kernel/net/ipv4/netfilter/iptable_nat.ko: x\n\
+                       kernel/net/ipv4/netfilter/nf_nat_ipv4.ko: x\n\
+                       kernel/net/ipv4/netfilter/nf_conntrack_ipv4.ko: x\n\
+                       kernel/net/ipv4/netfilter/nf_defrag_ipv4.ko:\n";
+        let found = trackers_of(Ok(on_disk.to_owned()), &loaded).unwrap();
+        assert_eq!(found, ["iptable_nat", "nf_conntrack", "nf_conntrack_ipv4", "nf_nat_ipv4"]);
+        let none = || Err("no modules.dep".to_owned());
+        assert_eq!(trackers_of(none(), &loaded).unwrap(), ["nf_conntrack", "nf_conntrack_ipv4"]);
+        assert!(trackers_of(none(), &Ok(Vec::new())).is_err());
     }
 
     #[test]

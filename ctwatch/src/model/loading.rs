@@ -10,41 +10,13 @@ use std::{collections::VecDeque, time::Duration};
 
 use ctwatch_ebpf::loading::{Event, Kind, NAME};
 
+use crate::family;
+
 /// So many requests are remembered, and for so long: `modprobe` is run right after.
 const REQUESTS: usize = 256;
 const AFTER: Duration = Duration::from_secs(10);
 /// So many loaded modules are remembered, the last ones.
 const LOADED: usize = 64;
-
-/// What makes the kernel track connections, needs that, or is needed for it; with all that begins
-/// like it. Whatever else needs conntrack has that loaded too.
-const FAMILY: [&str; 5] = ["nf_conntrack", "nf_nat", "nf_defrag", "nft_ct", "ip_vs"];
-const MEMBERS: [&str; 24] = [
-    "act_connmark",
-    "act_ct",
-    "act_ctinfo",
-    "ip6t_MASQUERADE",
-    "ip6table_nat",
-    "ipt_MASQUERADE",
-    "iptable_nat",
-    "nf_flow_table",
-    "nft_chain_nat",
-    "nft_masq",
-    "nft_nat",
-    "nft_redir",
-    "openvswitch",
-    "xt_CONNMARK",
-    "xt_CT",
-    "xt_MASQUERADE",
-    "xt_NETMAP",
-    "xt_REDIRECT",
-    "xt_connlimit",
-    "xt_connmark",
-    "xt_conntrack",
-    "xt_helper",
-    "xt_nat",
-    "xt_state",
-];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
@@ -95,7 +67,7 @@ impl Loading {
             return None;
         }
         let module = text(&event.module);
-        if event.kind != Kind::Loaded as u32 || !is_of_conntrack(&module) {
+        if event.kind != Kind::Loaded as u32 || family::role(&module).is_none() {
             return None;
         }
         let asked_by = self.asker(event);
@@ -141,10 +113,6 @@ fn push<T>(to: &mut VecDeque<T>, most: usize, value: T) {
         to.pop_front();
     }
     to.push_back(value);
-}
-
-fn is_of_conntrack(module: &str) -> bool {
-    FAMILY.iter().any(|family| module.starts_with(family)) || MEMBERS.contains(&module)
 }
 
 fn process(event: &Event) -> Process {
