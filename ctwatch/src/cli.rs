@@ -162,6 +162,8 @@ pub enum CensusMechanism {
     Walk,
     /// Lists from ctnetlink, one namespace after the other
     Ctnetlink,
+    /// Lists from /proc/net/nf_conntrack, where there is no ctnetlink
+    Procfs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

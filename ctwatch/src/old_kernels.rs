@@ -2,10 +2,16 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
+use ctwatch_ebpf::top::By;
+
 use crate::{
     facts::BucketsBy,
-    host::{procstat, settings},
-    model::{Model, Snapshot, figure::Exactness},
+    host::{listing, procstat, settings},
+    model::{
+        Model, Snapshot,
+        census::{Census, Holds, SEED},
+        figure::Exactness,
+    },
     sample::{CpuCounters, Sample, TableSample},
 };
 
@@ -159,5 +165,44 @@ fn buckets_are_set_by_what_each_kernel_lets_write() {
         let (sysctl, hashsize) = (of("/nf_conntrack_buckets"), of("/hashsize"));
         assert!(sysctl.is_some() && hashsize == Some(0o600), "{listed}");
         assert_eq!(settings::buckets_by_of(sysctl, hashsize, false), Ok(by), "{version}");
+    }
+}
+
+#[test]
+fn a_census_by_procfs_is_what_was_sent() {
+    for version in [COUNTING].into_iter().chain(OTHERS) {
+        let by = [By::Source, By::Service, By::Backend];
+        let mut census = Census::new(&by, SEED);
+        let file = fixture(version, "2-phase1/proc_net_nf_conntrack");
+        listing::entries(1, file.as_bytes(), |held| census.enter(held)).unwrap();
+        let counted = census.finish(10);
+        let table = counted.table(1).unwrap();
+        // 40 datagrams that nothing answers, 10 connections that are held open.
+        let holds = Holds { reclaimable: 40, pinned: 10, ..Holds::default() };
+        assert_eq!(table.holds, holds, "{version}");
+        let states: Vec<_> = table
+            .states
+            .iter()
+            .map(|s| (s.protocol, s.name(), s.holds.all(), s.unreplied))
+            .collect();
+        assert_eq!(states, [(17, None, 40, 40), (6, Some("ESTABLISHED"), 10, 0)], "{version}");
+        let below: Vec<_> = table.states.iter().map(|s| s.lifetimes.below_limits()).collect();
+        // At 40 s and at five days.
+        assert_eq!(below, [[0, 40, 40, 40, 40], [0; 5]], "{version}");
+        for by in [By::Service, By::Backend] {
+            let list = counted.lists(1).find(|list| list.by == by).unwrap();
+            let named: Vec<_> =
+                list.entries.iter().map(|e| (e.name(by, |_, _| None), e.count)).collect();
+            let truth = [("127.0.0.1 udp/9".to_owned(), 40), ("127.0.0.1 tcp/5001".to_owned(), 10)];
+            assert_eq!(named, truth, "{version}");
+        }
+        let mut full = 0;
+        let file = fixture(version, "3-phase2/proc_net_nf_conntrack");
+        listing::entries(1, file.as_bytes(), |held| {
+            assert!(held.status.is_confirmed() && matches!(held.key.protocol, 6 | 17));
+            full += 1;
+        })
+        .unwrap();
+        assert_eq!(full, 60, "{version}");
     }
 }

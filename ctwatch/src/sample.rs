@@ -231,30 +231,70 @@ pub enum Left {
     Unknown,
 }
 
+const TCP_STATES: [&str; 10] = [
+    "NONE",
+    "SYN_SENT",
+    "SYN_RECV",
+    "ESTABLISHED",
+    "FIN_WAIT",
+    "CLOSE_WAIT",
+    "LAST_ACK",
+    "TIME_WAIT",
+    "CLOSE",
+    "SYN_SENT2",
+];
+const SCTP_STATES: [&str; 9] = [
+    "NONE",
+    "CLOSED",
+    "COOKIE_WAIT",
+    "COOKIE_ECHOED",
+    "ESTABLISHED",
+    "SHUTDOWN_SENT",
+    "SHUTDOWN_RECD",
+    "SHUTDOWN_ACK_SENT",
+    "HEARTBEAT_SENT",
+];
+
+/// The states of a protocol by number, in conntrack's words; `None` where none are told apart.
+/// <https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/netfilter/nf_conntrack_tcp.h>
+pub fn states(protocol: u8) -> Option<&'static [&'static str]> {
+    match protocol {
+        6 => Some(&TCP_STATES),
+        132 => Some(&SCTP_STATES),
+        _ => None,
+    }
+}
+
 /// `enum ip_conntrack_status`.
 /// <https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/netfilter/nf_conntrack_common.h>
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Status(pub u32);
 
 impl Status {
+    pub const REPLIED: u32 = 1 << 1;
+    pub const ASSURED: u32 = 1 << 2;
+    pub const CONFIRMED: u32 = 1 << 3;
+    pub const OFFLOADED: u32 = 1 << 14;
+    pub const OFFLOADED_TO_HARDWARE: u32 = 1 << 15;
+
     /// A packet of the other direction was seen.
     pub fn is_replied(self) -> bool {
-        self.0 & 1 << 1 != 0
+        self.0 & Self::REPLIED != 0
     }
 
     /// Never thrown out to make room.
     pub fn is_assured(self) -> bool {
-        self.0 & 1 << 2 != 0
+        self.0 & Self::ASSURED != 0
     }
 
     /// In the table.
     pub fn is_confirmed(self) -> bool {
-        self.0 & 1 << 3 != 0
+        self.0 & Self::CONFIRMED != 0
     }
 
     /// A flow table forwards its packets, in software or in hardware, and renews its time.
     pub fn is_offloaded(self) -> bool {
-        self.0 & (1 << 14 | 1 << 15) != 0
+        self.0 & (Self::OFFLOADED | Self::OFFLOADED_TO_HARDWARE) != 0
     }
 }
 

@@ -1,5 +1,5 @@
 //! Takes a census: who holds the table now. By a walk inside the kernel where the table can be
-//! found, else from ctnetlink, namespace by namespace.
+//! found, else from ctnetlink or `/proc`, namespace by namespace.
 //!
 //! Goes into namespaces, so it runs on a thread of its own.
 
@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use crate::{
     collect::Scope,
     host::{
-        self, dump, modules,
+        self, ctnetlink, dump, listing, modules,
         netns::{self, Finder, Netns},
         visit::{Reading, Source, Visit, Visitor},
     },
@@ -35,6 +35,7 @@ pub enum Way {
     Best,
     Walk,
     Ctnetlink,
+    Procfs,
     /// As little as can be: no program, and no module that is not loaded already.
     NoProgram,
 }
@@ -83,12 +84,22 @@ impl Census {
     }
 }
 
+/// Where entries are listed, without a walk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum List {
+    Ctnetlink,
+    Procfs,
+}
+
 /// Keeps what it takes to take a census again.
 pub struct Taker {
     way: Way,
     walker: Option<Walker>,
     /// Why there is no walker.
     why: Option<String>,
+    list: List,
+    /// Why it is not ctnetlink's.
+    why_procfs: Option<String>,
     cookies: bool,
     finder: Finder,
     visitor: Visitor,
@@ -99,12 +110,28 @@ impl Taker {
     pub fn new(way: Way, cookies: bool) -> Result<Self> {
         let mut why = None;
         let walker = match way {
-            Way::Ctnetlink | Way::NoProgram => None,
+            Way::Ctnetlink | Way::Procfs | Way::NoProgram => None,
             Way::Walk => Some(Walker::open().context("the kernel's table cannot be walked here")?),
             Way::Best => Walker::open().map_err(|error| why = Some(format!("{error:#}"))).ok(),
         };
-        let visitor = Visitor::new(Source::Ctnetlink)?;
-        Ok(Self { way, walker, why, cookies, finder: Finder::default(), visitor })
+        let mut why_procfs = None;
+        let list = match way {
+            Way::Ctnetlink => List::Ctnetlink,
+            Way::Procfs => List::Procfs,
+            _ => match ctnetlink::answers() {
+                Ok(()) => List::Ctnetlink,
+                Err(why) => {
+                    why_procfs = Some(why);
+                    List::Procfs
+                }
+            },
+        };
+        let visitor = Visitor::new(match list {
+            List::Ctnetlink => Source::Ctnetlink,
+            List::Procfs => Source::Procfs,
+        })?;
+        let finder = Finder::default();
+        Ok(Self { way, walker, why, list, why_procfs, cookies, finder, visitor })
     }
 
     pub fn take(&mut self, question: &Question) -> Result<Taken> {
@@ -127,7 +154,15 @@ impl Taker {
                 })?;
                 (census, "walk", walked.strayed)
             }
-            None => (self.dumps(new(), &found, &mut kernel)?, "ctnetlink", 0),
+            None => {
+                let why = self.why_procfs.iter().map(|why| format!("not by ctnetlink: {why}"));
+                notes.extend(why);
+                let by = match self.list {
+                    List::Ctnetlink => "ctnetlink",
+                    List::Procfs => "procfs",
+                };
+                (self.lists(new(), &found, &mut kernel)?, by, 0)
+            }
         };
         let after = self.counts(&found, &mut Vec::new())?;
         for count in &mut kernel {
@@ -186,7 +221,7 @@ impl Taker {
     }
 
     /// Those that hold nothing are not asked.
-    fn dumps(
+    fn lists(
         &self,
         mut census: census::Census,
         found: &[Netns],
@@ -200,19 +235,23 @@ impl Taker {
             if count.before == Some(0) {
                 continue;
             }
-            if self.way != Way::Ctnetlink && modules::ctnetlink_would_be_loaded() {
-                bail!(
-                    "asking ctnetlink would load its module: ctwatch census --mechanism ctnetlink \
-                     does"
-                );
+            let by_ctnetlink = self.list == List::Ctnetlink;
+            // Unloaded since.
+            if by_ctnetlink && self.way != Way::Ctnetlink && modules::ctnetlink_would_be_loaded() {
+                bail!("asking ctnetlink would load its module");
             }
-            let dumped =
-                self.visitor.enter(netns, || dump::dump(count.netns, |held| census.enter(held)))?;
+            let dumped = self.visitor.enter(netns, || match self.list {
+                List::Ctnetlink => dump::dump(count.netns, |held| census.enter(held)),
+                List::Procfs => listing::list(count.netns, |held| census.enter(held)),
+            })?;
             match dumped {
                 Visit::Read(Ok(())) => listed += 1,
                 Visit::Read(Err(error)) => {
                     let name = netns.name.clone().unwrap_or_else(|| netns.inode.to_string());
-                    let error = error.context(format!("cannot list the entries of {name}"));
+                    let mut error = error.context(format!("cannot list the entries of {name}"));
+                    if let Some(why) = &self.why_procfs {
+                        error = error.context(format!("not by ctnetlink: {why}"));
+                    }
                     count.unlisted = Some(format!("{error:#}"));
                     first.get_or_insert(error);
                 }

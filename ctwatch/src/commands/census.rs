@@ -45,6 +45,7 @@ fn take(args: &CensusArgs) -> Result<Taken> {
         cli::CensusMechanism::Auto => Way::Best,
         cli::CensusMechanism::Walk => Way::Walk,
         cli::CensusMechanism::Ctnetlink => Way::Ctnetlink,
+        cli::CensusMechanism::Procfs => Way::Procfs,
     };
     let question = Question {
         by: args.by.iter().filter_map(CensusBy::key).collect(),

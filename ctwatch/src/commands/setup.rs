@@ -7,8 +7,8 @@ use crate::{
     cli,
     collect::{Means, Scope},
     host::{
-        self,
-        ctnetlink::Ctnetlink,
+        self, config,
+        ctnetlink::{Ctnetlink, explained},
         modules, netns,
         privileges::{Privilege, Privileges},
         procstat,
@@ -16,6 +16,7 @@ use crate::{
     },
     output::Header,
     probe::{
+        bpf,
         layout::Resolved,
         load::{self, Asked, Refused},
         plan::{Facts, Mechanism, Need, Plan, Request, Signal, plan},
@@ -267,7 +268,11 @@ fn facts(privileges: Privileges) -> Facts {
         [] => Ok(()),
         missing => Err(format!("needs {}", missing.join(" and "))),
     };
-    facts.set(Need::Bpf, load::embedded().and(privileged));
+    let bpf = match bpf::is_there() {
+        true => Ok(()),
+        false => Err(config::why_not("CONFIG_BPF_SYSCALL")),
+    };
+    facts.set(Need::Bpf, bpf.and(load::embedded()).and(privileged));
     let procstat = procstat::counters().map(|_| ()).map_err(|error| format!("{error:#}"));
     let ctnetlink = if modules::conntrack().is_none() {
         Err("nf_conntrack is not loaded".to_owned())
@@ -276,7 +281,7 @@ fn facts(privileges: Privileges) -> Facts {
     } else {
         let answer = Ctnetlink::open().and_then(|mut socket| socket.counters()).map(|_| ());
         answer.map_err(|error| match privileges.has(Privilege::NetAdmin) {
-            true => format!("{error:#}"),
+            true => explained(error),
             false => "needs CAP_NET_ADMIN".to_owned(),
         })
     };

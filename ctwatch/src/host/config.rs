@@ -45,6 +45,25 @@ pub fn read(release: &str) -> Result<Config> {
     anyhow::bail!("there is neither {PACKED} nor {}", places.join(" nor "))
 }
 
+/// Why the kernel has not what this option stands for, as far as its configuration says.
+pub fn why_not(option: &str) -> String {
+    match read(&super::kernel_release()) {
+        Ok(config) => config.why_not(option),
+        Err(_) => format!("a kernel without {option}?"),
+    }
+}
+
+impl Config {
+    fn why_not(&self, option: &str) -> String {
+        let value = self.options.iter().find(|(name, _)| *name == option);
+        match value.map(|(_, value)| value.as_str()) {
+            Some("n") => format!("{option} is not set ({})", self.source),
+            Some(value) => format!("although {option}={value} ({})", self.source),
+            None => format!("a kernel without {option}?"),
+        }
+    }
+}
+
 /// Far more than any kernel's: what is read must be bounded.
 const MOST: u64 = 8 << 20;
 
@@ -72,6 +91,9 @@ mod tests {
         let of = |name| config.options.iter().find(|(n, _)| *n == name).unwrap().1.as_str();
         assert_eq!(of("CONFIG_NF_CONNTRACK"), "m");
         assert_eq!((of("CONFIG_KPROBES"), of("CONFIG_BPF_SYSCALL")), ("n", "y"));
+        let why = config.why_not("CONFIG_NF_CT_NETLINK");
+        assert_eq!(why, "CONFIG_NF_CT_NETLINK is not set (here)");
+        assert_eq!(config.why_not("CONFIG_NF_CONNTRACK"), "although CONFIG_NF_CONNTRACK=m (here)");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NlaBuffer, NlasIterator};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
+use super::{config, modules};
 use crate::sample::CpuCounters;
 
 /// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET_STATS_CPU` and `…_GET_STATS`.
@@ -32,6 +33,25 @@ pub struct Ctnetlink {
 }
 
 const ANSWER: usize = 64 << 10;
+
+/// Why ctnetlink is not to be asked here; `Ok` where it answers, and asking loads nothing.
+pub fn answers() -> std::result::Result<(), String> {
+    if modules::ctnetlink_would_be_loaded() {
+        return Err("asking it would load its module".to_owned());
+    }
+    let answer = Ctnetlink::open().and_then(|mut socket| socket.entries());
+    answer.map(|_| ()).map_err(explained)
+}
+
+/// A kernel without ctnetlink says that it does not understand the question.
+pub fn explained(error: anyhow::Error) -> String {
+    const UNKNOWN: [i32; 3] = [libc::EINVAL, libc::EPROTONOSUPPORT, libc::EAFNOSUPPORT];
+    let code = error.root_cause().downcast_ref::<std::io::Error>().and_then(|e| e.raw_os_error());
+    match code.is_some_and(|code| UNKNOWN.contains(&code)) {
+        true => format!("{error:#}: {}", config::why_not("CONFIG_NF_CT_NETLINK")),
+        false => format!("{error:#}"),
+    }
+}
 
 impl Ctnetlink {
     pub fn open() -> Result<Self> {
@@ -264,6 +284,17 @@ mod tests {
         let datagram = answer(NLMSG_ERROR, 1, &(-libc::EPERM).to_ne_bytes());
         let error = messages(&datagram, GET_STATS, 1, false, &mut |_| Ok(())).unwrap_err();
         assert!(format!("{error:#}").contains("not permitted"), "{error:#}");
+    }
+
+    #[test]
+    fn a_kernel_without_ctnetlink_names_its_option() {
+        let said = |code: i32| {
+            let datagram = answer(NLMSG_ERROR, 1, &(-code).to_ne_bytes());
+            let read = messages(&datagram, GET_STATS, 1, false, &mut |_| Ok(()));
+            explained(read.unwrap_err())
+        };
+        assert!(said(libc::EINVAL).contains("CONFIG_NF_CT_NETLINK"), "{}", said(libc::EINVAL));
+        assert!(!said(libc::EPERM).contains("CONFIG_"), "{}", said(libc::EPERM));
     }
 
     #[test]

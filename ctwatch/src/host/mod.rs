@@ -13,6 +13,7 @@ pub mod hooks;
 pub mod kmsg;
 pub mod legacy;
 mod mapping;
+pub mod listing;
 pub mod modules;
 pub mod namer;
 pub mod netns;

@@ -4,9 +4,9 @@
 //! differs between kernels, so the header is believed.
 //! <https://github.com/torvalds/linux/blob/v6.12/net/netfilter/nf_conntrack_standalone.c>
 
-use std::fs;
+use std::{fs, io::ErrorKind};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::sample::CpuCounters;
 
@@ -14,8 +14,13 @@ use crate::sample::CpuCounters;
 const PATH: &str = "/proc/thread-self/net/stat/nf_conntrack";
 
 pub fn counters() -> Result<Vec<CpuCounters>> {
-    let text = fs::read_to_string(PATH)
-        .with_context(|| format!("cannot read {PATH} (a kernel without NF_CONNTRACK_PROCFS?)"))?;
+    let text = match fs::read_to_string(PATH) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            bail!("there is no {PATH}: a kernel without CONFIG_NF_CONNTRACK_PROCFS")
+        }
+        Err(error) => return Err(error).with_context(|| format!("cannot read {PATH}")),
+    };
     parse(&text).with_context(|| format!("{PATH} is not what it should be"))
 }
 

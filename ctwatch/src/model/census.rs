@@ -9,7 +9,7 @@ use ctwatch_ebpf::{
 };
 
 use super::{figure::Exactness, top::TopEntry};
-use crate::sample::{Held, Left, Status};
+use crate::sample::{Held, Left, Status, states};
 
 /// Of each list, over all namespaces: 32,768 slots in 2.3 MB.
 const SETS: usize = 4096;
@@ -423,40 +423,14 @@ fn is_closing(protocol: u8, state: u8) -> bool {
     }
 }
 
-/// <https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/netfilter/nf_conntrack_tcp.h>
 pub fn state_name(protocol: u8, state: u8) -> Option<&'static str> {
-    const TCP_STATES: [&str; 10] = [
-        "NONE",
-        "SYN_SENT",
-        "SYN_RECV",
-        "ESTABLISHED",
-        "FIN_WAIT",
-        "CLOSE_WAIT",
-        "LAST_ACK",
-        "TIME_WAIT",
-        "CLOSE",
-        "SYN_SENT2",
-    ];
-    const SCTP_STATES: [&str; 9] = [
-        "NONE",
-        "CLOSED",
-        "COOKIE_WAIT",
-        "COOKIE_ECHOED",
-        "ESTABLISHED",
-        "SHUTDOWN_SENT",
-        "SHUTDOWN_RECD",
-        "SHUTDOWN_ACK_SENT",
-        "HEARTBEAT_SENT",
-    ];
     if state == OFFLOADED {
         return Some("OFFLOAD");
     }
-    let names: &[&str] = match protocol {
-        TCP => &TCP_STATES,
-        SCTP => &SCTP_STATES,
-        _ => return (state != 0).then_some("ASSURED"),
-    };
-    Some(names.get(usize::from(state)).copied().unwrap_or("UNKNOWN"))
+    match states(protocol) {
+        Some(names) => Some(names.get(usize::from(state)).copied().unwrap_or("UNKNOWN")),
+        None => (state != 0).then_some("ASSURED"),
+    }
 }
 
 /// Of the tests, here and elsewhere.

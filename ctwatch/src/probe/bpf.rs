@@ -42,6 +42,13 @@ fn attr() -> bpf_attr {
     unsafe { zeroed() }
 }
 
+/// Whether this kernel has the system call at all.
+pub fn is_there() -> bool {
+    // SAFETY: without any address in it; no map is made of nothing.
+    let answer = unsafe { bpf(bpf_cmd::BPF_MAP_CREATE, &mut attr()) };
+    !answer.is_err_and(|error| error.raw_os_error() == Some(libc::ENOSYS))
+}
+
 /// SAFETY: whatever addresses `attr` holds must be as large as it says, and outlive the call.
 unsafe fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i32> {
     // SAFETY: the kernel reads and writes no more than the size that is passed along.

@@ -1,7 +1,7 @@
 //! The programs in the kernel, seen from outside: plan (pure) -> load -> read. The only room that
 //! names aya.
 
-mod bpf;
+pub mod bpf;
 pub mod census;
 pub mod functions;
 pub mod layout;

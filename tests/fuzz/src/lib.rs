@@ -11,7 +11,7 @@ use ctwatch::{
         btf::Btf,
         config, ctnetlink, dump, hooks, kmsg,
         legacy::{self, IPV4, IPV6},
-        modules, netns, nft, procstat,
+        listing, modules, netns, nft, procstat,
         settings::{family_of, installs, memory_of, modules as loaded_modules, settings, slab_of},
         symbols::Symbols,
     },
@@ -36,6 +36,7 @@ pub const PARSERS: &[Parser] = &[
         let _ = text(bytes).parse::<LimitArgs>();
     }),
     parser("config", |bytes| drop(config::parse("config", bytes))),
+    parser("conntrack_list", conntrack_list),
     parser("cpu_counters", |bytes| drop(ctnetlink::cpu_counters(bytes))),
     parser("datagram", datagram),
     parser("entry", entry),
@@ -132,6 +133,19 @@ fn entry(bytes: &[u8]) {
     let counted = census.finish(3);
     assert_eq!(counted.holds().all(), 1, "{held:?}");
     assert_eq!(counted.lists(1).count(), 2, "{held:?}");
+}
+
+/// Streamed; what is an entry is one in a census.
+fn conntrack_list(bytes: &[u8]) {
+    let mut entries = 0;
+    let mut census = Census::new(&[By::Source, By::Backend], Seed([7; 12]));
+    let whole = listing::entries(1, bytes, |held| {
+        census.enter(held);
+        entries += 1;
+    });
+    assert_eq!(census.finish(3).holds().all(), entries);
+    let lines = bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
+    assert!(entries <= lines && (whole.is_err() || entries == lines), "{entries} of {lines}");
 }
 
 /// The answers to both questions, one after the other.
