@@ -278,6 +278,9 @@ pub struct DoctorArgs {
     /// Count refusals for so long; by itself for a second, and only where a table is full
     #[arg(long = "for", value_name = "TIME", value_parser = interval)]
     pub duration: Option<Duration>,
+    /// Look into one network namespace, by name or inode number, or into all
+    #[arg(long, value_name = "NAME|INODE|all", default_value = "all")]
+    pub netns: Netns,
     /// Write the files of each fix below this folder, which must not exist or be empty
     #[arg(long, value_name = "DIR")]
     pub write: Option<std::path::PathBuf>,

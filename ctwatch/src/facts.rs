@@ -1,7 +1,11 @@
 //! What was found out about this machine for the doctor, uninterpreted: plain values, and where one
 //! could not be had, why.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
+
+mod rules;
+
+pub use rules::{Act, Base, Chain, Condition, Rule};
 
 /// Found, or why it is unknown.
 pub type Known<T> = Result<T, String>;
@@ -29,15 +33,52 @@ pub struct RuleTable {
     pub uses: Vec<RuleUse>,
     /// And so many more.
     pub more: u64,
+    /// All of its chains, with their rules.
+    pub chains: Vec<Chain>,
+    /// There are more rules than are kept in `chains`.
+    pub is_cut: bool,
 }
 
 /// Of one table, so many rules are kept.
 const MOST_USES: usize = 64;
+/// And so many with what they ask for: kube-proxy may have tens of thousands.
+const MOST_RULES: u64 = 200_000;
 
 impl RuleTable {
     pub fn new(framework: Framework, family: &'static str, name: String) -> Self {
-        let (nat_chains, uses) = (Vec::new(), Vec::new());
-        Self { framework, family, name, nat_chains, rules: 0, uses, more: 0 }
+        let (nat_chains, uses, chains) = (Vec::new(), Vec::new(), Vec::new());
+        let (rules, more, is_cut) = (0, 0, false);
+        Self { framework, family, name, nat_chains, rules, uses, more, chains, is_cut }
+    }
+
+    /// The chain of this name; it is made where there is none yet.
+    pub fn chain(&mut self, name: &str) -> &mut Chain {
+        // Rules come chain by chain.
+        let is_last = self.chains.last().is_some_and(|last| last.name == name);
+        let at = match is_last {
+            true => Some(self.chains.len() - 1),
+            false => self.chains.iter().position(|chain| chain.name == name),
+        };
+        let at = at.unwrap_or_else(|| {
+            self.chains.push(Chain { name: name.to_owned(), base: None, rules: Vec::new() });
+            self.chains.len() - 1
+        });
+        &mut self.chains[at]
+    }
+
+    /// Takes in what a rule asks for and does.
+    pub fn keep(&mut self, chain: &str, rule: Rule) {
+        if self.rules > MOST_RULES {
+            self.is_cut = true;
+            return;
+        }
+        self.chain(chain).rules.push(rule);
+    }
+
+    /// The rule that has to do with tracking, in full, and where in its chain it stands.
+    pub fn find(&self, rule: &RuleUse) -> Option<(usize, &Rule)> {
+        let chain = self.chains.iter().find(|chain| chain.name == rule.chain)?;
+        chain.rules.iter().enumerate().find(|(_, other)| other.number == rule.number)
     }
 
     /// Takes in one rule, and what of it has to do with tracking.
@@ -168,6 +209,55 @@ pub struct Totals {
     pub chaintoolong: Option<u64>,
 }
 
+/// What can be typed on this machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tools {
+    /// Programs that are on the PATH.
+    pub there: Vec<String>,
+    /// What `iptables` is: `None` where its name does not say.
+    pub iptables: Option<Framework>,
+    /// systemd runs this machine.
+    pub systemd: bool,
+    /// udev applies rules on this machine.
+    pub udev: bool,
+    /// What applies files of sysctl.d to conntrack alone; `None`: nothing does.
+    pub apply: Option<String>,
+    /// Where root keeps files, and where those are that go with the next boot.
+    pub home: String,
+    pub run: String,
+    /// The time, as part of a name that no other file has.
+    pub stamp: String,
+}
+
+impl Tools {
+    pub fn has(&self, tool: &str) -> bool {
+        self.there.iter().any(|there| there == tool)
+    }
+}
+
+/// What tells who manages this host's firewall and its settings, besides the rules themselves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Evidence {
+    /// Files and folders, of those that are asked for, that are there.
+    pub files: Vec<String>,
+    /// Names of running programs, of those that are asked for.
+    pub processes: Vec<String>,
+    /// Services that systemd starts at boot, of those that are asked for.
+    pub services: Vec<String>,
+    /// What /etc/nftables.conf includes, outside of any table.
+    pub includes: Vec<String>,
+}
+
+/// Whether the limit may be set from where this runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writable {
+    Yes,
+    /// The kernel shows it as read-only: this is not the first network namespace.
+    OtherNamespace,
+    /// /proc/sys is mounted read-only, as in most containers.
+    ReadOnly,
+}
+
 #[derive(Clone, Debug)]
 pub struct Namespace {
     pub id: ctwatch_ebpf::NetnsId,
@@ -175,6 +265,12 @@ pub struct Namespace {
     pub name: Option<String>,
     /// A name that `ip netns exec` takes.
     pub by_ip: bool,
+    /// What else leads into it: a process that lives in it.
+    pub pid: Option<u32>,
+    /// Or where it is mounted.
+    pub mount: Option<String>,
+    /// Addresses of its own interfaces.
+    pub addresses: Vec<IpAddr>,
     pub entries: Known<u32>,
     pub totals: Known<Totals>,
     pub expectations: Known<u32>,
@@ -221,6 +317,9 @@ pub struct Facts {
     pub settings: Vec<Setting>,
     pub barred: Vec<Barred>,
     pub namespaces: Vec<Namespace>,
+    pub tools: Tools,
+    pub evidence: Evidence,
+    pub limit_is: Writable,
     /// Why others were not looked into.
     pub unvisited: Vec<String>,
 }

@@ -31,6 +31,8 @@ pub struct Report {
 pub struct Tracking {
     /// What was found that needs it.
     pub needed_by: Vec<String>,
+    /// Who manages rules and settings here, and what shows it.
+    pub managed_by: Vec<String>,
     /// What could have said more, and why it does not.
     pub unknown: Vec<String>,
     /// Chains of modules, from nf_conntrack to what is built on it.
@@ -117,18 +119,42 @@ pub struct Finding {
     pub fixes: Vec<Fix>,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Fix {
     pub title: String,
+    /// Commands that keep what is there, and see whether all this can be done: before anything else.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub save: Vec<String>,
+    /// Commands that undo it by themselves in two minutes, unless they are disarmed: before `now`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub arm: Vec<String>,
     /// Commands for a shell, until the next boot.
     pub now: Vec<String>,
+    /// Commands that cannot be typed here, each with where they can.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub elsewhere: Vec<String>,
+    /// What shows that it worked.
+    pub check: Option<Check>,
+    /// Keeps what `arm` would undo.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub disarm: Vec<String>,
     /// Files that make it last.
     pub files: Vec<File>,
+    /// Where it lasts, by who manages this machine; or who overwrites it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub lasts: Vec<String>,
     pub breaks: String,
     /// Commands for a shell.
     pub undo: Vec<String>,
     /// What it is to change.
     pub expect: String,
+}
+
+/// A command, and what it prints where it worked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Check {
+    pub command: String,
+    pub prints: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

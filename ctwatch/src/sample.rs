@@ -274,6 +274,8 @@ impl Status {
     pub const REPLIED: u32 = 1 << 1;
     pub const ASSURED: u32 = 1 << 2;
     pub const CONFIRMED: u32 = 1 << 3;
+    pub const SOURCE_TRANSLATED: u32 = 1 << 4;
+    pub const DESTINATION_TRANSLATED: u32 = 1 << 5;
     pub const OFFLOADED: u32 = 1 << 14;
     pub const OFFLOADED_TO_HARDWARE: u32 = 1 << 15;
 
@@ -285,6 +287,17 @@ impl Status {
     /// Never thrown out to make room.
     pub fn is_assured(self) -> bool {
         self.0 & Self::ASSURED != 0
+    }
+
+    /// The reply's addresses or ports are not those of the original the other way round.
+    /// <https://github.com/torvalds/linux/blob/v6.12/net/netfilter/nf_nat_core.c> `nf_nat_setup_info`
+    pub fn is_translated(self) -> bool {
+        self.0 & (Self::SOURCE_TRANSLATED | Self::DESTINATION_TRANSLATED) != 0
+    }
+
+    /// A helper had it expected, or was assigned to it.
+    pub fn is_helped(self) -> bool {
+        self.0 & (1 | 1 << 13) != 0
     }
 
     /// In the table.

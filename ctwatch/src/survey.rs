@@ -11,9 +11,9 @@ use crate::{
     collect::Scope,
     facts::{Facts, Known, Namespace, Presence, Totals},
     host::{
-        self, hooks, kmsg, legacy, modules,
+        self, addresses, evidence, hooks, kmsg, legacy, modules,
         netns::{self, Finder, Netns},
-        nft, settings,
+        nft, settings, tools,
         visit::{Reading, Source, Visit, Visitor, sysctl},
     },
     sample::CpuCounters,
@@ -24,19 +24,23 @@ const SYSCTLS: &str = "/proc/sys/net/netfilter";
 const EXPECTATIONS: &str = "/proc/thread-self/net/nf_conntrack_expect";
 
 /// All that can be found out without counting anything. `cookies`: whether namespaces are known by
-/// their cookies.
-pub fn survey(scope: Scope, source: Source, cookies: bool) -> Result<Facts> {
-    let thread = thread::spawn(move || look(&scope, source, cookies));
+/// their cookies; `asked`: whether somebody wanted this scope and no more.
+pub fn survey(scope: Scope, source: Source, cookies: bool, asked: bool) -> Result<Facts> {
+    let thread = thread::spawn(move || look(&scope, source, cookies, asked));
     thread.join().map_err(|_| anyhow::anyhow!("looking over the machine came to a bad end"))?
 }
 
-fn look(scope: &Scope, source: Source, cookies: bool) -> Result<Facts> {
+fn look(scope: &Scope, source: Source, cookies: bool, asked: bool) -> Result<Facts> {
     let release = host::kernel_release();
     let said = |error: anyhow::Error| format!("{error:#}");
     let visitor = Visitor::new(source)?;
     let (mut namespaces, mut unvisited) = (Vec::new(), Vec::new());
-    if *scope == Scope::Own {
-        unvisited.push("other namespaces are not looked into: needs CAP_SYS_ADMIN".to_owned());
+    match scope {
+        Scope::All => {}
+        Scope::Own if !asked => {
+            unvisited.push("other namespaces are not looked into: needs CAP_SYS_ADMIN".to_owned())
+        }
+        _ => unvisited.push("other namespaces are not looked into: --netns says so".to_owned()),
     }
     for netns in &find(scope)? {
         match visitor.enter(netns, || namespace(netns, &visitor, cookies))? {
@@ -64,6 +68,9 @@ fn look(scope: &Scope, source: Source, cookies: bool) -> Result<Facts> {
         settings: settings::sysctls(),
         barred: settings::barred(),
         namespaces,
+        tools: tools::tools(),
+        evidence: evidence::evidence(),
+        limit_is: settings::limit_is(),
         unvisited,
         release,
     })
@@ -89,6 +96,9 @@ fn namespace(netns: &Netns, visitor: &Visitor, cookies: bool) -> Namespace {
         inode: netns.inode,
         name: netns.name.clone(),
         by_ip: netns.is_by_ip(),
+        pid: netns.pid(),
+        mount: netns.mount().map(|path| path.display().to_string()),
+        addresses: addresses::addresses(),
         entries: entries.map_err(said),
         totals: counters.map(|cpus| totals(&cpus)).map_err(said),
         expectations: expectations(),

@@ -77,8 +77,8 @@ async fn examine(args: &DoctorArgs) -> Result<Report> {
         Some(Mechanism::Ctnetlink) => Source::Ctnetlink,
         _ => Source::Procfs,
     };
-    let scope = setup::scope(&Netns::All, privileges)?;
-    let machine = survey::survey(scope.clone(), source, cookies)?;
+    let scope = setup::scope(&args.netns, privileges)?;
+    let machine = survey::survey(scope.clone(), source, cookies, args.netns != Netns::All)?;
     let full = diagnosis::is_any_full(&machine);
     let live = match args.duration.or(full.then_some(COUNT)) {
         Some(duration) => {

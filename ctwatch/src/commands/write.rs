@@ -131,14 +131,8 @@ mod tests {
 
     fn of_content(path: &str, content: &str) -> Finding {
         let file = report::File { path: path.to_owned(), content: content.to_owned() };
-        let fix = Fix {
-            title: "cure".to_owned(),
-            now: Vec::new(),
-            files: vec![file.clone(), file],
-            breaks: String::new(),
-            undo: Vec::new(),
-            expect: String::new(),
-        };
+        let fix =
+            Fix { title: "cure".to_owned(), files: vec![file.clone(), file], ..Fix::default() };
         Finding {
             id: "ill",
             severity: Severity::Info,

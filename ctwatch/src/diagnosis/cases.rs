@@ -10,8 +10,8 @@ use ctwatch_ebpf::{
 use super::{Case, findings, tracking};
 use crate::{
     facts::{
-        BucketsBy, Facts, Framework, KernelLog, LoadedModule, Namespace, Presence, RuleTable,
-        RuleUse, Setting, Slab, Totals,
+        Act, Base, BucketsBy, Condition, Evidence, Facts, Framework, KernelLog, LoadedModule,
+        Namespace, Presence, Rule, RuleTable, RuleUse, Setting, Slab, Tools, Totals, Writable,
     },
     model::{
         Model, Snapshot,
@@ -24,12 +24,15 @@ use crate::{
     },
 };
 
-fn namespace(entries: u32) -> Namespace {
+pub(super) fn namespace(entries: u32) -> Namespace {
     Namespace {
         id: 1,
         inode: 1,
         name: Some("host".to_owned()),
         by_ip: false,
+        pid: None,
+        mount: None,
+        addresses: Vec::new(),
         entries: Ok(entries),
         totals: Ok(Totals { chaintoolong: Some(0), ..Totals::default() }),
         expectations: Ok(0),
@@ -54,6 +57,8 @@ fn rules(name: &str, uses: &[(&str, bool)]) -> RuleTable {
             drops_invalid: false,
             packets: Some(3),
         }));
+        let rule = Rule { number: 7, conditions: Vec::new(), act: Act::Next, comment: None };
+        table.keep("forward", rule);
     }
     table
 }
@@ -84,6 +89,22 @@ pub(super) fn facts(entries: u32) -> Facts {
         barred: Vec::new(),
         namespaces: vec![namespace(entries)],
         unvisited: Vec::new(),
+        tools: tools(),
+        evidence: Evidence { files: vec!["/etc/sysctl.d".to_owned()], ..Evidence::default() },
+        limit_is: Writable::Yes,
+    }
+}
+
+pub(super) fn tools() -> Tools {
+    let there = ["nft", "iptables", "ip6tables", "iptables-legacy", "sysctl", "ip", "nsenter"];
+    Tools {
+        there: there.map(str::to_owned).to_vec(),
+        udev: true,
+        apply: Some("/sbin/apply".to_owned()),
+        home: "/root".to_owned(),
+        run: "/run".to_owned(),
+        stamp: "now".to_owned(),
+        ..Tools::default()
     }
 }
 
@@ -253,14 +274,103 @@ fn what_a_timeout_holds_follows_from_what_is_left() {
 #[test]
 fn a_tunnel_that_fills_the_table_need_not_be_tracked() {
     let taken = census();
-    let found = found(&facts(1000), Some(&taken));
-    let talkers = of(&found, "top_talkers");
-    assert!(talkers.title.starts_with("40% of what host tracks"), "{}", talkers.title);
-    let [nft, iptables] = talkers.fixes.as_slice() else { panic!("{talkers:?}") };
-    assert!(nft.now[0].contains("udp dport 4789 notrack"), "{nft:?}");
-    assert!(nft.files[0].content.contains("udp dport 4789 notrack"), "{nft:?}");
-    assert!(iptables.now.iter().any(|rule| rule.contains("OUTPUT -p udp --dport 4789 -j CT")));
-    assert_eq!(iptables.now.len(), iptables.undo.len());
+    let mut facts = facts(1000);
+    let fixes = |facts: &Facts| of(&found(facts, Some(&taken)), "top_talkers").clone();
+    let talkers = fixes(&facts);
+    assert!(
+        talkers.title.starts_with("40% of what host tracks is of the tunnels of VXLAN (udp/4789)"),
+        "{}",
+        talkers.title
+    );
+    let [fix] = talkers.fixes.as_slice() else { panic!("{talkers:?}") };
+    assert!(fix.now[0].contains("        udp dport 4789 counter notrack\n"), "{fix:?}");
+    assert!(fix.files.is_empty() && fix.lasts[0].starts_with("until the next boot"), "{fix:?}");
+    assert!(fix.arm[0].contains("sleep 120; rm /run/ctwatch-undo-udp_4789-1"), "{fix:?}");
+    assert!(fix.arm[0].contains("nft delete table inet ctwatch_udp_4789"), "{fix:?}");
+    // A table of the host's own file, where that is read; and where it ends here.
+    facts.evidence.services.push("nftables.service".to_owned());
+    facts.evidence.includes.push("/etc/nftables.d/*.nft".to_owned());
+    facts.namespaces[0].addresses = vec![[10, 0, 0, 1].into()];
+    let fix = &fixes(&facts).fixes[0];
+    assert!(fix.files[0].path.ends_with("/etc/nftables.d/ctwatch-udp_4789.nft"), "{fix:?}");
+    assert!(fix.files[0].content.contains("ip daddr 10.0.0.1 udp dport 4789 counter"), "{fix:?}");
+    // Files there are read inside of a table of OpenWrt's.
+    facts.evidence.files.push("/etc/openwrt_release".to_owned());
+    let fix = &fixes(&facts).fixes[0];
+    assert!(fix.files.is_empty() && fix.lasts.iter().any(|l| l.contains("/etc/config/firewall")));
+    // Without nft, by what there is.
+    facts.tools.there.retain(|tool| tool != "nft");
+    let fix = &fixes(&facts).fixes[0];
+    let first = "iptables -t raw -I PREROUTING -d 10.0.0.1 -p udp --dport 4789 -j CT --notrack";
+    assert_eq!(fix.now[0], first);
+    assert_eq!(fix.now.len() + 1, fix.undo.len(), "and the token of the self-undo: {fix:?}");
+}
+
+/// All entries are of one service, by UDP; some of it may be translated.
+fn census_of_dns(status: u32) -> Taken {
+    let mut census = Census::new(&[By::Service], SEED);
+    for _ in 0..1000 {
+        let mut key = Key { netns: 1, protocol: 17, family: 2, ..Key::default() };
+        key.dst[..4].copy_from_slice(&[10, 96, 0, 10]);
+        key.dport = 53_u16.to_be();
+        let status = Status(1 << 3 | status);
+        census.enter(&Held {
+            key,
+            translated: key,
+            status,
+            state: 0,
+            zone: 0,
+            left: Left::Seconds(9),
+        });
+    }
+    Taken { counted: census.finish(10), ..self::census() }
+}
+
+#[test]
+fn what_is_translated_is_never_left_untracked() {
+    let why = |facts: &Facts, status| {
+        let taken = census_of_dns(status);
+        let talkers = of(&found(facts, Some(&taken)), "top_talkers").clone();
+        let why = talkers.evidence.iter().find(|line| line.contains("is not proposed")).cloned();
+        assert_eq!(talkers.fixes.is_empty(), why.is_some(), "{talkers:?}");
+        why
+    };
+    let mut facts = facts(1000);
+    assert_eq!(why(&facts, 0), None);
+    assert!(why(&facts, 1 << 5).unwrap().ends_with("some of its entries are translated"));
+    assert!(why(&facts, 1 << 13).unwrap().contains("a helper"));
+    let dnat = |conditions: &[Condition]| {
+        let mut table = rules("nat", &[("dnat", false)]);
+        table.chain("forward").rules[0].act = Act::TranslateDestination;
+        table.chain("forward").rules[0].conditions = conditions.to_vec();
+        Ok(vec![table])
+    };
+    facts.namespaces[0].nft = dnat(&[Condition::Protocol(17)]);
+    assert!(why(&facts, 0).unwrap().contains("may be translated, by table inet nat"));
+    facts.namespaces[0].nft = dnat(&[Condition::Protocol(6)]);
+    assert_eq!(why(&facts, 0), None);
+    facts.namespaces[0].legacy = Err("no".to_owned());
+    assert!(why(&facts, 0).unwrap().ends_with("its rules are unknown: no"));
+    facts.namespaces[0].legacy = Ok(Vec::new());
+    let ip_vs = LoadedModule { name: "ip_vs".to_owned(), references: 1, users: Vec::new() };
+    facts.modules.as_mut().unwrap().push(ip_vs);
+    assert!(why(&facts, 0).unwrap().contains("ip_vs is loaded"));
+}
+
+#[test]
+fn what_only_a_state_lets_in_stays_tracked() {
+    let taken = census_of_dns(0);
+    let mut facts = facts(1000);
+    let mut table = rules("filter", &[("ct state", false)]);
+    let chain = table.chain("forward");
+    chain.base = Some(Base { drops: true, ..Base::of(false, "forward", 0) });
+    chain.rules[0].conditions = vec![Condition::Tracking(Some(false))];
+    chain.rules[0].act = Act::Accept;
+    facts.namespaces[0].nft = Ok(vec![table]);
+    let all = found(&facts, Some(&taken));
+    let talkers = of(&all, "top_talkers");
+    assert!(talkers.fixes.is_empty(), "{talkers:?}");
+    assert!(talkers.evidence.join("\n").contains("it would be cut off, by table inet filter"));
 }
 
 #[test]
@@ -273,6 +383,7 @@ fn tracking_that_no_rule_needs_can_be_stopped() {
     let nothing = of(&found, "tracking_for_nothing");
     assert_eq!(nothing.severity, Severity::Warning);
     assert_eq!(nothing.fixes[0].now, ["modprobe -r iptable_nat nf_nat nf_conntrack"]);
+    assert_eq!(nothing.fixes[0].undo[1], "modprobe -a nf_conntrack nf_nat iptable_nat");
     let file = &nothing.fixes[0].files[0];
     assert!(file.content.contains("\ninstall iptable_nat /bin/true\n"), "{file:?}");
     assert!(!file.content.contains("nft_ct"), "not on this kernel: {file:?}");
@@ -314,9 +425,14 @@ fn tracking_that_no_rule_needs_can_be_stopped() {
 fn rules_that_a_full_table_comes_of_can_be_removed() {
     let found = found(&facts(1000), None);
     let needed = &of(&found, "needed_by").fixes[0];
-    let save = "nft list ruleset > ~/ctwatch-rules-1.nft";
-    assert_eq!(needed.now, [save, "nft delete rule inet filter forward handle 7"]);
-    assert_eq!(needed.undo, ["nft flush ruleset", "nft -f ~/ctwatch-rules-1.nft"]);
+    assert_eq!(needed.now, ["nft -f - <<'END'\ndelete rule inet filter forward handle 7\nEND"]);
+    let save =
+        "(set -C; nft -a list ruleset > /root/ctwatch-now-1.nft; : > /root/ctwatch-now-1-undo.nft)";
+    assert_eq!(needed.save[0], save);
+    assert!(needed.save[1].contains("|insert rule inet filter forward \\1|p' >> "), "{needed:?}");
+    let checks = needed.save.iter().filter(|line| line.starts_with("nft -c -f")).count();
+    assert_eq!(checks, 2, "{needed:?}");
+    assert_eq!(needed.undo[1], "nft -f /root/ctwatch-now-1-undo.nft");
     assert!(needed.breaks.contains("this session"), "{}", needed.breaks);
     // What nft would not read is no command.
     let mut named = facts(1000);
@@ -330,6 +446,69 @@ fn rules_that_a_full_table_comes_of_can_be_removed() {
     let needed = of(&needed, "needed_by");
     assert!(needed.title.starts_with("17 rules"), "{}", needed.title);
     assert!(needed.fixes[0].expect.starts_with("16 more"), "{needed:?}");
+}
+
+#[test]
+fn nothing_is_removed_that_has_an_owner() {
+    let mut facts = facts(1000);
+    facts.namespaces[0].nft.as_mut().unwrap()[0].chain("ufw-before-input");
+    let found = found(&facts, None);
+    let needed = of(&found, "needed_by");
+    assert!(needed.fixes.is_empty(), "{needed:?}");
+    assert!(needed.evidence.join("\n").contains("those of ufw (chain ufw-before-input)"));
+    let all = format!("{found:?}");
+    assert!(!all.contains("flush"), "{all}");
+}
+
+#[test]
+fn rules_of_iptables_are_removed_by_its_own_tool() {
+    let mut facts = facts(1000);
+    let mut table = RuleTable::new(Framework::Legacy, "ip", "filter".to_owned());
+    table.add(Some(RuleUse {
+        chain: "FORWARD".to_owned(),
+        number: 1,
+        by: vec!["-m conntrack".to_owned()],
+        notrack: false,
+        drops_invalid: false,
+        packets: None,
+    }));
+    facts.namespaces[0].nft = Ok(Vec::new());
+    facts.namespaces[0].legacy = Ok(vec![table]);
+    let without = found(&facts, None);
+    let needed = of(&without, "needed_by");
+    assert!(needed.fixes.is_empty(), "{needed:?}");
+    assert!(needed.evidence.join("\n").contains("iptables-legacy-save is not installed"));
+    for tool in ["iptables-legacy-save", "iptables-legacy-restore"] {
+        facts.tools.there.push(tool.to_owned());
+    }
+    let with = found(&facts, None);
+    let fix = &of(&with, "needed_by").fixes[0];
+    let file = "/root/ctwatch-now-1-filter.iptables-legacy";
+    assert_eq!(fix.now, [format!("iptables-legacy-restore -c -T filter < {file}.new")]);
+    assert_eq!(fix.undo[1], format!("iptables-legacy-restore -c -T filter < {file}"));
+    assert!(fix.save[2].starts_with("iptables-legacy-restore --test -c -T filter"), "{fix:?}");
+}
+
+#[test]
+fn where_a_setting_may_not_be_written_it_says_where_it_may() {
+    let mut facts = facts(1000);
+    facts.limit_is = Writable::OtherNamespace;
+    let found = found(&facts, None);
+    let raise = &of(&found, "table_full").fixes[0];
+    assert!(raise.now.is_empty() && raise.files.is_empty() && raise.undo.is_empty(), "{raise:?}");
+    assert!(raise.elsewhere[1].ends_with("nf_conntrack_max=2048"), "{raise:?}");
+    assert!(raise.lasts[0].starts_with("only the first network namespace"), "{raise:?}");
+}
+
+#[test]
+fn a_setting_that_somebody_else_sets_has_no_file() {
+    let mut facts = facts(1000);
+    facts.namespaces[0].nft.as_mut().unwrap()[0].chain("KUBE-SERVICES");
+    let found = found(&facts, None);
+    let raise = &of(&found, "table_full").fixes[0];
+    assert!(raise.files.is_empty(), "{raise:?}");
+    assert!(raise.lasts.iter().any(|line| line.contains("conntrack.maxPerCore")), "{raise:?}");
+    assert_eq!(raise.now.len(), 2, "until then it helps: {raise:?}");
 }
 
 #[test]
@@ -411,11 +590,15 @@ fn a_namespace_is_entered_by_its_name_whatever_that_is() {
     let mut facts = facts(1000);
     facts.namespaces[0].name = Some("a'; reboot #".to_owned());
     let without = found(&facts, Some(&taken));
-    assert!(of(&without, "top_talkers").fixes.is_empty(), "nobody can enter it by a name");
+    assert!(of(&without, "top_talkers").fixes.is_empty(), "nothing leads into it");
+    facts.namespaces[0].pid = Some(4711);
+    let by_process = found(&facts, Some(&taken));
+    let fix = &of(&by_process, "top_talkers").fixes[0];
+    assert!(fix.now[0].starts_with("nsenter -t 4711 -n nft -f - <<"), "{fix:?}");
     facts.namespaces[0].by_ip = true;
     let with = found(&facts, Some(&taken));
-    let fix = &of(&with, "top_talkers").fixes[1];
-    assert!(fix.now[0].starts_with(r"ip netns exec 'a'\''; reboot #' iptables -t raw"), "{fix:?}");
+    let fix = &of(&with, "top_talkers").fixes[0];
+    assert!(fix.now[0].starts_with(r"ip netns exec 'a'\''; reboot #' nft -f -"), "{fix:?}");
     assert!(fix.files.is_empty(), "a file would be the host's");
 }
 
@@ -470,6 +653,9 @@ fn a_table_with_anything_in_it_is_not_deleted() {
     let mut facts = facts(10);
     let mut table = RuleTable::new(Framework::Nft, "ip", "nat".to_owned());
     table.nat_chains = vec!["PREROUTING".to_owned(), "POSTROUTING".to_owned()];
+    for (chain, hook) in [("PREROUTING", "prerouting"), ("POSTROUTING", "postrouting")] {
+        table.chain(chain).base = Some(Base::of(true, hook, -100));
+    }
     facts.namespaces[0].nft = Ok(vec![table.clone()]);
     let all = found(&facts, None);
     let now = &of(&all, "tracking_for_nothing").fixes[0].now;

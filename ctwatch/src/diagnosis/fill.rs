@@ -2,9 +2,9 @@
 
 use ctwatch_ebpf::top::Stream;
 
-use super::{Case, FULL, MUCH, buckets::buckets, finding, fixes, number, percent, so_many};
+use super::{Case, FULL, MUCH, finding, fixes, number, percent, so_many};
 use crate::{
-    facts::{Namespace, Presence, Setting},
+    facts::{Namespace, Setting, Writable},
     model::Table,
     report::{Finding, Fix, Severity},
 };
@@ -175,25 +175,21 @@ fn raise(case: &Case<'_>, entries: u32, limit: u32) -> Option<Fix> {
     let most = limit.max(entries).max(fullest.unwrap_or(0));
     let wanted = u64::from(most).checked_mul(2)?.next_power_of_two();
     let old_buckets = u64::from(*case.facts.buckets.as_ref().ok()?);
-    let set = buckets(case.facts, "limit", wanted.max(old_buckets));
-    let buckets = if set.is_ok() { wanted.max(old_buckets) } else { old_buckets };
-    let mut fix = fixes::fix(match &set {
-        Ok(_) => "raise the limit, with as many buckets",
-        Err(_) => "raise the limit",
+    // Elsewhere, they can be.
+    let here = case.facts.limit_is == Writable::Yes;
+    let buckets = match &case.facts.buckets_by {
+        Err(_) if here => old_buckets,
+        _ => wanted.max(old_buckets),
+    };
+    let mut fix = fixes::fix(match buckets < wanted {
+        false => "raise the limit, with as many buckets",
+        true => "raise the limit",
     });
-    if let Ok(set) = &set
-        && buckets != old_buckets
-    {
-        fix.now.push(set.now.clone());
-        fix.undo.push(set.undo.clone());
-    }
-    fix.now.push(fixes::sysctl("nf_conntrack_max", wanted));
-    fix.undo.insert(0, fixes::sysctl("nf_conntrack_max", limit));
-    let mut values: Vec<(&str, u64)> = set.iter().filter_map(|set| set.sysctl).collect();
-    values.push(("nf_conntrack_max", wanted));
-    fix.files = fixes::sysctl_files("limit", &values, case.facts.presence == Presence::Module);
-    fix.files.extend(set.iter().flat_map(|set| set.files.clone()));
-    fix.undo.extend(fixes::remove(&fix.files));
+    let changes = [
+        ("nf_conntrack_buckets", buckets, old_buckets),
+        ("nf_conntrack_max", wanted, u64::from(limit)),
+    ];
+    fixes::set(case, None, "limit", &changes, &mut fix);
     fix.breaks = match &case.facts.slab {
         Ok(slab) => {
             let bytes = wanted * slab.size + buckets * 8;
@@ -214,14 +210,11 @@ fn raise(case: &Case<'_>, entries: u32, limit: u32) -> Option<Fix> {
         percent(fill),
         percent(f64::from(entries) / f64::from(limit)),
     );
-    match &set {
-        Ok(set) => fix.expect.extend(set.note.iter().map(|note| format!(". {note}"))),
-        Err(why) => {
-            fix.expect += &format!(
-                ". Chains grow longer: there are {} buckets, and {why}",
-                number(old_buckets)
-            );
-        }
+    if buckets < wanted
+        && let Err(why) = &case.facts.buckets_by
+    {
+        fix.expect +=
+            &format!(". Chains grow longer: there are {} buckets, and {why}", number(old_buckets));
     }
     for setting in later_settings(case, &fix) {
         fix.expect += &format!(
@@ -246,7 +239,7 @@ fn later_settings<'a>(case: &Case<'a>, fix: &Fix) -> Vec<&'a Setting> {
 
 /// What could not be found out: said once, never guessed.
 pub(super) fn unknown(case: &Case<'_>) -> Vec<Finding> {
-    if case.facts.presence == Presence::Absent {
+    if case.facts.presence == crate::facts::Presence::Absent {
         return Vec::new();
     }
     let mut unknown = Vec::new();

@@ -1,11 +1,8 @@
 //! What looks like a full table and is something else.
 
-use super::{
-    Case, finding, fixes, number, percent,
-    tracking::{UNDO_RULE, remove_rule},
-};
+use super::{Case, finding, fixes, number, percent, removal};
 use crate::{
-    facts::{Namespace, Presence, RuleTable, RuleUse},
+    facts::{Namespace, RuleTable, RuleUse, Writable},
     report::{Finding, Severity},
 };
 
@@ -32,30 +29,19 @@ pub(super) fn chains(case: &Case<'_>) -> Vec<Finding> {
         ));
         let wanted = case.limit().unwrap_or(entries).max(entries).checked_next_power_of_two()?;
         if wanted > buckets {
-            let set = match super::buckets::buckets(case.facts, "buckets", wanted.into()) {
-                Ok(set) => set,
-                Err(why) => {
-                    found.evidence.push(format!("more buckets would help, but {why}"));
-                    return Some(found);
-                }
-            };
+            if let Err(why) = &case.facts.buckets_by
+                && case.facts.limit_is == Writable::Yes
+            {
+                found.evidence.push(format!("more buckets would help, but {why}"));
+                return Some(found);
+            }
             let mut fix = fixes::fix("as many buckets as there may be entries");
-            fix.now.push(set.now);
-            fix.undo.push(set.undo);
-            fix.files = match set.sysctl {
-                Some(value) => fixes::sysctl_files(
-                    "buckets",
-                    &[value],
-                    case.facts.presence == Presence::Module,
-                ),
-                None => set.files,
-            };
-            fix.undo.extend(fixes::remove(&fix.files));
+            let change = ("nf_conntrack_buckets", u64::from(wanted), u64::from(buckets));
+            fixes::set(case, None, "buckets", &[change], &mut fix);
             fix.breaks = format!("nothing; {} kB of memory", number(wanted / 128));
             fix.expect = "chains of one or two entries; none is refused for that any more, unless \
                           somebody makes keys meet"
                 .to_owned();
-            fix.expect.extend(set.note.map(|note| format!(". {note}")));
             found.fixes.push(fix);
         } else {
             found.evidence.push(
@@ -113,14 +99,8 @@ pub(super) fn expectations(case: &Case<'_>) -> Vec<Finding> {
         found.evidence.push(format!("no more than {} may be expected", number(max)));
         let mut fix = fixes::fix("let more be expected");
         let wanted = u64::from(max) * 4;
-        fix.now.push(fixes::sysctl("nf_conntrack_expect_max", wanted));
-        fix.undo.push(fixes::sysctl("nf_conntrack_expect_max", max));
-        fix.files = fixes::sysctl_files(
-            "expectations",
-            &[("nf_conntrack_expect_max", wanted)],
-            case.facts.presence == Presence::Module,
-        );
-        fix.undo.extend(fixes::remove(&fix.files));
+        let change = ("nf_conntrack_expect_max", wanted, u64::from(max));
+        fixes::set(case, None, "expectations", &[change], &mut fix);
         fix.breaks = "nothing; each takes some 200 bytes".to_owned();
         fix.expect = "four times as many second connections may be waited for".to_owned();
         found.fixes.push(fix);
@@ -258,7 +238,7 @@ pub(super) fn invalid_rules(case: &Case<'_>) -> Vec<Finding> {
         for table in namespace.rule_tables() {
             for rule in &table.uses {
                 if rule.drops_invalid && rule.packets != Some(0) {
-                    found.push(invalid(namespace, table, rule));
+                    found.push(invalid(case, namespace, table, rule));
                 }
             }
         }
@@ -266,7 +246,7 @@ pub(super) fn invalid_rules(case: &Case<'_>) -> Vec<Finding> {
     found
 }
 
-fn invalid(namespace: &Namespace, table: &RuleTable, rule: &RuleUse) -> Finding {
+fn invalid(case: &Case<'_>, namespace: &Namespace, table: &RuleTable, rule: &RuleUse) -> Finding {
     let dropped = match rule.packets {
         Some(count) => format!("has dropped {} packets", number(count)),
         None => "drops packets, and does not count them".to_owned(),
@@ -289,14 +269,13 @@ fn invalid(namespace: &Namespace, table: &RuleTable, rule: &RuleUse) -> Finding 
             .evidence
             .push(format!("conntrack counts invalid {} since boot", number(totals.invalid)));
     }
-    let command = remove_rule(table, rule);
-    let mut fix = fixes::fix("remove the rule");
-    fix.now.extend(command.and_then(|command| fixes::within(namespace, &command)));
-    fix.breaks = "such packets pass on to the next rule".to_owned();
-    fix.expect = "none is dropped by it any more".to_owned();
-    fix.undo.push(UNDO_RULE.to_owned());
-    if !fix.now.is_empty() {
-        found.fixes.push(fix);
+    match removal::remove(case, namespace, &[(table, rule)], "remove the rule") {
+        Ok(mut fix) => {
+            fix.breaks = "such packets pass on to the next rule".to_owned();
+            fix.expect = "none is dropped by it any more".to_owned();
+            found.fixes.push(fix);
+        }
+        Err(why) => found.evidence.push(format!("it is not to be removed: {why}")),
     }
     found
 }

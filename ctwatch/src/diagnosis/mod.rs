@@ -10,9 +10,14 @@ use crate::{
 mod buckets;
 mod fill;
 mod fixes;
+mod grouped;
+mod lasting;
 mod lookalikes;
 mod notrack;
+mod owners;
+mod passage;
 mod persistence;
+mod removal;
 mod timeouts;
 pub mod tracking;
 
@@ -48,7 +53,7 @@ const ROWS: &[Row] = &[
 pub fn findings(case: &Case<'_>) -> Vec<Finding> {
     let mut findings: Vec<Finding> = ROWS.iter().flat_map(|row| row(case)).collect();
     findings.sort_by_key(|finding| finding.severity);
-    findings
+    grouped::grouped(findings)
 }
 
 /// From here on a table counts as full: where it was, the kernel's collector throws entries out until

@@ -37,15 +37,17 @@ pub(super) fn lost_at_boot(case: &Case<'_>) -> Vec<Finding> {
                 .to_owned(),
         );
     }
-    let mut fix = fixes::fix("apply them now, and whenever the module is loaded");
-    for (setting, now) in &lost {
-        fix.now.push(fixes::sysctl(&setting.name, &setting.value));
-        fix.undo.push(fixes::sysctl(&setting.name, now));
-    }
-    if facts.presence == Presence::Module {
-        fix.files.push(fixes::udev_rule());
-        fix.undo.extend(fixes::remove(&fix.files));
-    }
+    let mut fix = fixes::fix(match facts.presence {
+        Presence::Module => "apply them now, and whenever the module is loaded",
+        _ => "apply them now",
+    });
+    let changes: Vec<fixes::Change<'_>> = lost
+        .iter()
+        .filter_map(|(setting, now)| {
+            Some((setting.name.as_str(), setting.value.parse().ok()?, *now))
+        })
+        .collect();
+    fixes::set_again(case, &changes, &mut fix);
     fix.breaks = "nothing that the files did not ask for".to_owned();
     fix.expect = "the kernel has what the files say".to_owned();
     found.fixes.push(fix);

@@ -6,7 +6,7 @@
 
 use super::{Case, finding, fixes, number, percent};
 use crate::{
-    facts::{Namespace, Presence},
+    facts::Namespace,
     model::{census::StateCount, names::protocol},
     report::{Finding, Fix, Severity},
 };
@@ -137,14 +137,8 @@ fn gain(
     }
     let name = timeout.sysctl.trim_start_matches("nf_conntrack_");
     let mut fix = fixes::fix(&format!("{name} {now} -> {}", timeout.shorter));
-    let in_here = |value| fixes::within(namespace, &fixes::sysctl(timeout.sysctl, value));
-    fix.now.extend(in_here(timeout.shorter));
-    fix.undo.extend(in_here(now));
-    if namespace.is_host() {
-        let values = [(timeout.sysctl, u64::from(timeout.shorter))];
-        fix.files = fixes::sysctl_files(name, &values, case.facts.presence == Presence::Module);
-        fix.undo.extend(fixes::remove(&fix.files));
-    }
+    let change = (timeout.sysctl, u64::from(timeout.shorter), u64::from(now));
+    fixes::set(case, Some(namespace), name, &[change], &mut fix);
     timeout.breaks.clone_into(&mut fix.breaks);
     fix.expect = format!(
         "about {} entries less ({}), {now} s from now at the latest: what is in the table keeps the \

@@ -2,10 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use super::{Case, finding, fixes, number, so_many};
+use super::{
+    Case, finding, fixes, number,
+    owners::{self, Owner},
+    removal::{self, Place, nft_name},
+    so_many,
+};
 use crate::{
-    facts::{Facts, Framework, Hook, Namespace, Presence, RuleTable, RuleUse},
-    report::{File, Finding, Fix, Severity, Tracked, Tracking},
+    facts::{Chain, Facts, Framework, Hook, Namespace, Presence, RuleTable, RuleUse},
+    report::{Check, File, Finding, Fix, Severity, Tracked, Tracking},
 };
 
 const MODPROBE_FILE: &str = "/etc/modprobe.d/ctwatch-conntrack.conf";
@@ -90,8 +95,9 @@ fn in_words(need: &Need<'_>) -> String {
     let Need { namespace, table, rule } = need;
     let tool = tool(table);
     let packets = rule.packets.map(|count| format!(", {} packets", number(count)));
+    let owner = owners::of_rule(table, rule).map(|owner| format!(" (of {})", owner.name()));
     format!(
-        "{}: {tool} table {} {}, chain {}, {} {}: {}{}",
+        "{}: {tool} table {} {}, chain {}, {} {}: {}{}{}",
         namespace.called(),
         table.family,
         table.name,
@@ -100,6 +106,7 @@ fn in_words(need: &Need<'_>) -> String {
         rule.number,
         rule.by.join(", "),
         packets.unwrap_or_default(),
+        owner.unwrap_or_default(),
     )
 }
 
@@ -134,6 +141,10 @@ pub fn tracking(facts: &Facts) -> Tracking {
     }
     Tracking {
         needed_by: reasons(facts),
+        managed_by: owners::of_settings(facts)
+            .iter()
+            .map(|owned| owners::in_words(std::slice::from_ref(owned)))
+            .collect(),
         unknown,
         modules: chains(facts),
         barred_by: facts.barred.iter().map(|b| format!("{}: {}", b.file, b.module)).collect(),
@@ -212,81 +223,40 @@ pub(super) fn needed(case: &Case<'_>) -> Vec<Finding> {
     if more > 0 {
         found.evidence.push(format!("and {} more", number(more)));
     }
-    let mut fix = fixes::fix("if nobody needs them: remove the rules");
-    for need in &needs {
-        let (save, restore) = keep(need.namespace, need.table);
-        for (to, commands) in [(&mut fix.now, save), (&mut fix.undo, restore)] {
-            for command in commands.iter().filter_map(|line| fixes::within(need.namespace, line)) {
-                if !to.contains(&command) {
-                    to.push(command);
-                }
-            }
+    for namespace in case.facts.namespaces.iter().filter(|namespace| case.is_full(namespace)) {
+        let of_it = needs.iter().filter(|need| need.namespace.inode == namespace.inode);
+        let rules: Vec<Place<'_>> = of_it.map(|need| (need.table, need.rule)).collect();
+        if rules.is_empty() {
+            continue;
+        }
+        let title = format!("if nobody needs them in {}: remove the rules", namespace.called());
+        match removal::remove(case, namespace, &rules, &title) {
+            Ok(fix) => found.fixes.push(Fix {
+                expect: expected(namespace),
+                breaks: BREAKS.to_owned(),
+                ..fix
+            }),
+            Err(why) => found
+                .evidence
+                .push(format!("{}: nothing is to be removed: {why}", namespace.called())),
         }
     }
-    let saved = fix.now.len();
-    // A number of a rule of iptables is another's once one before it is gone: from behind.
-    for need in needs.iter().rev() {
-        let command = remove_rule(need.table, need.rule);
-        fix.now.extend(command.and_then(|command| fixes::within(need.namespace, &command)));
-    }
-    fix.expect = match unnamed {
+    vec![found]
+}
+
+const BREAKS: &str = "what the rules are for: translated addresses, and all that is let in because it is \
+                      established. Where a policy or a later rule drops the rest, that ends \
+                      connections at once, this session's too";
+
+fn expected(namespace: &Namespace) -> String {
+    match namespace.rule_tables().map(|table| table.more).sum::<u64>() {
         0 => {
             "nothing is tracked there any more, where no other rule needs it; what is in the table \
               goes as its time is over"
                 .to_owned()
         }
         more => format!("{} more rules need tracking then: look again", number(more)),
-    };
-    fix.breaks = "what the rules are for: translated addresses, and all that is let in because it is \
-                  established. Where a policy or a later rule drops the rest, that ends connections at \
-                  once, this session's too"
-        .to_owned();
-    if fix.now.len() > saved {
-        found.fixes.push(fix);
     }
-    vec![found]
-}
-
-/// The commands that keep all rules of a kind, and those that bring them back.
-fn keep(namespace: &Namespace, table: &RuleTable) -> (Vec<String>, Vec<String>) {
-    let file = format!("~/ctwatch-rules-{}", namespace.inode);
-    match table.framework {
-        Framework::Nft => (
-            vec![format!("nft list ruleset > {file}.nft")],
-            vec!["nft flush ruleset".to_owned(), format!("nft -f {file}.nft")],
-        ),
-        Framework::Legacy => {
-            let tool = tool(table);
-            (
-                vec![format!("{tool}-save > {file}.{tool}")],
-                vec![format!("{tool}-restore < {file}.{tool}")],
-            )
-        }
-    }
-}
-
-pub(super) const UNDO_RULE: &str = "# nft list ruleset and iptables-save, before, say what to add";
-
-/// The command that takes a rule out; `None` where nft could not read it.
-pub(super) fn remove_rule(table: &RuleTable, rule: &RuleUse) -> Option<String> {
-    Some(match table.framework {
-        Framework::Nft => {
-            let (name, chain) = (nft_name(&table.name)?, nft_name(&rule.chain)?);
-            format!("nft delete rule {} {name} {chain} handle {}", table.family, rule.number)
-        }
-        Framework::Legacy => {
-            let (name, chain) = (fixes::quoted(&table.name), fixes::quoted(&rule.chain));
-            format!("{} -t {name} -D {chain} {}", tool(table), rule.number)
-        }
-    })
-}
-
-/// nft reads names as a language of its own, in which others' tools need not have named theirs.
-fn nft_name(name: &str) -> Option<&str> {
-    let mut characters = name.chars();
-    let begins = characters.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
-    let goes_on = |c: char| c.is_ascii_alphanumeric() || "_./-".contains(c);
-    (begins && characters.all(goes_on)).then_some(name)
 }
 
 /// Tracking is on, and nothing needs it.
@@ -330,25 +300,44 @@ pub(super) fn for_nothing(case: &Case<'_>) -> Vec<Finding> {
         ));
     }
     found.evidence.extend(chains(facts));
-    found.fixes.extend(remove(facts, &empty));
+    let owned = owners::of_settings(facts);
+    let wanting: Vec<_> = owned.into_iter().filter(|owned| wants_modules(owned.owner)).collect();
+    match wanting.as_slice() {
+        [] => found.fixes.extend(remove(facts, &empty)),
+        wanting => found.evidence.push(format!(
+            "nothing is to be unloaded or removed: {} would miss it when it next loads its rules",
+            owners::in_words(wanting)
+        )),
+    }
     vec![found]
+}
+
+/// Those that load what they are told to, and switches, may do without.
+fn wants_modules(owner: Owner) -> bool {
+    !matches!(owner, Owner::Nftables | Owner::Persistent | Owner::Sonic | Owner::Cumulus)
 }
 
 /// Unload now, and keep it from coming back.
 fn remove(facts: &Facts, empty: &[(&Namespace, &RuleTable)]) -> Option<Fix> {
+    let tools = &facts.tools;
     let mut fix = fixes::fix("stop tracking, and keep it from coming back");
     // Chain by chain: nft deletes none that has a rule by now, and nothing else of the table.
     for (namespace, table) in empty.iter().filter(|(_, table)| table.framework == Framework::Nft) {
         for chain in &table.nat_chains {
+            let of_it = table.chains.iter().find(|other| other.name == *chain);
             let (name, chain) = (nft_name(&table.name)?, nft_name(chain)?);
             let command = format!("nft delete chain {} {name} {chain}", table.family);
-            fix.now.push(fixes::within(namespace, &command)?);
+            fix.now.push(fixes::within(tools, namespace, &command)?);
+            let again =
+                format!("nft add chain {} {name} {chain} '{}'", table.family, hooked(of_it)?);
+            fix.undo.push(fixes::within(tools, namespace, &again)?);
         }
     }
     if facts.presence == Presence::Module {
         let modules = unloadable(facts);
         fix.now.push(format!("modprobe -r {}", modules.join(" ")));
-        fix.undo.push("modprobe nf_conntrack".to_owned());
+        let again: Vec<&str> = modules.iter().rev().map(String::as_str).collect();
+        fix.undo.insert(0, format!("modprobe -a {}", again.join(" ")));
         let file = bar(facts)?;
         fix.undo.insert(0, format!("rm -f {}", file.path));
         fix.files.push(file);
@@ -358,14 +347,27 @@ fn remove(facts: &Facts, empty: &[(&Namespace, &RuleTable)]) -> Option<Fix> {
         fix.breaks = "NAT, stateful rules (ct state, -m conntrack) and all that wants them: tools \
                       that expect these modules print errors"
             .to_owned();
+        let command = "grep -c '^nf_conntrack ' /proc/modules || true".to_owned();
+        fix.check = Some(Check { command, prints: "0".to_owned() });
     } else {
         fix.expect =
             "no connection is tracked any more, once what is in the table has timed out".to_owned();
         fix.breaks =
             "nothing: no rule is in these chains, and nft deletes none that has any".to_owned();
-        fix.undo.push("# whoever listed the table makes it again by listing it".to_owned());
+        let (namespace, _) = empty.first()?;
+        let command = fixes::within(tools, namespace, "nft list chains")?;
+        let prints = "the chains that are left, none of type nat".to_owned();
+        fix.check = Some(Check { command, prints });
     }
     (!fix.now.is_empty()).then_some(fix)
+}
+
+/// What makes an empty chain for NAT again.
+fn hooked(chain: Option<&Chain>) -> Option<String> {
+    let base = chain?.base.as_ref()?;
+    let policy = if base.drops { "drop" } else { "accept" };
+    let (hook, priority) = (base.hook, base.priority);
+    Some(format!("{{ type nat hook {hook} priority {priority}; policy {policy}; }}"))
 }
 
 /// Those built on conntrack, the outermost first, and itself at last.

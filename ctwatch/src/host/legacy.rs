@@ -2,7 +2,7 @@
 //! their rules have to do with tracking.
 //! <https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/netfilter_ipv4/ip_tables.h>
 
-use std::{fs, io, os::fd::AsRawFd};
+use std::{collections::BTreeMap, fs, io, net::IpAddr, os::fd::AsRawFd};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::net::{AddressFamily, SocketType, ipproto, socket};
@@ -11,12 +11,16 @@ use super::{
     attributes::text,
     xtables::{self, Match, Target},
 };
-use crate::facts::{Framework, Known, RuleTable, RuleUse};
+use crate::facts::{Act, Base, Condition, Framework, Known, Rule, RuleTable, RuleUse};
 
 /// One of the two.
 #[derive(Clone, Copy, Debug)]
 pub struct Kind {
     family: &'static str,
+    /// Bytes of an address, and where the protocol and the flags of the head are.
+    address: usize,
+    protocol: usize,
+    flags: usize,
     /// Names the tables that exist in this namespace; asking for another would load its module.
     names: &'static str,
     domain: AddressFamily,
@@ -30,6 +34,9 @@ pub struct Kind {
 
 pub const IPV4: Kind = Kind {
     family: "ip",
+    address: 4,
+    protocol: 80,
+    flags: 82,
     names: "/proc/thread-self/net/ip_tables_names",
     domain: AddressFamily::INET,
     level: libc::SOL_IP,
@@ -40,6 +47,9 @@ pub const IPV4: Kind = Kind {
 
 pub const IPV6: Kind = Kind {
     family: "ip6",
+    address: 16,
+    protocol: 128,
+    flags: 131,
     names: "/proc/thread-self/net/ip6_tables_names",
     domain: AddressFamily::INET6,
     level: libc::SOL_IPV6,
@@ -61,10 +71,19 @@ const HEADER: usize = 40;
 const MOST: usize = 64 << 20;
 /// `struct xt_entry_match`, `struct xt_entry_target`, up to what is their own.
 const PART: usize = 32;
-/// `-NF_DROP - 1`
+/// `-NF_DROP - 1`, and the others.
 const DROP: i32 = -1;
+const ACCEPT: i32 = -2;
+const RETURN: i32 = -5;
 
-const CHAINS: [&str; 5] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"];
+/// As they are named here, and as netfilter names the hooks.
+const CHAINS: [(&str, &str); 5] = [
+    ("PREROUTING", "prerouting"),
+    ("INPUT", "input"),
+    ("FORWARD", "forward"),
+    ("OUTPUT", "output"),
+    ("POSTROUTING", "postrouting"),
+];
 
 pub fn tables() -> Known<Vec<RuleTable>> {
     let mut tables = Vec::new();
@@ -148,13 +167,16 @@ pub fn parse(kind: Kind, name: &str, info: &[u8], entries: &[u8]) -> Result<Rule
     let valid = word(info, NAME)?;
     let mut begins = Vec::new();
     let mut policies = Vec::new();
-    for (number, chain) in CHAINS.iter().enumerate() {
+    for (number, (chain, hook)) in CHAINS.iter().enumerate() {
         if valid & 1 << number != 0 {
             begins.push((word(info, NAME + 4 + 4 * number)? as usize, *chain));
             policies.push(word(info, NAME + 24 + 4 * number)? as usize);
+            let base = Base::of(name == "nat", hook, priority(name));
+            table.chain(chain).base = Some(base);
         }
     }
     let all = split(kind, entries)?;
+    let own_chains = own_chains(kind, &all)?;
     let (mut chain, mut number, mut own) = (String::new(), 0, false);
     for (position, (at, entry)) in all.iter().enumerate() {
         if let Some((_, builtin)) = begins.iter().find(|(begin, _)| begin == at) {
@@ -163,18 +185,165 @@ pub fn parse(kind: Kind, name: &str, info: &[u8], entries: &[u8]) -> Result<Rule
         let (target, target_info) = target_of(kind, entry)?;
         if target == "ERROR" {
             (chain, number, own) = (text(target_info), 0, true);
+            // The last entry is no chain.
+            if position + 1 < all.len() {
+                table.chain(&chain);
+            }
             continue;
         }
         // A chain of one's own ends with a return that nobody wrote.
         let next = all.get(position + 1).map(|(_, next)| target_of(kind, next)).transpose()?;
         let ends = own && next.is_none_or(|(target, _)| target == "ERROR");
         if policies.contains(at) || ends {
+            if let Some(base) = &mut table.chain(&chain).base {
+                base.drops = word(target_info, 0)?.cast_signed() == DROP;
+            }
             continue;
         }
         number += 1;
         table.add(rule(kind, entry, &chain, number, (&target, target_info))?);
+        let act = match target.as_str() {
+            "" => verdict(kind, entry, *at, word(target_info, 0)?.cast_signed(), &own_chains),
+            named => xtables::act(named, target_info),
+        };
+        let (conditions, comment) = conditions(kind, entry)?;
+        table.keep(&chain, Rule { number, conditions, act, comment });
     }
     Ok(table)
+}
+
+/// <https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/netfilter_ipv4.h>
+fn priority(table: &str) -> i32 {
+    match table {
+        "raw" => -300,
+        "mangle" => -150,
+        "nat" => -100,
+        "security" => 50,
+        _ => 0,
+    }
+}
+
+/// Where chains of one's own begin, for jumps say only that.
+fn own_chains(kind: Kind, all: &[(usize, &[u8])]) -> Result<BTreeMap<usize, String>> {
+    let mut chains = BTreeMap::new();
+    for (at, entry) in all {
+        let (target, name) = target_of(kind, entry)?;
+        if target == "ERROR" {
+            chains.insert(at + entry.len(), text(name));
+        }
+    }
+    Ok(chains)
+}
+
+fn verdict(
+    kind: Kind,
+    entry: &[u8],
+    at: usize,
+    verdict: i32,
+    chains: &BTreeMap<usize, String>,
+) -> Act {
+    const GOTO_OF_IPV4: u8 = 2;
+    const GOTO_OF_IPV6: u8 = 4;
+    match verdict {
+        DROP => Act::Drop,
+        ACCEPT => Act::Accept,
+        RETURN => Act::Return,
+        ..0 => Act::Unknown,
+        to => {
+            let to = usize::try_from(to).unwrap_or(usize::MAX);
+            // A rule without a target goes on to the next.
+            if to == at + entry.len() {
+                return Act::Next;
+            }
+            let goto = if kind.address == 4 { GOTO_OF_IPV4 } else { GOTO_OF_IPV6 };
+            let is_goto = entry.get(kind.flags).is_some_and(|flags| flags & goto != 0);
+            match chains.get(&to) {
+                Some(chain) if is_goto => Act::Goto(chain.clone()),
+                Some(chain) => Act::Jump(chain.clone()),
+                None => Act::Unknown,
+            }
+        }
+    }
+}
+
+/// What a rule asks for, and what somebody wrote beside it.
+fn conditions(kind: Kind, entry: &[u8]) -> Result<(Vec<Condition>, Option<String>)> {
+    // `IPT_INV_SRCIP`, `IPT_INV_DSTIP`, `IPT_INV_PROTO`: those of IPv6 are the same.
+    const NOT_SOURCE: u8 = 8;
+    const NOT_DESTINATION: u8 = 16;
+    const NOT_PROTOCOL: u8 = 64;
+    let (mut asked, mut comment) = (Vec::new(), None);
+    let inverted = entry.get(kind.flags + 1).copied().context("a head is cut off")?;
+    let address = |nth: usize| {
+        entry.get(nth * kind.address..(nth + 1) * kind.address).context("a head is cut off")
+    };
+    let sides: [(usize, u8, fn(IpAddr, u8) -> Condition); 2] =
+        [(0, NOT_SOURCE, Condition::Source), (1, NOT_DESTINATION, Condition::Destination)];
+    for (side, not, condition) in sides {
+        let (value, mask) = (address(side)?, address(side + 2)?);
+        if mask.iter().all(|byte| *byte == 0) {
+            continue;
+        }
+        let prefix = prefix(value, mask).filter(|_| inverted & not == 0);
+        asked.push(prefix.map_or(Condition::Other, |(value, len)| condition(value, len)));
+    }
+    // Names of interfaces.
+    let masks = entry.get(4 * kind.address + 32..4 * kind.address + 64);
+    if masks.context("a head is cut off")?.iter().any(|byte| *byte != 0) {
+        asked.push(Condition::Other);
+    }
+    let protocol = half(entry, kind.protocol)?;
+    if protocol != 0 {
+        let protocol = u8::try_from(protocol).ok().filter(|_| inverted & NOT_PROTOCOL == 0);
+        asked.push(protocol.map_or(Condition::Other, Condition::Protocol));
+    }
+    for part in parts(kind, entry)? {
+        let (name, info) = part?;
+        if name == "comment" {
+            comment = Some(text(info));
+        }
+        asked.extend(xtables::conditions(&name, info));
+    }
+    Ok((asked, comment))
+}
+
+/// An address and the length of its mask; `None` for a mask with holes.
+fn prefix(value: &[u8], mask: &[u8]) -> Option<(IpAddr, u8)> {
+    let ones: u32 = mask.iter().map(|byte| byte.count_ones()).sum();
+    let leading: u32 = {
+        let full = mask.iter().take_while(|byte| **byte == 0xff).count();
+        8 * u32::try_from(full).ok()? + mask.get(full).map_or(0, |byte| byte.leading_ones())
+    };
+    let address = match value.len() {
+        4 => IpAddr::from(<[u8; 4]>::try_from(value).ok()?),
+        _ => IpAddr::from(<[u8; 16]>::try_from(value).ok()?),
+    };
+    (ones == leading).then_some((address, u8::try_from(ones).ok()?))
+}
+
+/// The matches of a rule: name, and what is their own.
+fn parts(kind: Kind, entry: &[u8]) -> Result<impl Iterator<Item = Result<(String, &[u8])>>> {
+    let end = half(entry, kind.rest + 4)?;
+    let mut matches = entry.get(kind.entry..end).context("matches are cut off")?;
+    let mut next = move || -> Result<Option<(String, &[u8])>> {
+        if matches.is_empty() {
+            return Ok(None);
+        }
+        let len = half(matches, 0)?;
+        ensure!(len >= PART, "a match of {len} bytes");
+        let part = matches.get(..len).context("a match is cut off")?;
+        matches = &matches[len..];
+        Ok(Some((text(&part[2..PART - 1]), &part[PART..])))
+    };
+    let mut broken = false;
+    Ok(std::iter::from_fn(move || {
+        if broken {
+            return None;
+        }
+        let part = next().transpose();
+        broken = matches!(part, Some(Err(_)));
+        part
+    }))
 }
 
 /// Each entry, and where it begins.
@@ -204,21 +373,14 @@ fn rule(
     number: u64,
     (target, target_info): (&str, &[u8]),
 ) -> Result<Option<RuleUse>> {
-    let end = half(entry, kind.rest + 4)?;
-    let matches = entry.get(kind.entry..end).context("matches are cut off")?;
     let (mut by, mut invalid, mut other) = (Vec::new(), false, false);
-    let mut at = 0;
-    while at < matches.len() {
-        let len = half(matches, at)?;
-        ensure!(len >= PART, "a match of {len} bytes");
-        let part = matches.get(at..at + len).context("a match is cut off")?;
-        let name = text(&part[2..PART - 1]);
-        match xtables::matched(&name, &part[PART..]) {
+    for part in parts(kind, entry)? {
+        let (name, info) = part?;
+        match xtables::matched(&name, info) {
             Match::Other => {}
             Match::Tracking => (other, _) = (true, by.push(format!("-m {name}"))),
             Match::Invalid => (invalid, _) = (true, by.push(format!("-m {name}"))),
         }
-        at += len;
     }
     let mut notrack = false;
     match xtables::target(target, target_info) {

@@ -104,9 +104,17 @@ pub fn entry(netns: NetnsId, line: &str) -> Result<Held> {
     }
     ensure!(seen == 2, "not two directions");
     let [original, reply] = tuples;
+    let turned = reply.turned_round();
+    // The kernel lists no status: NAT shows in what the reply is.
+    if (original.src, original.sport) != (turned.src, turned.sport) {
+        status |= Status::SOURCE_TRANSLATED;
+    }
+    if (original.dst, original.dport) != (turned.dst, turned.dport) {
+        status |= Status::DESTINATION_TRANSLATED;
+    }
     Ok(Held {
         key: original.key(netns),
-        translated: reply.turned_round().key(netns),
+        translated: turned.key(netns),
         status: Status(status),
         state,
         zone,
@@ -152,7 +160,7 @@ mod tests {
         );
         assert_eq!((held.state, held.zone, held.left), (3, 5, Left::Seconds(431_997)));
         assert!(held.status.is_assured() && held.status.is_replied());
-        assert!(!held.status.is_offloaded());
+        assert!(!held.status.is_offloaded() && held.status.is_translated());
     }
 
     #[test]

@@ -3,12 +3,15 @@
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+pub mod addresses;
 mod attributes;
 pub mod btf;
 pub mod cgroups;
 pub mod config;
 pub mod ctnetlink;
 pub mod dump;
+pub mod evidence;
+mod expressions;
 pub mod hooks;
 pub mod kmsg;
 pub mod legacy;
@@ -22,6 +25,7 @@ pub mod privileges;
 pub mod procstat;
 pub mod settings;
 pub mod symbols;
+pub mod tools;
 pub mod tuple;
 pub mod visit;
 mod xtables;

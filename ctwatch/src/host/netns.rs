@@ -31,6 +31,17 @@ impl Netns {
     pub fn is_by_ip(&self) -> bool {
         self.path.starts_with(IP_NETNS)
     }
+
+    /// A process that lives in it, where that is what showed it.
+    pub fn pid(&self) -> Option<u32> {
+        let process = self.path.strip_prefix("/proc").ok()?.iter().next()?;
+        process.to_str()?.parse().ok()
+    }
+
+    /// Where it is mounted, if it is.
+    pub fn mount(&self) -> Option<&Path> {
+        (!self.path.starts_with("/proc")).then_some(self.path.as_path())
+    }
 }
 
 /// A box may run ten thousand processes; those are not all asked at every tick.

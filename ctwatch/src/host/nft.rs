@@ -7,10 +7,11 @@ use anyhow::{Context, Result};
 use super::{
     attributes::{attribute, attributes, be32, be64, text},
     ctnetlink::{Ctnetlink, NFGENMSG},
+    expressions::Expressions,
     modules,
     xtables::{self, Match, Target},
 };
-use crate::facts::{Framework, Known, RuleTable, RuleUse};
+use crate::facts::{Base, Framework, Known, Rule, RuleTable, RuleUse};
 
 /// `NFNL_SUBSYS_NFTABLES << 8`, and its messages.
 const NFTABLES: u16 = 10 << 8;
@@ -24,11 +25,16 @@ const GET_RULE: u16 = NFTABLES | 7;
 const NFTA_TABLE_NAME: u16 = 1;
 const NFTA_CHAIN_TABLE: u16 = 1;
 const NFTA_CHAIN_NAME: u16 = 3;
+const NFTA_CHAIN_HOOK: u16 = 4;
+const NFTA_CHAIN_POLICY: u16 = 5;
 const NFTA_CHAIN_TYPE: u16 = 7;
+const NFTA_HOOK_HOOKNUM: u16 = 1;
+const NFTA_HOOK_PRIORITY: u16 = 2;
 const NFTA_RULE_TABLE: u16 = 1;
 const NFTA_RULE_CHAIN: u16 = 2;
 const NFTA_RULE_HANDLE: u16 = 3;
 const NFTA_RULE_EXPRESSIONS: u16 = 4;
+const NFTA_RULE_USERDATA: u16 = 7;
 const NFTA_EXPR_NAME: u16 = 1;
 const NFTA_EXPR_DATA: u16 = 2;
 const NFTA_CT_KEY: u16 = 2;
@@ -118,11 +124,44 @@ pub fn take_chain(tables: &mut Vec<RuleTable>, body: &[u8]) -> Result<()> {
     let chain = after_header(body)?;
     let of = attribute(chain, NFTA_CHAIN_TABLE).context("a chain is of no table")?;
     let is_nat = attribute(chain, NFTA_CHAIN_TYPE).is_some_and(|kind| text(kind) == "nat");
+    let name = text(attribute(chain, NFTA_CHAIN_NAME).context("a chain has no name")?);
+    let number = |of: Option<&[u8]>, kind| attribute(of?, kind).and_then(be32);
+    let hook = attribute(chain, NFTA_CHAIN_HOOK);
+    let table = table(tables, body, of);
     if is_nat {
-        let name = attribute(chain, NFTA_CHAIN_NAME).context("a chain has no name")?;
-        table(tables, body, of).nat_chains.push(text(name));
+        table.nat_chains.push(name.clone());
+    }
+    if let Some(at) = number(hook, NFTA_HOOK_HOOKNUM) {
+        let priority = number(hook, NFTA_HOOK_PRIORITY).unwrap_or_default().cast_signed();
+        let mut base = Base::of(is_nat, hook_name(table.family, at), priority);
+        base.drops = number(Some(chain), NFTA_CHAIN_POLICY) == Some(NF_DROP);
+        table.chain(&name).base = Some(base);
+    } else {
+        table.chain(&name);
     }
     Ok(())
+}
+
+fn hook_name(family: &str, number: u32) -> &'static str {
+    /// `enum nf_inet_hooks`
+    const HOOKS: [&str; 6] = ["prerouting", "input", "forward", "output", "postrouting", "ingress"];
+    let at = usize::try_from(number).ok().filter(|_| matches!(family, "ip" | "ip6" | "inet"));
+    at.and_then(|at| HOOKS.get(at)).copied().unwrap_or("another hook")
+}
+
+/// What nft keeps beside a rule: a kind, a length, and a text.
+/// <https://git.netfilter.org/libnftnl/tree/include/libnftnl/udata.h>
+fn comment(userdata: &[u8]) -> Option<String> {
+    const COMMENT: u8 = 0;
+    let mut rest = userdata;
+    while let [kind, len, after @ ..] = rest {
+        let value = after.get(..usize::from(*len))?;
+        if *kind == COMMENT {
+            return Some(text(value));
+        }
+        rest = &after[value.len()..];
+    }
+    None
 }
 
 /// One message of a dump of rules.
@@ -133,15 +172,23 @@ pub fn take_rule(tables: &mut Vec<RuleTable>, body: &[u8]) -> Result<()> {
     let handle =
         attribute(rule, NFTA_RULE_HANDLE).and_then(be64).context("a rule has no handle")?;
     let mut read = Reading::default();
+    let mut asked = Expressions::default();
     if let Some(expressions) = attribute(rule, NFTA_RULE_EXPRESSIONS) {
         attributes(expressions, |_, expression| {
             let name = attribute(expression, NFTA_EXPR_NAME).context("an expression of no name")?;
-            read.take(&text(name), attribute(expression, NFTA_EXPR_DATA).unwrap_or_default());
+            let (name, data) = (text(name), attribute(expression, NFTA_EXPR_DATA));
+            read.take(&name, data.unwrap_or_default());
+            asked.take(&name, data.unwrap_or_default());
             Ok(())
         })?;
     }
-    let found = read.finish(text(chain), handle);
-    table(tables, body, of).add(found);
+    let chain = text(chain);
+    let Expressions { conditions, act, comment: written, .. } = asked;
+    let comment = attribute(rule, NFTA_RULE_USERDATA).and_then(comment).or(written);
+    let found = read.finish(chain.clone(), handle);
+    let table = table(tables, body, of);
+    table.add(found);
+    table.keep(&chain, Rule { number: handle, conditions, act, comment });
     Ok(())
 }
 
@@ -378,6 +425,13 @@ mod tests {
         assert_eq!(xt("target", "MASQUERADE", &[])[0].by, ["-j MASQUERADE"]);
         assert!(xt("target", "CT", &[1, 0])[0].notrack);
         assert!(xt("match", "tcp", &[]).is_empty());
+    }
+
+    #[test]
+    fn what_stands_beside_a_rule_is_read() {
+        assert_eq!(comment(&[0, 3, b'a', b'b', 0]).as_deref(), Some("ab"));
+        assert_eq!(comment(&[1, 1, 9, 0, 2, b'x', 0]).as_deref(), Some("x"));
+        assert_eq!(comment(&[0, 9, b'a']), None);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
 
 use super::visit::netns_cookie;
 use crate::{
-    facts::{Barred, BucketsBy, Known, LoadedModule, Setting, Slab},
+    facts::{Barred, BucketsBy, Known, LoadedModule, Setting, Slab, Writable},
     family::tracks,
 };
 
@@ -200,6 +200,22 @@ pub fn buckets_by_of(
     match is_writable(hashsize) {
         true => Ok(BucketsBy::Hashsize),
         false => Err("neither nf_conntrack_buckets nor hashsize can be written".to_owned()),
+    }
+}
+
+/// Whether the limit, and with it the buckets, may be set by root here. All namespaces but the first
+/// show them as read-only.
+/// <https://github.com/torvalds/linux/blob/v6.12/net/netfilter/nf_conntrack_standalone.c> `nf_conntrack_standalone_init_sysctl`
+pub fn limit_is() -> Writable {
+    use std::os::unix::fs::MetadataExt;
+    const PATH: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
+    let mode = fs::metadata(PATH).map(|file| file.mode());
+    let is_mounted_so = rustix::fs::statvfs(PATH)
+        .is_ok_and(|place| place.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY));
+    match mode {
+        Ok(mode) if mode & 0o222 == 0 => Writable::OtherNamespace,
+        Ok(_) if is_mounted_so => Writable::ReadOnly,
+        _ => Writable::Yes,
     }
 }
 

@@ -1,4 +1,7 @@
-//! Matches and targets of iptables that have to do with tracking, in either framework.
+//! Matches and targets of iptables, in either framework: those that have to do with tracking, and
+//! what a rule asks for and does.
+
+use crate::facts::{Act, Condition};
 
 /// A match of a rule; `info` is its own structure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,9 +57,150 @@ pub(super) fn target(name: &str, info: &[u8]) -> Target {
     }
 }
 
+/// `XT_CONNTRACK_STATE_UNTRACKED`, in the mask of `-m conntrack` and in that of `-m state`.
+const UNTRACKED: u16 = 1 << 8;
+
+fn half(info: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_ne_bytes(*info.get(at..)?.first_chunk()?))
+}
+
+/// What a match asks for.
+pub(super) fn conditions(name: &str, info: &[u8]) -> Vec<Condition> {
+    match name {
+        // It holds for every packet.
+        "comment" => Vec::new(),
+        "tcp" => tcp(info).unwrap_or_else(|| vec![Condition::Other]),
+        "udp" => ports(info, 8).unwrap_or_else(|| vec![Condition::Other]),
+        "conntrack" => vec![Condition::Tracking(conntrack_untracked(info))],
+        "state" => vec![Condition::Tracking(half(info, 0).map(|mask| mask & UNTRACKED != 0))],
+        // None of them holds where there is no connection; the others count or hash by themselves.
+        "connmark" | "connbytes" | "connlabel" | "helper" => {
+            vec![Condition::Tracking(Some(false))]
+        }
+        "connlimit" | "cluster" => vec![Condition::Tracking(None)],
+        _ => vec![Condition::Other],
+    }
+}
+
+/// Whether a packet that is not tracked matches.
+/// <https://github.com/torvalds/linux/blob/v6.12/net/netfilter/xt_conntrack.c> `conntrack_mt`
+fn conntrack_untracked(info: &[u8]) -> Option<bool> {
+    let (matches, inverted, states) = (half(info, 146)?, half(info, 148)?, half(info, 150)?);
+    if matches & STATE != 0 && (states & UNTRACKED != 0) == (inverted & STATE != 0) {
+        return Some(false);
+    }
+    // All other questions are about a connection, and there is none.
+    Some(matches & !STATE == 0)
+}
+
+/// `struct xt_tcp`, `struct xt_udp`: ports of both sides first, in the order of this machine.
+fn ports(info: &[u8], inverted_at: usize) -> Option<Vec<Condition>> {
+    let (source, destination) =
+        ((half(info, 0)?, half(info, 2)?), (half(info, 4)?, half(info, 6)?));
+    let inverted = *info.get(inverted_at)?;
+    let mut asked = Vec::new();
+    let mut ask = |(from, to), bit, condition: fn(u16, u16) -> Condition| {
+        if (from, to) != (0, u16::MAX) {
+            let is_plain = inverted & bit == 0;
+            asked.push(if is_plain { condition(from, to) } else { Condition::Other });
+        }
+    };
+    ask(source, 1, Condition::SourcePort);
+    ask(destination, 2, Condition::DestinationPort);
+    Some(asked)
+}
+
+/// Its option and its flags are asked for after the ports.
+fn tcp(info: &[u8]) -> Option<Vec<Condition>> {
+    let mut asked = ports(info, 11)?;
+    if info.get(8..10)? != [0, 0] {
+        asked.push(Condition::Other);
+    }
+    Some(asked)
+}
+
+/// What a target does with a packet; verdicts have no name.
+pub(super) fn act(name: &str, info: &[u8]) -> Act {
+    const GO_ON: [&str; 26] = [
+        "NOTRACK",
+        "LOG",
+        "NFLOG",
+        "ULOG",
+        "MARK",
+        "CONNMARK",
+        "TCPMSS",
+        "CLASSIFY",
+        "DSCP",
+        "TOS",
+        "SET",
+        "TRACE",
+        "CHECKSUM",
+        "TEE",
+        "AUDIT",
+        "HMARK",
+        "IDLETIMER",
+        "LED",
+        "RATEEST",
+        "SECMARK",
+        "CONNSECMARK",
+        "TTL",
+        "HL",
+        "ECN",
+        "TCPOPTSTRIP",
+        "FLOWOFFLOAD",
+    ];
+    match name {
+        "REJECT" | "TARPIT" => Act::Drop,
+        "MASQUERADE" | "SNAT" => Act::TranslateSource,
+        "DNAT" | "REDIRECT" | "NETMAP" | "CLUSTERIP" => Act::TranslateDestination,
+        // `struct xt_ct_target_info`: flags, zone, two masks of events, and the helper's name.
+        "CT" => match info.get(12) {
+            Some(0) | None => Act::Next,
+            Some(_) => Act::Help,
+        },
+        name if GO_ON.contains(&name) => Act::Next,
+        _ => Act::Unknown,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_untracked_packet_matches_what_it_should() {
+        let asks = |states, inverted| conditions("conntrack", &conntrack(1, inverted, states));
+        let tracking = |holds| vec![Condition::Tracking(Some(holds))];
+        assert_eq!(asks(2, 0), tracking(false), "established");
+        assert_eq!(asks(2, 1), tracking(true), "all but established");
+        assert_eq!(asks(1 << 8 | 2, 0), tracking(true));
+        assert_eq!(conditions("conntrack", &conntrack(2, 0, 0)), tracking(false), "a protocol");
+        assert_eq!(conditions("conntrack", &[]), [Condition::Tracking(None)]);
+    }
+
+    #[test]
+    fn ports_are_ranges() {
+        let udp = |ports: [u16; 4], inverted: u16| {
+            let words = [ports[0], ports[1], ports[2], ports[3], inverted];
+            conditions("udp", &words.map(u16::to_ne_bytes).concat())
+        };
+        assert_eq!(udp([0, 65_535, 53, 53], 0), [Condition::DestinationPort(53, 53)]);
+        assert_eq!(udp([0, 65_535, 53, 53], 2u16.to_le()), [Condition::Other]);
+        assert_eq!(udp([0, 65_535, 0, 65_535], 0), []);
+        assert_eq!(conditions("udp", &[0; 3]), [Condition::Other]);
+        assert_eq!(conditions("set", &[]), [Condition::Other]);
+    }
+
+    #[test]
+    fn a_target_does_what_its_name_says() {
+        assert_eq!(act("REJECT", &[]), Act::Drop);
+        assert_eq!(act("DNAT", &[]), Act::TranslateDestination);
+        let mut helper = vec![0; 36];
+        assert_eq!(act("CT", &helper), Act::Next);
+        helper[12] = b'f';
+        assert_eq!(act("CT", &helper), Act::Help);
+        assert_eq!(act("TPROXY", &[]), Act::Unknown);
+    }
 
     fn conntrack(matches: u16, inverted: u16, states: u16) -> Vec<u8> {
         let mut info = vec![0; 164];

@@ -8,7 +8,7 @@ use ctwatch_ebpf::{
     top::{By, Key, Seed, Set, Slot},
 };
 
-use super::{figure::Exactness, top::TopEntry};
+use super::{figure::Exactness, ties::Ties, top::TopEntry};
 use crate::sample::{Held, Left, Status, states};
 
 /// Of each list, over all namespaces: 32,768 slots in 2.3 MB.
@@ -174,6 +174,7 @@ pub struct TableCensus {
     pub states: Vec<StateCount>,
     /// Zone and number, the most first.
     pub zones: Vec<(u16, u64)>,
+    pub ties: Ties,
 }
 
 /// Each way in code of its own: there are a million of these to a second.
@@ -223,6 +224,7 @@ impl Census {
             self.unplaced += 1;
             return;
         };
+        table.ties.enter(held);
         let hold = hold(held);
         table.holds.add(hold, held.status);
         let id = (held.key.protocol, state_of(held));
@@ -262,6 +264,7 @@ impl Census {
                         holds: Holds::default(),
                         states: Vec::new(),
                         zones: Vec::new(),
+                        ties: Ties::default(),
                     };
                     self.tables.insert(at, table);
                     at

@@ -9,6 +9,7 @@ mod ledger;
 pub mod loading;
 pub mod names;
 mod snapshot;
+pub mod ties;
 pub mod top;
 mod trend;
 pub mod verdict;

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use super::{escape::escaped, text::wrapped};
-use crate::report::{Conntrack, Finding, Fix, Report, Severity, Tracking};
+use crate::report::{Conntrack, Finding, Fix, Report, Severity, Tracked, Tracking};
 
 /// The verdict first, then its grounds.
 pub fn write(out: &mut impl Write, report: &Report, columns: usize) -> io::Result<()> {
@@ -90,32 +90,39 @@ fn cure(fix: &Fix) -> Vec<Line> {
         };
         text.lines().map(moved).map(Line::Verbatim).collect::<Vec<_>>()
     };
-    let mut part = |name: &str, commands: &[String]| {
+    let part = |lines: &mut Vec<Line>, name: &str, commands: &[String]| {
         if !commands.is_empty() {
             lines.push(Line::text(format!("      {name}:")));
             lines.extend(commands.iter().flat_map(|command| indented(command)));
         }
     };
-    part("now", &fix.now);
+    part(&mut lines, "first, keep what is there", &fix.save);
+    part(&mut lines, "then, have it undone by itself in two minutes", &fix.arm);
+    part(&mut lines, "now", &fix.now);
+    part(&mut lines, "not here, but where it says below", &fix.elsewhere);
+    if let Some(check) = &fix.check {
+        part(&mut lines, "see that it worked", std::slice::from_ref(&check.command));
+        lines.push(Line::text(format!("        prints: {}", check.prints)));
+    }
+    part(&mut lines, "if it did, keep it", &fix.disarm);
     for file in &fix.files {
         lines.push(Line::text(format!("      to last, in {}:", file.path)));
         lines.extend(file.content.lines().map(|line| Line::Verbatim(format!("        {line}"))));
     }
+    lines.extend(fix.lasts.iter().map(|line| Line::text(format!("      lasts: {line}"))));
     for (name, text) in [("expect", &fix.expect), ("breaks", &fix.breaks)] {
         if !text.is_empty() {
             lines.push(Line::text(format!("      {name}: {text}")));
         }
     }
-    if !fix.undo.is_empty() {
-        lines.push(Line::text("      undo:"));
-        lines.extend(fix.undo.iter().flat_map(|command| indented(command)));
-    }
+    part(&mut lines, "undo", &fix.undo);
     lines
 }
 
 /// Whether, where and what for connections are tracked.
 fn tracked(report: &Report) -> Vec<String> {
-    let Tracking { needed_by, unknown, modules, barred_by, namespaces } = &report.tracking;
+    let Tracking { needed_by, managed_by, unknown, modules, barred_by, namespaces } =
+        &report.tracking;
     let mut lines = vec!["is it tracking, and why".to_owned()];
     lines.push(match report.conntrack {
         Conntrack::Absent => "  nf_conntrack is not loaded: nothing is tracked".to_owned(),
@@ -136,21 +143,12 @@ fn tracked(report: &Report) -> Vec<String> {
             Some(0) => "entries, and no limit".to_owned(),
             limit => format!("of {} entries", count(limit)),
         };
-        // Of those that track nothing and hold nothing there may be hundreds.
-        if namespace.hooked != Some(false) || namespace.entries != Some(0) {
+        // Of those that hold nothing there may be hundreds.
+        if namespace.entries != Some(0) {
             lines.push(format!("  {name} {hooked}: {entries} {of}"));
         }
     }
-    let idle =
-        namespaces.iter().filter(|n| n.hooked == Some(false) && n.entries == Some(0)).count();
-    if idle > 0 {
-        let idle = if idle == 1 {
-            "1 namespace tracks".to_owned()
-        } else {
-            format!("{idle} namespaces track")
-        };
-        lines.push(format!("  {idle} nothing"));
-    }
+    lines.extend(idle(namespaces));
     lines.extend(modules.iter().map(|chain| format!("  {chain}")));
     match (needed_by.as_slice(), report.conntrack) {
         ([], Conntrack::Absent) => {}
@@ -160,6 +158,7 @@ fn tracked(report: &Report) -> Vec<String> {
             lines.extend(needed_by.iter().map(|need| format!("    {need}")));
         }
     }
+    lines.extend(managed_by.iter().map(|owner| format!("  managed by {owner}")));
     lines.extend(barred_by.iter().map(|barred| format!("  kept from being loaded by {barred}")));
     lines.extend(unknown.iter().map(|unknown| format!("  {unknown}")));
     lines.push(
@@ -168,6 +167,24 @@ fn tracked(report: &Report) -> Vec<String> {
             .to_owned(),
     );
     lines
+}
+
+/// Namespaces in which there is no entry: one line for all.
+fn idle(namespaces: &[Tracked]) -> Option<String> {
+    let of = |hooked| {
+        let of_it = |one: &&Tracked| one.entries == Some(0) && one.hooked == hooked;
+        namespaces.iter().filter(of_it).count()
+    };
+    let states = [
+        (of(Some(true)), "tracking"),
+        (of(None), "perhaps tracking"),
+        (of(Some(false)), "not tracking"),
+    ];
+    let all: usize = states.iter().map(|(count, _)| count).sum();
+    let parts = states.iter().filter(|(count, _)| *count > 0);
+    let parts: Vec<String> = parts.map(|(count, state)| format!("{count} {state}")).collect();
+    let many = if all == 1 { "namespace holds" } else { "namespaces hold" };
+    (all > 0).then(|| format!("  {all} {many} no entries ({})", parts.join(", ")))
 }
 
 fn measured(report: &Report) -> Vec<String> {
@@ -226,7 +243,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::report::{Capability, Configuration, Figure, File, Offer, Signal, Tracked};
+    use crate::report::{Capability, Check, Configuration, Figure, File, Offer, Signal, Tracked};
 
     fn tracked(name: &str, hooked: Option<bool>, entries: Option<u32>) -> Tracked {
         Tracked { name: Some(name.to_owned()), inode: 1, entries, limit: Some(9), hooked }
@@ -252,6 +269,7 @@ mod tests {
             advice: vec![],
             tracking: Tracking {
                 needed_by: vec!["host: nft table ip nat".to_owned()],
+                managed_by: vec!["ufw (chain ufw-x)".to_owned()],
                 namespaces: vec![
                     tracked("host", Some(true), Some(7)),
                     tracked("a\u{1b}", None, None),
@@ -266,7 +284,13 @@ mod tests {
                 evidence: vec!["seen".to_owned()],
                 fixes: vec![Fix {
                     title: "more".to_owned(),
+                    save: vec!["s".to_owned()],
+                    arm: vec!["r".to_owned()],
                     now: vec!["a".to_owned(), "b <<'END'\nc\nEND".to_owned()],
+                    check: Some(Check { command: "k".to_owned(), prints: "1".to_owned() }),
+                    disarm: vec!["t".to_owned()],
+                    lasts: vec!["for ever".to_owned()],
+                    elsewhere: Vec::new(),
                     files: vec![File { path: "/etc/f".to_owned(), content: "d\n".to_owned() }],
                     breaks: "nothing".to_owned(),
                     undo: vec!["e".to_owned()],
@@ -279,11 +303,16 @@ mod tests {
         let text = String::from_utf8(out).unwrap();
         for expected in [
             "on Linux 6.1.0\\u{1b} (x86_64)\n",
-            "what is wrong\n1. CRITICAL: full\n   seen\n   -> more\n      now:\n        a\n",
-            "b <<'END'\nc\nEND\n      to last, in /etc/f:\n        d\n      expect: less\n",
+            "what is wrong\n1. CRITICAL: full\n   seen\n   -> more\n",
+            "      first, keep what is there:\n        s\n",
+            "      then, have it undone by itself in two minutes:\n        r\n      now:\n        a\n",
+            "b <<'END'\nc\nEND\n      see that it worked:\n        k\n        prints: 1\n",
+            "      if it did, keep it:\n        t\n      to last, in /etc/f:\n        d\n",
+            "      lasts: for ever\n      expect: less\n",
+            "  managed by ufw (chain ufw-x)\n",
             "      undo:\n        e\n",
             "  nf_conntrack is loaded as a module\n  host tracks: 7 of 9 entries\n",
-            "  a\\u{1b} tracks perhaps: unknown of 9 entries\n  1 namespace tracks nothing\n",
+            "  a\\u{1b} tracks perhaps: unknown of 9 entries\n  1 namespace holds no entries (1 not tracking)\n",
             "  it is needed by\n    host: nft table ip nat\n",
             "  drops                   not measured\n",
             "  table_full              upper bound\n",

@@ -1,0 +1,139 @@
+//! Where a rule lasts: by who loads rules on this machine. A file only where it is read, and where it
+//! breaks nothing that reads it.
+
+use super::{
+    Case, fixes,
+    notrack::{self, Talk},
+    owners::{self, Owner},
+};
+use crate::{
+    facts::Namespace,
+    report::{File, Fix},
+};
+
+/// What /etc/nftables.conf has to include for a file there to be read.
+const INCLUDES: [&str; 2] = ["/etc/nftables.d/*.nft", "/etc/nftables.d/*"];
+const FILE: &str = "/etc/nftables.d/ctwatch-";
+
+/// Says where packets that are not to be tracked are to be named, to be so after the next boot too.
+pub(super) fn keep(case: &Case<'_>, namespace: &Namespace, talk: &Talk, fix: &mut Fix) {
+    if !namespace.is_host() {
+        fix.lasts.push("as long as this namespace, unless its owner makes it anew".to_owned());
+        return;
+    }
+    let owned = owners::of_namespace(case.facts, namespace);
+    let mut others = Vec::new();
+    for one in &owned {
+        match line(case, one.owner, talk) {
+            Some(line) => fix.lasts.push(format!("{line} (seen: {})", one.evidence)),
+            None => others.push(one.owner.name()),
+        }
+    }
+    let is = |owner| owned.iter().any(|one| one.owner == owner);
+    // Its own firewall includes such files in the middle of a table.
+    if is(Owner::Nftables) && !is(Owner::OpenWrt) && is_included(case) {
+        let content = format!("# Written by ctwatch doctor.\n{}", notrack::script(talk));
+        let name = fix.now.first().and_then(|now| now.split("ctwatch_").nth(1));
+        let name = name.and_then(|rest| rest.split(' ').next()).unwrap_or("notrack").to_owned();
+        fix.files.push(File { path: format!("{FILE}{name}.nft"), content });
+        fix.undo.extend(fixes::remove(&fix.files));
+    }
+    if fix.lasts.is_empty() {
+        fix.lasts.push(match others.as_slice() {
+            [] => "until the next boot: nothing was found here that loads rules at boot".to_owned(),
+            others => format!(
+                "until the next boot: {} leaves rules alone that are not its own, and nothing was \
+                 found here that loads others at boot",
+                others.join(", ")
+            ),
+        });
+    }
+}
+
+fn is_included(case: &Case<'_>) -> bool {
+    case.facts.evidence.includes.iter().any(|file| INCLUDES.contains(&file.as_str()))
+}
+
+fn line(case: &Case<'_>, owner: Owner, talk: &Talk) -> Option<String> {
+    let (protocol, port) = match talk {
+        Talk::Tunnel { port, .. } | Talk::Service(_, port) => *port,
+    };
+    let protocol = crate::model::names::protocol(protocol);
+    let rules = || {
+        let all = ["PREROUTING", "OUTPUT"].into_iter().zip(talk.iptables());
+        let all = all.flat_map(|(chain, rules)| {
+            rules.into_iter().map(move |(v6, matched)| (v6, chain, matched))
+        });
+        all.collect::<Vec<_>>()
+    };
+    let of_family = |wanted: bool| {
+        let of_it = rules().into_iter().filter(|(v6, ..)| *v6 == wanted);
+        let lines =
+            of_it.map(|(_, chain, matched)| format!("-A {chain} {matched} -j CT --notrack"));
+        lines.collect::<Vec<_>>().join("; ")
+    };
+    Some(match owner {
+        Owner::Firewalld => {
+            let direct = rules().into_iter().map(|(v6, chain, matched)| {
+                let family = if v6 { "ipv6" } else { "ipv4" };
+                format!(
+                    "firewall-cmd --permanent --direct --add-rule {family} raw {chain} 0 {matched} -j \
+                     CT --notrack"
+                )
+            });
+            format!(
+                "firewalld leaves this table alone, and loads it at no boot; there it is: {}; then \
+                 firewall-cmd --reload",
+                direct.collect::<Vec<_>>().join("; ")
+            )
+        }
+        Owner::Ufw => format!(
+            "ufw leaves this table alone, and loads it at no boot; there it is a section *raw at the \
+             end of /etc/ufw/before.rules ({}) and before6.rules ({}), each ended by COMMIT",
+            of_family(false),
+            of_family(true)
+        ),
+        Owner::OpenWrt => format!(
+            "until the next boot; OpenWrt takes it from /etc/config/firewall: a config rule with \
+             option proto '{protocol}', option dest_port '{port}', option target 'NOTRACK' and its \
+             zone as option src, then service firewall restart. A file in /etc/nftables.d would be \
+             read inside of its table, and break it"
+        ),
+        Owner::Vyos => format!(
+            "until the next commit or boot; VyOS takes it in configuration mode: set system conntrack \
+             ignore ipv4 rule 10 protocol {protocol}, set system conntrack ignore ipv4 rule 10 \
+             destination port {port}, then commit and save"
+        ),
+        Owner::Nftables if is_included(case) => {
+            "nftables.service loads /etc/nftables.conf at boot, which includes the file below"
+                .to_owned()
+        }
+        Owner::Nftables => {
+            "nftables.service loads /etc/nftables.conf at boot and at each restart, most often after \
+             it has removed all other rules: what is typed here has to be appended there"
+                .to_owned()
+        }
+        Owner::Persistent => format!(
+            "at boot only what iptables saved is loaded: in the section *raw of rules.v4 ({}) and \
+             rules.v6 ({})",
+            of_family(false),
+            of_family(true)
+        ),
+        Owner::Calico => {
+            "until the next boot; Calico takes it as a GlobalNetworkPolicy with doNotTrack: true for \
+             a HostEndpoint, and leaves this table alone"
+                .to_owned()
+        }
+        Owner::Cumulus => format!(
+            "until the next boot; Cumulus Linux takes it from a file of /etc/cumulus/acl/policy.d: \
+             {}, then cl-acltool -i, which replaces rules of iptables that are not in such a file",
+            of_family(false)
+        ),
+        Owner::Sonic => {
+            "until the next boot; SONiC's caclmgrd makes its rules of iptables anew from the \
+             configuration, and leaves this table alone"
+                .to_owned()
+        }
+        _ => return None,
+    })
+}

@@ -1,0 +1,438 @@
+//! Who manages a firewall and its settings: by the names of tables and chains, by comments, files,
+//! services and processes.
+
+use super::Case;
+use crate::facts::{Evidence, Facts, Namespace, RuleTable, RuleUse};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    KubeProxy,
+    Calico,
+    Cilium,
+    Docker,
+    Libvirt,
+    Firewalld,
+    Ufw,
+    Fail2ban,
+    OpenWrt,
+    Vyos,
+    Proxmox,
+    Sonic,
+    Cumulus,
+    Nftables,
+    Persistent,
+    /// One of which nothing but its name is known.
+    Other(&'static str),
+}
+
+/// An owner, and what shows that it is here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Owned {
+    pub(super) owner: Owner,
+    pub(super) evidence: String,
+}
+
+/// What shows an owner. Names of tables and chains, and comments, by what they begin with.
+struct Signs {
+    owner: Owner,
+    tables: &'static [&'static str],
+    chains: &'static [&'static str],
+    comments: &'static [&'static str],
+    files: &'static [&'static str],
+    processes: &'static [&'static str],
+    services: &'static [&'static str],
+}
+
+const fn signs(owner: Owner) -> Signs {
+    let none: &[&str] = &[];
+    Signs {
+        owner,
+        tables: none,
+        chains: none,
+        comments: none,
+        files: none,
+        processes: none,
+        services: none,
+    }
+}
+
+/// The more exact ones first: the first that fits is it.
+const SIGNS: &[Signs] = &[
+    Signs {
+        chains: &["KUBE-ROUTER-", "KUBE-POD-FW-", "KUBE-NWPLCY-"],
+        ..signs(Owner::Other("kube-router"))
+    },
+    Signs {
+        tables: &["kube-proxy"],
+        chains: &[
+            "KUBE-SERVICES",
+            "KUBE-SVC-",
+            "KUBE-SEP-",
+            "KUBE-XLB-",
+            "KUBE-EXT-",
+            "KUBE-FW-",
+            "KUBE-PROXY-",
+            "KUBE-EXTERNAL-SERVICES",
+            "KUBE-NODEPORTS",
+            // Of its IPVS mode.
+            "KUBE-NODE-PORT",
+            "KUBE-LOAD-BALANCER",
+            "KUBE-IPVS-",
+            "KUBE-SOURCE-RANGES-FIREWALL",
+        ],
+        files: &["/var/lib/kube-proxy"],
+        processes: &["kube-proxy", "k3s-server", "k3s-agent", "rke2"],
+        ..signs(Owner::KubeProxy)
+    },
+    Signs { chains: &["KUBE-"], ..signs(Owner::Other("Kubernetes")) },
+    Signs {
+        tables: &["calico"],
+        chains: &["cali-"],
+        comments: &["cali:"],
+        files: &["/etc/cni/net.d/10-calico.conflist"],
+        processes: &["calico-node"],
+        ..signs(Owner::Calico)
+    },
+    Signs {
+        chains: &["CILIUM_", "OLD_CILIUM_"],
+        comments: &["cilium:"],
+        files: &["/etc/cni/net.d/05-cilium.conflist"],
+        processes: &["cilium-agent"],
+        ..signs(Owner::Cilium)
+    },
+    Signs {
+        tables: &["docker-bridges"],
+        chains: &["DOCKER"],
+        processes: &["dockerd"],
+        ..signs(Owner::Docker)
+    },
+    Signs {
+        tables: &["libvirt_network"],
+        chains: &["LIBVIRT_"],
+        processes: &["libvirtd", "virtnetworkd"],
+        ..signs(Owner::Libvirt)
+    },
+    Signs {
+        tables: &["firewalld"],
+        // Those of its backend for iptables.
+        chains: &["IN_", "FWDI_", "FWDO_", "INPUT_ZONES", "FORWARD_IN_ZONES", "INPUT_direct"],
+        processes: &["firewalld"],
+        services: &["firewalld.service"],
+        ..signs(Owner::Firewalld)
+    },
+    Signs { chains: &["ufw-", "ufw6-"], ..signs(Owner::Ufw) },
+    Signs {
+        tables: &["f2b-"],
+        chains: &["f2b-", "fail2ban-"],
+        processes: &["fail2ban-server"],
+        ..signs(Owner::Fail2ban)
+    },
+    Signs {
+        tables: &["fw4"],
+        chains: &["zone_wan_", "zone_lan_"],
+        comments: &["!fw4", "!fw3"],
+        files: &["/etc/openwrt_release", "/etc/config/firewall"],
+        ..signs(Owner::OpenWrt)
+    },
+    Signs {
+        tables: &["vyos_"],
+        chains: &["VYOS_", "VYATTA_"],
+        files: &["/etc/vyos", "/opt/vyatta/etc/config.boot.default"],
+        processes: &["vyos-configd"],
+        ..signs(Owner::Vyos)
+    },
+    Signs {
+        tables: &["proxmox-firewall"],
+        chains: &["PVEFW-", "GROUP-", "tap", "fwbr"],
+        files: &["/etc/pve"],
+        processes: &["pve-firewall", "proxmox-firewal"],
+        services: &["pve-firewall.service"],
+        ..signs(Owner::Proxmox)
+    },
+    Signs {
+        files: &["/etc/sonic/sonic_version.yml"],
+        processes: &["caclmgrd", "orchagent"],
+        ..signs(Owner::Sonic)
+    },
+    Signs { files: &["/etc/cumulus/acl"], processes: &["switchd"], ..signs(Owner::Cumulus) },
+    Signs { services: &["nftables.service"], ..signs(Owner::Nftables) },
+    Signs {
+        services: &["netfilter-persistent.service", "iptables.service", "ip6tables.service"],
+        ..signs(Owner::Persistent)
+    },
+    Signs { chains: &["CNI-"], ..signs(Owner::Other("a CNI plugin (portmap)")) },
+    Signs { chains: &["FLANNEL-"], ..signs(Owner::Other("flannel")) },
+    Signs { chains: &["ANTREA-"], ..signs(Owner::Other("Antrea")) },
+    Signs { chains: &["WEAVE-"], ..signs(Owner::Other("Weave")) },
+    Signs { tables: &["netavark"], chains: &["NETAVARK"], ..signs(Owner::Other("Podman")) },
+    Signs {
+        tables: &["lxd", "incus"],
+        comments: &["generated for LXD", "generated for Incus"],
+        ..signs(Owner::Other("LXD or Incus"))
+    },
+    Signs { chains: &["ts-input", "ts-forward"], ..signs(Owner::Other("Tailscale")) },
+    Signs {
+        tables: &["nm-shared-"],
+        chains: &["sh-in-", "sh-fw-"],
+        ..signs(Owner::Other("NetworkManager"))
+    },
+    Signs { chains: &["MINIUPNPD"], ..signs(Owner::Other("miniupnpd")) },
+    Signs { tables: &["crowdsec"], ..signs(Owner::Other("CrowdSec")) },
+];
+
+impl Owner {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::KubeProxy => "kube-proxy",
+            Self::Calico => "Calico",
+            Self::Cilium => "Cilium",
+            Self::Docker => "Docker",
+            Self::Libvirt => "libvirt",
+            Self::Firewalld => "firewalld",
+            Self::Ufw => "ufw",
+            Self::Fail2ban => "fail2ban",
+            Self::OpenWrt => "OpenWrt's firewall",
+            Self::Vyos => "VyOS",
+            Self::Proxmox => "Proxmox VE",
+            Self::Sonic => "SONiC",
+            Self::Cumulus => "Cumulus Linux",
+            Self::Nftables => "nftables.service",
+            Self::Persistent => "netfilter-persistent or iptables.service",
+            Self::Other(name) => name,
+        }
+    }
+}
+
+fn begins(name: &str, with: &[&str]) -> bool {
+    with.iter().any(|start| name.starts_with(start))
+}
+
+/// By the rules that are there.
+pub(super) fn of_rules<'a>(tables: impl Iterator<Item = &'a RuleTable>) -> Vec<Owned> {
+    let mut found: Vec<Owned> = Vec::new();
+    let mut add = |signs: &Signs, evidence: String| {
+        if !found.iter().any(|owned| owned.owner == signs.owner) {
+            found.push(Owned { owner: signs.owner, evidence });
+        }
+    };
+    for table in tables {
+        let of_name = SIGNS.iter().find(|signs| begins(&table.name, signs.tables));
+        if let Some(signs) = of_name {
+            add(signs, format!("table {} {}", table.family, table.name));
+        }
+        for chain in &table.chains {
+            let of_name = SIGNS.iter().find(|signs| begins(&chain.name, signs.chains));
+            if let Some(signs) = of_name {
+                add(signs, format!("chain {}", chain.name));
+            }
+            let comments = chain.rules.iter().filter_map(|rule| rule.comment.as_deref());
+            for comment in comments {
+                let of_it = SIGNS.iter().find(|signs| begins(comment, signs.comments));
+                if let Some(signs) = of_it {
+                    add(signs, format!("a comment in chain {}: {comment}", chain.name));
+                }
+            }
+        }
+    }
+    // What kubelet makes is there too.
+    if found.iter().any(|owned| owned.owner == Owner::KubeProxy) {
+        found.retain(|owned| owned.owner != Owner::Other("Kubernetes"));
+    }
+    found
+}
+
+/// By what else is on this machine.
+pub(super) fn of_machine(evidence: &Evidence) -> Vec<Owned> {
+    let mut found = Vec::new();
+    for signs in SIGNS {
+        let among = |wanted: &[&str], there: &[String]| {
+            there.iter().find(|one| wanted.contains(&one.as_str())).cloned()
+        };
+        let seen = among(signs.processes, &evidence.processes)
+            .map(|name| format!("{name} is running"))
+            .or_else(|| {
+                let service = among(signs.services, &evidence.services)?;
+                Some(format!("{service} is started at boot"))
+            })
+            .or_else(|| among(signs.files, &evidence.files).map(|path| format!("{path} is there")));
+        if let Some(evidence) = seen {
+            found.push(Owned { owner: signs.owner, evidence });
+        }
+    }
+    found
+}
+
+fn merged(parts: impl IntoIterator<Item = Vec<Owned>>) -> Vec<Owned> {
+    let mut all: Vec<Owned> = Vec::new();
+    for owned in parts.into_iter().flatten() {
+        if !all.iter().any(|one| one.owner == owned.owner) {
+            all.push(owned);
+        }
+    }
+    all
+}
+
+/// Of the rules of one namespace: those of the machine itself manage that of the host.
+pub(super) fn of_namespace(facts: &Facts, namespace: &Namespace) -> Vec<Owned> {
+    let rules = of_rules(namespace.rule_tables());
+    let machine = if namespace.is_host() { of_machine(&facts.evidence) } else { Vec::new() };
+    merged([rules, machine])
+}
+
+/// Of this machine's settings, whichever namespace shows it.
+pub(super) fn of_settings(facts: &Facts) -> Vec<Owned> {
+    let rules = facts.namespaces.iter().map(|namespace| of_rules(namespace.rule_tables()));
+    merged(rules.chain([of_machine(&facts.evidence)]))
+}
+
+/// Of a single rule, by where it stands and what is written beside it.
+pub(super) fn of_rule(table: &RuleTable, rule: &RuleUse) -> Option<Owner> {
+    let comment = table.find(rule).and_then(|(_, rule)| rule.comment.as_deref());
+    let is_its = |signs: &&Signs| {
+        begins(&table.name, signs.tables)
+            || begins(&rule.chain, signs.chains)
+            || comment.is_some_and(|comment| begins(comment, signs.comments))
+    };
+    SIGNS.iter().find(is_its).map(|signs| signs.owner)
+}
+
+/// `Docker (chain DOCKER), ufw (chain ufw-before-input)`
+pub(super) fn in_words(owned: &[Owned]) -> String {
+    let one = |owned: &Owned| format!("{} ({})", owned.owner.name(), owned.evidence);
+    owned.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+/// Where a setting lasts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) lines: Vec<String>,
+    /// A file of sysctl.d is read, and nobody overwrites what it says.
+    pub(super) is_file: bool,
+}
+
+/// Where the sysctl of this name has to be set to last, by who else sets it.
+pub(super) fn place(case: &Case<'_>, name: &str, value: u64) -> Place {
+    let is_read = case.facts.evidence.files.iter().any(|file| file == "/etc/sysctl.d");
+    let mut place = Place { lines: Vec::new(), is_file: is_read };
+    for owned in of_settings(case.facts) {
+        let (line, overwrites) = match owned.owner {
+            Owner::KubeProxy => kube_proxy(name, value),
+            Owner::Vyos => vyos(name, value),
+            Owner::Proxmox => proxmox(name, value),
+            Owner::OpenWrt => Some((
+                "OpenWrt reads /etc/sysctl.d at boot, after its own 11-nf-conntrack.conf; a restart \
+                 of the firewall leaves it alone"
+                    .to_owned(),
+                false,
+            )),
+            Owner::Ufw => Some((
+                "ufw applies /etc/ufw/sysctl.conf after the files of sysctl.d, whenever it starts: \
+                 what is named there has to be changed there"
+                    .to_owned(),
+                false,
+            )),
+            Owner::Sonic => Some((
+                "SONiC keeps /etc with its image: the next image begins without the file".to_owned(),
+                false,
+            )),
+            _ => None,
+        }
+        .map_or((None, false), |(line, overwrites)| (Some(line), overwrites));
+        place.is_file &= !overwrites;
+        place.lines.extend(line.map(|line| format!("{line} (seen: {})", owned.evidence)));
+    }
+    if !is_read && place.lines.is_empty() {
+        place.lines.push(
+            "until the next boot: nothing that reads /etc/sysctl.d was found here".to_owned(),
+        );
+    }
+    place
+}
+
+/// <https://kubernetes.io/docs/reference/config-api/kube-proxy-config.v1alpha1/>
+fn kube_proxy(name: &str, value: u64) -> Option<(String, bool)> {
+    const IN: &str = "in its configuration (with kubeadm the ConfigMap kube-proxy in kube-system)";
+    Some(match name {
+        "nf_conntrack_max" => (
+            format!(
+                "kube-proxy sets nf_conntrack_max whenever it starts, and overwrites this: \
+                 conntrack.maxPerCore (for each CPU) and conntrack.min {IN}; maxPerCore: 0, min: \
+                 {value} means this number"
+            ),
+            true,
+        ),
+        "nf_conntrack_buckets" => (
+            "kube-proxy sets the buckets together with the limit, to a fourth of it at least"
+                .to_owned(),
+            true,
+        ),
+        "nf_conntrack_tcp_timeout_established" => (
+            format!(
+                "kube-proxy sets it whenever it starts (24h unless told otherwise): \
+                 conntrack.tcpEstablishedTimeout: {value}s {IN}"
+            ),
+            true,
+        ),
+        "nf_conntrack_tcp_timeout_close_wait" => (
+            format!(
+                "kube-proxy sets it whenever it starts (1h unless told otherwise): \
+                 conntrack.tcpCloseWaitTimeout: {value}s {IN}"
+            ),
+            true,
+        ),
+        "nf_conntrack_udp_timeout" => (
+            format!("kube-proxy (1.29 and later) sets it where conntrack.udpTimeout is given {IN}"),
+            false,
+        ),
+        "nf_conntrack_udp_timeout_stream" => (
+            format!(
+                "kube-proxy (1.29 and later) sets it where conntrack.udpStreamTimeout is given {IN}"
+            ),
+            false,
+        ),
+        _ => return None,
+    })
+}
+
+/// <https://docs.vyos.io/en/latest/configuration/system/conntrack.html>
+fn vyos(name: &str, value: u64) -> Option<(String, bool)> {
+    let path = match name {
+        "nf_conntrack_max" => "table-size".to_owned(),
+        "nf_conntrack_buckets" => "hash-size".to_owned(),
+        "nf_conntrack_expect_max" => "expect-table-size".to_owned(),
+        other => {
+            let timeout = other.strip_prefix("nf_conntrack_")?;
+            let (protocol, state) = timeout.split_once("_timeout")?;
+            let state = match (protocol, state.trim_start_matches('_').replace('_', "-")) {
+                ("udp", state) if state.is_empty() => "other".to_owned(),
+                (_, state) => state,
+            };
+            format!("timeout {protocol} {state}").trim_end().to_owned()
+        }
+    };
+    let line = format!(
+        "VyOS writes its own settings at each commit and at boot: in configuration mode, set system \
+         conntrack {path} {value}, then commit and save"
+    );
+    Some((line, true))
+}
+
+/// <https://pve.proxmox.com/pve-docs/pve-firewall.8.html>, options of host.fw
+fn proxmox(name: &str, value: u64) -> Option<(String, bool)> {
+    const OPTIONS: [&str; 3] = [
+        "nf_conntrack_max",
+        "nf_conntrack_tcp_timeout_established",
+        "nf_conntrack_tcp_timeout_syn_recv",
+    ];
+    OPTIONS.contains(&name).then(|| {
+        let line = format!(
+            "Proxmox VE sets it again and again while its firewall runs: {name}: {value} under \
+             [OPTIONS] in /etc/pve/local/host.fw"
+        );
+        (line, true)
+    })
+}
+
+#[cfg(test)]
+#[path = "owners_tests.rs"]
+mod tests;

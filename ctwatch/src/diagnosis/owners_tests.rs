@@ -1,0 +1,97 @@
+use super::*;
+use crate::{
+    diagnosis::cases,
+    facts::{Act, Framework, Rule},
+};
+
+fn table(name: &str, chains: &[&str]) -> RuleTable {
+    let mut table = RuleTable::new(Framework::Nft, "ip", name.to_owned());
+    for chain in chains {
+        table.chain(chain);
+    }
+    table
+}
+
+fn owners(tables: &[RuleTable]) -> Vec<Owner> {
+    of_rules(tables.iter()).into_iter().map(|owned| owned.owner).collect()
+}
+
+/// Names of tables and chains as `nft list ruleset` and `iptables-save` show them.
+#[test]
+fn each_owner_is_known_by_its_rules() {
+    for (name, chain, owner) in [
+        ("nat", "KUBE-SERVICES", Owner::KubeProxy),
+        ("kube-proxy", "services", Owner::KubeProxy),
+        ("filter", "KUBE-NODE-PORT", Owner::KubeProxy),
+        ("filter", "KUBE-KUBELET-CANARY", Owner::Other("Kubernetes")),
+        ("filter", "cali-FORWARD", Owner::Calico),
+        ("nat", "CILIUM_POST_nat", Owner::Cilium),
+        ("nat", "DOCKER", Owner::Docker),
+        ("filter", "LIBVIRT_FWX", Owner::Libvirt),
+        ("firewalld", "filter_IN_public", Owner::Firewalld),
+        ("filter", "ufw-user-input", Owner::Ufw),
+        ("f2b-table", "f2b-chain", Owner::Fail2ban),
+        ("filter", "f2b-sshd", Owner::Fail2ban),
+        ("fw4", "forward", Owner::OpenWrt),
+        ("vyos_filter", "VYOS_FORWARD_filter", Owner::Vyos),
+        ("filter", "PVEFW-FORWARD", Owner::Proxmox),
+    ] {
+        assert_eq!(owners(&[table(name, &[chain])]), [owner], "{name} {chain}");
+    }
+    assert_eq!(owners(&[table("filter", &["INPUT", "FORWARD", "mine"])]), []);
+}
+
+#[test]
+fn two_owners_may_share_a_machine() {
+    let both = table("filter", &["ufw-before-input", "DOCKER-USER"]);
+    assert_eq!(owners(&[both]), [Owner::Ufw, Owner::Docker]);
+    let kubelet = table("filter", &["KUBE-FIREWALL", "KUBE-SERVICES"]);
+    assert_eq!(owners(&[kubelet]), [Owner::KubeProxy], "what kubelet adds is no other");
+}
+
+#[test]
+fn a_comment_tells_too() {
+    let mut one = table("filter", &["FORWARD"]);
+    let comment = Some("cali:wUHhoiAYhphO9Mso".to_owned());
+    one.keep("FORWARD", Rule { number: 3, conditions: Vec::new(), act: Act::Next, comment });
+    assert_eq!(owners(std::slice::from_ref(&one)), [Owner::Calico]);
+}
+
+#[test]
+fn a_machine_tells_by_what_runs_or_is_there() {
+    let of = |files: &[&str], processes: &[&str], services: &[&str]| {
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let evidence = Evidence {
+            files: owned(files),
+            processes: owned(processes),
+            services: owned(services),
+            includes: Vec::new(),
+        };
+        of_machine(&evidence).into_iter().map(|owned| owned.owner).collect::<Vec<_>>()
+    };
+    assert_eq!(of(&["/etc/nftables.conf", "/etc/ufw/ufw.conf"], &[], &[]), [], "only installed");
+    assert_eq!(of(&["/etc/sonic/sonic_version.yml"], &[], &[]), [Owner::Sonic]);
+    assert_eq!(of(&[], &["dockerd", "firewalld"], &[]), [Owner::Docker, Owner::Firewalld]);
+    assert_eq!(of(&[], &[], &["nftables.service"]), [Owner::Nftables]);
+    assert_eq!(of(&["/etc/cumulus/acl"], &["switchd"], &[]), [Owner::Cumulus]);
+}
+
+#[test]
+fn where_a_setting_lasts_follows_from_its_owner() {
+    let of = |process: &str, name: &str| {
+        let mut facts = cases::facts(10);
+        facts.evidence.processes.push(process.to_owned());
+        let case = Case { facts: &facts, census: Err("no"), live: None };
+        place(&case, name, 60)
+    };
+    let close_wait = of("kube-proxy", "nf_conntrack_tcp_timeout_close_wait");
+    assert!(!close_wait.is_file && close_wait.lines[0].contains("tcpCloseWaitTimeout: 60s"));
+    assert!(of("kube-proxy", "nf_conntrack_tcp_timeout_time_wait").is_file, "it does not set that");
+    let vyos = of("vyos-configd", "nf_conntrack_tcp_timeout_time_wait");
+    assert!(vyos.lines[0].contains("set system conntrack timeout tcp time-wait 60"), "{vyos:?}");
+    let udp = of("vyos-configd", "nf_conntrack_udp_timeout");
+    assert!(udp.lines[0].contains("conntrack timeout udp other 60"), "{udp:?}");
+    assert!(of("vyos-configd", "nf_conntrack_icmp_timeout").lines[0].contains("timeout icmp 60"));
+    assert!(of("pve-firewall", "nf_conntrack_max").lines[0].contains("nf_conntrack_max: 60"));
+    assert_eq!(of("dockerd", "nf_conntrack_max"), Place { lines: Vec::new(), is_file: true });
+}
