@@ -11,6 +11,7 @@
 //! depends on the kernel; nothing is run. `CTWATCH_TRIALS` names a file with one trial on each line:
 //! exactly these are run, in that order. After each trial a line says how many milliseconds it took.
 
+mod advice;
 mod behaviour;
 mod cases;
 mod census;
@@ -90,7 +91,7 @@ impl Test {
     }
 }
 
-const GROUPS: [&[Test]; 17] = [
+const GROUPS: [&[Test]; 18] = [
     cases::TESTS,
     floods::TESTS,
     rules::TESTS,
@@ -103,6 +104,7 @@ const GROUPS: [&[Test]; 17] = [
     behaviour::TESTS,
     lab::TESTS,
     doctor::TESTS,
+    advice::TESTS,
     lookalikes::TESTS,
     machine::TESTS,
     loading::TESTS,

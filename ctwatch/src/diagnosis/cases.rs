@@ -96,7 +96,17 @@ pub(super) fn facts(entries: u32) -> Facts {
 }
 
 pub(super) fn tools() -> Tools {
-    let there = ["nft", "iptables", "ip6tables", "iptables-legacy", "sysctl", "ip", "nsenter"];
+    let there = [
+        "nft",
+        "iptables",
+        "ip6tables",
+        "iptables-legacy",
+        "sysctl",
+        "ip",
+        "nsenter",
+        "sed",
+        "awk",
+    ];
     Tools {
         there: there.map(str::to_owned).to_vec(),
         udev: true,

@@ -86,13 +86,14 @@ impl Shell<'_> {
     fn needs(&self, tool: &str) -> Result<(), String> {
         match self.tools.has(tool) {
             true => Ok(()),
-            false => Err(format!("{tool} is not installed, and with it they would be kept before")),
+            false => Err(format!("{tool} is not installed, and they would be kept with it before")),
         }
     }
 
     /// Single rules by their handles, in one transaction; and back to where each stood.
     fn nft(&self, rules: &[Place<'_>], fix: &mut Fix) -> Result<(), String> {
         self.needs("nft")?;
+        self.needs("sed")?;
         let (kept, undo) = (format!("{}.nft", self.file), format!("{}-undo.nft", self.file));
         let mut placed = Vec::new();
         for (table, rule) in rules {
@@ -136,7 +137,7 @@ impl Shell<'_> {
         let Some((table, _)) = rules.first() else { return Ok(()) };
         let tool = self.tool(table)?;
         let (save, restore) = (format!("{tool}-save"), format!("{tool}-restore"));
-        for tool in [&save, &restore] {
+        for tool in [&save, &restore, "awk"] {
             self.needs(tool)?;
         }
         let name = &table.name;

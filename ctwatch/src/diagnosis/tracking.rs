@@ -74,7 +74,8 @@ fn needs(facts: &Facts) -> Vec<Need<'_>> {
 
 /// What needs tracking, one line each; empty where nothing was found.
 pub fn reasons(facts: &Facts) -> Vec<String> {
-    const MOST: usize = 20;
+    // In text those of namespaces that are alike are one line.
+    const MOST: usize = 200;
     let needs = needs(facts);
     let mut lines: Vec<String> = needs.iter().take(MOST).map(|need| in_words(need)).collect();
     let more: u64 = facts
@@ -192,13 +193,24 @@ pub fn empty_tables(facts: &Facts) -> Vec<(&Namespace, &RuleTable)> {
 /// Why it cannot be said that nothing needs tracking.
 fn doubts(facts: &Facts) -> Vec<String> {
     let mut doubts = facts.unvisited.clone();
+    // Most often it is the same in all of them.
+    let mut unread: Vec<(&String, &Namespace, usize)> = Vec::new();
     for namespace in &facts.namespaces {
-        for rules in [&namespace.nft, &namespace.legacy] {
-            if let Err(why) = rules {
-                doubts.push(format!("rules of {} are unknown: {why}", namespace.called()));
+        for why in [&namespace.nft, &namespace.legacy].into_iter().filter_map(|r| r.as_ref().err())
+        {
+            match unread.iter_mut().find(|(other, ..)| *other == why) {
+                Some((.., count)) => *count += 1,
+                None => unread.push((why, namespace, 1)),
             }
         }
     }
+    doubts.extend(unread.into_iter().map(|(why, namespace, count)| {
+        let more = match count {
+            1 => String::new(),
+            count => format!(" and {} more", count - 1),
+        };
+        format!("rules of {}{more} are unknown: {why}", namespace.called())
+    }));
     doubts
 }
 

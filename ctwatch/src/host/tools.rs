@@ -5,7 +5,7 @@ use std::{env, fs, path::Path};
 use crate::facts::{Framework, Tools};
 
 /// Whatever the doctor may want to be typed.
-const TOOLS: [&str; 22] = [
+const TOOLS: [&str; 26] = [
     "nft",
     "iptables",
     "ip6tables",
@@ -15,7 +15,10 @@ const TOOLS: [&str; 22] = [
     "ip6tables-restore",
     "iptables-nft",
     "iptables-nft-save",
+    "iptables-nft-restore",
+    "ip6tables-nft",
     "ip6tables-nft-save",
+    "ip6tables-nft-restore",
     "iptables-legacy",
     "iptables-legacy-save",
     "iptables-legacy-restore",
@@ -27,7 +30,8 @@ const TOOLS: [&str; 22] = [
     "systemd-run",
     "sysctl",
     "ip",
-    "uci",
+    "awk",
+    "sed",
 ];
 /// Where root finds programs, whatever PATH this process was given.
 const USUAL: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];

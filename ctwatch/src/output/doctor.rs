@@ -155,7 +155,7 @@ fn tracked(report: &Report) -> Vec<String> {
         ([], _) => lines.push("  nothing was found that needs it".to_owned()),
         (needed_by, _) => {
             lines.push("  it is needed by".to_owned());
-            lines.extend(needed_by.iter().map(|need| format!("    {need}")));
+            lines.extend(alike(needed_by).into_iter().map(|need| format!("    {need}")));
         }
     }
     lines.extend(managed_by.iter().map(|owner| format!("  managed by {owner}")));
@@ -167,6 +167,28 @@ fn tracked(report: &Report) -> Vec<String> {
             .to_owned(),
     );
     lines
+}
+
+/// `a: …`, `b: …` and `c: …` as one line, where the same is said of all of them.
+fn alike(lines: &[String]) -> Vec<String> {
+    const NAMED: usize = 2;
+    let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
+    for line in lines {
+        let (of, what) = line.split_once(": ").unwrap_or(("", line));
+        match groups.iter_mut().find(|(other, _)| *other == what) {
+            Some((_, all)) => all.push(of),
+            None => groups.push((what, vec![of])),
+        }
+    }
+    let one = |(what, of): (&str, Vec<&str>)| {
+        let named = of.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+        match of.len() {
+            _ if named.is_empty() => what.to_owned(),
+            0..=NAMED => format!("{named}: {what}"),
+            all => format!("{named} and {} more: {what}", all - NAMED),
+        }
+    };
+    groups.into_iter().map(one).collect()
 }
 
 /// Namespaces in which there is no entry: one line for all.
@@ -247,6 +269,12 @@ mod tests {
 
     fn tracked(name: &str, hooked: Option<bool>, entries: Option<u32>) -> Tracked {
         Tracked { name: Some(name.to_owned()), inode: 1, entries, limit: Some(9), hooked }
+    }
+
+    #[test]
+    fn what_is_said_of_many_is_one_line() {
+        let lines = ["a: rule", "b: rule", "x: other", "c: rule", "alone"].map(str::to_owned);
+        assert_eq!(alike(&lines), ["a, b and 1 more: rule", "x: other", "alone"]);
     }
 
     #[test]

@@ -19,14 +19,16 @@ use super::{
 };
 
 /// With another name whenever what is in it is another.
-const FOLDER: &str = "guest-2";
+const FOLDER: &str = "guest-3";
 
-const PACKAGES: [&str; 13] = [
+const PACKAGES: [&str; 15] = [
     // Spares the program that would merge them, and its perl.
     "usr-is-merged",
     "dash",
     "coreutils",
     "grep",
+    "sed",
+    "mawk",
     "util-linux",
     "mount",
     "procps",
@@ -103,6 +105,10 @@ fn unpack(store: &Store, dir: &Path) -> Result<()> {
         if link.symlink_metadata().is_err() {
             symlink(format!("{tool}-legacy"), link)?;
         }
+    }
+    let awk = dir.join("usr/bin/awk");
+    if awk.symlink_metadata().is_err() {
+        symlink("mawk", awk)?;
     }
     Ok(())
 }

@@ -23,12 +23,23 @@ const TOOLS: &[(&str, &str)] = &[
     ("conntrack", "conntrack"),
     ("iptables-legacy", "iptables"),
     ("ip6tables-legacy", "iptables"),
+    ("iptables-legacy-save", "iptables"),
+    ("iptables-legacy-restore", "iptables"),
     ("iptables", "iptables"),
+    ("iptables-save", "iptables"),
+    ("iptables-restore", "iptables"),
+    ("iptables-nft", "iptables"),
+    ("iptables-nft-save", "iptables"),
+    ("iptables-nft-restore", "iptables"),
     ("sysctl", "procps"),
 ];
 
 /// What the alternatives of an installed package would call it.
-const CALLED: &[(&str, &str)] = &[("iptables", "iptables-nft")];
+const CALLED: &[(&str, &str)] = &[
+    ("iptables", "iptables-nft"),
+    ("iptables-save", "iptables-nft-save"),
+    ("iptables-restore", "iptables-nft-restore"),
+];
 
 /// What the benchmark compares with.
 const RIVALS: &[(&str, &str)] = &[("bpftrace", "bpftrace")];
