@@ -130,9 +130,9 @@ pub struct Fix {
     pub arm: Vec<String>,
     /// Commands for a shell, until the next boot.
     pub now: Vec<String>,
-    /// Commands that cannot be typed here, each with where they can.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub elsewhere: Vec<String>,
+    /// Instead of `now`, where that cannot be typed here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub elsewhere: Option<Elsewhere>,
     /// What shows that it worked.
     pub check: Option<Check>,
     /// Keeps what `arm` would undo.
@@ -148,6 +148,13 @@ pub struct Fix {
     pub undo: Vec<String>,
     /// What it is to change.
     pub expect: String,
+}
+
+/// Commands for another place, and which that is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Elsewhere {
+    pub place: String,
+    pub commands: Vec<String>,
 }
 
 /// A command, and what it prints where it worked.

@@ -482,6 +482,8 @@ fn rules_of_iptables_are_removed_by_its_own_tool() {
         drops_invalid: false,
         packets: None,
     }));
+    let rule = Rule { number: 1, conditions: Vec::new(), act: Act::Accept, comment: None };
+    table.keep("FORWARD", rule);
     facts.namespaces[0].nft = Ok(Vec::new());
     facts.namespaces[0].legacy = Ok(vec![table]);
     let without = found(&facts, None);
@@ -494,9 +496,11 @@ fn rules_of_iptables_are_removed_by_its_own_tool() {
     let with = found(&facts, None);
     let fix = &of(&with, "needed_by").fixes[0];
     let file = "/root/ctwatch-now-1-filter.iptables-legacy";
-    assert_eq!(fix.now, [format!("iptables-legacy-restore -c -T filter < {file}.new")]);
-    assert_eq!(fix.undo[1], format!("iptables-legacy-restore -c -T filter < {file}"));
-    assert!(fix.save[2].starts_with("iptables-legacy-restore --test -c -T filter"), "{fix:?}");
+    assert_eq!(fix.now, [format!("iptables-legacy-restore -n -T filter < {file}.remove")]);
+    assert_eq!(fix.undo[1], format!("iptables-legacy-restore -n -c -T filter < {file}.undo"));
+    let tests = fix.save.iter().filter(|line| line.contains("iptables-legacy-restore --test -n"));
+    assert_eq!(tests.count(), 2, "{fix:?}");
+    assert!(fix.save[1].contains(r#"d["FORWARD 1"]="conntrack|state""#), "{fix:?}");
 }
 
 #[test]
@@ -506,8 +510,9 @@ fn where_a_setting_may_not_be_written_it_says_where_it_may() {
     let found = found(&facts, None);
     let raise = &of(&found, "table_full").fixes[0];
     assert!(raise.now.is_empty() && raise.files.is_empty() && raise.undo.is_empty(), "{raise:?}");
-    assert!(raise.elsewhere[1].ends_with("nf_conntrack_max=2048"), "{raise:?}");
-    assert!(raise.lasts[0].starts_with("only the first network namespace"), "{raise:?}");
+    let elsewhere = raise.elsewhere.as_ref().unwrap();
+    assert!(elsewhere.commands[1].ends_with("nf_conntrack_max=2048"), "{raise:?}");
+    assert!(elsewhere.place.starts_with("only the first network namespace"), "{raise:?}");
 }
 
 #[test]

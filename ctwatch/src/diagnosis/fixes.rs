@@ -4,7 +4,7 @@ use super::{Case, buckets, owners};
 pub(super) use crate::shell::quoted;
 use crate::{
     facts::{BucketsBy, Namespace, Presence, Tools, Writable},
-    report::{Check, File, Fix},
+    report::{Check, Elsewhere, File, Fix},
 };
 
 /// Named after this program, as all files are, so that whoever finds it knows where it is from.
@@ -57,10 +57,10 @@ pub(super) fn set(
         of.map_or(Some(command.clone()), |namespace| within(tools, namespace, &command))
     };
     let is_host = of.is_none_or(Namespace::is_host);
+    let changed = || changes.iter().filter(|(_, to, from)| to != from);
     if let Some(place) = elsewhere(case, of) {
-        let commands = changes.iter().map(|(name, to, _)| sysctl(tools, name, to));
-        fix.elsewhere.extend(commands);
-        fix.lasts.push(place);
+        let commands = changed().map(|(name, to, _)| sysctl(tools, name, to)).collect();
+        fix.elsewhere = Some(Elsewhere { place, commands });
         return;
     }
     // Where no sysctl sets the buckets, they are none of those below.
@@ -118,8 +118,8 @@ fn sysctl_sets_buckets(case: &Case<'_>) -> bool {
 pub(super) fn set_again(case: &Case<'_>, changes: &[Change<'_>], fix: &mut Fix) {
     let tools = &case.facts.tools;
     if let Some(place) = elsewhere(case, None) {
-        fix.elsewhere.extend(changes.iter().map(|(name, to, _)| sysctl(tools, name, to)));
-        fix.lasts.push(place);
+        let commands = changes.iter().map(|(name, to, _)| sysctl(tools, name, to)).collect();
+        fix.elsewhere = Some(Elsewhere { place, commands });
         return;
     }
     fix.now.extend(changes.iter().map(|(name, to, _)| sysctl(tools, name, to)));

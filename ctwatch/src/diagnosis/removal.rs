@@ -132,7 +132,8 @@ impl Shell<'_> {
         Ok(())
     }
 
-    /// A whole table as its tool saved it, without the rules: loaded in one go.
+    /// Each by what its tool saved of it, in one go; and back to the place it had. Nothing else in the
+    /// table is touched, whatever was added meanwhile.
     fn iptables(&self, rules: &[Place<'_>], fix: &mut Fix) -> Result<(), String> {
         let Some((table, _)) = rules.first() else { return Ok(()) };
         let tool = self.tool(table)?;
@@ -145,25 +146,36 @@ impl Shell<'_> {
         let mut wanted = String::new();
         for (_, rule) in rules {
             let chain = nft_name(&rule.chain).ok_or("the name of its chain is odd")?;
+            // nft knows it by its handle, and iptables by its place.
+            let (at, _) = table.find(rule).ok_or("where it stands is not known")?;
             let word = rule.by.first().and_then(|by| by.split(' ').nth(1)).unwrap_or_default();
-            wanted.push_str(&format!("d[\"{chain} {}\"]=\"{word}\"; ", rule.number));
+            // The kernel has one match for both.
+            let word = if matches!(word, "conntrack" | "state") { "conntrack|state" } else { word };
+            wanted.push_str(&format!("d[\"{chain} {}\"]=\"{word}\"; ", at + 1));
         }
-        // What has changed since is left alone.
-        let awk = format!(
-            "BEGIN {{ {wanted}}} {{ l = $0; sub(/^\\[[0-9:]*\\] /, \"\", l) }} l ~ /^-A / {{ split(l, \
-             w, \" \"); k = w[2] \" \" ++n[w[2]]; if (k in d) {{ if (index(l, d[k])) next; exit 1 }} }} \
-             {{ print }}"
-        );
+        // What has changed since is left alone. `c` are its counters, `r` is what follows the chain.
+        let awk = |print: &str| {
+            format!(
+                "awk 'BEGIN {{ {wanted}print \"*{name}\" }} {{ l = $0; sub(/^\\[[0-9:]*\\] /, \"\", \
+                 l) }} l ~ /^-A / {{ split(l, w, \" \"); k = w[2] \" \" ++n[w[2]]; if (k in d) {{ if (l \
+                 !~ d[k]) exit 1; c = substr($0, 1, length($0) - length(l)); r = substr(l, \
+                 length(w[2]) + 5); print {print}; m++ }} }} END {{ print \"COMMIT\"; exit m != {} }}'",
+                rules.len()
+            )
+        };
         let saved = self.within(&format!("{save} -c -t {name}"))?;
         fix.save.push(format!("(set -C; {saved} > {kept})"));
-        fix.save.push(format!("(set -C; awk '{awk}' {kept} > {kept}.new)"));
-        let load = self.within(&format!("{restore} -c -T {name}"))?;
-        fix.save.push(format!(
-            "{} < {kept}.new",
-            self.within(&format!("{restore} --test -c -T {name}"))?
-        ));
-        fix.now.push(format!("{load} < {kept}.new"));
-        fix.undo.push(format!("{load} < {kept}"));
+        for (print, end, counts) in [
+            ("\"-D \" w[2] \" \" r", "remove", ""),
+            ("c \"-I \" w[2] \" \" n[w[2]] \" \" r", "undo", "-c "),
+        ] {
+            fix.save.push(format!("(set -C; {} {kept} > {kept}.{end})", awk(print)));
+            let test = self.within(&format!("{restore} --test -n {counts}-T {name}"))?;
+            fix.save.push(format!("{test} < {kept}.{end}"));
+        }
+        let load = |counts: &str| self.within(&format!("{restore} -n {counts}-T {name}"));
+        fix.now.push(format!("{} < {kept}.remove", load("")?));
+        fix.undo.push(format!("{} < {kept}.undo", load("-c ")?));
         if let Some((_, rule)) = rules.first() {
             let all = table.chains.iter().find(|chain| chain.name == rule.chain);
             let gone = rules.iter().filter(|(_, other)| other.chain == rule.chain).count();

@@ -290,7 +290,7 @@ pub(super) fn for_nothing(case: &Case<'_>) -> Vec<Finding> {
         (true, _) if !hooked && empty.is_empty() => (
             Severity::Warning,
             "there are entries, and no rule needs tracking: left from before, or put there by hand, \
-             perhaps (conntrack -F clears them)",
+             perhaps",
         ),
         (true, true) => (Severity::Critical, "connections are tracked, and no rule needs it"),
         (true, false) => (Severity::Warning, "connections are tracked, and no rule needs it"),
@@ -301,6 +301,9 @@ pub(super) fn for_nothing(case: &Case<'_>) -> Vec<Finding> {
         ),
     };
     let mut found = finding("tracking_for_nothing", severity, title.to_owned());
+    if tracked && !hooked && facts.tools.has("conntrack") {
+        found.evidence.push("conntrack -F clears them".to_owned());
+    }
     for (namespace, table) in &empty {
         found.evidence.push(format!(
             "{}: {} table {} {} hooks NAT in and holds no rule: listing a table that is not there \

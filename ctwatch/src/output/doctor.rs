@@ -99,7 +99,9 @@ fn cure(fix: &Fix) -> Vec<Line> {
     part(&mut lines, "first, keep what is there", &fix.save);
     part(&mut lines, "then, have it undone by itself in two minutes", &fix.arm);
     part(&mut lines, "now", &fix.now);
-    part(&mut lines, "not here, but where it says below", &fix.elsewhere);
+    if let Some(elsewhere) = &fix.elsewhere {
+        part(&mut lines, &format!("not here: {}", elsewhere.place), &elsewhere.commands);
+    }
     if let Some(check) = &fix.check {
         part(&mut lines, "see that it worked", std::slice::from_ref(&check.command));
         lines.push(Line::text(format!("        prints: {}", check.prints)));
@@ -318,7 +320,7 @@ mod tests {
                     check: Some(Check { command: "k".to_owned(), prints: "1".to_owned() }),
                     disarm: vec!["t".to_owned()],
                     lasts: vec!["for ever".to_owned()],
-                    elsewhere: Vec::new(),
+                    elsewhere: None,
                     files: vec![File { path: "/etc/f".to_owned(), content: "d\n".to_owned() }],
                     breaks: "nothing".to_owned(),
                     undo: vec!["e".to_owned()],
