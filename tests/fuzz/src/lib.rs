@@ -8,8 +8,9 @@ use ctwatch::{
     cli::LimitArgs,
     facts::KernelLog,
     host::{
+        addresses,
         btf::Btf,
-        config, ctnetlink, dump, hooks, kmsg,
+        config, ctnetlink, dump, evidence, hooks, kmsg,
         legacy::{self, IPV4, IPV6},
         listing, modules, netns, nft, procstat,
         settings::{family_of, installs, memory_of, modules as loaded_modules, settings, slab_of},
@@ -31,6 +32,8 @@ const fn parser(name: &'static str, read: fn(&[u8])) -> Parser {
 }
 
 pub const PARSERS: &[Parser] = &[
+    parser("addresses_ipv4", |bytes| drop(addresses::ipv4(&text(bytes)))),
+    parser("addresses_ipv6", |bytes| drop(addresses::ipv6(&text(bytes)))),
     parser("btf", btf),
     parser("command_line", |bytes| {
         let _ = text(bytes).parse::<LimitArgs>();
@@ -75,6 +78,7 @@ pub const PARSERS: &[Parser] = &[
         assert!(tables.iter().all(|table| table.uses.len() as u64 <= table.rules), "{tables:?}");
     }),
     parser("nft_table", |bytes| drop(nft::take_table(&mut Vec::new(), bytes))),
+    parser("nftables_conf", |bytes| drop(evidence::includes(&text(bytes)))),
     parser("procstat", |bytes| {
         let text = text(bytes);
         if let Ok(rows) = procstat::parse(&text) {
