@@ -445,16 +445,15 @@ fn unconfirmed() -> Result<()> {
         ensure!(Instant::now() < until, "{:#?}\n{before:#?}\n{cure:#}", State::of(&router)?);
         thread::sleep(Duration::from_millis(200));
     }
-    // Of the tunnel's cure too.
     drop(files);
     Ok(())
 }
 
 /// What a cure saves, taken away at the end.
-struct Files(Vec<String>);
+pub(crate) struct Files(Vec<String>);
 
 impl Files {
-    fn of(cure: &Value) -> Self {
+    pub(crate) fn of(cure: &Value) -> Self {
         let text = cure["save"].to_string() + &cure["now"].to_string();
         let parts =
             text.split([' ', ';', ')', '"', '\\']).filter(|w| w.starts_with("/root/ctwatch-"));

@@ -20,6 +20,7 @@ use serde_json::Value;
 
 use crate::{
     On, Test,
+    advice::Files,
     machine::unload,
     test,
     watch::{self, ctwatch, finished},
@@ -298,6 +299,7 @@ fn story() -> Result<()> {
 
     // The rule goes, and then nothing needs it.
     let remove = fix(needed, "if nobody needs them")?;
+    let _files = Files::of(remove);
     type_in(&remove["save"])?;
     type_in(&remove["now"])?;
     lab.send(&Flood { first: 9000, ..Flood::of(UDP, 100) })?;

@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use crate::{
     On, Test,
+    advice::Files,
     doctor::{fix, found, report, type_in},
     mechanism::{self, Mechanism},
     test,
@@ -70,7 +71,11 @@ fn rule() -> Result<()> {
     ensure!(ids(&said, lab.router())? == ["invalid_rule"], "{said:#}");
     let finding = found(&said, "invalid_rule", lab.router().name())?;
     ensure!(finding["title"].to_string().contains("100 packets"), "{finding:#}");
-    type_in(&finding["fixes"][0]["now"])?;
+    let cure = &finding["fixes"][0];
+    let _files = Files::of(cure);
+    ensure!(type_in(&cure["now"]).is_err(), "what was not kept is removed: {cure:#}");
+    type_in(&cure["save"])?;
+    type_in(&cure["now"])?;
     let said = report(&[])?;
     ensure!(ids(&said, lab.router())?.is_empty(), "{:#}", said["findings"]);
     Ok(())

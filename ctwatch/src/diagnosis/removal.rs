@@ -119,10 +119,15 @@ impl Shell<'_> {
             ));
             deletions.push_str(&format!("delete rule {chain} handle {handle}\n"));
         }
-        fix.save.push(format!("test \"$(wc -l < {undo})\" -eq {}", placed.len()));
-        fix.save.push(self.within(&format!("nft -c -f {undo}"))?);
+        let check = self.within(&format!("nft -c -f {undo}"))?;
+        let is_kept = format!("test \"$(wc -l < {undo})\" -eq {} && {check}", placed.len());
+        fix.save.push(format!(
+            "{is_kept} || {{ echo 'not all of it was kept: stop here' >&2; false; }}"
+        ));
         fix.save.push(self.within(&format!("nft -c -f - <<'END'\n{deletions}END"))?);
-        fix.now.push(self.within(&format!("nft -f - <<'END'\n{deletions}END"))?);
+        // Also where somebody has not seen what was said before.
+        let now = self.within(&format!("nft -f - <<'END'\n{deletions}END"))?;
+        fix.now.push(format!("{is_kept} && {now}"));
         fix.undo.push(self.within(&format!("nft -f {undo}"))?);
         if let Some((chain, _, handle)) = placed.first() {
             let list = self.within(&format!("nft -a list chain {chain}"))?;
@@ -158,7 +163,7 @@ impl Shell<'_> {
             format!(
                 "awk 'BEGIN {{ {wanted}print \"*{name}\" }} {{ l = $0; sub(/^\\[[0-9:]*\\] /, \"\", \
                  l) }} l ~ /^-A / {{ split(l, w, \" \"); k = w[2] \" \" ++n[w[2]]; if (k in d) {{ if (l \
-                 !~ d[k]) exit 1; c = substr($0, 1, length($0) - length(l)); r = substr(l, \
+                 !~ d[k]) {{ print \"rules have changed: stop here\" > \"/dev/stderr\"; exit 1 }} c = substr($0, 1, length($0) - length(l)); r = substr(l, \
                  length(w[2]) + 5); print {print}; m++ }} }} END {{ print \"COMMIT\"; exit m != {} }}'",
                 rules.len()
             )

@@ -97,7 +97,7 @@ fn cure(fix: &Fix) -> Vec<Line> {
         }
     };
     part(&mut lines, "first, keep what is there", &fix.save);
-    part(&mut lines, "then, have it undone by itself in two minutes", &fix.arm);
+    part(&mut lines, "before it, have it undone by itself in two minutes", &fix.arm);
     part(&mut lines, "now", &fix.now);
     if let Some(elsewhere) = &fix.elsewhere {
         part(&mut lines, &format!("not here: {}", elsewhere.place), &elsewhere.commands);
@@ -335,7 +335,7 @@ mod tests {
             "on Linux 6.1.0\\u{1b} (x86_64)\n",
             "what is wrong\n1. CRITICAL: full\n   seen\n   -> more\n",
             "      first, keep what is there:\n        s\n",
-            "      then, have it undone by itself in two minutes:\n        r\n      now:\n        a\n",
+            "      before it, have it undone by itself in two minutes:\n        r\n      now:\n        a\n",
             "b <<'END'\nc\nEND\n      see that it worked:\n        k\n        prints: 1\n",
             "      if it did, keep it:\n        t\n      to last, in /etc/f:\n        d\n",
             "      lasts: for ever\n      expect: less\n",
