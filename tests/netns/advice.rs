@@ -229,7 +229,7 @@ fn cluster_dns_legacy() -> Result<()> {
 /// kubernetes#18604, #71261: DNS to a service fills the table.
 fn cluster_dns(iptables: &str) -> Result<()> {
     const SERVICE: &str = "10.96.0.10:53";
-    let mut lab = Lab::new(Plan { tracking: false })?;
+    let mut lab = Lab::new(Plan::without_tracking())?;
     let (client, router) = (lab.client().clone(), lab.router().clone());
     kube_proxy(&router, iptables)?;
     words(lab.server(), "ip route add default via 10.99.2.1")?;
@@ -322,7 +322,7 @@ fn tunnel() -> Result<()> {
 
 /// Docker and ufw on one server; rules as `ufw limit`, ipset and a bridge write them.
 fn owned() -> Result<()> {
-    let mut lab = Lab::new(Plan { tracking: false })?;
+    let mut lab = Lab::new(Plan::without_tracking())?;
     let (client, router) = (lab.client().clone(), lab.router().clone());
     for rule in "
         -N ufw-before-input
@@ -430,7 +430,7 @@ fn removal_cure(router: &Netns) -> Result<Value> {
 
 /// Commit confirmed: whoever is locked out waits.
 fn unconfirmed() -> Result<()> {
-    let mut lab = Lab::new(Plan { tracking: false })?;
+    let mut lab = Lab::new(Plan::without_tracking())?;
     let before = unowned(&mut lab)?;
     let router = lab.router().clone();
     let cure = removal_cure(&router)?;
@@ -470,7 +470,7 @@ impl Drop for Files {
 }
 
 fn removal() -> Result<()> {
-    let mut lab = Lab::new(Plan { tracking: false })?;
+    let mut lab = Lab::new(Plan::without_tracking())?;
     let before = unowned(&mut lab)?;
     let router = lab.router().clone();
     let cure = removal_cure(&router)?;
@@ -543,7 +543,7 @@ impl Drop for Lives {
 }
 
 fn unnamed() -> Result<()> {
-    let mut lab = Lab::new(Plan { tracking: false })?;
+    let mut lab = Lab::new(Plan::without_tracking())?;
     lab.set_limit(300)?;
     let netns = lab.add_netns("nameless")?;
     netns.nft(ctwatch_lab::topology::TRACKING)?;
@@ -590,7 +590,7 @@ fn idle() -> Result<()> {
 
 /// As OpenWrt's `fw4 print` shows it, in short.
 fn openwrt() -> Result<()> {
-    let mut lab = Lab::new(Plan { tracking: false })?;
+    let mut lab = Lab::new(Plan::without_tracking())?;
     let (client, router) = (lab.client().clone(), lab.router().clone());
     router.nft(
         "table inet fw4 {
@@ -623,7 +623,7 @@ fn openwrt() -> Result<()> {
 
 /// A router lets in answers as established; what is not tracked has no answers.
 fn policy() -> Result<()> {
-    let mut lab = Lab::new(Plan { tracking: false })?;
+    let mut lab = Lab::new(Plan::without_tracking())?;
     let (client, router) = (lab.client().clone(), lab.router().clone());
     let chain = |rules: &str| {
         format!(
