@@ -79,7 +79,7 @@ pub(super) fn set(
     // The other way round: buckets before the limit, the limit before the buckets.
     fix.undo.extend(changed().rev().filter_map(|(name, _, from)| command(name, *from)));
     fix.undo.extend(buckets.iter().map(|buckets| buckets.undo.clone()));
-    if let Some((name, to, _)) = changed().last() {
+    if let Some((name, to, _)) = changed().next_back() {
         fix.check = shows(tools, of, name, *to);
     } else if let Some(buckets) = &buckets {
         let (value, path) = buckets.now.trim_start_matches("echo ").split_once(" > ").unzip();

@@ -277,15 +277,17 @@ fn conditions(kind: Kind, entry: &[u8]) -> Result<(Vec<Condition>, Option<String
     let address = |nth: usize| {
         entry.get(nth * kind.address..(nth + 1) * kind.address).context("a head is cut off")
     };
-    let sides: [(usize, u8, fn(IpAddr, u8) -> Condition); 2] =
-        [(0, NOT_SOURCE, Condition::Source), (1, NOT_DESTINATION, Condition::Destination)];
-    for (side, not, condition) in sides {
+    for (side, not) in [(0, NOT_SOURCE), (1, NOT_DESTINATION)] {
         let (value, mask) = (address(side)?, address(side + 2)?);
         if mask.iter().all(|byte| *byte == 0) {
             continue;
         }
         let prefix = prefix(value, mask).filter(|_| inverted & not == 0);
-        asked.push(prefix.map_or(Condition::Other, |(value, len)| condition(value, len)));
+        asked.push(match (prefix, side) {
+            (Some((value, len)), 0) => Condition::Source(value, len),
+            (Some((value, len)), _) => Condition::Destination(value, len),
+            (None, _) => Condition::Other,
+        });
     }
     // Names of interfaces.
     let masks = entry.get(4 * kind.address + 32..4 * kind.address + 64);
