@@ -1,6 +1,6 @@
 //! What the kernel itself says; nothing of ctwatch's own reading is used.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::{netfilter, netns::Netns};
 
@@ -21,14 +21,15 @@ pub struct Verdict {
 pub fn ask(netns: &Netns) -> Result<Verdict> {
     let now = netns.within(netfilter::counted)??;
     let since = netns.since;
+    let more = |now: u64, since: u64| now.checked_sub(since).context("conntrack counts from zero");
     Ok(Verdict {
         entries: now.entries,
-        invalid: now.invalid - since.invalid,
-        insert_failed: now.insert_failed - since.insert_failed,
-        drop: now.drop - since.drop,
-        early_drop: now.early_drop - since.early_drop,
-        chaintoolong: now.chaintoolong - since.chaintoolong,
-        clash_resolve: now.clash_resolve - since.clash_resolve,
+        invalid: more(now.invalid, since.invalid)?,
+        insert_failed: more(now.insert_failed, since.insert_failed)?,
+        drop: more(now.drop, since.drop)?,
+        early_drop: more(now.early_drop, since.early_drop)?,
+        chaintoolong: more(now.chaintoolong, since.chaintoolong)?,
+        clash_resolve: more(now.clash_resolve, since.clash_resolve)?,
     })
 }
 

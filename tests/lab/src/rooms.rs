@@ -200,7 +200,7 @@ impl Rooms {
                 for names in ["ip_tables_names", "ip6_tables_names"] {
                     let tables = fs::read_to_string(format!("/proc/thread-self/net/{names}"));
                     let tables = tables.unwrap_or_default();
-                    ensure!(tables.is_empty(), "{name} has tables of iptables: {tables}");
+                    ensure!(tables.is_empty(), "{name} has tables of iptables: {}", tables.trim());
                 }
                 anyhow::Ok(())
             })??;

@@ -1,11 +1,11 @@
 //! Client - router - server, on veth pairs, with tracking in the router only.
 
 use std::{
-    fs,
-    sync::{Arc, Mutex, PoisonError},
+    fs::{self, File},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::{judge, kept, netfilter, netns::Netns, rooms::Rooms};
 
@@ -56,8 +56,6 @@ pub struct Lab {
     router: Netns,
     server: Netns,
     others: Vec<Netns>,
-    /// What was in the host's files before.
-    host: Vec<(&'static str, String)>,
 }
 
 /// The Ethernet addresses of the client's link: fixed, so that frames can be written by hand.
@@ -82,21 +80,9 @@ impl Lab {
             }
         };
         let [client, router, server] = rooms.netns().clone();
-        let mut lab = Self {
-            rooms,
-            _lock: lock,
-            plan,
-            client,
-            router,
-            server,
-            others: Vec::new(),
-            host: Vec::new(),
-        };
-        for path in HOST {
-            // Some come with conntrack.
-            let Ok(before) = fs::read_to_string(path) else { continue };
-            lab.rooms.guard().at_the_end(&format!("echo {} > {path}", before.trim()))?;
-            lab.host.push((path, before));
+        let mut lab = Self { rooms, _lock: lock, plan, client, router, server, others: Vec::new() };
+        for (path, before) in Held::get().before.iter() {
+            lab.rooms.guard().at_the_end(&format!("echo {before} > {path}"))?;
         }
         if plan.tracking {
             lab.router.within(|| netfilter::lay_rules(true))??;
@@ -177,15 +163,19 @@ impl Lab {
 }
 
 impl Lab {
-    /// Puts back what was changed of the host.
-    fn restore_host(&self) -> Result<()> {
-        for (path, before) in &self.host {
+    /// Puts back what was changed of the host, with the last lab that changed some of it.
+    fn restore_host() -> Result<()> {
+        let held = Held::get();
+        if held.labs > 1 {
+            return Ok(());
+        }
+        for (path, before) in &held.before {
             // It went with conntrack, and comes back as it was.
-            let Ok(now) = fs::read_to_string(path) else { continue };
+            let Some(now) = value(path) else { continue };
             if now != *before {
-                fs::write(path, before.trim()).with_context(|| format!("cannot write {path}"))?;
-                let put = fs::read_to_string(path)?;
-                anyhow::ensure!(put == *before, "{path} is {put:?} and was {before:?}");
+                fs::write(path, before).with_context(|| format!("cannot write {path}"))?;
+                let put = value(path);
+                ensure!(put.as_ref() == Some(before), "{path} is {put:?} and was {before}");
             }
         }
         Ok(())
@@ -197,7 +187,7 @@ impl Lab {
             // Before the host's buckets come back: they would be filled with what goes.
             self.rooms.tidy()?;
         }
-        self.restore_host()?;
+        Self::restore_host()?;
         self.rooms.guard().forget()
     }
 
@@ -212,52 +202,73 @@ impl Drop for Lab {
             Ok(()) if self.is_kept() => kept::put(Arc::clone(&self.rooms)),
             Ok(()) => {}
             // What the guard still knows of, it tries too.
-            Err(error) => eprintln!("the lab {} is not kept: {error:#}", self.router.name()),
+            Err(error) => eprintln!("the lab {} is not undone: {error:#}", self.router.name()),
         }
     }
 }
 
-/// Held by the labs of this process, waited for by others.
-pub(crate) struct Lock;
+/// What is in a file of the host; some come with conntrack.
+fn value(path: &str) -> Option<String> {
+    Some(fs::read_to_string(path).ok()?.trim().to_owned())
+}
 
-/// The very file that only one may change, and how many labs hold its lock. It stays open: the
-/// guards of this process hold the lock by the same opening, until they have cleaned up.
-static LOCK: Mutex<Option<(Arc<fs::File>, usize)>> = Mutex::new(None);
+/// What all labs of this process share.
+struct Held {
+    /// The very file that only one process may change. It stays open: the guards hold its lock by
+    /// the same opening, until they have cleaned up.
+    file: Option<Arc<File>>,
+    labs: usize,
+    /// What was in the host's files when the first of them came.
+    before: Vec<(&'static str, String)>,
+}
+
+static HELD: Mutex<Held> = Mutex::new(Held { file: None, labs: 0, before: Vec::new() });
+
+impl Held {
+    fn get() -> MutexGuard<'static, Self> {
+        HELD.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Held by each lab of this process, waited for by others.
+pub(crate) struct Lock(());
 
 impl Lock {
     fn take() -> Result<Self> {
-        let mut held = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
-        let (file, holders) = match &mut *held {
-            Some(held) => held,
+        let mut held = Held::get();
+        let file = match &held.file {
+            Some(file) => Arc::clone(file),
             None => {
-                let file = fs::File::open(LIMIT).with_context(|| format!("cannot open {LIMIT}"))?;
-                held.insert((Arc::new(file), 0))
+                let file = File::open(LIMIT).with_context(|| format!("cannot open {LIMIT}"))?;
+                Arc::clone(held.file.insert(Arc::new(file)))
             }
         };
-        if *holders == 0 && file.try_lock().is_err() {
-            eprintln!("waiting for the lab of another process to be taken down");
-            file.lock().with_context(|| format!("cannot lock {LIMIT}"))?;
+        if held.labs == 0 {
+            if file.try_lock().is_err() {
+                eprintln!("waiting for the lab of another process to be taken down");
+                file.lock().with_context(|| format!("cannot lock {LIMIT}"))?;
+            }
+            held.before = HOST.into_iter().filter_map(|path| Some((path, value(path)?))).collect();
         }
-        *holders += 1;
-        Ok(Self)
+        held.labs += 1;
+        Ok(Self(()))
     }
 
     /// The file whose lock a guard is to hold.
-    pub(crate) fn file() -> Result<Arc<fs::File>> {
-        let held = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
-        held.as_ref().map(|(file, _)| Arc::clone(file)).context("nobody holds the lock")
+    pub(crate) fn file() -> Result<Arc<File>> {
+        Held::get().file.clone().context("nobody holds the lock")
     }
 }
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        let mut held = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((file, holders)) = &mut *held {
-            *holders -= 1;
-            if *holders == 0 {
-                // Nothing of the host is changed any more.
-                let _ = file.unlock();
-            }
+        let mut held = Held::get();
+        held.labs -= 1;
+        if held.labs == 0
+            && let Some(file) = &held.file
+        {
+            // Nothing of the host is changed any more.
+            let _ = file.unlock();
         }
     }
 }
