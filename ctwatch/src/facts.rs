@@ -263,6 +263,8 @@ pub struct Namespace {
     pub id: ctwatch_ebpf::NetnsId,
     pub inode: u32,
     pub name: Option<String>,
+    /// The one from which all this was looked at: what is typed there needs no way in.
+    pub is_own: bool,
     /// A name that `ip netns exec` takes.
     pub by_ip: bool,
     /// What else leads into it: a process that lives in it.

@@ -42,8 +42,9 @@ fn look(scope: &Scope, source: Source, cookies: bool, asked: bool) -> Result<Fac
         }
         _ => unvisited.push("other namespaces are not looked into: --netns says so".to_owned()),
     }
+    let own = netns::current().map(|own| own.inode).ok();
     for netns in &find(scope)? {
-        match visitor.enter(netns, || namespace(netns, &visitor, cookies))? {
+        match visitor.enter(netns, || namespace(netns, &visitor, cookies, own))? {
             Visit::Read(namespace) => namespaces.push(namespace),
             Visit::Refused(error) => unvisited.push(said(error)),
             Visit::Gone => {}
@@ -88,13 +89,14 @@ fn find(scope: &Scope) -> Result<Vec<Netns>> {
 }
 
 /// The one that this thread is in.
-fn namespace(netns: &Netns, visitor: &Visitor, cookies: bool) -> Namespace {
+fn namespace(netns: &Netns, visitor: &Visitor, cookies: bool, own: Option<u32>) -> Namespace {
     let Reading { cookie, entries, counters, .. } = visitor.read_here(&[]);
     let said = |error: anyhow::Error| format!("{error:#}");
     Namespace {
         id: cookie.filter(|_| cookies).unwrap_or(NetnsId::from(netns.inode)),
         inode: netns.inode,
         name: netns.name.clone(),
+        is_own: own == Some(netns.inode),
         by_ip: netns.is_by_ip(),
         pid: netns.pid(),
         mount: netns.mount().map(|path| path.display().to_string()),

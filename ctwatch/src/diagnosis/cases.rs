@@ -29,6 +29,7 @@ pub(super) fn namespace(entries: u32) -> Namespace {
         id: 1,
         inode: 1,
         name: Some("host".to_owned()),
+        is_own: true,
         by_ip: false,
         pid: None,
         mount: None,
@@ -607,6 +608,9 @@ fn a_namespace_is_entered_by_its_name_whatever_that_is() {
     let taken = census();
     let mut facts = facts(1000);
     facts.namespaces[0].name = Some("a'; reboot #".to_owned());
+    let here = found(&facts, Some(&taken));
+    assert!(of(&here, "top_talkers").fixes[0].now[0].starts_with("nft -f -"), "it is typed there");
+    facts.namespaces[0].is_own = false;
     let without = found(&facts, Some(&taken));
     assert!(of(&without, "top_talkers").fixes.is_empty(), "nothing leads into it");
     facts.namespaces[0].pid = Some(4711);

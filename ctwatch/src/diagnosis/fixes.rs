@@ -16,7 +16,7 @@ pub(super) fn fix(title: &str) -> Fix {
 
 /// A shell's command in this namespace; `None` where nothing leads into it, or no tool does.
 pub(super) fn within(tools: &Tools, namespace: &Namespace, command: &str) -> Option<String> {
-    if namespace.is_host() {
+    if namespace.is_own {
         return Some(command.to_owned());
     }
     if let Some(name) = namespace.name.as_deref().filter(|_| namespace.by_ip && tools.has("ip")) {

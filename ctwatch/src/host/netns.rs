@@ -110,15 +110,15 @@ fn current_of_init() -> Result<Netns> {
 pub fn current() -> Result<Netns> {
     let path = PathBuf::from("/proc/self/ns/net");
     let inode = inode_of(&path)?;
-    let name = match inode_of(Path::new("/proc/1/ns/net")) {
-        Ok(init) => (init == inode).then(|| "host".to_owned()),
-        // Not everybody may look there. Everybody may see what is mounted.
-        Err(_) => match of_mounts()?.remove(&inode) {
-            Some(mounted) => mounted.name,
-            None => Some("host".to_owned()),
-        },
-    };
-    Ok(Netns { inode, name, path })
+    let init = inode_of(Path::new("/proc/1/ns/net"));
+    if init.as_ref().is_ok_and(|init| *init == inode) {
+        return Ok(Netns { inode, name: Some("host".to_owned()), path });
+    }
+    // Everybody may see what is mounted; not everybody may look at init.
+    match of_mounts()?.remove(&inode) {
+        Some(mounted) => Ok(mounted),
+        None => Ok(Netns { inode, name: init.is_err().then(|| "host".to_owned()), path }),
+    }
 }
 
 /// The first process of each namespace, which is most often the one that the others came from.
