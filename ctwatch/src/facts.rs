@@ -171,6 +171,8 @@ pub struct KernelLog {
     pub lines: Vec<(u64, String)>,
     /// Lines that say `table full`.
     pub table_full: u64,
+    /// The same by the namespace that they name; 0: they name none, as on older kernels.
+    pub full_in: BTreeMap<u32, FullLines>,
     /// Lines that say that the table of expectations is.
     pub expectations_full: u64,
     /// Messages of the network that were suppressed for being too many; conntrack's among them.
@@ -179,6 +181,24 @@ pub struct KernelLog {
     pub no_memory: u64,
     /// The oldest line there is: what came before it is forgotten. Seconds since boot.
     pub since: Option<u64>,
+    /// When it was read.
+    pub read: Option<Moment>,
+}
+
+/// Lines of the kernel's log that say that a table was full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FullLines {
+    pub lines: u64,
+    /// Seconds since boot.
+    pub last: u64,
+}
+
+/// One moment by both clocks: the log knows only the first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// Seconds.
+    pub since_boot: u64,
+    pub time: jiff::Zoned,
 }
 
 /// A line of a sysctl file that is about conntrack.

@@ -134,11 +134,11 @@ fn buckets_are_raised_by_what_can_be_written() {
     assert!(fix.expect.contains("there are 256 buckets, and it is not ours"), "{}", fix.expect);
 }
 
-fn found(facts: &Facts, census: Option<&Taken>) -> Vec<Finding> {
+pub(super) fn found(facts: &Facts, census: Option<&Taken>) -> Vec<Finding> {
     findings(&Case { facts, census: census.ok_or("not taken"), live: None })
 }
 
-fn ids(facts: &Facts) -> Vec<&'static str> {
+pub(super) fn ids(facts: &Facts) -> Vec<&'static str> {
     found(facts, None).iter().map(|finding| finding.id).collect()
 }
 
@@ -218,7 +218,7 @@ fn refusing() -> Snapshot {
     sample(1, 100, vec![of(7, 80, 0), of(8, 30, 10), of(9, 4, 4)])
 }
 
-fn of<'a>(found: &'a [Finding], id: &str) -> &'a Finding {
+pub(super) fn of<'a>(found: &'a [Finding], id: &str) -> &'a Finding {
     found.iter().find(|finding| finding.id == id).unwrap_or_else(|| panic!("no {id}: {found:?}"))
 }
 

@@ -11,6 +11,7 @@ mod buckets;
 mod fill;
 mod fixes;
 mod grouped;
+mod incident;
 mod lasting;
 mod lookalikes;
 mod notrack;
@@ -36,6 +37,7 @@ type Row = fn(&Case<'_>) -> Vec<Finding>;
 const ROWS: &[Row] = &[
     fill::table_full,
     fill::filling,
+    incident::was_full,
     notrack::top_talkers,
     timeouts::timeouts,
     tracking::for_nothing,

@@ -7,7 +7,9 @@ use std::{
     os::unix::fs::OpenOptionsExt,
 };
 
-use crate::facts::{KernelLog, Known};
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::facts::{KernelLog, Known, Moment};
 
 const PATH: &str = "/dev/kmsg";
 /// Of the lines that matter, so many of the last are kept.
@@ -37,23 +39,38 @@ pub fn read() -> Known<KernelLog> {
             Err(error) => return Err(unreadable(error)),
         }
     }
+    log.read = u64::try_from(clock_gettime(ClockId::Monotonic).tv_sec)
+        .ok()
+        .map(|since_boot| Moment { since_boot, time: jiff::Zoned::now() });
     Ok(log)
 }
+
+/// Priorities below this are the kernel's own; what a process writes into the log has another
+/// facility, however it words it.
+const FACILITY: u32 = 8;
 
 /// `4,1234,5678900,-;nf_conntrack: table full, dropping packet`
 pub fn take(log: &mut KernelLog, record: &str) {
     let Some((head, text)) = record.split_once(';') else { return };
+    let priority = head.split(',').next().and_then(|field| field.parse::<u32>().ok());
+    if priority.is_none_or(|priority| priority >= FACILITY) {
+        return;
+    }
     let micros = head.split(',').nth(2).and_then(|field| field.parse::<u64>().ok());
     let Some(seconds) = micros.map(|micros| micros / 1_000_000) else { return };
     log.since.get_or_insert(seconds);
     // Lines after the first are the record's properties.
     let text = text.lines().next().unwrap_or_default();
-    let conntrack = text.contains("nf_conntrack") || text.contains("nf_ct");
-    if conntrack && text.contains("expectation table full") {
+    // Some lines begin with the name of a process, which may be anything.
+    let conntrack = text.strip_prefix(CONNTRACK);
+    let conntrack = conntrack.map(|text| text.strip_prefix(CONNTRACK).unwrap_or(text));
+    if conntrack.is_some_and(|text| text.starts_with("expectation table full")) {
         log.expectations_full += 1;
-    } else if conntrack && text.contains("table full") {
+    } else if let Some(netns) = conntrack.and_then(full_in) {
         log.table_full += 1;
-    } else if text.contains("net_ratelimit:") && text.contains("callbacks suppressed") {
+        let full = log.full_in.entry(netns).or_default();
+        (full.lines, full.last) = (full.lines + 1, seconds);
+    } else if text.starts_with("net_ratelimit: ") && text.ends_with("callbacks suppressed") {
         let mut words = text.split_whitespace();
         let more = words.find_map(|word| word.parse::<u64>().ok()).unwrap_or(0);
         log.suppressed = log.suppressed.saturating_add(more);
@@ -69,9 +86,21 @@ pub fn take(log: &mut KernelLog, record: &str) {
     }
 }
 
+const CONNTRACK: &str = "nf_conntrack: ";
+
+/// The namespace whose table it says is full; 0 where it names none.
+fn full_in(text: &str) -> Option<u32> {
+    let between = text.strip_prefix("table full")?.strip_suffix(", dropping packet")?;
+    match between.strip_prefix(" in netns ") {
+        Some(inode) => inode.parse().ok(),
+        None => between.is_empty().then_some(0),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::facts::FullLines;
 
     fn log(records: &[&str]) -> KernelLog {
         let mut log = KernelLog::default();
@@ -91,6 +120,9 @@ mod tests {
         ]);
         assert_eq!((log.table_full, log.suppressed), (2, 8312));
         assert_eq!((log.expectations_full, log.no_memory), (1, 1));
+        let full = |last| FullLines { lines: 1, last };
+        let full = [(0, full(20_763_743)), (4_026_531_840, full(20_763_744))];
+        assert_eq!(log.full_in, full.into());
         assert_eq!(log.since, Some(1));
         assert_eq!(log.lines.len(), 4);
         assert!(log.lines[3].1.ends_with("order:0"), "{log:?}");
@@ -103,11 +135,27 @@ mod tests {
     }
 
     #[test]
+    fn what_a_process_writes_or_is_called_is_no_evidence() {
+        let records = [
+            "12,1,1000000,-;nf_conntrack: nf_conntrack: table full, dropping packet",
+            "x,2,1000000,-;nf_conntrack: nf_conntrack: table full, dropping packet",
+        ];
+        assert_eq!(log(&records), KernelLog::default());
+        let log = log(&[
+            "4,3,2000000,c;nf_cttable full: page allocation failure: order:0",
+            "6,4,3000000,-;usb 1-1: Product: nf_conntrack: table full, dropping packet",
+            "4,5,4000000,-;nf_conntrack: table full of it, dropping packet",
+        ]);
+        assert_eq!((log.table_full, log.no_memory, log.full_in.len()), (0, 1, 0));
+    }
+
+    #[test]
     fn the_last_few_lines_are_kept() {
-        let records: Vec<String> =
-            (0..100).map(|n| format!("4,{n},{n}000000,-;nf_conntrack: table full {n}")).collect();
+        let records: Vec<String> = (0..100)
+            .map(|n| format!("4,{n},{n}000000,-;nf_conntrack: expectation table full {n}"))
+            .collect();
         let mut log = KernelLog::default();
         records.iter().for_each(|record| take(&mut log, record));
-        assert_eq!((log.table_full, log.lines.len(), log.lines[4].0), (100, KEPT, 99));
+        assert_eq!((log.expectations_full, log.lines.len(), log.lines[4].0), (100, KEPT, 99));
     }
 }
