@@ -202,7 +202,8 @@ impl CensusBy {
 #[derive(Clone, Debug, Args)]
 pub struct CheckArgs {
     /// When to warn: fill=80% (from there on), pinned=60%, drops=1 (more than that a second),
-    /// full=10m (less than that to go); several with commas
+    /// full=10m (less than that to go), dropped=0 (more than that since the last call, with
+    /// --state); several with commas
     #[arg(
         short,
         long,
@@ -227,6 +228,10 @@ pub struct CheckArgs {
     /// into]
     #[arg(long, value_name = "NAME|INODE|all")]
     pub netns: Option<Netns>,
+    /// Remember in FILE what was counted, for what is dropped from one call to the next: one file
+    /// for each check, which it makes
+    #[arg(long, value_name = "FILE")]
+    pub state: Option<std::path::PathBuf>,
 }
 
 /// One threshold.
@@ -239,6 +244,8 @@ pub enum LimitArgs {
     /// A second.
     Drops(f64),
     Full(Duration),
+    /// Since the last call.
+    Dropped(u32),
 }
 
 impl std::str::FromStr for LimitArgs {
@@ -246,14 +253,18 @@ impl std::str::FromStr for LimitArgs {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let Some((what, limit)) = text.split_once('=') else {
-            return Err("a limit is written fill=80%, pinned=60%, drops=1 or full=10m".to_owned());
+            let written = "a limit is written fill=80%, pinned=60%, drops=1, full=10m or dropped=0";
+            return Err(written.to_owned());
         };
         Ok(match what {
             "fill" => Self::Fill(percent(limit)?),
             "pinned" => Self::Pinned(percent(limit)?),
             "drops" => Self::Drops(per_s(limit)?),
             "full" => Self::Full(time(limit)?),
-            other => return Err(format!("{other:?} is none of fill, pinned, drops, full")),
+            "dropped" => Self::Dropped(packets(limit)?),
+            other => {
+                return Err(format!("{other:?} is none of fill, pinned, drops, full, dropped"));
+            }
         })
     }
 }
@@ -264,6 +275,10 @@ fn percent(text: &str) -> Result<f64, String> {
     percent
         .filter(|percent| *percent > 0.0 && *percent <= 100.0)
         .ok_or_else(|| format!("{text:?} is no share such as 80%, more than 0% and at most 100%"))
+}
+
+fn packets(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| format!("{text:?} is no number of packets such as 0 or 10"))
 }
 
 fn per_s(text: &str) -> Result<f64, String> {
@@ -477,6 +492,7 @@ mod tests {
         assert_eq!("fill=82.5%".parse(), Ok(LimitArgs::Fill(82.5)));
         assert_eq!("pinned=100%".parse(), Ok(LimitArgs::Pinned(100.0)));
         assert_eq!("drops=0".parse(), Ok(LimitArgs::Drops(0.0)));
+        assert_eq!("dropped=0".parse(), Ok(LimitArgs::Dropped(0)));
         assert_eq!("full=10m".parse(), Ok(LimitArgs::Full(Duration::from_secs(600))));
         for bad in [
             "",
@@ -493,6 +509,8 @@ mod tests {
             "drops=inf",
             "drops=80%",
             "full=soon",
+            "dropped=0.5",
+            "dropped=-1",
             "80%",
             "load=5",
         ] {

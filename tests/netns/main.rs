@@ -16,6 +16,7 @@ mod behaviour;
 mod cases;
 mod census;
 mod check;
+mod claims;
 mod cost;
 mod doctor;
 mod floods;
@@ -91,7 +92,7 @@ impl Test {
     }
 }
 
-const GROUPS: [&[Test]; 18] = [
+const GROUPS: [&[Test]; 19] = [
     cases::TESTS,
     floods::TESTS,
     rules::TESTS,
@@ -99,6 +100,7 @@ const GROUPS: [&[Test]; 18] = [
     top::TESTS,
     census::TESTS,
     check::TESTS,
+    claims::TESTS,
     trace::TESTS,
     namespaces::TESTS,
     behaviour::TESTS,

@@ -1,7 +1,7 @@
 //! `ctwatch check`: one line and an exit code for monitoring. No eBPF: it is over too soon to be
 //! worth loading programs for.
 
-use std::{io::Write, process::ExitCode, time::Duration};
+use std::{io::Write, path::Path, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use tokio::time::{sleep, timeout};
@@ -11,12 +11,14 @@ use crate::{
     cli::{self, CheckArgs, LimitArgs},
     collect::{Collector, Scope},
     host::{
-        modules,
+        modules::{self, Life},
         privileges::{Privilege, Privileges},
+        statefile,
     },
     model::{
         Model,
         census::Taken,
+        remembered::{Moment, Remembered},
         verdict::{Limits, State, Thresholds, judge},
     },
     output::check,
@@ -50,13 +52,18 @@ fn end(state: State, line: &str) -> ExitCode {
 async fn look(args: &CheckArgs) -> Result<(State, String)> {
     let thresholds =
         Thresholds { warning: limits(&args.warning)?, critical: limits(&args.critical)? };
-    if modules::conntrack().is_none() {
-        modules::conntrack_is_absent()?;
-        let text = "nf_conntrack is not loaded: nothing is tracked, and conntrack drops nothing";
-        return Ok((State::Ok, check::said(State::Ok, text)));
+    let asked = thresholds.warning.dropped.or(thresholds.critical.dropped).is_some();
+    if asked && args.state.is_none() {
+        bail!("dropped=N counts from one call to the next: name a file for that with --state");
     }
+    let before = args.state.as_deref().map(remembered).transpose()?.flatten();
+    let Some(life) = modules::conntrack() else {
+        modules::conntrack_is_absent()?;
+        return absent(args, before.as_ref());
+    };
     let privileges = Privileges::read();
     let (scope, mut notes) = scope(args.netns.as_ref(), privileges)?;
+    let place = place(args.netns.as_ref(), &scope);
     let (means, costs) = setup::without_programs(scope.clone(), privileges)?;
     notes.extend(costs);
     let cookies = means.cookies;
@@ -71,9 +78,65 @@ async fn look(args: &CheckArgs) -> Result<(State, String)> {
             Err(error) => uncounted = Some(format!("{error:#}")),
         }
     }
-    let snapshot = model.advance(&collector.sample().await?);
-    let verdict = judge(&snapshot, uncounted.as_deref(), &thresholds);
+    let sample = collector.sample().await?;
+    let snapshot = model.advance(&sample);
+    let mut since = None;
+    if let Some(path) = &args.state {
+        let now = Remembered::new(moment(Some(life), place)?, &sample.tables);
+        since = Some(now.since(before.as_ref()));
+        if before.is_none() {
+            notes.push(format!("counting begins with this call, in {}", path.display()));
+        }
+        // Before anything is said: what cannot be kept would be missed at the next call.
+        statefile::write(path, &now.text()?)?;
+    }
+    let verdict = judge(&snapshot, uncounted.as_deref(), since.as_ref(), &thresholds);
     Ok((verdict.state, check::line(&verdict, &notes)))
+}
+
+/// Nothing is tracked now. That may have been otherwise since the last call.
+fn absent(args: &CheckArgs, before: Option<&Remembered>) -> Result<(State, String)> {
+    if let Some(path) = &args.state {
+        let now = Remembered::new(moment(None, String::new())?, &[]);
+        statefile::write(path, &now.text()?)?;
+    }
+    if let Some(why) = before.and_then(Remembered::lost) {
+        return Ok((State::Unknown, check::said(State::Unknown, why)));
+    }
+    let text = "nf_conntrack is not loaded: nothing is tracked, and conntrack drops nothing";
+    Ok((State::Ok, check::said(State::Ok, text)))
+}
+
+/// What the last call left; never anything else, which would be overwritten.
+fn remembered(path: &Path) -> Result<Option<Remembered>> {
+    let Some(text) = statefile::read(path)? else { return Ok(None) };
+    let known = Remembered::parse(&text).with_context(|| {
+        format!("{} is no state file of this ctwatch: name another, or remove it", path.display())
+    });
+    known.map(Some)
+}
+
+fn moment(life: Option<Life>, scope: String) -> Result<Moment> {
+    const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+    let boot_id = std::fs::read_to_string(BOOT_ID)
+        .with_context(|| format!("cannot read {BOOT_ID}, and whether this is the same boot"))?;
+    Ok(Moment {
+        time: jiff::Timestamp::now().as_second(),
+        boot_id: boot_id.trim().to_owned(),
+        conntrack: life.map(Life::number),
+        scope,
+    })
+}
+
+/// In words that a later call compares with its own.
+fn place(wanted: Option<&cli::Netns>, scope: &Scope) -> String {
+    match (wanted, scope) {
+        // Whichever has that name by now.
+        (Some(cli::Netns::Name(name)), _) => format!("namespace {name}"),
+        (_, Scope::One(inode)) => format!("namespace {inode}"),
+        (_, Scope::All) => "all namespaces".to_owned(),
+        (_, Scope::Own) => "the namespace it runs in".to_owned(),
+    }
 }
 
 /// Where nobody said which, as much as may be looked into; and what was not.
@@ -105,6 +168,7 @@ fn limits(args: &[LimitArgs]) -> Result<Limits> {
             LimitArgs::Pinned(percent) => ("pinned", &mut limits.pinned, *percent),
             LimitArgs::Drops(per_s) => ("drops", &mut limits.drops, *per_s),
             LimitArgs::Full(time) => ("full", &mut limits.full, time.as_secs_f64()),
+            LimitArgs::Dropped(packets) => ("dropped", &mut limits.dropped, f64::from(*packets)),
         };
         if known.replace(value).is_some() {
             bail!("{name} has two limits of one kind");

@@ -24,6 +24,7 @@ pub mod nft;
 pub mod privileges;
 pub mod procstat;
 pub mod settings;
+pub mod statefile;
 pub mod symbols;
 pub mod tools;
 pub mod tuple;

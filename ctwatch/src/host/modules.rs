@@ -23,6 +23,11 @@ impl Life {
     pub fn is_module(self) -> bool {
         self.module.is_some()
     }
+
+    /// A number that no other life since boot has; 0 where there is only one.
+    pub fn number(self) -> u64 {
+        self.module.unwrap_or(0)
+    }
 }
 
 /// `None` while conntrack is not there.

@@ -8,6 +8,7 @@ pub mod figure;
 mod ledger;
 pub mod loading;
 pub mod names;
+pub mod remembered;
 mod snapshot;
 pub mod ties;
 pub mod top;

@@ -2,7 +2,11 @@
 
 use std::cmp::Reverse;
 
-use super::{Snapshot, Table, figure::Exactness};
+use super::{
+    Snapshot, Table,
+    figure::Exactness,
+    remembered::{Remembering, Since},
+};
 
 /// In the words and numbers of monitoring plugins.
 /// <https://www.monitoring-plugins.org/doc/guidelines.html>
@@ -46,6 +50,8 @@ pub struct Limits {
     pub drops: Option<f64>,
     /// Less than so many seconds until the table is full.
     pub full: Option<f64>,
+    /// More packets than that dropped since the last call.
+    pub dropped: Option<f64>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -65,6 +71,8 @@ pub enum What {
     Drops,
     /// In seconds.
     Full,
+    /// In packets since the last call.
+    Dropped,
 }
 
 /// One figure of one table against its limits.
@@ -101,6 +109,8 @@ pub struct Verdict {
     /// The worst of all.
     pub state: State,
     pub watched_s: f64,
+    /// Since the last call, where that is known.
+    pub since_s: Option<i64>,
     /// The worst first, then the fullest.
     pub tables: Vec<JudgedTable>,
     /// Namespaces that were looked into, also those in which nothing is tracked.
@@ -118,16 +128,28 @@ fn worst(states: impl Iterator<Item = State>) -> State {
     states.max_by_key(|state| state.rank()).unwrap_or(State::Ok)
 }
 
-/// Judges what happened since the snapshot before this one. `uncounted`: why there is no census.
-pub fn judge(snapshot: &Snapshot, uncounted: Option<&str>, thresholds: &Thresholds) -> Verdict {
+/// Judges what happened since the snapshot before this one. `uncounted`: why there is no census;
+/// `since`: what was dropped since the last call, where that was asked for.
+pub fn judge(
+    snapshot: &Snapshot,
+    uncounted: Option<&str>,
+    since: Option<&Remembering>,
+    thresholds: &Thresholds,
+) -> Verdict {
     let there: Vec<&Table> = snapshot.tables.iter().filter(|table| table.reachable).collect();
     // The only one is shown also while it is empty: it may be the one that was asked for.
-    let wanted =
-        |table: &&&Table| there.len() == 1 || table.is_tracking() || table.entries.is_none();
+    // It may have been emptied since.
+    let has_dropped = |table: &Table| {
+        let of_it = since.and_then(|since| since.of.get(&table.id));
+        of_it.is_some_and(|of_it| !matches!(of_it, Since::Began | Since::Counted(0)))
+    };
+    let wanted = |table: &&&Table| {
+        there.len() == 1 || table.is_tracking() || table.entries.is_none() || has_dropped(table)
+    };
     let mut tables: Vec<JudgedTable> = there
         .iter()
         .filter(wanted)
-        .map(|table| Looked { snapshot, table, uncounted }.judge(thresholds))
+        .map(|table| Looked { snapshot, table, uncounted, since }.judge(thresholds))
         .collect();
     tables.sort_by_key(|table| Reverse((table.state().rank(), table.entries)));
     let state = match there.as_slice() {
@@ -136,7 +158,8 @@ pub fn judge(snapshot: &Snapshot, uncounted: Option<&str>, thresholds: &Threshol
         _ => worst(tables.iter().map(JudgedTable::state)),
     };
     let watched_s = snapshot.interval.as_secs_f64();
-    Verdict { state, watched_s, tables, namespaces: there.len() }
+    let since_s = since.and_then(|since| since.seconds);
+    Verdict { state, watched_s, since_s, tables, namespaces: there.len() }
 }
 
 /// One table, and what else is known of it.
@@ -144,11 +167,13 @@ struct Looked<'a> {
     snapshot: &'a Snapshot,
     table: &'a Table,
     uncounted: Option<&'a str>,
+    since: Option<&'a Remembering>,
 }
 
 /// A value, or why there is none.
 type Measured = Result<f64, String>;
 
+const BEGAN: &str = "counting begins with this call";
 const NO_LIMIT: &str = "nf_conntrack_max cannot be read";
 
 impl Looked<'_> {
@@ -165,6 +190,9 @@ impl Looked<'_> {
         }
         if warning.full.or(critical.full).is_some() {
             figures.push(self.full([warning.full, critical.full]));
+        }
+        if let Some(since) = self.since {
+            figures.push(self.dropped(since, [warning.dropped, critical.dropped]));
         }
         JudgedTable {
             inode: self.table.inode,
@@ -212,6 +240,23 @@ impl Looked<'_> {
         let complete = dropped.per_s.filter(|_| dropped.exactness == Exactness::Exact);
         let per_s = complete.ok_or_else(|| self.unread("the counters"));
         judged(What::Drops, per_s, limits, limits.iter().any(Option::is_some))
+    }
+
+    fn dropped(&self, since: &Remembering, limits: [Option<f64>; 2]) -> Judged {
+        let asked = limits.iter().any(Option::is_some);
+        let of = |value| judged(What::Dropped, value, limits, asked);
+        match since.of.get(&self.table.id) {
+            None => of(Err("it was not there at the last reading".to_owned())),
+            Some(Since::Unknown(why)) => of(Err(why.clone())),
+            // Nothing to compare with is no fault.
+            Some(Since::Began) => Judged { state: State::Ok, ..of(Err(BEGAN.to_owned())) },
+            Some(Since::Counted(packets)) => of(Ok(*packets as f64)),
+            // That is too many already, or it is not known.
+            Some(Since::AtLeast(packets, why)) => match of(Ok(*packets as f64)) {
+                enough if enough.state != State::Ok => enough,
+                _ => of(Err(why.clone())),
+            },
+        }
     }
 
     fn pinned(&self) -> Measured {
@@ -263,7 +308,7 @@ fn judged(what: What, value: Measured, limits: [Option<f64>; 2], asked: bool) ->
     let beyond = |value: f64, limit: Option<f64>| {
         limit.is_some_and(|limit| match what {
             What::Full => value < limit,
-            What::Fill | What::Pinned | What::Drops => value > limit,
+            What::Fill | What::Pinned | What::Drops | What::Dropped => value > limit,
         })
     };
     let state = match value {
@@ -544,7 +589,7 @@ pub(crate) mod situations {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::{situations::*, *};
 
     #[test]
@@ -552,10 +597,49 @@ mod tests {
         for (name, situation, expected) in rows() {
             let snapshot = situation.snapshot();
             for (thresholds, expected) in columns().iter().zip(states(expected)) {
-                let verdict = judge(&snapshot, situation.uncounted, thresholds);
+                let verdict = judge(&snapshot, situation.uncounted, None, thresholds);
                 assert_eq!(verdict.state, expected, "{name}, {thresholds:?}: {verdict:?}");
             }
         }
+    }
+
+    /// Of one table, since the last call.
+    pub(crate) fn dropped_since(since: Since) -> Verdict {
+        let snapshot = Situation::still(rt(5, 7)).snapshot();
+        let limits = |dropped| Limits { dropped: Some(dropped), ..Limits::default() };
+        let thresholds = Thresholds { warning: limits(0.0), critical: limits(100.0) };
+        let since = Remembering { of: [(1, since)].into(), seconds: Some(300) };
+        judge(&snapshot, None, Some(&since), &thresholds)
+    }
+
+    #[test]
+    fn what_was_dropped_since_the_last_call_has_limits() {
+        for (since, state, value) in [
+            (Since::Began, State::Ok, None),
+            (Since::Counted(0), State::Ok, Some(0.0)),
+            (Since::Counted(1), State::Warning, Some(1.0)),
+            (Since::Counted(101), State::Critical, Some(101.0)),
+            (Since::AtLeast(0, "boot".to_owned()), State::Unknown, None),
+            (Since::AtLeast(1, "boot".to_owned()), State::Warning, Some(1.0)),
+            (Since::Unknown("wrap".to_owned()), State::Unknown, None),
+        ] {
+            let verdict = dropped_since(since.clone());
+            let figure = verdict.tables[0].figures.last().unwrap();
+            assert_eq!((verdict.state, figure.value), (state, value), "{since:?}");
+            assert_eq!(figure.what, What::Dropped);
+        }
+    }
+
+    #[test]
+    fn a_table_that_was_emptied_is_not_forgotten() {
+        let tables = vec![rt(0, 7), table(2, "two", 0, 0)];
+        let snapshot = Situation::of(tables.clone(), tables).snapshot();
+        let limits = Limits { dropped: Some(0.0), ..Limits::default() };
+        let thresholds = Thresholds { warning: limits, critical: Limits::default() };
+        let of = [(1, Since::Counted(7)), (2, Since::Counted(0))].into();
+        let since = Remembering { of, seconds: None };
+        let verdict = judge(&snapshot, None, Some(&since), &thresholds);
+        assert_eq!((verdict.state, verdict.tables.len()), (State::Warning, 1));
     }
 
     #[test]
@@ -565,7 +649,7 @@ mod tests {
         let mut later = tables.clone();
         later[1] = table(2, "drops", 5, 90);
         let snapshot = Situation::of(tables, later).snapshot();
-        let verdict = judge(&snapshot, None, &drops(0.0, 1.0));
+        let verdict = judge(&snapshot, None, None, &drops(0.0, 1.0));
         let names: Vec<_> = verdict.tables.iter().filter_map(|t| t.name.as_deref()).collect();
         assert_eq!(names, ["drops", "more", "full"]);
         assert_eq!((verdict.tables[0].dropped, verdict.watched_s), (Some(90), 2.0));
@@ -574,7 +658,7 @@ mod tests {
     #[test]
     fn what_has_no_thresholds_is_shown_all_the_same_where_it_costs_nothing() {
         let snapshot = Situation::still(rt(5, 0)).snapshot();
-        let verdict = judge(&snapshot, None, &Thresholds::default());
+        let verdict = judge(&snapshot, None, None, &Thresholds::default());
         let shown: Vec<_> = verdict.tables[0].figures.iter().map(|f| (f.what, f.value)).collect();
         assert_eq!(shown, [(What::Fill, Some(5.0)), (What::Drops, Some(0.0))]);
     }
@@ -587,7 +671,7 @@ mod tests {
         ] {
             let snapshot = situation.snapshot();
             for thresholds in columns() {
-                let verdict = judge(&snapshot, situation.uncounted, &thresholds);
+                let verdict = judge(&snapshot, situation.uncounted, None, &thresholds);
                 let figures = verdict.tables.iter().flat_map(|table| &table.figures);
                 for unknown in figures.filter(|figure| figure.state == State::Unknown) {
                     assert!(unknown.value.is_none() && unknown.why.is_some(), "{unknown:?}");

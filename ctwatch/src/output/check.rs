@@ -92,6 +92,7 @@ fn finding(verdict: &Verdict, table: &JudgedTable, name: &str, figure: &Judged) 
             What::Pinned => "pinned",
             What::Drops => "drops",
             What::Full => "time to full",
+            What::Dropped => "dropped since the last call",
         };
         let why = figure.why.as_deref().unwrap_or("it could not be measured");
         return format!("{name} {what} unknown: {why}");
@@ -101,13 +102,22 @@ fn finding(verdict: &Verdict, table: &JudgedTable, name: &str, figure: &Judged) 
         What::Pinned => format!("{name} {}", share(value, table, "pinned")),
         What::Drops => {
             let dropped = table.dropped.unwrap_or_default();
-            let packets = if dropped == 1 { "packet" } else { "packets" };
+            let packets = packets(dropped);
             let (watched, per_s) = (verdict.watched_s, words::number(value));
-            format!("{name} dropped {dropped} {packets} in {watched:.1} s ({per_s}/s)")
+            format!("{name} dropped {packets} in {watched:.1} s ({per_s}/s)")
+        }
+        What::Dropped => {
+            let ago = verdict.since_s.map(|s| format!(", {} ago", words::time(s as f64)));
+            let (packets, ago) = (packets(value as u64), ago.unwrap_or_default());
+            format!("{name} dropped {packets} since the last call{ago}")
         }
         What::Full if value == 0.0 => format!("{name} is full"),
         What::Full => format!("{name} full in {}", words::time(value)),
     }
+}
+
+fn packets(count: u64) -> String {
+    if count == 1 { "1 packet".to_owned() } else { format!("{count} packets") }
 }
 
 /// `95.0% full (950 of 1000)`
@@ -149,6 +159,7 @@ fn perfdata(table: &JudgedTable, name: &str, figure: &Judged) -> String {
         What::Pinned => ("pinned", ""),
         What::Drops => ("drops", ""),
         What::Full => ("full", "s"),
+        What::Dropped => ("dropped", ""),
     };
     // What was not measured has no number, which is not the same as none.
     let value = figure.value.map_or_else(|| "U".to_owned(), |v| format!("{}{unit}", number(v)));
@@ -192,7 +203,7 @@ mod tests {
 
     fn shown(situation: &Situation, column: usize) -> String {
         let thresholds = situations::columns()[column];
-        line(&judge(&situation.snapshot(), situation.uncounted, &thresholds), &[])
+        line(&judge(&situation.snapshot(), situation.uncounted, None, &thresholds), &[])
     }
 
     #[test]
@@ -293,6 +304,29 @@ mod tests {
     }
 
     #[test]
+    fn what_was_dropped_since_the_last_call_is_a_number_too() {
+        use crate::model::{remembered::Since, verdict::tests::dropped_since};
+        let said = |since| line(&dropped_since(since), &[]);
+        let some = said(Since::Counted(7));
+        assert_eq!(
+            some,
+            "CTWATCH WARNING - rt dropped 7 packets since the last call, 5m00s ago | \
+             'rt count'=5;;;0;1000 'rt drops'=0;;;0; 'rt dropped'=7;0;100;0;"
+        );
+        assert_eq!(parsed(&some).code(), 1);
+        let began = said(Since::Began);
+        assert!(began.starts_with("CTWATCH OK - rt 0.5% full"), "{began}");
+        assert!(began.ends_with("'rt dropped'=U;0;100;0;"), "{began}");
+        let lost = said(Since::AtLeast(0, "the machine was started".to_owned()));
+        assert!(
+            lost.starts_with(
+                "CTWATCH UNKNOWN - rt dropped since the last call unknown: the machine was started"
+            ),
+            "{lost}"
+        );
+    }
+
+    #[test]
     fn names_cannot_break_the_line() {
         let long = "x".repeat(255);
         let bars = "|".repeat(255);
@@ -337,7 +371,7 @@ mod tests {
         let tables: Vec<_> = (0..300).map(|number| table(number, &name(number), 950, 0)).collect();
         let situation = Situation::of(tables.clone(), tables);
         let thresholds = situations::columns()[5];
-        let verdict = judge(&situation.snapshot(), None, &thresholds);
+        let verdict = judge(&situation.snapshot(), None, None, &thresholds);
         let line = line(&verdict, &["a note".to_owned()]);
         let output = parsed(&line);
         assert!(line.len() < 8192, "{}", line.len());

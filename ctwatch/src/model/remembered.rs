@@ -1,0 +1,223 @@
+//! What conntrack has dropped since the last check: by its counters then and now. Pure.
+
+use std::collections::BTreeMap;
+
+use ctwatch_ebpf::NetnsId;
+use serde::{Deserialize, Serialize};
+
+use crate::sample::TableSample;
+
+/// Of the file's format.
+const SCHEMA: u32 = 1;
+
+/// What is kept from one check to the next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Remembered {
+    /// Tells this file from any other.
+    ctwatch_check: u32,
+    /// Seconds since 1970.
+    time: i64,
+    /// Another one after each boot.
+    boot_id: String,
+    /// Another one each time that the module is loaded; `None`: conntrack was not there.
+    conntrack: Option<u64>,
+    /// Which namespaces were looked into.
+    scope: String,
+    tables: Vec<Table>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    /// The namespace's cookie, where the kernel has them.
+    netns: NetnsId,
+    inode: u32,
+    /// Packets since the namespace was made; `None`: the counters could not be read.
+    dropped: Option<u64>,
+}
+
+/// Packets that conntrack dropped in one namespace since the last check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// This is the first one.
+    Began,
+    Counted(u64),
+    /// So many, and perhaps more, because of this.
+    AtLeast(u64, String),
+    Unknown(String),
+}
+
+/// Of each namespace, and how long that was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remembering {
+    pub of: BTreeMap<NetnsId, Since>,
+    /// `None` where there is nothing before, or the clock was set back.
+    pub seconds: Option<i64>,
+}
+
+/// Where and when a check is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moment {
+    pub time: i64,
+    pub boot_id: String,
+    pub conntrack: Option<u64>,
+    pub scope: String,
+}
+
+impl Remembered {
+    pub fn new(moment: Moment, samples: &[TableSample]) -> Self {
+        let Moment { time, boot_id, conntrack, scope } = moment;
+        let tables = samples.iter().filter(|sample| sample.reachable).map(|sample| Table {
+            netns: sample.id,
+            inode: sample.inode,
+            dropped: dropped(sample),
+        });
+        let tables = tables.collect();
+        Self { ctwatch_check: SCHEMA, time, boot_id, conntrack, scope, tables }
+    }
+
+    /// What such a file holds; `None`: something else.
+    pub fn parse(text: &str) -> Option<Self> {
+        serde_json::from_str::<Self>(text).ok().filter(|known| known.ctwatch_check == SCHEMA)
+    }
+
+    pub fn text(&self) -> Result<String, serde_json::Error> {
+        Ok(serde_json::to_string(self)? + "\n")
+    }
+
+    /// Why what it counted before may be lost, where conntrack has gone since this.
+    pub fn lost(&self) -> Option<&'static str> {
+        self.conntrack.is_some().then_some(
+            "nf_conntrack was unloaded since the last call: what it dropped until then is lost",
+        )
+    }
+
+    /// From the check before to this one.
+    pub fn since(&self, before: Option<&Self>) -> Remembering {
+        let seconds = before.map(|before| self.time - before.time).filter(|s| *s >= 0);
+        let of = self.tables.iter().map(|table| (table.netns, self.of_table(table, before)));
+        Remembering { of: of.collect(), seconds }
+    }
+
+    fn of_table(&self, table: &Table, before: Option<&Self>) -> Since {
+        let Some(before) = before else { return Since::Began };
+        let Some(now) = table.dropped else {
+            return Since::Unknown("its counters could not be read".to_owned());
+        };
+        if before.boot_id != self.boot_id {
+            let why = "the machine was started since the last call: what was dropped until then is \
+                       lost";
+            return Since::AtLeast(now, why.to_owned());
+        }
+        if before.conntrack != self.conntrack {
+            let why = "nf_conntrack was loaded again since the last call: what it dropped until then \
+                       is lost";
+            return match before.conntrack {
+                Some(_) => Since::AtLeast(now, why.to_owned()),
+                // It was not there: all that it counts is new.
+                None => Since::Counted(now),
+            };
+        }
+        if before.scope != self.scope {
+            return Since::Unknown(format!(
+                "the last call with this file looked at {}, this one at {}: use one file for each",
+                before.scope, self.scope
+            ));
+        }
+        let is_it = |other: &&Table| (other.netns, other.inode) == (table.netns, table.inode);
+        match before.tables.iter().find(is_it).map(|then| then.dropped) {
+            // Made meanwhile.
+            None => Since::Counted(now),
+            Some(None) => {
+                Since::Unknown("its counters could not be read at the last call".to_owned())
+            }
+            Some(Some(then)) if now < then => Since::Unknown(
+                "its counters went back since the last call: they wrapped around, or it is another \
+                 namespace"
+                    .to_owned(),
+            ),
+            Some(Some(then)) => Since::Counted(now - then),
+        }
+    }
+}
+
+/// A packet whose chain is too long bumps no `drop`.
+fn dropped(sample: &TableSample) -> Option<u64> {
+    let cpus = sample.counters.as_ref()?;
+    let of = |cpu: &crate::sample::CpuCounters| {
+        u64::from(cpu.drop) + u64::from(cpu.chaintoolong.unwrap_or(0))
+    };
+    Some(cpus.iter().map(of).sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::verdict::situations::{rt, table, unread};
+
+    fn at(time: i64) -> Moment {
+        Moment { time, boot_id: "b".to_owned(), conntrack: Some(7), scope: "all".to_owned() }
+    }
+
+    fn since(before: (Moment, TableSample), now: (Moment, TableSample)) -> Since {
+        let before = Remembered::new(before.0, &[before.1]);
+        // As it comes back from the file.
+        let before = Remembered::parse(&before.text().unwrap()).unwrap();
+        let now = Remembered::new(now.0, &[now.1]);
+        now.since(Some(&before)).of[&1].clone()
+    }
+
+    #[test]
+    fn the_first_call_begins() {
+        let now = Remembered::new(at(60), &[rt(1, 5)]);
+        let remembering = now.since(None);
+        assert_eq!((&remembering.of[&1], remembering.seconds), (&Since::Began, None));
+    }
+
+    #[test]
+    fn what_was_dropped_meanwhile_is_counted() {
+        let of = |then, now| since((at(0), rt(1, then)), (at(60), rt(1, now)));
+        assert_eq!(of(5, 5), Since::Counted(0));
+        assert_eq!(of(5, 12), Since::Counted(7));
+        let two = |time, drop| Remembered::new(at(time), &[rt(1, 5), table(2, "new", 0, drop)]);
+        let one = Remembered::new(at(0), &[rt(1, 5)]);
+        assert_eq!(two(60, 3).since(Some(&one)).of[&2], Since::Counted(3), "made meanwhile");
+        assert_eq!(two(60, 3).since(Some(&one)).seconds, Some(60));
+    }
+
+    #[test]
+    fn what_was_lost_is_never_none() {
+        let of = |moment: Moment| since((at(0), rt(1, 5)), (moment, rt(1, 6)));
+        let boot = of(Moment { boot_id: "other".to_owned(), ..at(60) });
+        assert!(matches!(&boot, Since::AtLeast(6, why) if why.contains("started")), "{boot:?}");
+        let module = of(Moment { conntrack: Some(8), ..at(60) });
+        assert!(matches!(&module, Since::AtLeast(6, why) if why.contains("loaded")), "{module:?}");
+        let scope = of(Moment { scope: "rt".to_owned(), ..at(60) });
+        assert!(matches!(&scope, Since::Unknown(why) if why.contains("at all")), "{scope:?}");
+        let wrap = since((at(0), rt(1, 5)), (at(60), rt(1, 4)));
+        assert!(matches!(&wrap, Since::Unknown(why) if why.contains("went back")), "{wrap:?}");
+        let blind = since((at(0), unread(1, "rt")), (at(60), rt(1, 4)));
+        assert!(matches!(&blind, Since::Unknown(why) if why.contains("last call")), "{blind:?}");
+        let blind = since((at(0), rt(1, 4)), (at(60), unread(1, "rt")));
+        assert!(matches!(blind, Since::Unknown(_)), "{blind:?}");
+        let absent = since((Moment { conntrack: None, ..at(0) }, rt(1, 9)), (at(60), rt(1, 4)));
+        assert_eq!(absent, Since::Counted(4), "it was not there");
+    }
+
+    #[test]
+    fn another_format_is_none_of_ours() {
+        let text = Remembered::new(at(0), &[]).text().unwrap();
+        assert!(Remembered::parse(&text).is_some());
+        for other in [
+            "",
+            "{}",
+            "root:x:0:0:root:/root:/bin/bash",
+            &text.replace("\"ctwatch_check\":1", "\"ctwatch_check\":2"),
+            &text[..text.len() - 5],
+            &text.replace("\"time\"", "\"more\":1,\"time\""),
+        ] {
+            assert_eq!(Remembered::parse(other), None, "{other}");
+        }
+    }
+}

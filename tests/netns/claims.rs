@@ -1,0 +1,116 @@
+//! What the doctor and a check claim of a table that is in no trouble, or in none any more.
+
+use anyhow::{Context, Result, ensure};
+use ctwatch_lab::{
+    Lab, Plan, judge,
+    netns::Netns,
+    plugin::{self, Output},
+    traffic::{Family, Flood, Flows, Protocol},
+};
+
+use crate::{
+    On, Test,
+    doctor::{found, report},
+    test,
+    watch::{ctwatch, finished},
+};
+
+pub(crate) const TESTS: &[Test] = &[
+    test(On::Once, "the_doctor_remembers_a_table_that_was_full", was_full),
+    test(On::Once, "check_counts_drops_from_call_to_call", from_call_to_call),
+];
+
+const UDP: Flows = Flows::of(Family::V4, Protocol::Udp);
+
+/// Packets that conntrack would not have: all of its drops but lost clashes.
+fn at_the_door(netns: &Netns) -> Result<u64> {
+    let verdict = judge::ask(netns)?;
+    Ok(verdict.drop - (verdict.insert_failed - verdict.chaintoolong))
+}
+
+/// All that it dropped.
+fn all_drops(netns: &Netns) -> Result<u64> {
+    let verdict = judge::ask(netns)?;
+    Ok(verdict.drop + verdict.chaintoolong)
+}
+
+/// So many packets are dropped in the router, whose table is empty again after that.
+fn fill_and_empty(lab: &mut Lab, first: u64) -> Result<()> {
+    lab.set_limit(100)?;
+    lab.send(&Flood { first, ..Flood::of(Flows { sources: 10, ..UDP }, 500) })?;
+    lab.router().run(&["conntrack", "-F"])?;
+    lab.set_limit(100_000)
+}
+
+fn was_full() -> Result<()> {
+    let mut lab = Lab::new(Plan::default())?;
+    let other = lab.add_netns("other")?;
+    fill_and_empty(&mut lab, 0)?;
+    let dropped = at_the_door(lab.router())?;
+    ensure!(dropped > 300, "{dropped}");
+    let said = report(&[])?;
+    let finding = found(&said, "was_full", lab.router().name())?;
+    let title = finding["title"].as_str().context("no title")?;
+    ensure!(title.contains(&format!(" full: {dropped} packets dropped since")), "{title}");
+    ensure!(title.contains("last logged at"), "{title}");
+    ensure!(finding["severity"] == "warning", "{finding:#}");
+    ensure!(found(&said, "was_full", other.name()).is_err(), "{said:#}");
+    Ok(())
+}
+
+fn said(netns: &Netns, args: &[&str]) -> Result<Output> {
+    let mut command = ctwatch()?;
+    command.args(["check", "--for", "100ms", "--netns", netns.name()]).args(args);
+    let (text, errors, code) = finished(&mut command)?;
+    let output = plugin::parse("CTWATCH", &text).with_context(|| format!("{text}{errors}"))?;
+    ensure!(code == Some(output.code()), "{code:?}: {text}");
+    Ok(output)
+}
+
+fn from_call_to_call() -> Result<()> {
+    let mut lab = Lab::new(Plan::default())?;
+    let folder = tempfile::tempdir()?;
+    let state = folder.path().join("state");
+    let path = state.to_str().context("not UTF-8")?;
+    let dropped = |output: &Output, netns: &Netns| -> Result<Option<f64>> {
+        Ok(output.metric(&format!("{} dropped", netns.name()))?.value)
+    };
+    let args = ["-w", "dropped=0", "-c", "dropped=100000", "--state", path];
+    let without = said(lab.router(), &["-w", "dropped=0"])?;
+    ensure!(without.code() == 3 && without.text.contains("--state"), "{}", without.text);
+
+    fill_and_empty(&mut lab, 0)?;
+    let first = said(lab.router(), &args)?;
+    ensure!(first.code() == 0 && first.text.contains("begins with this call"), "{}", first.text);
+    ensure!(dropped(&first, lab.router())?.is_none(), "{}", first.text);
+    let before = all_drops(lab.router())?;
+    let calm = said(lab.router(), &args)?;
+    ensure!(calm.code() == 0 && dropped(&calm, lab.router())? == Some(0.0), "{}", calm.text);
+
+    // While nobody looks.
+    fill_and_empty(&mut lab, 1 << 32)?;
+    let between = all_drops(lab.router())? - before;
+    ensure!(between > 300, "{between}");
+    let after = said(lab.router(), &args)?;
+    ensure!(after.code() == 1, "{}", after.text);
+    ensure!(dropped(&after, lab.router())? == Some(between as f64), "{between}: {}", after.text);
+    ensure!(after.text.contains(&format!("dropped {between} packets since")), "{}", after.text);
+    let again = said(lab.router(), &args)?;
+    ensure!(again.code() == 0, "{}", again.text);
+
+    // Of another boot; of another program; a link.
+    let text = std::fs::read_to_string(&state)?;
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    std::fs::write(&state, text.replace(boot.trim(), "another"))?;
+    let many = said(lab.router(), &args)?;
+    ensure!(many.code() == 1, "more than 0 since the start: {}", many.text);
+    std::fs::write(&state, "not ours")?;
+    let strange = said(lab.router(), &args)?;
+    ensure!(strange.code() == 3 && strange.text.contains("no state file"), "{}", strange.text);
+    ensure!(std::fs::read_to_string(&state)? == "not ours", "it was overwritten");
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink(&state, &link)?;
+    let linked = said(lab.router(), &["--state", link.to_str().context("not UTF-8")?])?;
+    ensure!(linked.code() == 3 && linked.text.contains("symbolic link"), "{}", linked.text);
+    Ok(())
+}
