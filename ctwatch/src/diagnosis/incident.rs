@@ -13,6 +13,12 @@ fn at_the_door(totals: &Totals) -> u64 {
     totals.drop.saturating_sub(clashes)
 }
 
+/// Whether room in its table was ever short.
+pub(super) fn was_short(namespace: &Namespace) -> bool {
+    let totals = namespace.totals.as_ref();
+    totals.is_ok_and(|totals| at_the_door(totals) > 0 || totals.early_drop > 0)
+}
+
 /// Not of a table that is full now: that is another finding, with the same counters.
 pub(super) fn was_full(case: &Case<'_>) -> Vec<Finding> {
     let over = case.facts.namespaces.iter().filter(|namespace| !case.is_full(namespace));

@@ -2,9 +2,10 @@
 //!
 //! An entry that a packet refreshes has its whole time left; so one that has been idle for longer
 //! than the shorter time would be gone has less left than the difference. That is arithmetic on a
-//! census, and it holds where connections keep coming as they did.
+//! census, and it holds where connections keep coming as they did. It is done only for entries that
+//! live by that timeout, and only where room is short.
 
-use super::{Case, finding, fixes, number, percent};
+use super::{Case, finding, fixes, incident, number, percent};
 use crate::{
     facts::Namespace,
     model::{census::StateCount, names::protocol},
@@ -85,8 +86,17 @@ const TIMEOUTS: &[Timeout] = &[
 const SHARE: f64 = 0.02;
 const ENTRIES: u64 = 20;
 
+/// TCP entries whose last packet was not acknowledged, or repeated too often, live by these where
+/// the timeout of their state is longer.
+const STALLED: [&str; 2] =
+    ["nf_conntrack_tcp_timeout_unacknowledged", "nf_conntrack_tcp_timeout_max_retrans"];
+
 pub(super) fn timeouts(case: &Case<'_>) -> Vec<Finding> {
     let one = |namespace: &Namespace| {
+        // A table with room has no use for it.
+        if !case.is_filling(namespace) && !incident::was_short(namespace) {
+            return None;
+        }
         let table = case.census.ok()?.counted.table(namespace.id)?;
         let all = table.holds.all();
         let mut gains: Vec<(u64, Fix)> = TIMEOUTS
@@ -108,17 +118,68 @@ pub(super) fn timeouts(case: &Case<'_>) -> Vec<Finding> {
             _ => Severity::Info,
         };
         let mut found = finding("timeouts", severity, title);
-        found.evidence = table.states.iter().take(6).map(held).collect();
+        found.evidence = table.states.iter().take(6).map(|state| held(namespace, state)).collect();
         found.fixes = gains.into_iter().map(|(_, fix)| fix).collect();
         Some(found)
     };
     case.facts.namespaces.iter().filter_map(one).collect()
 }
 
-fn held(state: &StateCount) -> String {
+fn held(namespace: &Namespace, state: &StateCount) -> String {
     let protocol = protocol(state.protocol);
     let name = state.name().map_or(protocol.clone(), |name| format!("{protocol} {name}"));
-    format!("{name}: {} entries", number(state.holds.all()))
+    let mut words = format!("{name}: {} entries", number(state.holds.all()));
+    if (state.protocol, state.name()) == (TCP, Some("ESTABLISHED")) && state.unreplied > 0 {
+        let [unacknowledged, _] = STALLED;
+        let seconds = namespace.timeouts.get(unacknowledged);
+        let seconds = seconds.map_or_else(String::new, |seconds| format!(" ({seconds} s)"));
+        words += &format!(
+            "; no reply was ever seen for {} of them: they were picked up in the middle, one \
+             direction passes elsewhere, and they live by {unacknowledged}{seconds} at most",
+            number(state.unreplied),
+        );
+    }
+    let others = by_something_else(namespace, state);
+    if others > 0 {
+        words += &format!(
+            "; about {} have more time left than their sysctl gives: a helper, a timeout policy or \
+             ctnetlink set it, or the sysctl was shortened since",
+            number(others),
+        );
+    }
+    words
+}
+
+/// Entries with more time left than the timeout of their state gives.
+fn by_something_else(namespace: &Namespace, state: &StateCount) -> u64 {
+    let id = (state.protocol, state.name());
+    let timeout = TIMEOUTS.iter().find(|timeout| timeout.of.contains(&id));
+    let now = timeout.and_then(|timeout| namespace.timeouts.get(timeout.sysctl));
+    now.map_or(0, |now| {
+        state.regular.below(u32::MAX).saturating_sub(state.regular.below(beyond(*now)))
+    })
+}
+
+/// Longer than this by any reading: lifetimes are counted in steps of a sixteenth.
+fn beyond(seconds: u32) -> u32 {
+    seconds.saturating_add(seconds / 8).saturating_add(2)
+}
+
+/// Entries that live by this timeout and would be gone with the shorter one.
+fn gone(namespace: &Namespace, state: &StateCount, now: u32, shorter: u32) -> u64 {
+    let difference = now.saturating_sub(shorter);
+    let below = state.regular.about_below(difference);
+    let stalled = STALLED.iter().filter_map(|name| namespace.timeouts.get(*name)).max();
+    let stalled = match (state.protocol, stalled) {
+        // It may be that these are stalled, and not that they were silent for so long.
+        (TCP, Some(stalled)) if *stalled <= shorter => state.regular.about_below(stalled + 1),
+        _ => 0,
+    };
+    // Those that live by something longer pass through here too, each second as many as above.
+    let longer = state.regular.below(beyond(now).saturating_mul(2));
+    let longer = longer.saturating_sub(state.regular.below(beyond(now)));
+    let passing = longer.saturating_mul(difference.into()) / u64::from(beyond(now).max(1));
+    below.saturating_sub(stalled).saturating_sub(passing)
 }
 
 fn gain(
@@ -129,9 +190,11 @@ fn gain(
     all: u64,
 ) -> Option<(u64, Fix)> {
     let now = *namespace.timeouts.get(timeout.sysctl)?;
-    let difference = now.checked_sub(timeout.shorter).filter(|difference| *difference > 0)?;
+    if now <= timeout.shorter {
+        return None;
+    }
     let these = states.iter().filter(|state| timeout.of.contains(&(state.protocol, state.name())));
-    let gone: u64 = these.map(|state| state.lifetimes.about_below(difference)).sum();
+    let gone: u64 = these.map(|state| gone(namespace, state, now, timeout.shorter)).sum();
     if gone < ENTRIES || (gone as f64) < SHARE * all as f64 {
         return None;
     }
@@ -147,4 +210,120 @@ fn gain(
         percent(gone as f64 / all.max(1) as f64),
     );
     Some((gone, fix))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ctwatch_ebpf::top::{By, Key};
+
+    use super::{
+        super::cases::{facts, found, of},
+        *,
+    };
+    use crate::{
+        facts::Facts,
+        model::census::{Census, SEED, Taken},
+        sample::{Held, Left, Status},
+    };
+
+    const REPLIED: u32 = 1 << 1 | 1 << 2;
+
+    /// Entries of TCP: state, status, seconds left.
+    fn census(held: impl Iterator<Item = (u8, u32, u32)>) -> Taken {
+        let mut census = Census::new(&[By::Service], SEED);
+        for (state, status, seconds) in held {
+            let key = Key { netns: 1, protocol: TCP, family: 2, ..Key::default() };
+            let (status, left) = (Status(1 << 3 | status), Left::Seconds(seconds));
+            census.enter(&Held { key, status, state, zone: 0, left });
+        }
+        Taken {
+            by: "walk",
+            took: Duration::ZERO,
+            cpu: Duration::ZERO,
+            strayed: 0,
+            kernel: Vec::new(),
+            counted: census.finish(10),
+            notes: Vec::new(),
+        }
+    }
+
+    fn machine(entries: u32) -> Facts {
+        let mut facts = facts(entries);
+        facts.namespaces[0].timeouts.extend(
+            [
+                ("nf_conntrack_tcp_timeout_established", 432_000),
+                ("nf_conntrack_tcp_timeout_close_wait", 3_600),
+                ("nf_conntrack_tcp_timeout_unacknowledged", 300),
+                ("nf_conntrack_tcp_timeout_max_retrans", 300),
+            ]
+            .map(|(name, seconds)| (name.to_owned(), seconds)),
+        );
+        facts
+    }
+
+    fn advised(facts: &Facts, taken: &Taken) -> Vec<String> {
+        let all = found(facts, Some(taken));
+        let fixes = all.iter().filter(|one| one.id == "timeouts").flat_map(|one| &one.fixes);
+        fixes.map(|fix| format!("{}: {}", fix.title, fix.expect)).collect()
+    }
+
+    #[test]
+    fn what_was_never_answered_lives_by_another_timeout() {
+        let picked_up = census((0..950).map(|_| (3, 0, 299)));
+        let facts = machine(950);
+        assert_eq!(advised(&facts, &picked_up), [""; 0]);
+        // Beside others that a fix helps, it is said.
+        let some = (0..950).map(|_| (3, 0, 299));
+        let both = census(some.chain((0..950).map(|_| (3, REPLIED, 1_000))));
+        let all = found(&facts, Some(&both));
+        let timeouts = of(&all, "timeouts");
+        assert!(timeouts.fixes[0].expect.starts_with("about 950 entries less"), "{timeouts:?}");
+        let evidence = timeouts.evidence.join("\n");
+        assert!(evidence.contains("no reply was ever seen for 950 of them"), "{evidence}");
+        assert!(evidence.contains("unacknowledged (300 s)"), "{evidence}");
+    }
+
+    #[test]
+    fn what_may_be_stalled_or_offloaded_is_not_credited() {
+        let facts = machine(950);
+        let stalled = census((0..950).map(|at| (3, REPLIED, at % 300)));
+        assert_eq!(advised(&facts, &stalled), [""; 0]);
+        let offloaded = census((0..950).map(|_| (3, REPLIED | 1 << 14, 86_399)));
+        assert_eq!(advised(&facts, &offloaded), [""; 0]);
+        let silent = census((0..950).map(|_| (3, REPLIED, 86_399)));
+        assert_eq!(advised(&facts, &silent).len(), 1);
+    }
+
+    #[test]
+    fn what_lives_by_something_longer_is_not_credited() {
+        // By a policy of 600 s, one for each second; the sysctl says 120.
+        let mut facts = machine(950);
+        let policy = census((0..600).map(|second| (7, REPLIED, second)));
+        assert_eq!(advised(&facts, &policy), [""; 0]);
+        facts.namespaces[0].timeouts.insert("nf_conntrack_tcp_timeout_time_wait".to_owned(), 600);
+        assert_eq!(advised(&facts, &policy).len(), 1, "and now it says 600");
+    }
+
+    #[test]
+    fn a_table_with_room_gets_no_advice_on_timeouts() {
+        let silent = census((0..700).map(|_| (3, REPLIED, 1_000)));
+        assert!(found(&machine(700), Some(&silent)).is_empty());
+        let mut was_full = machine(700);
+        was_full.namespaces[0].totals.as_mut().unwrap().early_drop = 1;
+        assert_eq!(advised(&was_full, &silent).len(), 1);
+    }
+
+    #[test]
+    fn what_kube_proxy_sets_is_said_to_be_its_own() {
+        let mut facts = machine(950);
+        facts.namespaces[0].nft.as_mut().unwrap()[0].chain("KUBE-SERVICES");
+        let waiting = census((0..950).map(|at| (5, REPLIED, at * 3)));
+        let all = found(&facts, Some(&waiting));
+        let fix = &of(&all, "timeouts").fixes[0];
+        assert!(fix.title.starts_with("tcp_timeout_close_wait 3600 -> 30"), "{fix:?}");
+        assert!(fix.files.is_empty(), "{fix:?}");
+        assert!(fix.lasts.iter().any(|line| line.contains("tcpCloseWaitTimeout")), "{fix:?}");
+    }
 }

@@ -77,6 +77,15 @@ fn state_of(held: &Held) -> u8 {
 /// The limits, in seconds, that every output shows: entries below them are counted exactly.
 pub const LIMITS: [u32; 5] = [10, 60, 600, 3600, 86_400];
 
+/// Whether the timeout of its state is what an entry lives by.
+/// <https://github.com/torvalds/linux/blob/v6.12/net/netfilter/nf_conntrack_proto_tcp.c>
+/// `nf_conntrack_tcp_packet`
+fn is_regular(held: &Held) -> bool {
+    const ESTABLISHED: u8 = 3;
+    let is_picked_up = (held.key.protocol, held.state) == (TCP, ESTABLISHED);
+    !held.status.is_offloaded() && (held.status.is_replied() || !is_picked_up)
+}
+
 /// How long entries are still to live, in seconds.
 #[derive(Clone, Debug)]
 pub struct Lifetimes {
@@ -156,6 +165,9 @@ pub struct StateCount {
     /// Only the original direction was ever seen.
     pub unreplied: u64,
     pub lifetimes: Lifetimes,
+    /// Of those that live by the timeout of their state: not of flow tables, which keep theirs a
+    /// day, nor of TCP that was picked up in the middle and never answered.
+    pub regular: Lifetimes,
 }
 
 impl StateCount {
@@ -236,6 +248,7 @@ impl Census {
                 holds: Holds::default(),
                 unreplied: 0,
                 lifetimes: Lifetimes::default(),
+                regular: Lifetimes::default(),
             });
             table.states.len() - 1
         });
@@ -243,6 +256,9 @@ impl Census {
         state.holds.add(hold, held.status);
         state.unreplied += u64::from(!held.status.is_replied());
         state.lifetimes.add(if id.1 == OFFLOADED { Left::Unknown } else { held.left });
+        if is_regular(held) {
+            state.regular.add(held.left);
+        }
         let zone = table.zones.iter().position(|(zone, _)| *zone == held.zone);
         match zone {
             Some(at) => table.zones[at].1 += 1,
