@@ -286,7 +286,14 @@ fn failed(table: &Table) -> String {
     let doubtful = others.iter().any(|(_, figure)| {
         figure.exactness == Exactness::UpperBound && figure.per_s.is_some_and(|per_s| per_s > 0.0)
     });
-    marked(if doubtful { Exactness::UpperBound } else { Exactness::Exact }, &number(sum))
+    let exact = |figure: &Figure| figure.per_s.filter(|_| figure.exactness == Exactness::Exact);
+    match (doubtful, exact(&table.dropped), exact(&table.drops.table_full)) {
+        (false, ..) => number(sum),
+        // Which reason each had is in doubt, and not how many there were.
+        (true, Some(all), Some(full)) => number((all - full).max(0.0)),
+        (true, Some(all), None) => marked(Exactness::UpperBound, &number(sum.min(all))),
+        (true, None, _) => marked(Exactness::UpperBound, &number(sum)),
+    }
 }
 
 /// Breaks between words so that a narrow terminal does not break within them; what follows is
@@ -342,6 +349,26 @@ mod tests {
         text.tick(&mut out, &second).unwrap();
         text.finish(&mut out, &second).unwrap();
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_sum_is_exact_where_only_its_parts_are_in_doubt() {
+        use crate::model::figure::Bounds;
+        let [_, mut snapshot] = snapshots();
+        let table = &mut snapshot.tables[0];
+        let figure = |bounds: Bounds| bounds.figure(Some(0), Some(1.0));
+        table.drops.table_full = figure(Bounds::exactly(0));
+        table.dropped = figure(Bounds::exactly(300));
+        (table.drops.clash, table.drops.nat_exhausted) =
+            (figure(Bounds::between(0, 300)), figure(Bounds::between(0, 300)));
+        assert_eq!(failed(table), "300");
+        table.drops.table_full = figure(Bounds::between(0, 20));
+        assert_eq!(failed(table), "<=300", "at most all of them");
+        table.dropped = figure(Bounds::at_least(300));
+        assert_eq!(failed(table), "<=600");
+        table.drops.clash = figure(Bounds::exactly(3));
+        table.drops.nat_exhausted = figure(Bounds::exactly(4));
+        assert_eq!(failed(table), "7.0");
     }
 
     #[test]
