@@ -102,13 +102,13 @@ fn finding(verdict: &Verdict, table: &JudgedTable, name: &str, figure: &Judged) 
         What::Pinned => format!("{name} {}", share(value, table, "pinned")),
         What::Drops => {
             let dropped = table.dropped.unwrap_or_default();
-            let packets = packets(dropped);
+            let packets = packets(dropped as f64);
             let (watched, per_s) = (verdict.watched_s, words::number(value));
             format!("{name} dropped {packets} in {watched:.1} s ({per_s}/s)")
         }
         What::Dropped => {
             let ago = verdict.since_s.map(|s| format!(", {} ago", words::time(s as f64)));
-            let (packets, ago) = (packets(value as u64), ago.unwrap_or_default());
+            let (packets, ago) = (packets(value), ago.unwrap_or_default());
             format!("{name} dropped {packets} since the last call{ago}")
         }
         What::Full if value == 0.0 => format!("{name} is full"),
@@ -116,8 +116,8 @@ fn finding(verdict: &Verdict, table: &JudgedTable, name: &str, figure: &Judged) 
     }
 }
 
-fn packets(count: u64) -> String {
-    if count == 1 { "1 packet".to_owned() } else { format!("{count} packets") }
+fn packets(count: f64) -> String {
+    if count == 1.0 { "1 packet".to_owned() } else { format!("{count} packets") }
 }
 
 /// `95.0% full (950 of 1000)`
