@@ -37,6 +37,18 @@ pub struct RuleTable {
     pub chains: Vec<Chain>,
     /// There are more rules than are kept in `chains`.
     pub is_cut: bool,
+    /// Sets and maps in which rules look the state up.
+    pub state_sets: Vec<StateSet>,
+}
+
+/// A set or a map of states that a rule of nftables looks into.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateSet {
+    pub name: String,
+    pub chain: String,
+    pub rule: u64,
+    /// The verdict is in the map; otherwise the rule drops what is in the set.
+    pub is_map: bool,
 }
 
 /// Of one table, so many rules are kept.
@@ -47,8 +59,8 @@ const MOST_RULES: u64 = 200_000;
 impl RuleTable {
     pub fn new(framework: Framework, family: &'static str, name: String) -> Self {
         let (nat_chains, uses, chains) = (Vec::new(), Vec::new(), Vec::new());
-        let (rules, more, is_cut) = (0, 0, false);
-        Self { framework, family, name, nat_chains, rules, uses, more, chains, is_cut }
+        let (rules, more, is_cut, state_sets) = (0, 0, false, Vec::new());
+        Self { framework, family, name, nat_chains, rules, uses, more, chains, is_cut, state_sets }
     }
 
     /// The chain of this name; it is made where there is none yet.
@@ -92,6 +104,9 @@ impl RuleTable {
     }
 }
 
+/// How a rule of nftables is called that decides by the state in several ways.
+pub const VMAP: &str = "ct state vmap";
+
 /// A rule that has to do with connection tracking.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleUse {
@@ -104,7 +119,7 @@ pub struct RuleUse {
     /// It keeps packets from being tracked: `notrack`, `-j CT --notrack`. Such a rule does not need
     /// tracking.
     pub notrack: bool,
-    /// It drops what conntrack calls INVALID.
+    /// It drops what conntrack calls INVALID, or that among others.
     pub drops_invalid: bool,
     /// Packets that matched, where the rule counts them.
     pub packets: Option<u64>,
@@ -299,6 +314,8 @@ pub struct Namespace {
     /// Seconds, by the name of the sysctl.
     pub timeouts: BTreeMap<String, u32>,
     pub hooks: Known<Vec<Hook>>,
+    /// Bridges whose packets netfilter sees as if they were routed; `None`: it sees none.
+    pub bridges: Option<u32>,
     pub nft: Known<Vec<RuleTable>>,
     pub legacy: Known<Vec<RuleTable>>,
 }

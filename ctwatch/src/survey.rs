@@ -11,7 +11,7 @@ use crate::{
     collect::Scope,
     facts::{Facts, Known, Namespace, Presence, Totals},
     host::{
-        self, addresses, evidence, hooks, kmsg, legacy, modules,
+        self, addresses, bridges, evidence, hooks, kmsg, legacy, modules,
         netns::{self, Finder, Netns},
         nft, settings, tools,
         visit::{Reading, Source, Visit, Visitor, sysctl},
@@ -106,6 +106,7 @@ fn namespace(netns: &Netns, visitor: &Visitor, cookies: bool, own: Option<u32>) 
         expectations: expectations(),
         timeouts: timeouts(),
         hooks: hooks::hooks(),
+        bridges: bridges::tracked(),
         nft: nft::tables(),
         legacy: legacy::tables(),
     }

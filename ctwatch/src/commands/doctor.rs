@@ -34,7 +34,8 @@ use crate::{
     taker::{Question, Taker, Way},
 };
 
-/// A table that is full is counted for so long, unless somebody says otherwise.
+/// A table that is full, or in which insertions failed, is counted for so long, unless somebody says
+/// otherwise.
 const COUNT: Duration = Duration::from_secs(1);
 /// Of each list of a census.
 const MOST: usize = 20;
@@ -79,8 +80,8 @@ async fn examine(args: &DoctorArgs) -> Result<Report> {
     };
     let scope = setup::scope(&args.netns, privileges)?;
     let machine = survey::survey(scope.clone(), source, cookies, args.netns != Netns::All)?;
-    let full = diagnosis::is_any_full(&machine);
-    let live = match args.duration.or(full.then_some(COUNT)) {
+    let worth = diagnosis::is_worth_counting(&machine);
+    let live = match args.duration.or(worth.then_some(COUNT)) {
         Some(duration) => {
             let means = Means { source, probes, scope: scope.clone(), cookies };
             Some(count(means, duration, args.duration.is_some()).await?)
@@ -127,7 +128,8 @@ fn census(machine: &Machine, scope: Scope, cookies: bool) -> Result<Taken, Strin
     if !machine.namespaces.iter().any(|namespace| holds(&namespace.entries)) {
         return Err("nothing is in the tables".to_owned());
     }
-    let question = Question { by: vec![By::Service], most: MOST, scope };
+    let question =
+        Question { by: vec![By::Service, By::Source, By::Destination], most: MOST, scope };
     let thread = thread::spawn(move || Taker::new(Way::Best, cookies)?.take(&question));
     let taken = thread.join().map_err(|_| "the census came to a bad end".to_owned())?;
     taken.map_err(|error| format!("{error:#}"))

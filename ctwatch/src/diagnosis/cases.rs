@@ -42,6 +42,7 @@ pub(super) fn namespace(entries: u32) -> Namespace {
             ("nf_conntrack_udp_timeout".to_owned(), 30),
         ]),
         hooks: Err("not asked".to_owned()),
+        bridges: None,
         nft: Ok(vec![rules("filter", &[("ct state", false)])]),
         legacy: Ok(Vec::new()),
     }
@@ -61,6 +62,16 @@ fn rules(name: &str, uses: &[(&str, bool)]) -> RuleTable {
         let rule = Rule { number: 7, conditions: Vec::new(), act: Act::Next, comment: None };
         table.keep("forward", rule);
     }
+    table
+}
+
+pub(super) fn nat_rule(by: &str) -> RuleTable {
+    rules("nat", &[(by, false)])
+}
+
+pub(super) fn invalid_rule(by: &str, packets: Option<u64>) -> RuleTable {
+    let mut table = rules("filter", &[(by, false)]);
+    (table.uses[0].drops_invalid, table.uses[0].packets) = (true, packets);
     table
 }
 
@@ -559,12 +570,10 @@ fn look_alikes_are_called_by_their_own_names() {
     assert_eq!(ids(&memory), ["no_memory"]);
 
     let mut invalid = facts(10);
-    let mut table = rules("filter", &[("ct state", false)]);
-    table.uses[0].drops_invalid = true;
-    invalid.namespaces[0].nft = Ok(vec![table.clone()]);
+    invalid.namespaces[0].totals = Ok(Totals { invalid: 3, ..Totals::default() });
+    invalid.namespaces[0].nft = Ok(vec![invalid_rule("ct state", Some(3))]);
     assert_eq!(ids(&invalid), ["invalid_rule"]);
-    table.uses[0].packets = Some(0);
-    invalid.namespaces[0].nft = Ok(vec![table]);
+    invalid.namespaces[0].nft = Ok(vec![invalid_rule("ct state", Some(0))]);
     assert!(ids(&invalid).is_empty(), "it has dropped nothing");
 }
 

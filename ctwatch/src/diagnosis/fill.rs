@@ -2,7 +2,7 @@
 
 use ctwatch_ebpf::top::Stream;
 
-use super::{Case, FULL, MUCH, finding, fixes, number, percent, so_many};
+use super::{Case, FULL, MUCH, causes, finding, fixes, number, percent, so_many};
 use crate::{
     facts::{Namespace, Setting, Writable},
     model::Table,
@@ -36,6 +36,7 @@ fn full_one(case: &Case<'_>, namespace: &Namespace) -> Option<Finding> {
     let mut found = finding("table_full", Severity::Critical, title);
     found.evidence = evidence(case, namespace);
     found.fixes.extend(raise(case, entries, limit));
+    found.fixes.extend(causes::limit_source(case, namespace));
     Some(found)
 }
 
@@ -48,6 +49,7 @@ pub(super) fn filling(case: &Case<'_>) -> Vec<Finding> {
         let mut found = finding("table_filling", Severity::Warning, title);
         found.evidence = evidence(case, namespace);
         found.fixes.extend(raise(case, entries, limit));
+        found.fixes.extend(causes::limit_source(case, namespace));
         Some(found)
     };
     case.facts.namespaces.iter().filter_map(one).collect()
@@ -112,6 +114,7 @@ fn evidence(case: &Case<'_>, namespace: &Namespace) -> Vec<String> {
         }
         Err(why) => evidence.push(format!("pinned or reclaimable is unknown: {why}")),
     }
+    evidence.extend(causes::common(case, namespace));
     evidence.extend(log_evidence(case, namespace));
     evidence
 }

@@ -91,7 +91,7 @@ fn one(case: &Case<'_>, namespace: &Namespace) -> Option<Finding> {
 }
 
 /// From when on the counters count.
-fn since(case: &Case<'_>, namespace: &Namespace) -> &'static str {
+pub(super) fn since(case: &Case<'_>, namespace: &Namespace) -> &'static str {
     match (namespace.is_host(), case.facts.presence) {
         (false, _) => "since the namespace was made",
         (true, Presence::Module) => "since nf_conntrack was loaded",

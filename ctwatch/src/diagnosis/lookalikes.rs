@@ -1,9 +1,10 @@
 //! What looks like a full table and is something else.
 
-use super::{Case, finding, fixes, number, percent, removal};
+use super::{Case, finding, fixes, incident::since, number, percent, removal, so_many};
 use crate::{
-    facts::{Namespace, RuleTable, RuleUse, Writable},
-    report::{Finding, Severity},
+    facts::{Act, Namespace, RuleTable, RuleUse, VMAP, Writable},
+    model::{Table, figure::Figure},
+    report::{Finding, Fix, Severity},
 };
 
 /// Chains that are too long, with a table that is not full: too few buckets, or keys that meet.
@@ -82,7 +83,7 @@ pub(super) fn expectations(case: &Case<'_>) -> Vec<Finding> {
     };
     let mut found = finding("expectations_full", severity, title.to_owned());
     if logged > 0 {
-        let lines = super::so_many(logged, "line", "lines");
+        let lines = so_many(logged, "line", "lines");
         found
             .evidence
             .push(format!("the kernel's log holds {lines} of \"expectation table full\""));
@@ -114,72 +115,179 @@ fn translates(table: &RuleTable) -> bool {
     table.uses.iter().any(|rule| !rule.notrack && rule.by.iter().any(nat))
 }
 
-/// Source NAT has no port left for a connection: it then clashes with another and is lost.
+/// Rules that choose source addresses: only they use up ports.
+fn translates_sources(namespace: &Namespace) -> bool {
+    let rules = |table: &RuleTable| {
+        let chains = table.chains.iter().flat_map(|chain| &chain.rules);
+        let chooses = chains.filter(|rule| rule.act == Act::TranslateSource).count() > 0;
+        let words = table.uses.iter().filter(|rule| !rule.notrack).flat_map(|rule| &rule.by);
+        // What was not read in full, by its words; those for destinations alone are others.
+        chooses || words.into_iter().any(|word| SOURCES.iter().any(|part| word.contains(part)))
+    };
+    namespace.rule_tables().any(rules)
+}
+
+const SOURCES: [&str; 4] = ["masq", "MASQ", "SNAT", "NETMAP"];
+
+/// What of failed insertions was counted just now.
+enum Failed {
+    /// At least, at most.
+    Ports(u64, u64),
+    Clashes(u64, u64),
+    /// So many of the one or the other: what counts here does not tell them apart.
+    Either(u64),
+    None,
+    Uncounted,
+}
+
+fn failed(table: Option<&Table>) -> Failed {
+    let Some(drops) = table.map(|table| table.drops) else { return Failed::Uncounted };
+    let bounds = |figure: Figure| Some((figure.at_least?, figure.total?));
+    match (bounds(drops.nat_exhausted), bounds(drops.clash)) {
+        (Some((least @ 1.., most)), _) => Failed::Ports(least, most),
+        (Some((_, 0)), Some((least @ 1.., most))) => Failed::Clashes(least, most),
+        (Some((0, 0)), Some((0, 0))) => Failed::None,
+        // Exact together, and each may be all of it.
+        (Some((_, ports)), Some((_, clashes))) => Failed::Either(ports.max(clashes)),
+        _ => Failed::Uncounted,
+    }
+}
+
+fn from_to(least: u64, most: u64) -> String {
+    match least == most {
+        true => number(most),
+        false => format!("{} to {}", number(least), number(most)),
+    }
+}
+
+/// Of all insertions that failed since the start, those that were for a port or a clash.
+fn clashes(namespace: &Namespace) -> u64 {
+    let totals = namespace.totals.as_ref();
+    totals.map_or(0, |t| t.insert_failed.saturating_sub(t.chaintoolong.unwrap_or(0)))
+}
+
+/// Whether insertions fail that may be NAT's: then it is worth counting which they are.
+pub(super) fn may_lack_ports(namespace: &Namespace) -> bool {
+    clashes(namespace) > 0 && namespace.rule_tables().any(translates)
+}
+
+/// Source NAT has no port left for a connection: it then clashes with another and is lost. First
+/// packets of one connection that meet on two CPUs are lost the same way.
 pub(super) fn nat_ports(case: &Case<'_>) -> Vec<Finding> {
     let one = |namespace: &Namespace| {
-        let live = case.live(namespace).map(|table| table.drops.nat_exhausted);
-        let seen = live
-            .and_then(|figure| figure.at_least.zip(figure.total))
-            .filter(|(least, _)| *least > 0);
+        let failed = failed(case.live(namespace));
         let totals = namespace.totals.as_ref().ok()?;
-        // Of all insertions that failed, those that were for other reasons are known.
-        let clashes = totals.insert_failed.saturating_sub(totals.chaintoolong.unwrap_or(0));
-        let translates = namespace.rule_tables().any(translates);
-        let likely = translates && !case.is_full(namespace) && clashes > 0 && totals.drop > 0;
-        if seen.is_none() && !likely {
-            return None;
-        }
-        let title = match seen {
-            Some((least, most)) => format!(
-                "NAT had no port left for {} new connections in {}; the table was not the reason",
-                if least == most {
-                    number(most)
-                } else {
-                    format!("{} to {}", number(least), number(most))
-                },
-                namespace.called(),
+        let is_likely = may_lack_ports(namespace) && !case.is_full(namespace) && totals.drop > 0;
+        let called = namespace.called();
+        let sources = translates_sources(namespace);
+        let (id, severity, title) = match failed {
+            Failed::Ports(least, most) => (
+                "nat_exhausted",
+                Severity::Critical,
+                format!(
+                    "NAT had no port left for {} new connections in {called}; the table was not \
+                     the reason",
+                    from_to(least, most),
+                ),
             ),
-            None => format!(
-                "NAT may have run out of ports in {}: insertions failed while the table was not full",
-                namespace.called(),
+            Failed::Clashes(least, most) => (
+                "lost_clashes",
+                Severity::Warning,
+                format!(
+                    "{} first packets clashed with others of the same connection and were dropped \
+                     in {called} just now; the table was not the reason, nor ports of NAT",
+                    from_to(least, most),
+                ),
+            ),
+            _ if !is_likely => return None,
+            Failed::Either(most) if sources => (
+                "nat_exhausted",
+                Severity::Warning,
+                format!(
+                    "{} new connections failed in {called} just now: NAT had no port left, or their \
+                     first packets clashed; the table was not the reason",
+                    number(most),
+                ),
+            ),
+            Failed::None | Failed::Uncounted if sources => (
+                "nat_exhausted",
+                Severity::Warning,
+                format!(
+                    "NAT may have run out of ports in {called}: insertions failed while the table \
+                     was not full"
+                ),
+            ),
+            // No rule chooses source ports here, so that there are always some.
+            _ => (
+                "lost_clashes",
+                Severity::Warning,
+                format!(
+                    "{} first packets clashed with others of the same connection and were dropped \
+                     in {called} {}; the table was not the reason, and no rule there uses up ports",
+                    number(clashes(namespace)),
+                    since(case, namespace),
+                ),
             ),
         };
-        let severity = if seen.is_some() { Severity::Critical } else { Severity::Warning };
-        let mut found = finding("nat_exhausted", severity, title);
+        let mut found = finding(id, severity, title);
         let fill = case.fill(namespace).map_or("unknown".to_owned(), percent);
         found.evidence.push(format!(
-            "insert_failed {} since boot, {} of it for other reasons than a chain too long, drop \
+            "insert_failed {} {}, {} of it for other reasons than a chain too long, drop \
              {}; the table is {fill} full",
             number(totals.insert_failed),
-            number(clashes),
+            since(case, namespace),
+            number(clashes(namespace)),
             number(totals.drop),
         ));
-        if seen.is_none() {
-            found.evidence.push(
-                "lost clashes of two packets look the same: ctwatch doctor --for 10s tells"
+        let seconds = case.live.map_or(0.0, |live| live.elapsed.as_secs_f64());
+        match failed {
+            Failed::Either(_) => found.evidence.push(
+                "lost clashes of two first packets look the same to what counts here (see clash, \
+                 nat_exhausted among the figures)"
                     .to_owned(),
-            );
+            ),
+            Failed::None => found.evidence.push(format!(
+                "none failed in the {seconds:.1} s in which it was counted: lost clashes of two \
+                 first packets look the same in the counters since then"
+            )),
+            Failed::Uncounted => found
+                .evidence
+                .push("lost clashes of two first packets look the same in the counters".to_owned()),
+            Failed::Ports(..) | Failed::Clashes(..) => {}
         }
         found.evidence.push(
-            "ctwatch trace shows whose (nat_exhausted, or, where functions cannot be hooked, \
+            "ctwatch trace shows whose (clash, nat_exhausted, or, where functions cannot be hooked, \
              unconfirmed)"
                 .to_owned(),
         );
-        let mut fix = fixes::fix(
-            "more room for NAT: translate to a range of addresses (snat to A-B; --to-source A-B), \
-             or to all ports from 1024 on (:1024-65535)",
-        );
-        fix.expect = "each more address to translate to, towards one destination, is worth some \
-                      64,000 connections at a time"
-            .to_owned();
-        fix.breaks =
-            "whoever knows this network by the one address it has now: allow-lists, and peers \
-                      that want all of a client's connections from one"
-                .to_owned();
-        found.fixes.push(fix);
+        match id {
+            "nat_exhausted" => found.fixes.push(more_ports()),
+            _ => found.evidence.push(
+                "two packets were sent at once from one socket, as resolvers do for A and AAAA, or \
+                 repeated, and came in on two CPUs: options single-request-reopen or use-vc in \
+                 resolv.conf, a DNS cache on each node, or one receive queue per flow help; a larger \
+                 table does not"
+                    .to_owned(),
+            ),
+        }
         Some(found)
     };
     case.facts.namespaces.iter().filter_map(one).collect()
+}
+
+fn more_ports() -> Fix {
+    let mut fix = fixes::fix(
+        "more room for NAT: translate to a range of addresses (snat to A-B; --to-source A-B), \
+         or to all ports from 1024 on (:1024-65535)",
+    );
+    fix.expect = "each more address to translate to, towards one destination, is worth some \
+                  64,000 connections at a time"
+        .to_owned();
+    fix.breaks =
+        "whoever knows this network by the one address it has now: allow-lists, and peers \
+                  that want all of a client's connections from one"
+            .to_owned();
+    fix
 }
 
 /// No memory for an entry.
@@ -222,7 +330,7 @@ pub(super) fn memory(case: &Case<'_>) -> Vec<Finding> {
                      refused for that too"
             .to_owned();
         let mut doubt = finding("no_memory", Severity::Info, title);
-        let lines = super::so_many(log.no_memory, "line", "lines");
+        let lines = so_many(log.no_memory, "line", "lines");
         doubt
             .evidence
             .push(format!("the kernel's log holds {lines} of \"page allocation failure\""));
@@ -231,51 +339,189 @@ pub(super) fn memory(case: &Case<'_>) -> Vec<Finding> {
     found
 }
 
-/// A rule of the firewall drops what conntrack calls INVALID.
+/// Rules of the firewall drop what conntrack calls INVALID.
 pub(super) fn invalid_rules(case: &Case<'_>) -> Vec<Finding> {
-    let mut found = Vec::new();
+    let mut rules: Vec<(&Namespace, &RuleTable, &RuleUse)> = Vec::new();
     for namespace in &case.facts.namespaces {
+        // Where there were none, no rule has dropped any.
+        if namespace.totals.as_ref().is_ok_and(|totals| totals.invalid == 0) {
+            continue;
+        }
         for table in namespace.rule_tables() {
-            for rule in &table.uses {
-                if rule.drops_invalid && rule.packets != Some(0) {
-                    found.push(invalid(case, namespace, table, rule));
-                }
-            }
+            let drop = table.uses.iter().filter(|rule| rule.drops_invalid);
+            let drop = drop.filter(|rule| rule.packets != Some(0));
+            rules.extend(drop.map(|rule| (namespace, table, rule)));
         }
     }
-    found
+    invalid(case, &rules).into_iter().collect()
 }
 
-fn invalid(case: &Case<'_>, namespace: &Namespace, table: &RuleTable, rule: &RuleUse) -> Finding {
-    let dropped = match rule.packets {
-        Some(count) => format!("has dropped {} packets", number(count)),
-        None => "drops packets, and does not count them".to_owned(),
+/// One for all of them: they are most often the same in many namespaces.
+fn invalid(case: &Case<'_>, rules: &[(&Namespace, &RuleTable, &RuleUse)]) -> Option<Finding> {
+    const TOLD: usize = 10;
+    const FIXES: usize = 3;
+    let (first, ..) = rules.first()?;
+    let of = match rules.iter().filter(|(other, ..)| other.inode != first.inode).count() {
+        0 => first.called(),
+        _ => format!("{} and other namespaces", first.called()),
     };
-    let title = format!(
-        "a rule of {}, and not the table, {dropped}: those that conntrack calls INVALID",
-        namespace.called(),
-    );
+    let counted: Vec<u64> = rules.iter().filter_map(|(.., rule)| rule.packets).collect();
+    let packets = so_many(counted.iter().sum::<u64>(), "packet", "packets");
+    let (rule, have, drop) = match rules.len() {
+        1 => ("a rule".to_owned(), "has", "drops"),
+        many => (format!("{} rules", number(many as u64)), "have", "drop"),
+    };
+    let dropped = match counted.len() {
+        0 => format!("{drop} packets, and does not count them"),
+        all if all == rules.len() => format!("{have} dropped {packets}"),
+        _ => format!("{have} dropped {packets}, and more that are not counted"),
+    };
+    let title =
+        format!("{rule} of {of}, and not the table, {dropped}: those that conntrack calls INVALID");
     let mut found = finding("invalid_rule", Severity::Info, title);
-    found.evidence.push(format!(
-        "table {} {}, chain {}, rule {}: {}",
-        table.family,
-        table.name,
-        rule.chain,
-        rule.number,
-        rule.by.join(", "),
-    ));
-    if let Ok(totals) = &namespace.totals {
-        found
-            .evidence
-            .push(format!("conntrack counts invalid {} since boot", number(totals.invalid)));
+    for (namespace, table, rule) in rules.iter().take(TOLD) {
+        let invalid = namespace.totals.as_ref().map(|totals| totals.invalid);
+        found.evidence.push(format!(
+            "{}: table {} {}, chain {}, rule {}: {}; conntrack counts invalid {} {}",
+            namespace.called(),
+            table.family,
+            table.name,
+            rule.chain,
+            rule.number,
+            rule.by.join(", "),
+            invalid.map_or("unknown".to_owned(), number),
+            since(case, namespace),
+        ));
     }
-    match removal::remove(case, namespace, &[(table, rule)], "remove the rule") {
-        Ok(mut fix) => {
-            fix.breaks = "such packets pass on to the next rule".to_owned();
-            fix.expect = "none is dropped by it any more".to_owned();
-            found.fixes.push(fix);
+    if rules.len() > TOLD {
+        found.evidence.push(format!("and {} more", number((rules.len() - TOLD) as u64)));
+    }
+    found.evidence.push(
+        "a packet is INVALID where it fits no connection: answers whose way out is another one \
+         (asymmetric paths: conntrack sees one direction only), packets that come after their \
+         connection has timed out, and TCP outside of the window, which sysctl -w \
+         net.netfilter.nf_conntrack_tcp_be_liberal=1 lets pass as valid"
+            .to_owned(),
+    );
+    for (namespace, table, rule) in rules.iter().take(FIXES) {
+        if rule.by.iter().any(|by| by == VMAP) {
+            found.evidence.push(format!(
+                "rule {} of chain {} decides about other packets too: it is not to be removed",
+                rule.number, rule.chain
+            ));
+            continue;
         }
-        Err(why) => found.evidence.push(format!("it is not to be removed: {why}")),
+        match removal::remove(case, namespace, &[(table, rule)], "remove the rule") {
+            Ok(mut fix) => {
+                fix.breaks = "such packets pass on to the next rule".to_owned();
+                fix.expect = "none is dropped by it any more".to_owned();
+                found.fixes.push(fix);
+            }
+            Err(why) => found.evidence.push(format!("it is not to be removed: {why}")),
+        }
     }
-    found
+    Some(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::cases::{facts, ids, invalid_rule, nat_rule, of},
+        *,
+    };
+    use crate::{
+        diagnosis::findings,
+        facts::{Facts, Totals},
+        model::{
+            Snapshot,
+            figure::Bounds,
+            verdict::situations::{Situation, rt},
+        },
+    };
+
+    /// Failed insertions: since the start, and just now by what was counted.
+    fn live(ports: Bounds, clash: Bounds) -> Snapshot {
+        let mut snapshot = Situation::still(rt(5, 9)).snapshot();
+        snapshot.tables[0].drops.nat_exhausted = ports.figure(Some(0), Some(1.0));
+        snapshot.tables[0].drops.clash = clash.figure(Some(0), Some(1.0));
+        snapshot
+    }
+
+    fn failing(translates: &str) -> Facts {
+        let mut facts = facts(10);
+        let (insert_failed, drop) = (9, 9);
+        facts.namespaces[0].totals = Ok(Totals { insert_failed, drop, ..Totals::default() });
+        facts.namespaces[0].nft = Ok(vec![nat_rule(translates)]);
+        facts
+    }
+
+    fn told(facts: &Facts, live: &Snapshot) -> Finding {
+        let found = findings(&Case { facts, census: Err("no"), live: Some(live) });
+        assert_eq!(found.len(), 1, "{found:?}");
+        found.into_iter().next().unwrap()
+    }
+
+    #[test]
+    fn a_clash_is_told_from_ports_that_are_used_up() {
+        let (none, some, doubt) = (Bounds::exactly(0), Bounds::exactly(30), Bounds::between(0, 30));
+        let facts = failing("masquerade");
+        let ports = told(&facts, &live(some, none));
+        assert_eq!((ports.id, ports.severity), ("nat_exhausted", Severity::Critical));
+        assert!(ports.title.contains("left for 30 new connections"), "{}", ports.title);
+        let clash = told(&facts, &live(none, some));
+        assert_eq!((clash.id, clash.fixes.len()), ("lost_clashes", 0));
+        assert!(clash.title.starts_with("30 first packets clashed"), "{}", clash.title);
+        let either = told(&facts, &live(doubt, doubt));
+        assert_eq!((either.id, either.severity), ("nat_exhausted", Severity::Warning));
+        assert!(either.title.starts_with("30 new connections failed"), "{}", either.title);
+        let quiet = told(&facts, &live(none, none));
+        assert!(quiet.evidence[1].contains("none failed in the"), "{quiet:?}");
+        for finding in [ports, clash, either, quiet] {
+            assert!(!format!("{finding:?}").contains("--for"), "{finding:?}");
+        }
+    }
+
+    #[test]
+    fn where_no_rule_chooses_ports_none_are_used_up() {
+        let (facts, doubt) = (failing("-j DNAT"), Bounds::between(0, 30));
+        let clash = told(&facts, &live(doubt, doubt));
+        assert_eq!((clash.id, clash.fixes.len()), ("lost_clashes", 0));
+        assert!(clash.title.starts_with("9 first packets clashed"), "{}", clash.title);
+        assert_eq!(ids(&facts), ["lost_clashes"]);
+    }
+
+    #[test]
+    fn rules_on_invalid_packets_are_one_finding() {
+        let mut facts = facts(10);
+        let one = facts.namespaces[0].clone();
+        facts.namespaces = (1..=40)
+            .map(|id| {
+                let mut namespace = Namespace { id, inode: id as u32, ..one.clone() };
+                namespace.nft = Ok(vec![invalid_rule("ct state", None)]);
+                namespace.totals = Ok(Totals { invalid: 3, ..Totals::default() });
+                namespace
+            })
+            .collect();
+        let all = findings(&Case { facts: &facts, census: Err("no"), live: None });
+        let [one] = all.as_slice() else { panic!("{all:?}") };
+        assert!(one.title.starts_with("40 rules of host and other namespaces"), "{}", one.title);
+        let evidence = one.evidence.join("\n");
+        assert!(evidence.contains("and 30 more") && evidence.contains("be_liberal"), "{evidence}");
+        assert!(evidence.contains("asymmetric"), "{evidence}");
+        for namespace in &mut facts.namespaces {
+            namespace.totals = Ok(Totals::default());
+        }
+        assert!(ids(&facts).is_empty(), "conntrack counts none");
+    }
+
+    #[test]
+    fn a_rule_that_decides_about_others_too_stays() {
+        let mut facts = facts(10);
+        facts.namespaces[0].nft = Ok(vec![invalid_rule(VMAP, None)]);
+        facts.namespaces[0].totals = Ok(Totals { invalid: 3, ..Totals::default() });
+        let all = findings(&Case { facts: &facts, census: Err("no"), live: None });
+        let invalid = of(&all, "invalid_rule");
+        assert!(invalid.fixes.is_empty(), "{invalid:?}");
+        assert!(invalid.evidence.join("\n").contains("decides about other packets too"));
+    }
 }

@@ -8,6 +8,7 @@ use crate::{
 };
 
 mod buckets;
+mod causes;
 mod fill;
 mod fixes;
 mod grouped;
@@ -38,6 +39,8 @@ const ROWS: &[Row] = &[
     fill::table_full,
     fill::filling,
     incident::was_full,
+    causes::bridges,
+    causes::few_buckets,
     notrack::top_talkers,
     timeouts::timeouts,
     tracking::for_nothing,
@@ -65,10 +68,12 @@ const FULL: f64 = 0.9;
 /// And from here on as filling.
 const MUCH: f64 = 0.75;
 
-/// Whether any table is so full that it is worth counting what is refused.
-pub fn is_any_full(facts: &Facts) -> bool {
+/// Whether any table is so full, or so many insertions failed, that it is worth counting what is
+/// dropped, and why.
+pub fn is_worth_counting(facts: &Facts) -> bool {
     let case = Case { facts, census: Err(""), live: None };
-    facts.namespaces.iter().any(|namespace| case.is_full(namespace))
+    let worth = |n: &Namespace| case.is_full(n) || lookalikes::may_lack_ports(n);
+    facts.namespaces.iter().any(worth)
 }
 
 impl Case<'_> {

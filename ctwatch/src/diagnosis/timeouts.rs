@@ -129,15 +129,8 @@ fn held(namespace: &Namespace, state: &StateCount) -> String {
     let protocol = protocol(state.protocol);
     let name = state.name().map_or(protocol.clone(), |name| format!("{protocol} {name}"));
     let mut words = format!("{name}: {} entries", number(state.holds.all()));
-    if (state.protocol, state.name()) == (TCP, Some("ESTABLISHED")) && state.unreplied > 0 {
-        let [unacknowledged, _] = STALLED;
-        let seconds = namespace.timeouts.get(unacknowledged);
-        let seconds = seconds.map_or_else(String::new, |seconds| format!(" ({seconds} s)"));
-        words += &format!(
-            "; no reply was ever seen for {} of them: they were picked up in the middle, one \
-             direction passes elsewhere, and they live by {unacknowledged}{seconds} at most",
-            number(state.unreplied),
-        );
+    if let Some(picked_up) = picked_up(namespace, state) {
+        words += &format!("; {picked_up}");
     }
     let others = by_something_else(namespace, state);
     if others > 0 {
@@ -148,6 +141,24 @@ fn held(namespace: &Namespace, state: &StateCount) -> String {
         );
     }
     words
+}
+
+/// Connections of which one direction never came by here.
+pub(super) fn picked_up(namespace: &Namespace, state: &StateCount) -> Option<String> {
+    let is_picked_up = (state.protocol, state.name()) == (TCP, Some("ESTABLISHED"));
+    if !is_picked_up || state.unreplied == 0 {
+        return None;
+    }
+    let [unacknowledged, _] = STALLED;
+    let seconds = namespace.timeouts.get(unacknowledged);
+    let seconds = seconds.map_or_else(String::new, |seconds| format!(" ({seconds} s)"));
+    Some(format!(
+        "no reply was ever seen for {} of the {} connections of TCP in ESTABLISHED: they were picked \
+         up in the middle, one direction passes elsewhere, and they live by \
+         {unacknowledged}{seconds} at most",
+        number(state.unreplied),
+        number(state.holds.all()),
+    ))
 }
 
 /// Entries with more time left than the timeout of their state gives.
@@ -281,7 +292,7 @@ mod tests {
         let timeouts = of(&all, "timeouts");
         assert!(timeouts.fixes[0].expect.starts_with("about 950 entries less"), "{timeouts:?}");
         let evidence = timeouts.evidence.join("\n");
-        assert!(evidence.contains("no reply was ever seen for 950 of them"), "{evidence}");
+        assert!(evidence.contains("no reply was ever seen for 950 of the 1,900"), "{evidence}");
         assert!(evidence.contains("unacknowledged (300 s)"), "{evidence}");
     }
 

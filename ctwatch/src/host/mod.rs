@@ -5,6 +5,7 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 pub mod addresses;
 mod attributes;
+pub mod bridges;
 pub mod btf;
 pub mod cgroups;
 pub mod config;

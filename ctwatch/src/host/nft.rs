@@ -11,7 +11,7 @@ use super::{
     modules,
     xtables::{self, Match, Target},
 };
-use crate::facts::{Base, Framework, Known, Rule, RuleTable, RuleUse};
+use crate::facts::{Base, Framework, Known, Rule, RuleTable, RuleUse, StateSet, VMAP};
 
 /// `NFNL_SUBSYS_NFTABLES << 8`, and its messages.
 const NFTABLES: u16 = 10 << 8;
@@ -21,6 +21,8 @@ const NEW_CHAIN: u16 = NFTABLES | 3;
 const GET_CHAIN: u16 = NFTABLES | 4;
 const NEW_RULE: u16 = NFTABLES | 6;
 const GET_RULE: u16 = NFTABLES | 7;
+const NEW_ELEMENT: u16 = NFTABLES | 12;
+const GET_ELEMENT: u16 = NFTABLES | 13;
 
 const NFTA_TABLE_NAME: u16 = 1;
 const NFTA_CHAIN_TABLE: u16 = 1;
@@ -45,16 +47,27 @@ const NFTA_IMMEDIATE_DATA: u16 = 2;
 const NFTA_DATA_VALUE: u16 = 1;
 const NFTA_DATA_VERDICT: u16 = 2;
 const NFTA_VERDICT_CODE: u16 = 1;
+const NFTA_LOOKUP_SET: u16 = 1;
+const NFTA_LOOKUP_DREG: u16 = 3;
+const NFTA_LOOKUP_FLAGS: u16 = 5;
+const NFTA_ELEMENTS_TABLE: u16 = 1;
+const NFTA_ELEMENTS_SET: u16 = 2;
+const NFTA_ELEMENTS: u16 = 3;
+const NFTA_ELEMENT_KEY: u16 = 1;
+const NFTA_ELEMENT_DATA: u16 = 2;
 const NFTA_COUNTER_PACKETS: u16 = 2;
 /// Of a match and of a target alike.
 const NFTA_XT_NAME: u16 = 1;
 const NFTA_XT_INFO: u16 = 3;
 
 const NFT_CT_STATE: u32 = 0;
+const NFT_CMP_EQ: u32 = 0;
 const NFT_CMP_NEQ: u32 = 1;
 const NF_DROP: u32 = 0;
 /// `NF_CT_STATE_INVALID_BIT`
 const INVALID: u32 = 1;
+/// `NF_CT_STATE_UNTRACKED_BIT`
+const UNTRACKED: u32 = 1 << 6;
 
 pub fn tables() -> Known<Vec<RuleTable>> {
     // Where it is not loaded there are none, and asking would load it.
@@ -75,7 +88,59 @@ fn read() -> Result<Vec<RuleTable>> {
     }
     socket.dump(GET_CHAIN, NEW_CHAIN, |body| take_chain(&mut tables, body))?;
     socket.dump(GET_RULE, NEW_RULE, |body| take_rule(&mut tables, body))?;
+    for table in &mut tables {
+        for set in std::mem::take(&mut table.state_sets) {
+            let question =
+                [name(NFTA_ELEMENTS_TABLE, &table.name), name(NFTA_ELEMENTS_SET, &set.name)];
+            let mut drops = false;
+            let listed = socket.dump_of(
+                GET_ELEMENT,
+                NEW_ELEMENT,
+                family_number(table.family),
+                &question.concat(),
+                |body| take_elements(&set, body, &mut drops),
+            );
+            // A set that went meanwhile went with its rule.
+            if listed.is_ok() && drops {
+                let its =
+                    |rule: &&mut RuleUse| (&rule.chain, rule.number) == (&set.chain, set.rule);
+                if let Some(rule) = table.uses.iter_mut().find(its) {
+                    rule.drops_invalid = true;
+                }
+            }
+        }
+    }
     Ok(tables)
+}
+
+/// An attribute with a name.
+fn name(kind: u16, name: &str) -> Vec<u8> {
+    const HEADER: usize = 4;
+    // A name of nftables has at most 255 bytes.
+    let len = u16::try_from(HEADER + name.len() + 1).unwrap_or(u16::MAX);
+    let mut bytes = [len.to_ne_bytes(), kind.to_ne_bytes()].concat();
+    bytes.extend_from_slice(name.as_bytes());
+    bytes.push(0);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
+/// One message of a dump of a set: whether what is INVALID is dropped by it.
+pub fn take_elements(set: &StateSet, body: &[u8], drops: &mut bool) -> Result<()> {
+    let Some(elements) = attribute(after_header(body)?, NFTA_ELEMENTS) else { return Ok(()) };
+    attributes(elements, |_, element| {
+        let value =
+            attribute(element, NFTA_ELEMENT_KEY).and_then(|key| attribute(key, NFTA_DATA_VALUE));
+        // A state and nothing else: one number.
+        let state = value.filter(|value| value.len() == 4).and_then(|value| value.first_chunk());
+        let is_invalid = state.map(|state| u32::from_ne_bytes(*state)) == Some(INVALID);
+        let verdict = attribute(element, NFTA_ELEMENT_DATA)
+            .and_then(|data| attribute(data, NFTA_DATA_VERDICT))
+            .and_then(|verdict| attribute(verdict, NFTA_VERDICT_CODE))
+            .and_then(be32);
+        *drops |= is_invalid && (!set.is_map || verdict == Some(NF_DROP));
+        Ok(())
+    })
 }
 
 /// The kernel has no such part of netfilter.
@@ -94,6 +159,19 @@ fn family(body: &[u8]) -> &'static str {
         Some(7) => "bridge",
         Some(10) => "ip6",
         _ => "unknown",
+    }
+}
+
+/// The other way round.
+fn family_number(name: &str) -> u8 {
+    match name {
+        "inet" => 1,
+        "ip" => 2,
+        "arp" => 3,
+        "netdev" => 5,
+        "bridge" => 7,
+        "ip6" => 10,
+        _ => 0,
     }
 }
 
@@ -185,8 +263,10 @@ pub fn take_rule(tables: &mut Vec<RuleTable>, body: &[u8]) -> Result<()> {
     let chain = text(chain);
     let Expressions { conditions, act, comment: written, .. } = asked;
     let comment = attribute(rule, NFTA_RULE_USERDATA).and_then(comment).or(written);
+    let set = read.state_set(&chain, handle);
     let found = read.finish(chain.clone(), handle);
     let table = table(tables, body, of);
+    table.state_sets.extend(set);
     table.add(found);
     table.keep(&chain, Rule { number: handle, conditions, act, comment });
     Ok(())
@@ -208,6 +288,8 @@ struct Reading {
     needs: bool,
     packets: Option<u64>,
     state: State,
+    /// In which the state is looked up, and whether that is a map.
+    set: Option<(String, bool)>,
     drops: bool,
 }
 
@@ -218,8 +300,12 @@ enum State {
     #[default]
     None,
     Loaded,
-    Masked,
+    /// With the bits that are kept: INVALID, and perhaps that a packet is not tracked.
+    Masked(u32),
     Invalid,
+    /// That, and what is not tracked.
+    InvalidOrUntracked,
+    LookedUp,
     /// Something else is asked for too, or in another way.
     Other,
 }
@@ -244,7 +330,9 @@ impl Reading {
                     _ => State::Other,
                 };
             }
+            "lookup" if self.state == State::Loaded => self.look_up(data),
             "bitwise" | "cmp" | "lookup" | "range" => self.compare(name, data),
+            "reject" => self.drops = true,
             "objref" => {
                 // Out of a map it may be anything.
                 let what = match attribute(data, NFTA_OBJREF_IMM_TYPE).and_then(be32) {
@@ -294,18 +382,52 @@ impl Reading {
             value.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
         };
         self.state = match (self.state, name) {
-            (State::Loaded, "bitwise") if value(NFTA_BITWISE_MASK) == Some(INVALID) => {
-                State::Masked
-            }
-            (State::Masked, "cmp")
+            (State::Loaded, "bitwise") => match value(NFTA_BITWISE_MASK) {
+                Some(mask) if mask & INVALID != 0 && mask & !(INVALID | UNTRACKED) == 0 => {
+                    State::Masked(mask)
+                }
+                _ => State::Other,
+            },
+            (State::Masked(mask), "cmp")
                 if attribute(data, NFTA_CMP_OP).and_then(be32) == Some(NFT_CMP_NEQ)
                     && value(NFTA_CMP_DATA) == Some(0) =>
             {
+                if mask == INVALID {
+                    State::Invalid
+                } else {
+                    State::InvalidOrUntracked
+                }
+            }
+            // nft writes a single state of a set like that, too.
+            (State::Loaded, "cmp")
+                if attribute(data, NFTA_CMP_OP).and_then(be32) == Some(NFT_CMP_EQ)
+                    && value(NFTA_CMP_DATA) == Some(INVALID) =>
+            {
                 State::Invalid
             }
-            (State::Loaded | State::Masked, _) => State::Other,
+            (State::Loaded | State::Masked(_), _) => State::Other,
             (state, _) => state,
         };
+    }
+
+    /// In a set, or in a map with the verdict; or what is not in it.
+    fn look_up(&mut self, data: &[u8]) {
+        self.packets = None;
+        let is_inverted = attribute(data, NFTA_LOOKUP_FLAGS).and_then(be32).unwrap_or(0) != 0;
+        let set = attribute(data, NFTA_LOOKUP_SET).map(text).filter(|_| !is_inverted);
+        self.state = if set.is_some() { State::LookedUp } else { State::Other };
+        let is_map = attribute(data, NFTA_LOOKUP_DREG).is_some();
+        self.set = set.map(|set| (set, is_map));
+        if is_map {
+            self.by.retain(|what| what != "ct state");
+            self.say(VMAP);
+        }
+    }
+
+    /// Where it is asked what the state means for a packet.
+    fn state_set(&self, chain: &str, rule: u64) -> Option<StateSet> {
+        let (name, is_map) = self.set.clone().filter(|(_, is_map)| *is_map || self.drops)?;
+        Some(StateSet { name, chain: chain.to_owned(), rule, is_map })
     }
 
     fn xt_match(&mut self, data: &[u8]) {
@@ -337,13 +459,18 @@ impl Reading {
     }
 
     fn finish(self, chain: String, number: u64) -> Option<RuleUse> {
-        let Self { by, notrack, needs, packets, state, drops } = self;
-        (needs || notrack).then(|| RuleUse {
+        let Self { by, notrack, needs, packets, state, drops, .. } = self;
+        let invalid = matches!(state, State::Invalid | State::InvalidOrUntracked) && drops;
+        // Of what it counted, nobody knows how many were INVALID; unless there are none.
+        let packets = packets.filter(|count| {
+            *count == 0 || !matches!(state, State::InvalidOrUntracked | State::LookedUp)
+        });
+        (needs || notrack).then_some(RuleUse {
             chain,
             number,
             by,
             notrack: notrack && !needs,
-            drops_invalid: state == State::Invalid && drops,
+            drops_invalid: invalid,
             packets,
         })
     }
@@ -410,6 +537,50 @@ mod tests {
         assert_eq!((table.family, table.rules, &table.uses[..]), ("inet", 1, &[expected][..]));
         assert!(!taken(&invalid_drop(3, 1)).uses[0].drops_invalid, "others too");
         assert!(!taken(&invalid_drop(1, 0)).uses[0].drops_invalid, "all but those");
+    }
+
+    #[test]
+    fn all_forms_of_a_rule_on_invalid_packets_are_known() {
+        let both = &taken(&invalid_drop(1 | 1 << 6, 1)).uses[0];
+        assert!(both.drops_invalid && both.packets.is_none(), "{both:?}");
+        let number = |kind, value: u32| attr(kind, &value.to_be_bytes());
+        let state = || expression("ct", &number(2, 0));
+        let drop = || expression("immediate", &attr(2, &attr(2, &number(1, 0))));
+        let look_up = |more: &[u8]| expression("lookup", &[&named(1, "__set7")[..], more].concat());
+        // ct state { invalid, untracked } drop
+        let table = taken(&rule(&[state(), look_up(&[]), drop()]));
+        let set = StateSet {
+            name: "__set7".to_owned(),
+            chain: "forward".to_owned(),
+            rule: 7,
+            is_map: false,
+        };
+        assert_eq!(table.state_sets, std::slice::from_ref(&set));
+        let not_in_it = taken(&rule(&[state(), look_up(&number(5, 1)), drop()]));
+        assert!(not_in_it.state_sets.is_empty(), "{not_in_it:?}");
+        // ct state vmap { established : accept, invalid : drop }
+        let table = taken(&rule(&[state(), look_up(&number(3, 0))]));
+        let map = StateSet { is_map: true, ..set.clone() };
+        assert_eq!(
+            (&table.state_sets[..], &table.uses[0].by[..]),
+            (&[map.clone()][..], &[VMAP.to_owned()][..])
+        );
+
+        let element = |state: u32, verdict: u32| {
+            let key = attr(1, &attr(1, &state.to_ne_bytes()));
+            attr(1, &[key, attr(2, &attr(2, &number(1, verdict)))].concat())
+        };
+        let drops = |set: &StateSet, elements: &[Vec<u8>]| {
+            let body = [vec![1, 0, 0, 0], attr(3, &elements.concat())].concat();
+            let mut drops = false;
+            take_elements(set, &body, &mut drops).unwrap();
+            drops
+        };
+        assert!(drops(&map, &[element(2, 1), element(1, 0)]));
+        assert!(!drops(&map, &[element(2, 0), element(1, 1)]), "that one is let in");
+        assert!(drops(&set, &[element(64, 1), element(1, 1)]));
+        assert!(!drops(&set, &[element(64, 1)]));
+        assert!(!drops(&set, &[]));
     }
 
     #[test]
