@@ -284,11 +284,6 @@ impl Status {
         self.0 & Self::REPLIED != 0
     }
 
-    /// A flow table forwards its packets, in software or hardware, and keeps it alive.
-    pub fn is_offloaded(self) -> bool {
-        self.0 & (1 << 14 | 1 << 15) != 0
-    }
-
     /// Never thrown out to make room.
     pub fn is_assured(self) -> bool {
         self.0 & Self::ASSURED != 0

@@ -8,6 +8,8 @@ use ctwatch_lab::{
     traffic::{Family, Flood, Flows, Protocol},
 };
 
+use serde_json::Value;
+
 use crate::{
     On, Test,
     doctor::{found, report},
@@ -17,6 +19,9 @@ use crate::{
 
 pub(crate) const TESTS: &[Test] = &[
     test(On::Once, "the_doctor_remembers_a_table_that_was_full", was_full),
+    test(On::Once, "the_doctor_finds_nothing_on_a_healthy_machine", healthy),
+    test(On::Once, "the_doctor_and_connections_seen_one_way_only", one_way),
+    test(On::Once, "the_doctor_knows_all_forms_of_a_rule_on_invalid", invalid),
     test(On::Once, "check_counts_drops_from_call_to_call", from_call_to_call),
 ];
 
@@ -55,6 +60,78 @@ fn was_full() -> Result<()> {
     ensure!(title.contains("last logged at"), "{title}");
     ensure!(finding["severity"] == "warning", "{finding:#}");
     ensure!(found(&said, "was_full", other.name()).is_err(), "{said:#}");
+    Ok(())
+}
+
+/// Findings that speak of this namespace.
+fn of<'a>(report: &'a Value, netns: &Netns) -> Result<Vec<&'a Value>> {
+    let all = report["findings"].as_array().context("no findings")?;
+    Ok(all.iter().filter(|finding| finding.to_string().contains(netns.name())).collect())
+}
+
+fn healthy() -> Result<()> {
+    let mut lab = Lab::new(Plan::default())?;
+    lab.set_limit(100_000)?;
+    lab.router().nft(
+        "table ip nat { chain c { type nat hook postrouting priority srcnat; masquerade; }\n }
+         table inet drops { chain c { type filter hook forward priority 10;
+         ct state vmap { established : accept, related : accept, invalid : drop }
+         ct state { invalid, untracked } drop; ct state invalid,untracked drop; ct state invalid drop; }
+         }",
+    )?;
+    for protocol in [Protocol::Udp, Protocol::TcpSyn] {
+        lab.send(&Flood::of(Flows { protocol, sources: 10, ..UDP }, 300))?;
+    }
+    ensure!(judge::ask(lab.router())?.entries >= 300, "nothing is in the table");
+    let said = report(&[])?;
+    let findings = of(&said, lab.router())?;
+    ensure!(findings.is_empty(), "{findings:#?}");
+    Ok(())
+}
+
+fn invalid() -> Result<()> {
+    let lab = Lab::new(Plan::default())?;
+    lab.router().nft(
+        "table inet drops { chain c { type filter hook forward priority 10;
+         ct state vmap { established : accept, related : accept, invalid : drop }
+         ct state { invalid, untracked } drop; ct state invalid,untracked drop; ct state invalid drop;
+         ct state vmap { established : drop, invalid : accept }
+         ct state { established, related } drop; }\n }",
+    )?;
+    let said = report(&[])?;
+    ensure!(found(&said, "invalid_rule", lab.router().name()).is_err(), "conntrack counts none");
+    lab.send(&Flood::of(Flows { protocol: Protocol::IcmpEchoReply, ..UDP }, 100))?;
+    let said = report(&[])?;
+    let finding = found(&said, "invalid_rule", lab.router().name())?;
+    let title = finding["title"].as_str().context("no title")?;
+    ensure!(title.starts_with("4 rules of"), "{finding:#}");
+    let evidence = finding["evidence"].to_string();
+    ensure!(evidence.contains("conntrack counts invalid 100 since"), "{evidence}");
+    ensure!(evidence.contains("be_liberal"), "{evidence}");
+    Ok(())
+}
+
+/// Picked up in the middle, and never answered: a route of its own for each direction.
+fn one_way() -> Result<()> {
+    const ENTRIES: u16 = 200;
+    let mut lab = Lab::new(Plan::default())?;
+    let script: String = (0..ENTRIES)
+        .map(|number| {
+            format!(
+                "conntrack -I -p tcp -s 192.0.2.1 -d 192.0.2.2 --sport {} --dport 80 --state \
+                 ESTABLISHED -t 299\n",
+                1000 + number
+            )
+        })
+        .collect();
+    lab.router().run(&["sh", "-ec", &script])?;
+    lab.set_limit(u32::from(ENTRIES) * 5 / 4)?;
+    let said = report(&[])?;
+    let filling = found(&said, "table_filling", lab.router().name())?;
+    let evidence = filling["evidence"].to_string();
+    ensure!(evidence.contains("no reply was ever seen for 200 of the 200"), "{filling:#}");
+    let timeouts = found(&said, "timeouts", lab.router().name());
+    ensure!(timeouts.is_err(), "{timeouts:#?}");
     Ok(())
 }
 

@@ -241,7 +241,7 @@ mod tests {
             key.dst[..4].copy_from_slice(&[10, 2, host[0], host[1]]);
             let (state, status) = if is_scan { (1, 0) } else { (3, 1 << 1 | 1 << 2) };
             let (status, left) = (Status(1 << 3 | status), Left::Seconds(60));
-            census.enter(&Held { key, status, state, zone: 0, left });
+            census.enter(&Held { key, translated: key, status, state, zone: 0, left });
         }
         Taken {
             by: "walk",

@@ -247,7 +247,7 @@ mod tests {
         for (state, status, seconds) in held {
             let key = Key { netns: 1, protocol: TCP, family: 2, ..Key::default() };
             let (status, left) = (Status(1 << 3 | status), Left::Seconds(seconds));
-            census.enter(&Held { key, status, state, zone: 0, left });
+            census.enter(&Held { key, translated: key, status, state, zone: 0, left });
         }
         Taken {
             by: "walk",

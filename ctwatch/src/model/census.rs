@@ -128,7 +128,7 @@ impl Lifetimes {
     }
 
     /// So many live less long than this; a step that the limit divides counts where it begins.
-    fn below(&self, seconds: u32) -> u64 {
+    pub fn below(&self, seconds: u32) -> u64 {
         self.steps[..step(seconds)].iter().map(|count| u64::from(*count)).sum()
     }
 
