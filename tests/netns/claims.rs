@@ -115,6 +115,7 @@ fn invalid() -> Result<()> {
 fn one_way() -> Result<()> {
     const ENTRIES: u16 = 200;
     let mut lab = Lab::new(Plan::default())?;
+    lab.set_limit(u32::from(ENTRIES) * 5 / 4)?;
     let script: String = (0..ENTRIES)
         .map(|number| {
             format!(
@@ -125,7 +126,6 @@ fn one_way() -> Result<()> {
         })
         .collect();
     lab.router().run(&["sh", "-ec", &script])?;
-    lab.set_limit(u32::from(ENTRIES) * 5 / 4)?;
     let said = report(&[])?;
     let filling = found(&said, "table_filling", lab.router().name())?;
     let evidence = filling["evidence"].to_string();
