@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::{
     On, Test,
-    doctor::{found, report},
+    doctor::{fix, found, report, type_in},
     test,
     watch::{ctwatch, finished},
 };
@@ -22,6 +22,8 @@ pub(crate) const TESTS: &[Test] = &[
     test(On::Once, "the_doctor_finds_nothing_on_a_healthy_machine", healthy),
     test(On::Once, "the_doctor_and_connections_seen_one_way_only", one_way),
     test(On::Once, "the_doctor_knows_all_forms_of_a_rule_on_invalid", invalid),
+    test(On::Once, "the_doctor_limits_one_host_that_scans", scan),
+    test(On::Once, "the_doctor_and_packets_of_a_bridge", bridged),
     test(On::Once, "check_counts_drops_from_call_to_call", from_call_to_call),
 ];
 
@@ -132,6 +134,63 @@ fn one_way() -> Result<()> {
     ensure!(evidence.contains("no reply was ever seen for 200 of the 200"), "{filling:#}");
     let timeouts = found(&said, "timeouts", lab.router().name());
     ensure!(timeouts.is_err(), "{timeouts:#?}");
+    Ok(())
+}
+
+/// SYNs of one host that nobody answers: all of the table is its own, until it is limited.
+fn scan() -> Result<()> {
+    const SYNS: Flows = Flows { protocol: Protocol::TcpSyn, sources: 1, ..UDP };
+    let mut lab = Lab::new(Plan::default())?;
+    lab.set_limit(1_250)?;
+    let router = lab.router().clone();
+    router.sysctl("net/netfilter/nf_conntrack_tcp_timeout_syn_sent", "20")?;
+    lab.send(&Flood::of(SYNS, 1_000))?;
+    let said = report(&[])?;
+    let filling = found(&said, "table_filling", router.name())?;
+    let evidence = filling["evidence"].to_string();
+    ensure!(evidence.contains("100% are TCP in SYN_SENT"), "{filling:#}");
+    ensure!(evidence.contains("come from one source"), "{filling:#}");
+    let limit = fix(filling, "limit the connections that")?;
+    type_in(&limit["now"])?;
+    router.run(&["conntrack", "-F"])?;
+    lab.send(&Flood { first: 1 << 32, ..Flood::of(SYNS, 1_000) })?;
+    let scanned = judge::ask(&router)?.entries;
+    // A second's worth at once (6 in a second, and the bucket of nft's limit), and not 1,000.
+    ensure!(scanned < 100, "{scanned}");
+    lab.send(&Flood { first: 2 << 32, ..Flood::of(Flows { sources: 1, ..UDP }, 100) })?;
+    ensure!(judge::ask(&router)?.entries >= scanned + 100, "others are dropped too");
+    type_in(&limit["undo"])?;
+    let left = router.run(&["nft", "list", "tables"])?;
+    ensure!(!left.contains("ctwatch_limit"), "{left}");
+    Ok(())
+}
+
+fn bridged() -> Result<()> {
+    let mut lab = Lab::new(Plan::default())?;
+    let router = lab.router().clone();
+    if router.run(&["sysctl", "-n", "net.bridge.bridge-nf-call-iptables"]).is_err() {
+        eprintln!("br_netfilter is not loaded here: only that nothing is said of bridges");
+    }
+    let is_on = |netns: &Netns| {
+        let value = netns.run(&["sysctl", "-n", "net.bridge.bridge-nf-call-iptables"]);
+        value.is_ok_and(|value| value.trim() == "1")
+    };
+    let tracked = is_on(&router);
+    lab.set_limit(125)?;
+    lab.send(&Flood::of(UDP, 100))?;
+    let said = report(&[])?;
+    ensure!(found(&said, "bridge_tracked", router.name()).is_err(), "there is no bridge");
+    router.run(&["ip", "link", "add", "ctwbr0", "type", "bridge"])?;
+    let said = report(&[])?;
+    let finding = found(&said, "bridge_tracked", router.name());
+    ensure!(finding.is_ok() == tracked, "{:#}", said["findings"]);
+    if let Ok(finding) = finding {
+        let leave = fix(finding, "leave bridged packets")?;
+        type_in(&leave["now"])?;
+        ensure!(!is_on(&router), "it is 1 still");
+        type_in(&leave["undo"])?;
+        ensure!(is_on(&router), "it is 0 still");
+    }
     Ok(())
 }
 
