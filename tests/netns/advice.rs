@@ -54,7 +54,7 @@ impl State {
         let sysctls = lines(&["sysctl", "-a", "--pattern", "^net.(netfilter.)?nf_conntrack"])?;
         Ok(Self {
             nft: lines(&["nft", "list", "ruleset"])?,
-            iptables: lines(&["iptables-save"])?,
+            iptables: lines(&["iptables-nft-save"])?,
             legacy: lines(&["iptables-legacy-save"])?,
             sysctls: sysctls.into_iter().filter(|line| !line.contains("_count")).collect(),
         })

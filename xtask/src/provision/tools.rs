@@ -26,8 +26,6 @@ const TOOLS: &[(&str, &str)] = &[
     ("iptables-legacy-save", "iptables"),
     ("iptables-legacy-restore", "iptables"),
     ("iptables", "iptables"),
-    ("iptables-save", "iptables"),
-    ("iptables-restore", "iptables"),
     ("iptables-nft", "iptables"),
     ("iptables-nft-save", "iptables"),
     ("iptables-nft-restore", "iptables"),
@@ -35,11 +33,7 @@ const TOOLS: &[(&str, &str)] = &[
 ];
 
 /// What the alternatives of an installed package would call it.
-const CALLED: &[(&str, &str)] = &[
-    ("iptables", "iptables-nft"),
-    ("iptables-save", "iptables-nft-save"),
-    ("iptables-restore", "iptables-nft-restore"),
-];
+const CALLED: &[(&str, &str)] = &[("iptables", "iptables-nft")];
 
 /// What the benchmark compares with.
 const RIVALS: &[(&str, &str)] = &[("bpftrace", "bpftrace")];
