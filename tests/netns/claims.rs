@@ -50,7 +50,7 @@ fn fill_and_empty(lab: &mut Lab, first: u64) -> Result<()> {
 }
 
 fn was_full() -> Result<()> {
-    let mut lab = Lab::new(Plan::default())?;
+    let mut lab = Lab::new(Plan::fresh())?;
     let other = lab.add_netns("other")?;
     fill_and_empty(&mut lab, 0)?;
     let dropped = at_the_door(lab.router())?;
@@ -72,7 +72,7 @@ fn of<'a>(report: &'a Value, netns: &Netns) -> Result<Vec<&'a Value>> {
 }
 
 fn healthy() -> Result<()> {
-    let mut lab = Lab::new(Plan::default())?;
+    let mut lab = Lab::new(Plan::fresh())?;
     lab.set_limit(100_000)?;
     lab.router().nft(
         "table ip nat { chain c { type nat hook postrouting priority srcnat; masquerade; }\n }
@@ -92,7 +92,7 @@ fn healthy() -> Result<()> {
 }
 
 fn invalid() -> Result<()> {
-    let lab = Lab::new(Plan::default())?;
+    let lab = Lab::new(Plan::fresh())?;
     lab.router().nft(
         "table inet drops { chain c { type filter hook forward priority 10;
          ct state vmap { established : accept, related : accept, invalid : drop }
@@ -116,7 +116,7 @@ fn invalid() -> Result<()> {
 /// Picked up in the middle, and never answered: a route of its own for each direction.
 fn one_way() -> Result<()> {
     const ENTRIES: u16 = 200;
-    let mut lab = Lab::new(Plan::default())?;
+    let mut lab = Lab::new(Plan::fresh())?;
     lab.set_limit(u32::from(ENTRIES) * 5 / 4)?;
     let script: String = (0..ENTRIES)
         .map(|number| {
@@ -140,7 +140,7 @@ fn one_way() -> Result<()> {
 /// SYNs of one host that nobody answers: all of the table is its own, until it is limited.
 fn scan() -> Result<()> {
     const SYNS: Flows = Flows { protocol: Protocol::TcpSyn, sources: 1, ..UDP };
-    let mut lab = Lab::new(Plan::default())?;
+    let mut lab = Lab::new(Plan::fresh())?;
     lab.set_limit(1_250)?;
     let router = lab.router().clone();
     router.sysctl("net/netfilter/nf_conntrack_tcp_timeout_syn_sent", "20")?;
@@ -166,7 +166,7 @@ fn scan() -> Result<()> {
 }
 
 fn bridged() -> Result<()> {
-    let mut lab = Lab::new(Plan::default())?;
+    let mut lab = Lab::new(Plan::fresh())?;
     let router = lab.router().clone();
     if router.run(&["sysctl", "-n", "net.bridge.bridge-nf-call-iptables"]).is_err() {
         eprintln!("br_netfilter is not loaded here: only that nothing is said of bridges");
@@ -204,7 +204,7 @@ fn said(netns: &Netns, args: &[&str]) -> Result<Output> {
 }
 
 fn from_call_to_call() -> Result<()> {
-    let mut lab = Lab::new(Plan::default())?;
+    let mut lab = Lab::new(Plan::fresh())?;
     let folder = tempfile::tempdir()?;
     let state = folder.path().join("state");
     let path = state.to_str().context("not UTF-8")?;

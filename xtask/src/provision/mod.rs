@@ -35,12 +35,14 @@ pub(crate) struct Store {
 }
 
 /// What a folder's content depends on, beside its name: another of that is another folder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Of {
     /// It brings all it needs.
     Itself,
     /// The packages that are installed here are left out.
     ThisMachine,
+    /// The same, and these are all that was asked for.
+    Programs(String),
     /// It is built here.
     ThisCompiler,
     /// Debian's newest of a kind: looked for again when it was found this long ago.
@@ -48,9 +50,10 @@ enum Of {
 }
 
 impl Of {
-    fn what(self) -> Result<String> {
+    fn what(&self) -> Result<String> {
         Ok(match self {
             Self::Itself | Self::Newest(_) => String::new(),
+            Self::Programs(names) => Self::ThisMachine.what()? + names,
             Self::ThisMachine => {
                 let format = "--showformat=${Package} ${Version} ${db:Status-Status}\n";
                 output(Command::new("dpkg-query").args(["--show", format]))?
@@ -65,7 +68,7 @@ impl Of {
     }
 
     /// The name in the cache.
-    fn name(self, name: &str) -> Result<String> {
+    fn name(&self, name: &str) -> Result<String> {
         let mut hasher = DefaultHasher::new();
         (self.what()?, std::env::consts::ARCH).hash(&mut hasher);
         Ok(format!("{name}-{:016x}", hasher.finish()))

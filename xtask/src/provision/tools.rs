@@ -54,8 +54,9 @@ fn path_of(store: &Store, name: &str, tools: &[(&str, &str)]) -> Result<std::ffi
         if missing.iter().any(|(tool, _)| !wrapper(tool).is_file()) {
             store.forget(name)?;
         }
+        let names: Vec<_> = missing.iter().map(|(tool, _)| *tool).collect();
         let folder = store
-            .folder(name, Of::ThisMachine, |dir| unpack(store, dir, &missing))
+            .folder(name, Of::Programs(names.join(" ")), |dir| unpack(store, dir, &missing))
             .with_context(|| {
                 let packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
                 format!("programs of these packages are needed: {}", packages.join(" "))
