@@ -1,17 +1,19 @@
 //! Who has conntrack loaded: only on a machine of its own, where it is a module and may be unloaded.
 
 use std::{
-    io::{BufRead, BufReader, Lines},
-    process::{Child, ChildStdout, Command, Stdio},
-    sync::mpsc::{self, Receiver},
-    thread,
-    time::Duration,
+    process::{Child, Command, Stdio},
+    time::Instant,
 };
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::{On, Test, machine::unload, test, watch::ctwatch};
+use crate::{
+    On, Test,
+    machine::unload,
+    test,
+    watch::{Lines, PATIENCE, ctwatch, lines},
+};
 
 pub(crate) const TESTS: &[Test] = &[test(On::OnceAlone, "who_loads_conntrack_is_named", who_loads)];
 
@@ -19,14 +21,11 @@ const MASQUERADE: &str = "add table ip who; \
                           add chain ip who nat { type nat hook postrouting priority 100; }; \
                           add rule ip who nat masquerade";
 const STATE: &str = "add table ip who; add chain ip who c; add rule ip who c ct state new accept";
-/// An emulated machine that is not alone takes long for everything.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 /// ctwatch, started while there is nothing to watch. It does not hold the module.
 struct Waiting {
     child: Child,
-    objects: Lines<BufReader<ChildStdout>>,
-    said: Receiver<String>,
+    objects: Lines,
+    said: Lines,
 }
 
 impl Waiting {
@@ -39,15 +38,8 @@ impl Waiting {
             .stderr(Stdio::piped())
             .spawn()
             .context("cannot start ctwatch")?;
-        let objects = BufReader::new(child.stdout.take().context("no output")?).lines();
-        let errors = BufReader::new(child.stderr.take().context("no error output")?);
-        let (tell, said) = mpsc::channel();
-        thread::spawn(move || {
-            for line in errors.lines().map_while(Result::ok) {
-                // Nobody may listen any more.
-                let _ = tell.send(line);
-            }
-        });
+        let objects = lines(child.stdout.take().context("no output")?);
+        let said = lines(child.stderr.take().context("no error output")?);
         let waiting = Self { child, objects, said };
         waiting.says("waiting for it")?;
         Ok(waiting)
@@ -58,7 +50,7 @@ impl Waiting {
         let mut others = String::new();
         loop {
             let line = self.said.recv_timeout(PATIENCE);
-            let line = line.with_context(|| format!("it says no {wanted:?}, but: {others}"))?;
+            let line = line.with_context(|| format!("it says no {wanted:?}, but: {others}"))??;
             if line.contains(wanted) {
                 return Ok(line);
             }
@@ -68,8 +60,9 @@ impl Waiting {
 
     /// What it knows of the last time that this module was loaded, once it was so often.
     fn loaded(&mut self, module: &str, times: usize) -> Result<(Value, Value)> {
-        for _ in 0..100 {
-            let line = self.objects.next().context("ctwatch ended early")??;
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
+            let line = self.objects.recv_timeout(PATIENCE).context("ctwatch says no more")??;
             let object: Value = serde_json::from_str(&line)?;
             let loaded = object["loaded"].as_array().context("it does not see what is loaded")?;
             let mut of = loaded.iter().filter(|loaded| loaded["module"] == module);
@@ -78,7 +71,7 @@ impl Waiting {
                 return Ok((last.clone(), object));
             }
         }
-        anyhow::bail!("{module} was not loaded {times} times within 100 ticks")
+        anyhow::bail!("{module} was not loaded {times} times in {} s", PATIENCE.as_secs())
     }
 }
 

@@ -1,11 +1,11 @@
 //! Running ctwatch as its users do, and reading what it says.
 
 use std::{
-    io::{BufRead, BufReader, Lines, Read},
-    process::{Child, ChildStdout, Command, Stdio},
+    io::{BufRead, BufReader, Read},
+    process::{Child, Command, Stdio},
     sync::{
         atomic::{AtomicBool, Ordering},
-        mpsc::{self, Receiver},
+        mpsc::{self, Receiver, RecvTimeoutError},
     },
     thread,
     time::{Duration, Instant},
@@ -22,6 +22,9 @@ use serde_json::Value;
 
 use crate::mechanism::{self, holds};
 
+/// An emulated machine that is not alone takes long for everything.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
 /// The executable with the probes inside.
 pub(crate) fn ctwatch() -> Result<Command> {
     let path = std::env::var_os("CTWATCH_BIN")
@@ -29,10 +32,27 @@ pub(crate) fn ctwatch() -> Result<Command> {
     Ok(Command::new(path))
 }
 
+/// Lines of its output, read at once: one that nobody reads makes it wait, and then it watches
+/// nothing.
+pub(crate) type Lines = Receiver<std::io::Result<String>>;
+
+pub(crate) fn lines(output: impl Read + Send + 'static) -> Lines {
+    let (tell, lines) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(output).lines() {
+            // Nobody waits any more after a test that failed.
+            if tell.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    lines
+}
+
 /// ctwatch in the background, its JSON read line by line.
 pub(crate) struct Watch {
     child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
+    lines: Lines,
 }
 
 impl Watch {
@@ -51,7 +71,7 @@ impl Watch {
             .spawn()
             .context("cannot start ctwatch")?;
         let stdout = child.stdout.take().context("ctwatch has no output")?;
-        let mut watch = Self { child, lines: BufReader::new(stdout).lines() };
+        let mut watch = Self { child, lines: lines(stdout) };
         watch.next()?;
         Ok(watch)
     }
@@ -62,7 +82,9 @@ impl Watch {
 
     /// The next object.
     pub(crate) fn next(&mut self) -> Result<Value> {
-        let Some(line) = self.lines.next() else {
+        let line = self.lines.recv_timeout(PATIENCE);
+        ensure!(!matches!(line, Err(RecvTimeoutError::Timeout)), "ctwatch says nothing");
+        let Ok(line) = line else {
             let mut said = String::new();
             if let Some(mut errors) = self.child.stderr.take() {
                 errors.read_to_string(&mut said)?;
@@ -75,13 +97,14 @@ impl Watch {
 
     /// Waits for an object that `found` accepts.
     pub(crate) fn until(&mut self, mut found: impl FnMut(&Value) -> bool) -> Result<Value> {
-        for _ in 0..100 {
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
             let object = self.next()?;
             if found(&object) {
                 return Ok(object);
             }
         }
-        bail!("it did not come within 100 ticks")
+        bail!("it did not come within {} s", PATIENCE.as_secs())
     }
 
     /// An object of a reading that began after now: lines that nobody read yet are older.
@@ -100,7 +123,7 @@ impl Watch {
         // SAFETY: a signal to our own child, which has not been waited for.
         ensure!(unsafe { libc::kill(pid, libc::SIGTERM) } == 0, "cannot stop ctwatch");
         let mut last = None;
-        for line in self.lines.by_ref() {
+        for line in &self.lines {
             last = Some(line?);
         }
         let mut said = String::new();
@@ -159,13 +182,10 @@ pub(crate) fn finished(command: &mut Command) -> Result<(String, String, Option<
     Ok((out, err, child.wait()?.code()))
 }
 
-/// An emulated machine that is not alone takes long for everything.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 /// ctwatch in the background, until it is interrupted.
 pub(crate) struct Background {
     child: Child,
-    lines: Receiver<std::io::Result<String>>,
+    lines: Lines,
     /// What it has printed up to now.
     text: String,
 }
@@ -175,16 +195,7 @@ impl Background {
     pub(crate) fn start(command: &mut Command) -> Result<Self> {
         let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().context("cannot start it")?;
-        let output = BufReader::new(child.stdout.take().context("no output")?);
-        let (tell, lines) = mpsc::channel();
-        thread::spawn(move || {
-            for line in output.lines() {
-                // Nobody waits any more after a test that failed.
-                if tell.send(line).is_err() {
-                    return;
-                }
-            }
-        });
+        let lines = lines(child.stdout.take().context("no output")?);
         let mut background = Self { child, lines, text: String::new() };
         background.until(|text| !text.is_empty())?;
         Ok(background)
