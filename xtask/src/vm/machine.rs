@@ -78,7 +78,7 @@ impl Machine<'_> {
         // No mitigations: a guest that is emulated has nothing to guard against. A stall of the
         // machine underneath is no fault of the guest's, nor is a timer that comes late at boot.
         let arguments = "console=ttyS0 panic=-1 oops=panic mitigations=off no_timer_check \
-                         rcupdate.rcu_cpu_stall_suppress=1 nosoftlockup";
+                         rcupdate.rcu_cpu_stall_suppress=1 rcupdate.rcu_expedited=1 nosoftlockup";
         qemu.args(["-append", arguments]);
         Ok(qemu)
     }
