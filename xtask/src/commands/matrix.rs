@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use super::build;
 use crate::{
-    matrix::{Ledger, Matrix, Slice, Trials, What, kernel_names, of_changes, trials},
+    matrix::{Ledger, Matrix, Slice, Trials, What, commit, kernel_names, of_changes, trials},
     vm::parts::Parts,
 };
 
@@ -16,7 +16,7 @@ pub(crate) struct Args {
     #[arg(long = "kernel", value_name = "NAME", value_parser = kernel_names())]
     kernels: Vec<String>,
     /// Only the cells in this file: a kernel and a trial on each line
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["bench", "write", "changed"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["bench", "changed"])]
     slice: Option<PathBuf>,
     /// Only what the changes since this revision can touch (without one: what is not committed)
     #[arg(
@@ -24,20 +24,20 @@ pub(crate) struct Args {
         value_name = "REVISION",
         num_args = 0..=1,
         default_missing_value = "HEAD",
-        conflicts_with_all = ["bench", "write"]
+        conflicts_with = "bench"
     )]
     changed: Option<String>,
     /// Print the cells that would be run
-    #[arg(long, conflicts_with_all = ["bench", "write"])]
+    #[arg(long, conflicts_with = "bench")]
     list: bool,
     /// The benchmarks instead of the tests: by a clock that counts instructions
     #[arg(long)]
     bench: bool,
     /// Benchmarks measure this executable of ctwatch too, side by side
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "bench")]
     beside: Option<PathBuf>,
-    /// Tests and benchmarks on all kernels; what comes of them goes into docs/matrix.md
-    #[arg(long, conflicts_with_all = ["bench", "kernels", "filter"])]
+    /// What comes of all cells goes into docs/matrix.md, of all benchmarks into docs/costs.md
+    #[arg(long, conflicts_with_all = ["kernels", "filter", "slice", "changed", "list"])]
     write: bool,
     #[command(flatten)]
     build: build::Options,
@@ -49,10 +49,18 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let wanted = |name: &str| args.kernels.is_empty() || args.kernels.iter().any(|k| k == name);
     let names: Vec<String> =
         kernel_names().iter().filter(|name| wanted(name)).map(|name| (*name).to_owned()).collect();
+    // Of what is built now, whatever is committed meanwhile.
+    let commit = commit();
     let mut built = build::tests(&args.build)?;
     let mut ledger = Ledger::read()?;
-    let mut outcome = if args.bench {
-        None
+    let (outcome, place) = if args.bench {
+        // What is measured is what is used.
+        built.ctwatch = build::run(&args.build)?;
+        let (filter, beside) = (args.filter.as_deref(), args.beside.as_deref());
+        let what = What::Benchmarks { kernels: &names, filter, beside };
+        let costs = Matrix::run(&Parts::provide(&names)?, &built, &what, &ledger)?;
+        let place = costs.write_costs(&commit, args.write)?;
+        (costs, place)
     } else {
         let slice = slice(args, &trials(&built.live_tests)?, &names)?;
         if args.list {
@@ -64,22 +72,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         matrix.enter_into(&mut ledger);
         ledger.write()?;
         println!("the slowest: {}", matrix.slowest());
-        Some(matrix)
+        let place = matrix.write_table(&commit, args.write)?;
+        (matrix, place)
     };
-    if args.bench || args.write {
-        // What is measured is what is used.
-        built.ctwatch = build::run(&args.build)?;
-        let (filter, beside) = (args.filter.as_deref(), args.beside.as_deref());
-        let what = What::Benchmarks { kernels: &names, filter, beside };
-        let costs = Matrix::run(&Parts::provide(&names)?, &built, &what, &ledger)?;
-        match &mut outcome {
-            Some(matrix) => matrix.take_costs(costs),
-            None => outcome = Some(costs),
-        }
-    }
-    let outcome = outcome.unwrap_or_default();
     let (counts, succeeded) = outcome.counts();
-    let place = outcome.write_table(args.write)?;
     eprintln!("xtask: {counts}; the table is in {}", place.display());
     Ok(if succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

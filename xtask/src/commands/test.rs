@@ -17,7 +17,8 @@ use super::{
 };
 use crate::{
     matrix::{
-        Ledger, Matrix, Slice, What, chosen_for_the_gate, commits_since, kernel_names, trials,
+        Ledger, Matrix, Slice, What, chosen_for_the_gate, commit, commits_since, kernel_names,
+        trials,
     },
     provision::{Store, tools},
     summary::{Counts, Ran, result, summarise},
@@ -145,7 +146,7 @@ fn run_matrix(args: &Args, built: &Built, parts: Result<Parts>) -> Result<Ran> {
     });
     ledger.write()?;
     println!("the slowest: {}", matrix.slowest());
-    let table = matrix.write_table(false)?;
+    let table = matrix.write_table(&commit(), false)?;
     eprintln!("xtask: kernels, mechanisms and scenarios are set out in {}", table.display());
     let (counts, succeeded) = matrix.counts();
     Ok(ran(counts, succeeded))

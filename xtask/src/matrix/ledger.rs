@@ -2,12 +2,7 @@
 //! commands that run cells write, and which is committed with the change that was tested.
 
 use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
+    collections::BTreeMap, fmt::Write as _, fs, path::PathBuf, process::Command, time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -16,6 +11,8 @@ use super::Cell;
 use crate::process::{output, root};
 
 const FILE: &str = "tests/matrix.tsv";
+/// What runs of cells write.
+const WRITTEN: [&str; 3] = [FILE, "docs/matrix.md", "docs/costs.md"];
 const HEAD: &str = "# The cells of the matrix: the number of the run in which each was run last, the \
                     seconds it took,\n# and what came of it. Written by cargo xtask test and cargo \
                     xtask matrix; commit it.\n# kernel\ttrial\trun\tseconds\toutcome\n";
@@ -142,7 +139,7 @@ pub(crate) fn commit() -> String {
     };
     let changed = ["status", "--porcelain", "--untracked-files=no"];
     // What a run writes itself is no change of what was tested.
-    let own = |line: &str| [FILE, "docs/matrix.md"].iter().any(|file| line.ends_with(file));
+    let own = |line: &str| WRITTEN.iter().any(|file| line.ends_with(file));
     let changed = git(&changed).unwrap_or_default();
     let changed = changed.lines().any(|line| !own(line));
     format!("commit {}{}", commit.trim(), if changed { ", with changes" } else { "" })
@@ -150,7 +147,7 @@ pub(crate) fn commit() -> String {
 
 /// Whether this is a path that a run writes.
 pub(super) fn is_written_by_runs(path: &str) -> bool {
-    Path::new(path) == Path::new(FILE) || path == "docs/matrix.md"
+    WRITTEN.contains(&path)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ mod table;
 mod trials;
 
 pub(crate) use changed::of_changes;
-pub(crate) use ledger::{Ledger, commits_since};
+pub(crate) use ledger::{Ledger, commit, commits_since};
 pub(crate) use run::{Matrix, What};
 pub(crate) use slice::{Slice, chosen_for_the_gate};
 pub(crate) use trials::{Cell, Trial, Trials, trials};

@@ -53,8 +53,6 @@ pub(super) struct Kernel {
     pub(super) name: String,
     pub(super) release: String,
     pub(super) cells: BTreeMap<String, Done>,
-    /// As cells, but of no scenario.
-    benchmarks: BTreeMap<String, Done>,
     /// Rows of the tables of costs: what an event, a census, a start takes.
     pub(super) costs: Vec<String>,
     pub(super) censuses: Vec<String>,
@@ -159,23 +157,11 @@ impl Matrix {
         }
     }
 
-    /// From a run of the benchmarks on the same kernels.
-    pub(crate) fn take_costs(&mut self, benchmarks: Self) {
-        for bench in benchmarks.kernels {
-            let Some(kernel) = self.kernel(&bench.name) else { continue };
-            kernel.benchmarks = bench.cells;
-            kernel.broken |= bench.broken;
-            kernel.costs = bench.costs;
-            kernel.censuses = bench.censuses;
-            kernel.starts = bench.starts;
-        }
-    }
-
     /// Of all kernels, and whether each ran to a good end.
     pub(crate) fn counts(&self) -> (Counts, bool) {
         let mut counts = Counts::default();
         for kernel in &self.kernels {
-            for done in kernel.cells.values().chain(kernel.benchmarks.values()) {
+            for done in kernel.cells.values() {
                 match done.outcome {
                     Outcome::Passed => counts.passed += 1,
                     Outcome::Failed => counts.failed += 1,

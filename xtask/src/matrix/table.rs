@@ -1,4 +1,4 @@
-//! The cells and the costs as a page.
+//! The cells as a page, and the costs as another.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use super::{
-    ledger::{Outcome, commit},
+    ledger::Outcome,
     run::{Kernel, Matrix},
 };
 use crate::process::root;
@@ -48,14 +48,18 @@ const COSTS: [(&str, &str, &str); 3] = [
 ];
 
 impl Matrix {
-    /// Into `target/`, or where the docs are.
-    pub(crate) fn write_table(&self, docs: bool) -> Result<PathBuf> {
-        let path = root().join(if docs { "docs/matrix.md" } else { "target/vm/matrix.md" });
-        let dir = path.parent().context("no folder")?;
-        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-        fs::write(&path, self.table(&commit()))
-            .with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(path)
+    /// The cells, of this commit; into `target/`, or where the docs are.
+    pub(crate) fn write_table(&self, commit: &str, docs: bool) -> Result<PathBuf> {
+        write("matrix.md", &self.table(commit), docs)
+    }
+
+    /// The costs, likewise.
+    pub(crate) fn write_costs(&self, commit: &str, docs: bool) -> Result<PathBuf> {
+        write("costs.md", &self.costs(commit), docs)
+    }
+
+    fn releases(&self) -> String {
+        self.kernels.iter().map(|run| format!("- {}: {}\n", run.name, run.release)).collect()
     }
 
     fn table(&self, commit: &str) -> String {
@@ -64,13 +68,10 @@ impl Matrix {
              Made by `cargo xtask matrix --write` of {commit}: each test of the live kernel, on \
              Debian's cloud\nkernels in virtual machines, with each mechanism that the kernel \
              offers. Every figure is compared with conntrack's\nown counters and with what was sent: \
-             equal where it is marked exact, inside its bounds where it is not.\n\n"
-        );
-        let releases = self.kernels.iter().map(|run| format!("- {}: {}\n", run.name, run.release));
-        text.extend(releases);
-        text.push_str(
-            "\nf: fexit, k: kprobe, t: tracepoint, c: counters; capital where it failed, \
+             equal where it is marked exact, inside its bounds where it is not.\n\n{}\n\
+             f: fexit, k: kprobe, t: tracepoint, c: counters; capital where it failed, \
              `-` where it does not apply.\n\n| scenario |",
+            self.releases()
         );
         self.kernels.iter().for_each(|run| {
             let _ = write!(text, " {} |", run.name);
@@ -101,9 +102,22 @@ impl Matrix {
         for ((kernel, scenario), why) in reasons {
             let _ = writeln!(text, "- {kernel}, {}: {why}.", scenario.replace('_', " "));
         }
+        text
+    }
+
+    fn costs(&self, commit: &str) -> String {
+        let mut text = format!(
+            "# What it costs, in instructions\n\nMade by `cargo xtask matrix --bench --write` of \
+             {commit}, on Debian's cloud kernels in virtual machines\nwhose clock counts \
+             instructions.\n\n{}",
+            self.releases()
+        );
         let rows: [fn(&Kernel) -> &Vec<String>; 3] =
             [|kernel| &kernel.costs, |kernel| &kernel.censuses, |kernel| &kernel.starts];
         for ((title, how, columns), rows) in COSTS.iter().zip(rows) {
+            if self.kernels.iter().all(|run| rows(run).is_empty()) {
+                continue;
+            }
             let _ = write!(text, "\n## {title}\n\n{how}\n");
             for run in self.kernels.iter().filter(|run| !rows(run).is_empty()) {
                 let _ = write!(text, "\n{}:\n\n{columns}\n", run.release);
@@ -114,6 +128,15 @@ impl Matrix {
         }
         text
     }
+}
+
+fn write(name: &str, text: &str, docs: bool) -> Result<PathBuf> {
+    let path = root().join(if docs { "docs" } else { "target/vm" }).join(name);
+    let dir = path.parent().context("no folder")?;
+    fs::create_dir_all(dir)
+        .and_then(|()| fs::write(&path, text))
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(path)
 }
 
 fn cell(run: &Kernel, scenario: &str) -> String {
@@ -147,11 +170,13 @@ mod tests {
             run.take(line);
         }
         assert_eq!((cell(&run, "table_full"), cell(&run, "chains")), ("fK".into(), "-".into()));
-        let table = Matrix { kernels: vec![run] }.table("commit abc");
+        let matrix = Matrix { kernels: vec![run] };
+        let (table, costs) = (matrix.table("commit abc"), matrix.costs("commit abc"));
         assert!(table.contains("| table full | fK |\n"), "{table}");
         assert!(table.contains("of commit abc: each test"), "{table}");
         assert!(table.contains("- 6.1, chains: this kernel has no limit on chains.\n"), "{table}");
-        assert!(table.contains("\n| fexit | 12.3 | 1.01 |\n"), "{table}");
-        assert!(table.contains("\n| fexit | 81 | 99 |\n"), "{table}");
+        assert!(costs.contains("\n| fexit | 12.3 | 1.01 |\n"), "{costs}");
+        assert!(costs.contains("\n| fexit | 81 | 99 |\n"), "{costs}");
+        assert!(!costs.contains("What a census takes"), "{costs}");
     }
 }
