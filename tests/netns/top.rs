@@ -260,7 +260,8 @@ fn late() -> Result<()> {
     full(&mut lab)?;
     let mut watch = thread::scope(|scope| {
         let flood = scope.spawn(|| lab.send(&Flood { rate: Some(500), ..Flood::of(UDP, 1500) }));
-        let watch = Watch::start(&[]);
+        // What is on its way when an interval ends is a doubt in both: few intervals, few doubts.
+        let watch = Watch::start(&["--interval", "500ms"]);
         flood.join().map_err(|_| anyhow::anyhow!("the flood panicked"))??;
         watch
     })?;
