@@ -61,6 +61,11 @@ pub(super) struct Ledger {
     /// Refusals that may have been a protocol tracker's verdict: those bump `invalid` too.
     tracker: Suspects,
     no_memory: Suspects,
+    /// Of the refusals between the last two readings of the counters, those that nothing else accounts
+    /// for.
+    certain_now: u64,
+    /// The counters were read the last time too.
+    was_read: bool,
     base_hooks: Option<HookReadings>,
     base_entries: Option<u32>,
     /// At the last look inside: entries, and how many had ended by then.
@@ -78,6 +83,8 @@ impl Ledger {
             counters: None,
             tracker: Suspects::default(),
             no_memory: Suspects::default(),
+            certain_now: 0,
+            was_read: false,
             base_hooks: sample.hooks.map(|hooks| if new { HookReadings::default() } else { hooks }),
             base_entries: if new { Some(0) } else { sample.entries },
             last_seen: None,
@@ -99,11 +106,27 @@ impl Ledger {
         }
         let now = self.counts();
         let refused = now.refused_at_door().saturating_sub(before.refused_at_door());
+        let suspected = self.suspected();
         self.tracker.enter(refused, now.invalid - before.invalid);
         self.no_memory.enter(refused, machine.no_memory.unwrap_or(u64::MAX));
+        let suspected = self.suspected().saturating_sub(suspected);
+        // After a reading without counters, these are of more than one interval.
+        let is_of_interval = self.was_read && sample.counters.is_some();
+        self.certain_now = if is_of_interval { refused.saturating_sub(suspected) } else { 0 };
+        self.was_read = sample.counters.is_some();
         if let (Some(entries), Some(hooks)) = (sample.entries, sample.hooks) {
             self.last_seen = Some((entries, hooks.before.removed()));
         }
+    }
+
+    fn suspected(&self) -> u64 {
+        self.tracker.at_most.saturating_add(self.no_memory.at_most)
+    }
+
+    /// Packets that were certainly refused for a full table between the last two readings, whatever
+    /// is in doubt of those before.
+    pub(super) fn certain_now(&self) -> u64 {
+        self.certain_now
     }
 
     /// What it all adds up to.
@@ -129,8 +152,7 @@ impl Ledger {
                     + at_confirm.saturating_sub(dropped.unconfirmed)
             }
             (None, Some(refused)) => {
-                let others = self.tracker.at_most.saturating_add(self.no_memory.at_most);
-                let full = at_door.saturating_sub(others);
+                let full = at_door.saturating_sub(self.suspected());
                 let confirm = refused
                     .confirm
                     .map_or(0, |(clash, nat)| at_confirm.saturating_sub(clash.most + nat.most));
@@ -382,6 +404,22 @@ mod tests {
         assert_eq!(totals.insertions, Bounds::exactly(35));
         assert_eq!(totals.removals, Bounds::exactly(5));
         assert_eq!(totals.reasons.table_full, Bounds::exactly(10));
+    }
+
+    #[test]
+    fn an_old_doubt_is_none_about_what_is_certain_now() {
+        let short = |no_memory| Machine { no_memory: Some(no_memory), ..quiet() };
+        let mut ledger = Ledger::open(&sample(50, 0, 0, (0, 0)), false, &quiet());
+        let mut enter = |drop, no_memory| {
+            ledger.enter(&sample(50, drop, 0, (drop.into(), 0)), &short(no_memory));
+            ledger.certain_now()
+        };
+        assert_eq!(enter(10, 4), 6, "four may be for want of memory");
+        assert_eq!(enter(30, 0), 16, "or those four are counted only now");
+        assert_eq!(enter(60, 0), 30);
+        ledger.enter(&gone((60, 0)), &quiet());
+        ledger.enter(&sample(50, 90, 0, (90, 0)), &quiet());
+        assert_eq!(ledger.certain_now(), 0, "of two intervals, nobody knows which");
     }
 
     #[test]

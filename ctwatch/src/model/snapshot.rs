@@ -172,6 +172,8 @@ struct State {
     dropped_before: u64,
     /// What a rule has certainly dropped, at the last sample.
     surely_strangers: u64,
+    /// What the probes had seen at the last sample, before anything else of it was read.
+    dropped_at: u64,
     sample: TableSample,
 }
 
@@ -357,6 +359,7 @@ impl State {
                 false => dropped_untracked(sample.hooks.map(|hooks| hooks.before)),
             },
             surely_strangers: 0,
+            dropped_at: 0,
             sample: sample.clone(),
         }
     }
@@ -375,7 +378,11 @@ impl State {
         let refused = self.totals.map(|totals| totals.reasons.table_full);
         let least = refused.and_then(Bounds::least).unwrap_or(0);
         let in_all = since(hooks.after).saturating_sub(least);
-        let now = in_all.saturating_sub(self.surely_strangers);
+        let meanwhile = since(hooks.after).saturating_sub(self.dropped_at);
+        self.dropped_at = since(hooks.before);
+        // A doubt about what was before is none about what is now.
+        let others = meanwhile.saturating_sub(self.ledger.certain_now());
+        let now = in_all.saturating_sub(self.surely_strangers).min(others);
         if let Some(Bounds::Within { at_most: Some(most), .. }) = refused {
             self.surely_strangers = since(hooks.before).saturating_sub(most);
         }
