@@ -64,7 +64,7 @@ fn was_full() -> Result<()> {
         ensure!(dropped > 300, "{dropped}");
         let said = report(&[])?;
         let finding = found(&said, "was_full", lab.router().name())?;
-        let title = finding["title"].as_str().context("no title")?;
+        let title = finding["title"].as_str().context("no title")?.replace(',', "");
         ensure!(title.contains(&format!(" full: {dropped} packets dropped since")), "{title}");
         ensure!(finding["severity"] == "warning", "{finding:#}");
         // The kernel writes ten lines of the network in five seconds, whoever they are about.
