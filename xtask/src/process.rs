@@ -43,29 +43,26 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 
 /// Runs to the end and returns its standard output.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
-    let shown = shown(command);
-    let output = command
-        .stdin(Stdio::null())
-        .stderr(Stdio::piped())
-        .output()
-        .with_context(|| format!("cannot start {shown}"))?;
-    if !output.status.success() {
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        bail!("{shown} failed ({}): {}", output.status, complaint.trim());
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    output_and(command, Stdio::piped())
 }
 
 /// As [`output`], with its complaints shown as they come.
 pub(crate) fn output_with_errors(command: &mut Command) -> Result<String> {
+    output_and(command, Stdio::inherit())
+}
+
+fn output_and(command: &mut Command, errors: Stdio) -> Result<String> {
     let shown = shown(command);
     let output = command
         .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
+        .stderr(errors)
         .output()
         .with_context(|| format!("cannot start {shown}"))?;
     if !output.status.success() {
-        bail!("{shown} failed ({})", output.status);
+        match String::from_utf8_lossy(&output.stderr).trim() {
+            "" => bail!("{shown} failed ({})", output.status),
+            complaint => bail!("{shown} failed ({}): {complaint}", output.status),
+        }
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     facts::{BucketsBy, Facts, Presence},
-    report::File,
+    report::{Check, File},
 };
 
 /// How it is set.
@@ -10,6 +10,7 @@ use crate::{
 pub(super) struct Buckets {
     pub(super) now: String,
     pub(super) undo: String,
+    pub(super) check: Check,
     /// What persists it.
     pub(super) file: Option<File>,
     /// Where no file does: what does.
@@ -33,6 +34,7 @@ pub(super) fn by_hashsize(facts: &Facts, name: &str, to: u64, from: u64) -> Opti
     Some(Buckets {
         now: format!("echo {to} > {HASHSIZE}"),
         undo: format!("echo {from} > {HASHSIZE}"),
+        check: Check { command: format!("cat {HASHSIZE}"), prints: to.to_string() },
         file: is_module.then_some(file),
         note: (!is_module).then_some(note),
     })

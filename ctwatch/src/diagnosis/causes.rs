@@ -215,12 +215,10 @@ pub(super) fn bridges(case: &Case<'_>) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use ctwatch_ebpf::top::Key;
 
     use super::{
-        super::cases::{facts, found, ids, of},
+        super::cases::{facts, found, ids, of, taken},
         *,
     };
     use crate::{
@@ -243,15 +241,7 @@ mod tests {
             let (status, left) = (Status(1 << 3 | status), Left::Seconds(60));
             census.enter(&Held { key, translated: key, status, state, zone: 0, left });
         }
-        Taken {
-            by: "walk",
-            took: Duration::ZERO,
-            cpu: Duration::ZERO,
-            strayed: 0,
-            kernel: Vec::new(),
-            counted: census.finish(10),
-            notes: Vec::new(),
-        }
+        taken(census)
     }
 
     fn machine() -> Facts {

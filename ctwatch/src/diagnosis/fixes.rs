@@ -82,9 +82,7 @@ pub(super) fn set(
     if let Some((name, to, _)) = changed().next_back() {
         fix.check = shows(tools, of, name, *to);
     } else if let Some(buckets) = &buckets {
-        let (value, path) = buckets.now.trim_start_matches("echo ").split_once(" > ").unzip();
-        let prints = value.unwrap_or_default().to_owned();
-        fix.check = path.map(|path| Check { command: format!("cat {path}"), prints });
+        fix.check = Some(buckets.check.clone());
     }
     if !is_host {
         fix.lasts

@@ -225,12 +225,11 @@ fn gain(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
 
     use ctwatch_ebpf::top::{By, Key};
 
     use super::{
-        super::cases::{facts, found, of},
+        super::cases::{facts, found, of, taken},
         *,
     };
     use crate::{
@@ -249,15 +248,7 @@ mod tests {
             let (status, left) = (Status(1 << 3 | status), Left::Seconds(seconds));
             census.enter(&Held { key, translated: key, status, state, zone: 0, left });
         }
-        Taken {
-            by: "walk",
-            took: Duration::ZERO,
-            cpu: Duration::ZERO,
-            strayed: 0,
-            kernel: Vec::new(),
-            counted: census.finish(10),
-            notes: Vec::new(),
-        }
+        taken(census)
     }
 
     fn machine(entries: u32) -> Facts {
