@@ -47,8 +47,10 @@ pub struct StateSet {
     pub name: String,
     pub chain: String,
     pub rule: u64,
-    /// The verdict is in the map; otherwise the rule drops what is in the set.
+    /// The verdict is in the map; otherwise it is that of the rule.
     pub is_map: bool,
+    /// The rule is for what is not in the set.
+    pub is_inverted: bool,
 }
 
 /// Of one table, so many rules are kept.
@@ -119,8 +121,9 @@ pub struct RuleUse {
     /// It keeps packets from being tracked: `notrack`, `-j CT --notrack`. Such a rule does not need
     /// tracking.
     pub notrack: bool,
-    /// It drops what conntrack calls INVALID, or that among others.
-    pub drops_invalid: bool,
+    /// What it does with packets that conntrack calls INVALID, where it asks for those alone, or for
+    /// those and what is not tracked, or decides by the state.
+    pub on_invalid: Option<Act>,
     /// Packets that matched, where the rule counts them.
     pub packets: Option<u64>,
 }

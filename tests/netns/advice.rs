@@ -615,10 +615,21 @@ fn openwrt() -> Result<()> {
         type_in(&cure["now"])?;
         undo(&cure)?;
     }
-    // What the map of states does with packets that are not tracked is not read.
+    // The map lets in what is established, and nobody is asked after that.
     let talkers = found(&said, "top_talkers", router.name())?;
-    ensure!(talkers["evidence"].to_string().contains("chain forward"), "{talkers:#}");
-    before.is_again(&router)
+    fix(talkers, "do not track the tunnels of VXLAN (udp/4789)")?;
+    before.is_again(&router)?;
+    // As it is on a router: what no zone lets in is dropped at the end.
+    router.nft(
+        "add rule inet fw4 forward iifname \"br-lan\" accept
+         add rule inet fw4 forward counter drop",
+    )?;
+    let said = report(&[])?;
+    let talkers = found(&said, "top_talkers", router.name())?;
+    let why = "it would be cut off, by table inet fw4, chain forward";
+    ensure!(talkers["evidence"].to_string().contains(why), "{talkers:#}");
+    ensure!(talkers["fixes"].as_array().is_some_and(Vec::is_empty), "{talkers:#}");
+    Ok(())
 }
 
 /// A router lets in answers as established; what is not tracked has no answers.
@@ -656,5 +667,30 @@ fn policy() -> Result<()> {
     datagrams(&client, 30_000..30_100, "10.100.0.2:9000")?;
     thread::sleep(Duration::from_millis(500));
     ensure!(arrived()? >= came + 100, "it is cut off");
-    undo(cure)
+    undo(cure)?;
+    // A map of states says what it does with packets that are not tracked, or that they go on.
+    router.nft("delete table inet mine")?;
+    let by_state = |more: &str| {
+        format!(
+            "table inet mine {{ chain f {{ type filter hook forward priority 0; policy accept;
+             ct state vmap {{ established : accept, related : accept, invalid : drop{more} }}
+             }}\n }}"
+        )
+    };
+    router.nft(&by_state(", untracked : drop"))?;
+    let said = report(&[])?;
+    let talkers = found(&said, "top_talkers", router.name())?;
+    ensure!(talkers["fixes"].as_array().is_some_and(Vec::is_empty), "{talkers:#}");
+    let why = "it drops what is not tracked";
+    ensure!(talkers["evidence"].to_string().contains(why), "{talkers:#}");
+    router.nft("delete table inet mine")?;
+    router.nft(&by_state(""))?;
+    let said = report(&[])?;
+    let cure = fix(found(&said, "top_talkers", router.name())?, "do not track udp/9000")?.clone();
+    type_in(&cure["now"])?;
+    let came = arrived()?;
+    datagrams(&client, 40_000..40_100, "10.100.0.2:9000")?;
+    thread::sleep(Duration::from_millis(500));
+    ensure!(arrived()? >= came + 100, "it is cut off");
+    undo(&cure)
 }

@@ -123,6 +123,40 @@ fn invalid() -> Result<()> {
     let evidence = finding["evidence"].to_string();
     ensure!(evidence.contains("conntrack counts invalid 100 since"), "{evidence}");
     ensure!(evidence.contains("be_liberal"), "{evidence}");
+    // The same in words of iptables, and by way of a chain that drops all.
+    lab.router().nft("delete table inet drops")?;
+    let mut first = 0;
+    for tool in ["iptables-nft", "iptables-legacy"] {
+        let type_in = |words: &str| {
+            let words = format!("{tool} {words}");
+            lab.router().run(&words.split(' ').collect::<Vec<_>>())
+        };
+        for words in [
+            "-N LOGDROP",
+            "-A LOGDROP -m limit --limit 1/sec",
+            "-A LOGDROP -j DROP",
+            "-N PERHAPS",
+            "-A PERHAPS -p tcp -j DROP",
+        ] {
+            type_in(words)?;
+        }
+        for (rule, drops) in [
+            ("FORWARD -m conntrack --ctstate INVALID,UNTRACKED -j LOGDROP", true),
+            ("FORWARD -m state --state INVALID -j DROP", true),
+            ("FORWARD -m conntrack --ctstate INVALID,UNTRACKED -j PERHAPS", false),
+            ("FORWARD -m conntrack --ctstate INVALID,NEW -j DROP", false),
+        ] {
+            type_in(&format!("-A {rule}"))?;
+            first += 1 << 32;
+            let more = Flows { protocol: Protocol::IcmpEchoReply, ..UDP };
+            lab.send(&Flood { first, ..Flood::of(more, 100) })?;
+            let said = report(&[])?;
+            let is_found = found(&said, "invalid_rule", lab.router().name()).is_ok();
+            let counted = || lab.router().run(&["nft", "list", "ruleset"]);
+            ensure!(is_found == drops, "{tool} {rule}: {} {:#}", counted()?, said["findings"]);
+            type_in(&format!("-D {rule}"))?;
+        }
+    }
     Ok(())
 }
 

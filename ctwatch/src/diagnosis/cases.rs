@@ -56,7 +56,7 @@ fn rules(name: &str, uses: &[(&str, bool)]) -> RuleTable {
             number: 7,
             by: vec![(*by).to_owned()],
             notrack: *notrack,
-            drops_invalid: false,
+            on_invalid: None,
             packets: Some(3),
         }));
         let rule = Rule { number: 7, conditions: Vec::new(), act: Act::Next, comment: None };
@@ -71,7 +71,7 @@ pub(super) fn nat_rule(by: &str) -> RuleTable {
 
 pub(super) fn invalid_rule(by: &str, packets: Option<u64>) -> RuleTable {
     let mut table = rules("filter", &[(by, false)]);
-    (table.uses[0].drops_invalid, table.uses[0].packets) = (true, packets);
+    (table.uses[0].on_invalid, table.uses[0].packets) = (Some(Act::Drop), packets);
     table
 }
 
@@ -423,7 +423,7 @@ fn tracking_that_no_rule_needs_can_be_stopped() {
         number: 1,
         by: vec!["-j MASQUERADE".to_owned()],
         notrack: false,
-        drops_invalid: false,
+        on_invalid: None,
         packets: None,
     }));
     facts.namespaces[0].legacy = Ok(vec![nat]);
@@ -499,7 +499,7 @@ fn rules_of_iptables_are_removed_by_its_own_tool() {
         number: 1,
         by: vec!["-m conntrack".to_owned()],
         notrack: false,
-        drops_invalid: false,
+        on_invalid: None,
         packets: None,
     }));
     let rule = Rule { number: 1, conditions: Vec::new(), act: Act::Accept, comment: None };

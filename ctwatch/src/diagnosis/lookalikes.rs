@@ -348,12 +348,40 @@ pub(super) fn invalid_rules(case: &Case<'_>) -> Vec<Finding> {
             continue;
         }
         for table in namespace.rule_tables() {
-            let drop = table.uses.iter().filter(|rule| rule.drops_invalid);
+            let drop = table.uses.iter().filter(|rule| drops_invalid(table, rule));
             let drop = drop.filter(|rule| rule.packets != Some(0));
             rules.extend(drop.map(|rule| (namespace, table, rule)));
         }
     }
     invalid(case, &rules).into_iter().collect()
+}
+
+/// By itself, or in a chain that it leads to.
+fn drops_invalid(table: &RuleTable, rule: &RuleUse) -> bool {
+    /// As deep as the kernel lets chains lead.
+    const DEEPEST: u32 = 16;
+    rule.on_invalid.as_ref().is_some_and(|act| drops(table, act, DEEPEST) == Some(true))
+}
+
+/// Whether all packets are dropped by it, or none may be said to be; `None`: the next rule is asked.
+fn drops(table: &RuleTable, act: &Act, depth: u32) -> Option<bool> {
+    let (to, comes_back) = match act {
+        Act::Drop => return Some(true),
+        Act::Next => return None,
+        Act::Jump(to) => (to, true),
+        Act::Goto(to) => (to, false),
+        _ => return Some(false),
+    };
+    let chain = table.chains.iter().find(|chain| chain.name == *to && depth > 0)?;
+    for rule in &chain.rules {
+        match drops(table, &rule.act, depth - 1) {
+            None => {}
+            // What is dropped in part is dropped at the end, or is not.
+            Some(true) if !rule.conditions.is_empty() => {}
+            decided => return decided,
+        }
+    }
+    if comes_back { None } else { Some(false) }
 }
 
 /// One for all of them: they are most often the same in many namespaces.
@@ -431,7 +459,7 @@ mod tests {
     };
     use crate::{
         diagnosis::findings,
-        facts::{Facts, Totals},
+        facts::{Condition, Facts, Rule, Totals},
         model::{
             Snapshot,
             figure::Bounds,
@@ -512,6 +540,42 @@ mod tests {
             namespace.totals = Ok(Totals::default());
         }
         assert!(ids(&facts).is_empty(), "conntrack counts none");
+    }
+
+    #[test]
+    fn a_rule_may_drop_invalid_packets_in_another_chain() {
+        let ids_with = |on_invalid: Act, chains: &[(&str, &[(Act, bool)])]| {
+            let mut facts = facts(10);
+            let mut table = invalid_rule("-m conntrack", None);
+            table.uses[0].on_invalid = Some(on_invalid);
+            for (name, rules) in chains {
+                for (act, asks) in *rules {
+                    let conditions = if *asks { vec![Condition::Other] } else { Vec::new() };
+                    let rule = Rule { number: 1, conditions, act: act.clone(), comment: None };
+                    table.keep(name, rule);
+                }
+            }
+            facts.namespaces[0].nft = Ok(vec![table]);
+            facts.namespaces[0].totals = Ok(Totals { invalid: 3, ..Totals::default() });
+            ids(&facts)
+        };
+        let to = |name: &str| Act::Jump(name.to_owned());
+        // As ufw and many scripts have it: a log line, at most so many, and then DROP.
+        let log: &[(Act, bool)] = &[(Act::Next, true), (Act::Drop, false)];
+        assert_eq!(ids_with(to("logdrop"), &[("logdrop", log)]), ["invalid_rule"]);
+        let deeper: &[(Act, bool)] = &[(to("logdrop"), false)];
+        assert_eq!(ids_with(to("a"), &[("a", deeper), ("logdrop", log)]), ["invalid_rule"]);
+        for lets_some_in in [
+            &[(Act::Return, true), (Act::Drop, false)][..],
+            &[(Act::Accept, true), (Act::Drop, false)],
+            &[(Act::Drop, true)],
+            &[(Act::Unknown, false), (Act::Drop, false)],
+            &[(to("a"), false)],
+            &[],
+        ] {
+            assert!(ids_with(to("a"), &[("a", lets_some_in)]).is_empty(), "{lets_some_in:?}");
+        }
+        assert!(ids_with(to("nowhere"), &[]).is_empty());
     }
 
     #[test]

@@ -251,21 +251,26 @@ impl Expressions {
     }
 
     fn verdict(&mut self, data: &[u8]) {
-        let verdict = attribute(data, NFTA_IMMEDIATE_DATA)
+        let said = attribute(data, NFTA_IMMEDIATE_DATA)
             .and_then(|data| attribute(data, NFTA_DATA_VERDICT));
         // Else it is a value for a register.
-        let Some(verdict) = verdict else { return };
-        let chain = || attribute(verdict, NFTA_VERDICT_CHAIN).map(text).unwrap_or_default();
-        let code = attribute(verdict, NFTA_VERDICT_CODE).and_then(be32).map(u32::cast_signed);
-        self.act = match code {
-            Some(0) => Act::Drop,
-            Some(1) => Act::Accept,
-            Some(-1) => Act::Next,
-            Some(-3) => Act::Jump(chain()),
-            Some(-4) => Act::Goto(chain()),
-            Some(-5) => Act::Return,
-            _ => Act::Unknown,
-        };
+        let Some(said) = said else { return };
+        self.act = verdict(said);
+    }
+}
+
+/// What becomes of a packet by this verdict: of a rule, or in a map.
+pub(super) fn verdict(said: &[u8]) -> Act {
+    let chain = || attribute(said, NFTA_VERDICT_CHAIN).map(text).unwrap_or_default();
+    let code = attribute(said, NFTA_VERDICT_CODE).and_then(be32).map(u32::cast_signed);
+    match code {
+        Some(0) => Act::Drop,
+        Some(1) => Act::Accept,
+        Some(-1) => Act::Next,
+        Some(-3) => Act::Jump(chain()),
+        Some(-4) => Act::Goto(chain()),
+        Some(-5) => Act::Return,
+        _ => Act::Unknown,
     }
 }
 

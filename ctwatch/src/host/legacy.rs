@@ -201,11 +201,11 @@ pub fn parse(kind: Kind, name: &str, info: &[u8], entries: &[u8]) -> Result<Rule
             continue;
         }
         number += 1;
-        table.add(rule(kind, entry, &chain, number, (&target, target_info))?);
         let act = match target.as_str() {
             "" => verdict(kind, entry, *at, word(target_info, 0)?.cast_signed(), &own_chains),
             named => xtables::act(named, target_info),
         };
+        table.add(rule(kind, entry, &chain, number, (&target, target_info), &act)?);
         let (conditions, comment) = conditions(kind, entry)?;
         table.keep(&chain, Rule { number, conditions, act, comment });
     }
@@ -374,14 +374,15 @@ fn rule(
     chain: &str,
     number: u64,
     (target, target_info): (&str, &[u8]),
+    act: &Act,
 ) -> Result<Option<RuleUse>> {
-    let (mut by, mut invalid, mut other) = (Vec::new(), false, false);
+    let (mut by, mut asked) = (Vec::new(), Vec::new());
     for part in parts(kind, entry)? {
         let (name, info) = part?;
-        match xtables::matched(&name, info) {
-            Match::Other => {}
-            Match::Tracking => (other, _) = (true, by.push(format!("-m {name}"))),
-            Match::Invalid => (invalid, _) = (true, by.push(format!("-m {name}"))),
+        let found = xtables::matched(&name, info);
+        if found != Match::Other {
+            by.push(format!("-m {name}"));
+            asked.push(found);
         }
     }
     let mut notrack = false;
@@ -393,15 +394,15 @@ fn rule(
             by.push(format!("-j {target} --notrack"));
         }
     }
-    let drops = target.is_empty() && word(target_info, 0)?.cast_signed() == DROP;
     let packets = entry.get(kind.counters..).and_then(|rest| rest.first_chunk());
+    let packets = packets.map(|bytes| u64::from_ne_bytes(*bytes));
     Ok((!by.is_empty()).then(|| RuleUse {
         chain: chain.to_owned(),
         number,
         by,
         notrack,
-        drops_invalid: invalid && !other && drops,
-        packets: packets.map(|bytes| u64::from_ne_bytes(*bytes)),
+        on_invalid: xtables::are_invalid(&asked).then(|| act.clone()),
+        packets: xtables::of_invalid(&asked, packets),
     }))
 }
 
@@ -467,8 +468,8 @@ mod tests {
             assert_eq!((nat.chain.as_str(), nat.number, nat.packets), ("FORWARD", 1, Some(5)));
             assert_eq!(nat.by, ["-j MASQUERADE"]);
             assert_eq!((invalid.chain.as_str(), invalid.number), ("OWN", 2));
-            assert!(invalid.drops_invalid && invalid.packets == Some(42));
-            assert!(notrack.notrack && !notrack.drops_invalid);
+            assert_eq!((&invalid.on_invalid, invalid.packets), (&Some(Act::Drop), Some(42)));
+            assert!(notrack.notrack && notrack.on_invalid.is_none());
         }
     }
 

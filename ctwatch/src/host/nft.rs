@@ -7,11 +7,13 @@ use anyhow::{Context, Result};
 use super::{
     attributes::{attribute, attributes, be32, be64, text},
     ctnetlink::{Ctnetlink, NFGENMSG},
-    expressions::Expressions,
+    expressions::{Expressions, verdict},
     modules,
     xtables::{self, Match, Target},
 };
-use crate::facts::{Base, Framework, Known, Rule, RuleTable, RuleUse, StateSet, VMAP};
+use crate::facts::{
+    Act, Base, Condition, Framework, Known, Rule, RuleTable, RuleUse, StateSet, VMAP,
+};
 
 /// `NFNL_SUBSYS_NFTABLES << 8`, and its messages.
 const NFTABLES: u16 = 10 << 8;
@@ -43,10 +45,8 @@ const NFTA_CT_KEY: u16 = 2;
 const NFTA_BITWISE_MASK: u16 = 4;
 const NFTA_CMP_OP: u16 = 2;
 const NFTA_CMP_DATA: u16 = 3;
-const NFTA_IMMEDIATE_DATA: u16 = 2;
 const NFTA_DATA_VALUE: u16 = 1;
 const NFTA_DATA_VERDICT: u16 = 2;
-const NFTA_VERDICT_CODE: u16 = 1;
 const NFTA_LOOKUP_SET: u16 = 1;
 const NFTA_LOOKUP_DREG: u16 = 3;
 const NFTA_LOOKUP_FLAGS: u16 = 5;
@@ -55,6 +55,7 @@ const NFTA_ELEMENTS_SET: u16 = 2;
 const NFTA_ELEMENTS: u16 = 3;
 const NFTA_ELEMENT_KEY: u16 = 1;
 const NFTA_ELEMENT_DATA: u16 = 2;
+const NFTA_ELEMENT_FLAGS: u16 = 3;
 const NFTA_COUNTER_PACKETS: u16 = 2;
 /// Of a match and of a target alike.
 const NFTA_XT_NAME: u16 = 1;
@@ -64,6 +65,8 @@ const NFT_CT_STATE: u32 = 0;
 const NFT_CMP_EQ: u32 = 0;
 const NFT_CMP_NEQ: u32 = 1;
 const NF_DROP: u32 = 0;
+/// Of one table: each is asked for by a message of its own.
+const MOST_SETS: usize = 256;
 /// `NF_CT_STATE_INVALID_BIT`
 const INVALID: u32 = 1;
 /// `NF_CT_STATE_UNTRACKED_BIT`
@@ -92,25 +95,52 @@ fn read() -> Result<Vec<RuleTable>> {
         for set in std::mem::take(&mut table.state_sets) {
             let question =
                 [name(NFTA_ELEMENTS_TABLE, &table.name), name(NFTA_ELEMENTS_SET, &set.name)];
-            let mut drops = false;
+            let mut elements = Vec::new();
             let listed = socket.dump_of(
                 GET_ELEMENT,
                 NEW_ELEMENT,
                 family_number(table.family),
                 &question.concat(),
-                |body| take_elements(&set, body, &mut drops),
+                |body| take_elements(&mut elements, body),
             );
             // A set that went meanwhile went with its rule.
-            if listed.is_ok() && drops {
-                let its =
-                    |rule: &&mut RuleUse| (&rule.chain, rule.number) == (&set.chain, set.rule);
-                if let Some(rule) = table.uses.iter_mut().find(its) {
-                    rule.drops_invalid = true;
-                }
+            if listed.is_ok() {
+                decide(table, &set, &elements);
             }
         }
     }
     Ok(tables)
+}
+
+/// What a rule does that looks the state up, now that it is known what is in its set or map.
+fn decide(table: &mut RuleTable, set: &StateSet, elements: &[(Option<u32>, Act)]) {
+    // Several at once, or a range: it is left as unknown as it was.
+    if elements.iter().any(|(state, _)| state.is_none()) {
+        return;
+    }
+    let of = |wanted: u32| elements.iter().find(|(state, _)| *state == Some(wanted));
+    let chain = table.chains.iter_mut().find(|chain| chain.name == set.chain);
+    let rule = chain.and_then(|c| c.rules.iter_mut().find(|rule| rule.number == set.rule));
+    let Some(rule) = rule else { return };
+    let asks = of(UNTRACKED).is_some() != set.is_inverted;
+    let unknown = |condition: &&mut Condition| **condition == Condition::Tracking(None);
+    if let Some(condition) = rule.conditions.iter_mut().find(unknown) {
+        *condition = Condition::Tracking(Some(asks));
+    }
+    let on_invalid = match set.is_map {
+        false => of(INVALID).filter(|_| !set.is_inverted).map(|_| rule.act.clone()),
+        true => of(INVALID).map(|(_, act)| act.clone()),
+    };
+    if set.is_map {
+        // Where nothing is said of untracked packets, the rule stands for what it does with others.
+        let lets_in = |(_, act): &&(Option<u32>, Act)| !matches!(act, Act::Drop | Act::Next);
+        let stands = of(UNTRACKED).or_else(|| elements.iter().find(lets_in));
+        rule.act = stands.map_or(Act::Drop, |(_, act)| act.clone());
+    }
+    let its = |rule: &&mut RuleUse| (&rule.chain, rule.number) == (&set.chain, set.rule);
+    if let Some(found) = table.uses.iter_mut().find(its) {
+        found.on_invalid = on_invalid;
+    }
 }
 
 /// An attribute with a name.
@@ -125,20 +155,20 @@ fn name(kind: u16, name: &str) -> Vec<u8> {
     bytes
 }
 
-/// One message of a dump of a set: whether what is INVALID is dropped by it.
-pub fn take_elements(set: &StateSet, body: &[u8], drops: &mut bool) -> Result<()> {
+/// One message of a dump of a set: each state in it, if it is one alone, and what a map does with it.
+pub fn take_elements(taken: &mut Vec<(Option<u32>, Act)>, body: &[u8]) -> Result<()> {
     let Some(elements) = attribute(after_header(body)?, NFTA_ELEMENTS) else { return Ok(()) };
     attributes(elements, |_, element| {
         let value =
             attribute(element, NFTA_ELEMENT_KEY).and_then(|key| attribute(key, NFTA_DATA_VALUE));
         // A state and nothing else: one number.
         let state = value.filter(|value| value.len() == 4).and_then(|value| value.first_chunk());
-        let is_invalid = state.map(|state| u32::from_ne_bytes(*state)) == Some(INVALID);
-        let verdict = attribute(element, NFTA_ELEMENT_DATA)
+        let is_range = attribute(element, NFTA_ELEMENT_FLAGS).and_then(be32).unwrap_or(0) != 0;
+        let state = state.filter(|_| !is_range).map(|state| u32::from_ne_bytes(*state));
+        let act = attribute(element, NFTA_ELEMENT_DATA)
             .and_then(|data| attribute(data, NFTA_DATA_VERDICT))
-            .and_then(|verdict| attribute(verdict, NFTA_VERDICT_CODE))
-            .and_then(be32);
-        *drops |= is_invalid && (!set.is_map || verdict == Some(NF_DROP));
+            .map_or(Act::Next, verdict);
+        taken.push((state, act));
         Ok(())
     })
 }
@@ -264,9 +294,11 @@ pub fn take_rule(tables: &mut Vec<RuleTable>, body: &[u8]) -> Result<()> {
     let Expressions { conditions, act, comment: written, .. } = asked;
     let comment = attribute(rule, NFTA_RULE_USERDATA).and_then(comment).or(written);
     let set = read.state_set(&chain, handle);
-    let found = read.finish(chain.clone(), handle);
+    let found = read.finish(chain.clone(), handle, &act);
     let table = table(tables, body, of);
-    table.state_sets.extend(set);
+    if table.state_sets.len() < MOST_SETS {
+        table.state_sets.extend(set);
+    }
     table.add(found);
     table.keep(&chain, Rule { number: handle, conditions, act, comment });
     Ok(())
@@ -288,9 +320,10 @@ struct Reading {
     needs: bool,
     packets: Option<u64>,
     state: State,
-    /// In which the state is looked up, and whether that is a map.
-    set: Option<(String, bool)>,
-    drops: bool,
+    /// In which the state is looked up, whether that is a map, and whether what is not in it counts.
+    set: Option<(String, bool, bool)>,
+    /// The matches of iptables that ask what conntrack knows.
+    asked: Vec<Match>,
 }
 
 /// `ct state invalid` is three expressions: load the state, keep one bit of it, and compare that
@@ -332,7 +365,6 @@ impl Reading {
             }
             "lookup" if self.state == State::Loaded => self.look_up(data),
             "bitwise" | "cmp" | "lookup" | "range" => self.compare(name, data),
-            "reject" => self.drops = true,
             "objref" => {
                 // Out of a map it may be anything.
                 let what = match attribute(data, NFTA_OBJREF_IMM_TYPE).and_then(be32) {
@@ -364,13 +396,6 @@ impl Reading {
             // What it counted has come through all that stands before it, and only through that.
             "counter" => self.packets = attribute(data, NFTA_COUNTER_PACKETS).and_then(be64),
             "limit" | "quota" => self.packets = None,
-            "immediate" => {
-                let verdict = attribute(data, NFTA_IMMEDIATE_DATA)
-                    .and_then(|data| attribute(data, NFTA_DATA_VERDICT))
-                    .and_then(|verdict| attribute(verdict, NFTA_VERDICT_CODE))
-                    .and_then(be32);
-                self.drops = verdict == Some(NF_DROP);
-            }
             _ => {}
         }
     }
@@ -414,10 +439,10 @@ impl Reading {
     fn look_up(&mut self, data: &[u8]) {
         self.packets = None;
         let is_inverted = attribute(data, NFTA_LOOKUP_FLAGS).and_then(be32).unwrap_or(0) != 0;
-        let set = attribute(data, NFTA_LOOKUP_SET).map(text).filter(|_| !is_inverted);
-        self.state = if set.is_some() { State::LookedUp } else { State::Other };
+        let set = attribute(data, NFTA_LOOKUP_SET).map(text);
+        self.state = State::LookedUp;
         let is_map = attribute(data, NFTA_LOOKUP_DREG).is_some();
-        self.set = set.map(|set| (set, is_map));
+        self.set = set.map(|set| (set, is_map, is_inverted));
         if is_map {
             self.by.retain(|what| what != "ct state");
             self.say(VMAP);
@@ -426,8 +451,8 @@ impl Reading {
 
     /// Where it is asked what the state means for a packet.
     fn state_set(&self, chain: &str, rule: u64) -> Option<StateSet> {
-        let (name, is_map) = self.set.clone().filter(|(_, is_map)| *is_map || self.drops)?;
-        Some(StateSet { name, chain: chain.to_owned(), rule, is_map })
+        let (name, is_map, is_inverted) = self.set.clone()?;
+        Some(StateSet { name, chain: chain.to_owned(), rule, is_map, is_inverted })
     }
 
     fn xt_match(&mut self, data: &[u8]) {
@@ -435,9 +460,7 @@ impl Reading {
         let name = attribute(data, NFTA_XT_NAME).map(text).unwrap_or_default();
         match xtables::matched(&name, attribute(data, NFTA_XT_INFO).unwrap_or_default()) {
             Match::Other => return,
-            Match::Tracking => self.state = State::Other,
-            Match::Invalid if self.state == State::None => self.state = State::Invalid,
-            Match::Invalid => {}
+            asked => self.asked.push(asked),
         }
         self.needs = true;
         self.say(format!("-m {name}"));
@@ -458,19 +481,24 @@ impl Reading {
         }
     }
 
-    fn finish(self, chain: String, number: u64) -> Option<RuleUse> {
-        let Self { by, notrack, needs, packets, state, drops, .. } = self;
-        let invalid = matches!(state, State::Invalid | State::InvalidOrUntracked) && drops;
-        // Of what it counted, nobody knows how many were INVALID; unless there are none.
-        let packets = packets.filter(|count| {
-            *count == 0 || !matches!(state, State::InvalidOrUntracked | State::LookedUp)
+    fn finish(self, chain: String, number: u64, act: &Act) -> Option<RuleUse> {
+        let Self { by, notrack, needs, packets, state, mut asked, .. } = self;
+        asked.extend(match state {
+            State::None => None,
+            State::Invalid => Some(Match::Invalid),
+            State::InvalidOrUntracked => Some(Match::InvalidOrUntracked),
+            State::Loaded | State::Masked(_) | State::LookedUp | State::Other => {
+                Some(Match::Tracking)
+            }
         });
+        let packets = xtables::of_invalid(&asked, packets)
+            .filter(|count| *count == 0 || state != State::LookedUp);
         (needs || notrack).then_some(RuleUse {
             chain,
             number,
             by,
             notrack: notrack && !needs,
-            drops_invalid: invalid,
+            on_invalid: xtables::are_invalid(&asked).then(|| act.clone()),
             packets,
         })
     }
@@ -531,22 +559,24 @@ mod tests {
             number: 7,
             by: vec!["ct state".to_owned()],
             notrack: false,
-            drops_invalid: true,
+            on_invalid: Some(Act::Drop),
             packets: Some(42),
         };
         assert_eq!((table.family, table.rules, &table.uses[..]), ("inet", 1, &[expected][..]));
-        assert!(!taken(&invalid_drop(3, 1)).uses[0].drops_invalid, "others too");
-        assert!(!taken(&invalid_drop(1, 0)).uses[0].drops_invalid, "all but those");
+        assert!(taken(&invalid_drop(3, 1)).uses[0].on_invalid.is_none(), "others too");
+        assert!(taken(&invalid_drop(1, 0)).uses[0].on_invalid.is_none(), "all but those");
     }
 
     #[test]
     fn all_forms_of_a_rule_on_invalid_packets_are_known() {
         let both = &taken(&invalid_drop(1 | 1 << 6, 1)).uses[0];
-        assert!(both.drops_invalid && both.packets.is_none(), "{both:?}");
+        assert!(both.on_invalid.is_some() && both.packets.is_none(), "{both:?}");
         let number = |kind, value: u32| attr(kind, &value.to_be_bytes());
-        let state = || expression("ct", &number(2, 0));
+        let state = || expression("ct", &[number(1, 1), number(2, 0)].concat());
         let drop = || expression("immediate", &attr(2, &attr(2, &number(1, 0))));
-        let look_up = |more: &[u8]| expression("lookup", &[&named(1, "__set7")[..], more].concat());
+        let look_up = |more: &[u8]| {
+            expression("lookup", &[&named(1, "__set7")[..], &number(2, 1), more].concat())
+        };
         // ct state { invalid, untracked } drop
         let table = taken(&rule(&[state(), look_up(&[]), drop()]));
         let set = StateSet {
@@ -554,33 +584,55 @@ mod tests {
             chain: "forward".to_owned(),
             rule: 7,
             is_map: false,
+            is_inverted: false,
         };
         assert_eq!(table.state_sets, std::slice::from_ref(&set));
-        let not_in_it = taken(&rule(&[state(), look_up(&number(5, 1)), drop()]));
-        assert!(not_in_it.state_sets.is_empty(), "{not_in_it:?}");
+        let others = taken(&rule(&[state(), look_up(&number(5, 1)), drop()]));
+        assert!(others.state_sets[0].is_inverted, "{others:?}");
         // ct state vmap { established : accept, invalid : drop }
-        let table = taken(&rule(&[state(), look_up(&number(3, 0))]));
+        let mapped = taken(&rule(&[state(), look_up(&number(3, 0))]));
         let map = StateSet { is_map: true, ..set.clone() };
         assert_eq!(
-            (&table.state_sets[..], &table.uses[0].by[..]),
-            (&[map.clone()][..], &[VMAP.to_owned()][..])
+            (&mapped.state_sets[..], &mapped.uses[0].by[..]),
+            (&[map][..], &[VMAP.to_owned()][..])
         );
 
         let element = |state: u32, verdict: u32| {
             let key = attr(1, &attr(1, &state.to_ne_bytes()));
             attr(1, &[key, attr(2, &attr(2, &number(1, verdict)))].concat())
         };
-        let drops = |set: &StateSet, elements: &[Vec<u8>]| {
+        // What it does with INVALID packets, and with those that are not tracked.
+        let decided = |of: &RuleTable, elements: &[Vec<u8>]| {
             let body = [vec![1, 0, 0, 0], attr(3, &elements.concat())].concat();
-            let mut drops = false;
-            take_elements(set, &body, &mut drops).unwrap();
-            drops
+            let (mut taken, mut table) = (Vec::new(), of.clone());
+            take_elements(&mut taken, &body).unwrap();
+            let set = table.state_sets.remove(0);
+            decide(&mut table, &set, &taken);
+            let rule = table.chains.remove(0).rules.remove(0);
+            (table.uses.remove(0).on_invalid, rule.conditions, rule.act)
         };
-        assert!(drops(&map, &[element(2, 1), element(1, 0)]));
-        assert!(!drops(&map, &[element(2, 0), element(1, 1)]), "that one is let in");
-        assert!(drops(&set, &[element(64, 1), element(1, 1)]));
-        assert!(!drops(&set, &[element(64, 1)]));
-        assert!(!drops(&set, &[]));
+        let asks = |untracked| vec![Condition::Tracking(untracked)];
+        let (accept, drop) = (|| Act::Accept, || Act::Drop);
+        let of_map = |elements: &[Vec<u8>]| decided(&mapped, elements);
+        assert_eq!(
+            of_map(&[element(2, 1), element(1, 0)]),
+            (Some(drop()), asks(Some(false)), accept())
+        );
+        assert_eq!(
+            of_map(&[element(2, 0), element(1, 1), element(64, 0)]),
+            (Some(accept()), asks(Some(true)), drop())
+        );
+        assert_eq!(of_map(&[element(3, 1)]).0, None, "several at once");
+        let range = attr(1, &[attr(1, &attr(1, &1u32.to_ne_bytes())), number(3, 1)].concat());
+        assert_eq!(of_map(&[range]), (None, asks(None), Act::Unknown));
+        let of_set = |elements: &[Vec<u8>]| decided(&table, elements);
+        assert_eq!(
+            of_set(&[element(64, 1), element(1, 1)]),
+            (Some(drop()), asks(Some(true)), drop())
+        );
+        assert_eq!(of_set(&[element(64, 1)]), (None, asks(Some(true)), drop()));
+        assert_eq!(of_set(&[]), (None, asks(Some(false)), drop()));
+        assert_eq!(decided(&others, &[element(1, 1)]), (None, asks(Some(true)), drop()));
     }
 
     #[test]

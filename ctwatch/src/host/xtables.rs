@@ -9,8 +9,23 @@ pub(super) enum Match {
     /// Has nothing to do with tracking.
     Other,
     Tracking,
-    /// And what matches is INVALID, if not more.
+    /// And what matches is INVALID.
     Invalid,
+    /// Or is not tracked.
+    InvalidOrUntracked,
+}
+
+/// Whether these matches of one rule leave nothing but what is INVALID, or that and what is not
+/// tracked.
+pub(super) fn are_invalid(asked: &[Match]) -> bool {
+    let is_invalid = |one: &Match| matches!(one, Match::Invalid | Match::InvalidOrUntracked);
+    !asked.is_empty() && asked.iter().all(is_invalid)
+}
+
+/// Of what such a rule counted, nobody knows how many were INVALID where others match too; unless
+/// there are none.
+pub(super) fn of_invalid(asked: &[Match], packets: Option<u64>) -> Option<u64> {
+    packets.filter(|count| *count == 0 || !asked.contains(&Match::InvalidOrUntracked))
 }
 
 /// A target of a rule.
@@ -24,26 +39,35 @@ pub(super) enum Target {
 /// `XT_CONNTRACK_STATE`, and `XT_CONNTRACK_STATE_INVALID`.
 /// <https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/netfilter/xt_conntrack.h>
 const STATE: u16 = 1;
+/// `XT_CONNTRACK_STATE_ALIAS`: it was typed as `-m state`, and asks for nothing more.
+const STATE_ALIAS: u16 = 1 << 13;
 const INVALID: u16 = 1;
 
 pub(super) fn matched(name: &str, info: &[u8]) -> Match {
-    let word = |at: usize| {
-        let bytes = info.get(at..at + 2)?;
-        Some(u16::from_ne_bytes([bytes[0], bytes[1]]))
+    let asked_for = |states: u16, untracked: u16| match states {
+        INVALID => Match::Invalid,
+        both if both == INVALID | untracked => Match::InvalidOrUntracked,
+        _ => Match::Tracking,
     };
-    let invalid = match name {
+    match name {
         // Four addresses with masks, two times, a protocol and four ports; then which of all that
         // is to match, which is to be turned round, and the states.
-        "conntrack" => {
-            word(146).zip(word(148)).zip(word(150)).is_some_and(|((matches, inverted), states)| {
-                matches == STATE && inverted & STATE == 0 && states & 0xff == INVALID
-            })
+        "conntrack" => match (questions(info), half(info, 148), half(info, 150)) {
+            (Some(STATE), Some(inverted), Some(states)) if inverted & STATE == 0 => {
+                asked_for(states, UNTRACKED)
+            }
+            _ => Match::Tracking,
+        },
+        "state" => {
+            let states = info.first_chunk().map(|states| u32::from_ne_bytes(*states));
+            let states = states.and_then(|states| u16::try_from(states).ok());
+            states.map_or(Match::Tracking, |states| asked_for(states, STATE_UNTRACKED))
         }
-        "state" => info.first_chunk().is_some_and(|states| u32::from_ne_bytes(*states) == 1),
-        "connmark" | "connlimit" | "connbytes" | "connlabel" | "helper" | "cluster" => false,
-        _ => return Match::Other,
-    };
-    if invalid { Match::Invalid } else { Match::Tracking }
+        "connmark" | "connlimit" | "connbytes" | "connlabel" | "helper" | "cluster" => {
+            Match::Tracking
+        }
+        _ => Match::Other,
+    }
 }
 
 pub(super) fn target(name: &str, info: &[u8]) -> Target {
@@ -57,11 +81,19 @@ pub(super) fn target(name: &str, info: &[u8]) -> Target {
     }
 }
 
-/// `XT_CONNTRACK_STATE_UNTRACKED`, in the mask of `-m conntrack` and in that of `-m state`.
+/// `XT_CONNTRACK_STATE_UNTRACKED`
 const UNTRACKED: u16 = 1 << 8;
+/// `XT_STATE_UNTRACKED`, of the older match.
+/// <https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/netfilter/xt_state.h>
+const STATE_UNTRACKED: u16 = 1 << 6;
 
 fn half(info: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(*info.get(at..)?.first_chunk()?))
+}
+
+/// What `-m conntrack` asks for, one bit each.
+fn questions(info: &[u8]) -> Option<u16> {
+    half(info, 146).map(|matches| matches & !STATE_ALIAS)
 }
 
 /// What a match asks for.
@@ -72,7 +104,7 @@ pub(super) fn conditions(name: &str, info: &[u8]) -> Vec<Condition> {
         "tcp" => tcp(info).unwrap_or_else(|| vec![Condition::Other]),
         "udp" => ports(info, 8).unwrap_or_else(|| vec![Condition::Other]),
         "conntrack" => vec![Condition::Tracking(conntrack_untracked(info))],
-        "state" => vec![Condition::Tracking(half(info, 0).map(|mask| mask & UNTRACKED != 0))],
+        "state" => vec![Condition::Tracking(half(info, 0).map(|mask| mask & STATE_UNTRACKED != 0))],
         // None of them holds where there is no connection; the others count or hash by themselves.
         "connmark" | "connbytes" | "connlabel" | "helper" => {
             vec![Condition::Tracking(Some(false))]
@@ -85,7 +117,7 @@ pub(super) fn conditions(name: &str, info: &[u8]) -> Vec<Condition> {
 /// Whether a packet that is not tracked matches.
 /// <https://github.com/torvalds/linux/blob/v6.12/net/netfilter/xt_conntrack.c> `conntrack_mt`
 fn conntrack_untracked(info: &[u8]) -> Option<bool> {
-    let (matches, inverted, states) = (half(info, 146)?, half(info, 148)?, half(info, 150)?);
+    let (matches, inverted, states) = (questions(info)?, half(info, 148)?, half(info, 150)?);
     if matches & STATE != 0 && (states & UNTRACKED != 0) == (inverted & STATE != 0) {
         return Some(false);
     }
@@ -174,6 +206,8 @@ mod tests {
         assert_eq!(asks(2, 0), tracking(false), "established");
         assert_eq!(asks(2, 1), tracking(true), "all but established");
         assert_eq!(asks(1 << 8 | 2, 0), tracking(true));
+        let alias = |inverted| conditions("conntrack", &conntrack(1 | 1 << 13, inverted, 2));
+        assert_eq!((alias(0), alias(1)), (tracking(false), tracking(true)), "-m state");
         assert_eq!(conditions("conntrack", &conntrack(2, 0, 0)), tracking(false), "a protocol");
         assert_eq!(conditions("conntrack", &[]), [Condition::Tracking(None)]);
     }
@@ -213,10 +247,18 @@ mod tests {
     #[test]
     fn only_what_is_certainly_invalid_is_said_to_be() {
         assert_eq!(matched("conntrack", &conntrack(1, 0, 1)), Match::Invalid);
+        assert_eq!(matched("conntrack", &conntrack(1 | 1 << 13, 0, 1)), Match::Invalid, "-m state");
         assert_eq!(matched("conntrack", &conntrack(1, 1, 1)), Match::Tracking, "turned round");
         assert_eq!(matched("conntrack", &conntrack(1, 0, 3)), Match::Tracking, "and others");
         assert_eq!(matched("conntrack", &conntrack(3, 0, 1)), Match::Tracking, "and more");
         assert_eq!(matched("state", &1u32.to_ne_bytes()), Match::Invalid);
+        let both = matched("state", &65u32.to_ne_bytes());
+        assert_eq!(both, Match::InvalidOrUntracked);
+        let both = matched("conntrack", &conntrack(1, 0, 1 | UNTRACKED));
+        assert_eq!(both, Match::InvalidOrUntracked);
+        assert!(are_invalid(&[both, Match::Invalid]) && !are_invalid(&[both, Match::Tracking]));
+        assert_eq!((of_invalid(&[both], Some(0)), of_invalid(&[both], Some(3))), (Some(0), None));
+        assert_eq!(of_invalid(&[Match::Invalid], Some(3)), Some(3));
         for len in 0..152 {
             assert_eq!(matched("conntrack", &conntrack(1, 0, 1)[..len]), Match::Tracking);
         }
