@@ -192,7 +192,7 @@ pub struct KernelLog {
     /// The same by the namespace that they name; 0: they name none, as on older kernels.
     pub full_in: BTreeMap<u32, FullLines>,
     /// Lines that say that the table of expectations is.
-    pub expectations_full: u64,
+    pub expectations_full: FullLines,
     /// Messages of the network that were suppressed for being too many; conntrack's among them.
     pub suppressed: u64,
     /// Lines that say that memory could not be had.

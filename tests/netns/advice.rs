@@ -25,6 +25,7 @@ pub(crate) const TESTS: &[Test] = &[
     test(On::Once, "advice_leaves_cluster_dns_alive_nft", cluster_dns_nft),
     test(On::Once, "advice_leaves_cluster_dns_alive_legacy", cluster_dns_legacy),
     test(On::Once, "advice_takes_a_tunnel_apart_from_services", tunnel),
+    test(On::Once, "advice_where_there_is_no_nft", without_nft),
     test(On::Once, "advice_removes_no_rule_that_has_an_owner", owned),
     test(On::Once, "advice_that_is_not_confirmed_undoes_itself", unconfirmed),
     test(On::Once, "advice_removes_rules_and_brings_them_back", removal),
@@ -318,6 +319,74 @@ fn tunnel() -> Result<()> {
     type_in(&service["now"])?;
     undo(service)?;
     before.is_again(&router)
+}
+
+/// What the doctor says on a machine that lacks this program: in a view of its own of the files.
+fn report_without(tool: &str) -> Result<Value> {
+    use rustix::{
+        mount::{MountPropagationFlags, mount_bind, mount_change},
+        thread::{UnshareFlags, unshare_unsafe},
+    };
+    const ALWAYS: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+    let looked_for = || -> Result<Value> {
+        // SAFETY: of this thread alone, which shares no open file that it closes.
+        unsafe { unshare_unsafe(UnshareFlags::FS | UnshareFlags::NEWNS)? };
+        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        for folder in std::env::split_paths(&path).chain(ALWAYS.map(Into::into)) {
+            let file = folder.join(tool);
+            if file.is_file() {
+                mount_bind("/dev/null", file)?;
+            }
+        }
+        report(&[])
+    };
+    thread::scope(|scope| {
+        scope.spawn(looked_for).join().map_err(|_| anyhow::anyhow!("the thread panicked"))
+    })?
+}
+
+/// By iptables: whole for each family, and its effect is the one announced.
+fn without_nft() -> Result<()> {
+    const VXLAN: &str = "10.100.0.2:4789";
+    let mut lab = Lab::new(Plan::default())?;
+    let (client, router) = (lab.client().clone(), lab.router().clone());
+    // Else the undo leaves a table behind that was not there before, as it says.
+    words(
+        &router,
+        "iptables -t raw -A PREROUTING -p icmp
+         iptables -t raw -A OUTPUT -p icmp",
+    )?;
+    lab.set_limit(1000)?;
+    router.sysctl("net/netfilter/nf_conntrack_udp_timeout", "3")?;
+    let before = State::of(&router)?;
+    datagrams(&client, 20_000..20_800, VXLAN)?;
+    let of_tunnel = || entries(&router, &["-p", "udp", "--dport", "4789"]);
+    let said = report_without("nft")?;
+    let announced = of_tunnel()?;
+    ensure!(announced == 800, "{announced}");
+    let talkers = found(&said, "top_talkers", router.name())?;
+    let cure = fix(talkers, "do not track the tunnels of VXLAN (udp/4789)")?;
+    ensure!(cure["expect"].to_string().contains("its 800 entries"), "{cure:#}");
+    ensure!(!cure.to_string().contains("nft "), "{cure:#}");
+    let leaves = cure["lasts"].to_string();
+    ensure!(!leaves.contains("the table raw of iptables is made for it"), "{leaves}");
+    for commands in ["save", "arm", "now", "disarm"] {
+        type_in(&cure[commands])?;
+    }
+    datagrams(&client, 30_000..30_100, VXLAN)?;
+    let until = Instant::now() + Duration::from_secs(20);
+    while of_tunnel()? > announced / 10 {
+        ensure!(Instant::now() < until, "{} of {announced} are there still", of_tunnel()?);
+        thread::sleep(Duration::from_millis(200));
+    }
+    ensure!(of_tunnel()? == 0, "{}", of_tunnel()?);
+    ensure!(check(cure)?.contains("CT"), "{}", check(cure)?);
+    undo(cure)?;
+    before.is_again(&router)?;
+    datagrams(&client, 40_000..40_100, VXLAN)?;
+    ensure!(of_tunnel()? == 100, "not undone: {}", of_tunnel()?);
+    Ok(())
 }
 
 /// Docker and ufw on one server; rules as `ufw limit`, ipset and a bridge write them.

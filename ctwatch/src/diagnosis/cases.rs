@@ -10,8 +10,9 @@ use ctwatch_ebpf::{
 use super::{Case, findings, tracking};
 use crate::{
     facts::{
-        Act, Base, BucketsBy, Condition, Evidence, Facts, Framework, KernelLog, LoadedModule,
-        Namespace, Presence, Rule, RuleTable, RuleUse, Setting, Slab, Tools, Totals, Writable,
+        Act, Base, BucketsBy, Condition, Evidence, Facts, Framework, FullLines, KernelLog,
+        LoadedModule, Namespace, Presence, Rule, RuleTable, RuleUse, Setting, Slab, Tools, Totals,
+        Writable,
     },
     model::{
         Model, Snapshot,
@@ -327,10 +328,29 @@ fn a_tunnel_that_fills_the_table_need_not_be_tracked() {
     assert!(fix.files.is_empty() && fix.lasts.iter().any(|l| l.contains("/etc/config/firewall")));
     // Without nft, by what there is.
     facts.tools.there.retain(|tool| tool != "nft");
+    let why = "is not proposed: neither nft nor iptables-restore is installed";
+    assert!(fixes(&facts).evidence.join("\n").contains(why), "{:?}", fixes(&facts));
+    let more = ["iptables-restore", "ip6tables-restore"].map(str::to_owned);
+    facts.tools.there.extend(more);
     let fix = &fixes(&facts).fixes[0];
-    let first = "iptables -t raw -I PREROUTING -d 10.0.0.1 -p udp --dport 4789 -j CT --notrack";
-    assert_eq!(fix.now[0], first);
+    let restore = |how: &str, rules: &str| {
+        format!("printf '%s\\n' '*raw' {rules}COMMIT | iptables-restore {how}-n")
+    };
+    let rule =
+        |how: char, what: &str| format!("'-{how} {what} -p udp --dport 4789 -j CT --notrack' ");
+    let both = |how| rule(how, "PREROUTING -d 10.0.0.1") + &rule(how, "OUTPUT");
+    // It ends at an address of IPv4; nobody knows what it is sent to.
+    assert_eq!(fix.now[0], restore("", &both('I')));
+    assert_eq!(fix.save[0], restore("--test ", &both('I')));
+    assert_eq!(fix.undo[1], restore("", &both('D')));
     assert_eq!(fix.now.len() + 1, fix.undo.len(), "and the token of the self-undo: {fix:?}");
+    let left = |fix: &crate::report::Fix| {
+        fix.lasts.iter().filter(|line| line.contains("leaves that behind")).count()
+    };
+    assert_eq!(left(fix), fix.now.len(), "{fix:?}");
+    let raw = RuleTable::new(Framework::Legacy, "ip", "raw".to_owned());
+    facts.namespaces[0].legacy = Ok(vec![raw]);
+    assert_eq!(left(&fixes(&facts).fixes[0]), fix.now.len() - 1);
 }
 
 /// All entries are of one service, by UDP; some of it may be translated.
@@ -560,7 +580,11 @@ fn look_alikes_are_called_by_their_own_names() {
     expectations.namespaces[0].expectations = Ok(60);
     assert_eq!(ids(&expectations), ["expectations_full"]);
     let mut logged = facts(10);
-    logged.log = Ok(KernelLog { expectations_full: 1, ..KernelLog::default() });
+    logged.log = Ok(KernelLog {
+        expectations_full: FullLines { lines: 1, last: 90 },
+        read: None,
+        ..KernelLog::default()
+    });
     assert_eq!(ids(&logged), ["expectations_full"]);
     assert_eq!(found(&logged, None)[0].severity, Severity::Info, "that may be long ago");
 

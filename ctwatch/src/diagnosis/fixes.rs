@@ -32,6 +32,16 @@ pub(super) fn within(tools: &Tools, namespace: &Namespace, command: &str) -> Opt
     }
 }
 
+/// The same, or why there is none.
+pub(super) fn entered(
+    tools: &Tools,
+    namespace: &Namespace,
+    command: &str,
+) -> Result<String, String> {
+    within(tools, namespace, command)
+        .ok_or_else(|| "nothing leads into this namespace (nsenter is not here)".to_owned())
+}
+
 pub(super) fn sysctl(tools: &Tools, name: &str, value: impl std::fmt::Display) -> String {
     match tools.has("sysctl") {
         true => format!("sysctl -w net.netfilter.{name}={value}"),

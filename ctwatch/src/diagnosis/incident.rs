@@ -120,7 +120,7 @@ fn unlogged(log: &KernelLog) -> String {
 }
 
 /// `at 03:12 (6 h ago)`
-fn last(second: u64, read: Option<&Moment>) -> String {
+pub(super) fn last(second: u64, read: Option<&Moment>) -> String {
     const DAY: u64 = 86_400;
     let of_boot = || format!("{} s after boot", number(second));
     let Some(Moment { since_boot, time }) = read else { return of_boot() };

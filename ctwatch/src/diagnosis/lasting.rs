@@ -23,6 +23,7 @@ pub(super) fn keep(case: &Case<'_>, namespace: &Namespace, talk: &Talk, fix: &mu
     }
     let owned = owners::of_namespace(case.facts, namespace);
     let mut others = Vec::new();
+    let before = fix.lasts.len();
     for one in &owned {
         match line(case, one.owner, talk) {
             Some(line) => fix.lasts.push(format!("{line} (seen: {})", one.evidence)),
@@ -38,7 +39,7 @@ pub(super) fn keep(case: &Case<'_>, namespace: &Namespace, talk: &Talk, fix: &mu
         fix.files.push(File { path: format!("{FILE}{name}.nft"), content });
         fix.undo.extend(fixes::remove(&fix.files));
     }
-    if fix.lasts.is_empty() {
+    if fix.lasts.len() == before {
         fix.lasts.push(match others.as_slice() {
             [] => "until the next boot: nothing was found here that loads rules at boot".to_owned(),
             others => format!(

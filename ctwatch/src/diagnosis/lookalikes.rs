@@ -1,6 +1,10 @@
 //! What looks like a full table and is something else.
 
-use super::{Case, finding, fixes, incident::since, number, percent, removal, so_many};
+use super::{
+    Case, finding, fixes,
+    incident::{last, since},
+    number, percent, removal, so_many,
+};
 use crate::{
     facts::{Act, Namespace, RuleTable, RuleUse, VMAP, Writable},
     model::{Table, figure::Figure},
@@ -64,26 +68,34 @@ pub(super) fn expectations(case: &Case<'_>) -> Vec<Finding> {
         max.zip(count).is_some_and(|(max, count)| count >= max)
     };
     let full: Vec<&Namespace> = case.facts.namespaces.iter().filter(full).collect();
-    let logged = case.facts.log.as_ref().map_or(0, |log| log.expectations_full);
-    if full.is_empty() && logged == 0 {
+    let log = case.facts.log.as_ref().ok();
+    let logged = log.map(|log| (log.expectations_full, log)).filter(|(full, _)| full.lines > 0);
+    if full.is_empty() && logged.is_none() {
         return Vec::new();
     }
     let (severity, title) = if full.is_empty() {
         (
             Severity::Info,
-            "the table of expectations was full at some time, not that of connections: second \
-             connections of FTP, SIP and the like were not let through",
+            format!(
+                "the table of expectations was full, not that of connections{}: second connections \
+                 of FTP, SIP and the like were not let through",
+                logged.map_or_else(String::new, |(full, log)| format!(
+                    ", last logged {}",
+                    last(full.last, log.read.as_ref())
+                ))
+            ),
         )
     } else {
         (
             Severity::Warning,
             "the table of expectations is full, not that of connections: second connections of \
-             FTP, SIP and the like are not let through",
+             FTP, SIP and the like are not let through"
+                .to_owned(),
         )
     };
-    let mut found = finding("expectations_full", severity, title.to_owned());
-    if logged > 0 {
-        let lines = so_many(logged, "line", "lines");
+    let mut found = finding("expectations_full", severity, title);
+    if let Some((full, _)) = logged {
+        let lines = so_many(full.lines, "line", "lines");
         found
             .evidence
             .push(format!("the kernel's log holds {lines} of \"expectation table full\""));

@@ -230,11 +230,15 @@ fn one(case: &Case<'_>, namespace: &Namespace) -> Option<Finding> {
         found.evidence.push(format!("{}: {} entries", talk.name(), number(*count)));
     }
     for (talk, count) in &talks {
-        match obstacle(case, namespace, ties, talk) {
-            Some(why) => found
+        let untracked = match obstacle(case, namespace, ties, talk) {
+            Some(why) => Err(why),
+            None => untrack(case, namespace, talk, *count, all),
+        };
+        match untracked {
+            Ok(fix) => found.fixes.push(fix),
+            Err(why) => found
                 .evidence
                 .push(format!("to leave {} untracked is not proposed: {why}", talk.name())),
-            None => found.fixes.extend(untrack(case, namespace, talk, *count, all)),
         }
     }
     Some(found)
@@ -315,7 +319,7 @@ fn untrack(
     talk: &Talk,
     count: u64,
     all: u64,
-) -> Option<Fix> {
+) -> Result<Fix, String> {
     let tools = &case.facts.tools;
     let mut fix = fixes::fix(&format!("do not track {}", talk.name()));
     let by_nft = tools.has("nft");
@@ -343,14 +347,14 @@ fn untrack(
         number(count),
         percent(count as f64 / all.max(1) as f64)
     );
-    Some(fix)
+    Ok(fix)
 }
 
 /// In a table of its own: to take it away takes nothing else away.
-fn nft(case: &Case<'_>, namespace: &Namespace, talk: &Talk, fix: &mut Fix) -> Option<()> {
+fn nft(case: &Case<'_>, namespace: &Namespace, talk: &Talk, fix: &mut Fix) -> Result<(), String> {
     let tools = &case.facts.tools;
     let table = format!("ctwatch_{}", talk.word());
-    let within = |command: &str| fixes::within(tools, namespace, command);
+    let within = |command: &str| fixes::entered(tools, namespace, command);
     let script = script(talk);
     fix.now.push(within(&format!("nft -f - <<'END'\n{script}END"))?);
     fix.undo.push(within(&format!("nft delete table inet {table}"))?);
@@ -358,7 +362,7 @@ fn nft(case: &Case<'_>, namespace: &Namespace, talk: &Talk, fix: &mut Fix) -> Op
         command: within(&format!("nft list table inet {table}"))?,
         prints: "the rules, with counter packets that grow".to_owned(),
     });
-    Some(())
+    Ok(())
 }
 
 /// For `nft -f`.
@@ -377,25 +381,61 @@ pub(super) fn script(talk: &Talk) -> String {
     )
 }
 
-/// Where there is no nft.
-fn iptables(case: &Case<'_>, namespace: &Namespace, talk: &Talk, fix: &mut Fix) -> Option<()> {
+/// Where there is no nft: all rules of one family at once.
+fn iptables(
+    case: &Case<'_>,
+    namespace: &Namespace,
+    talk: &Talk,
+    fix: &mut Fix,
+) -> Result<(), String> {
     let tools = &case.facts.tools;
-    let within = |command: &str| fixes::within(tools, namespace, command);
-    for (chain, rules) in ["PREROUTING", "OUTPUT"].into_iter().zip(talk.iptables()) {
-        for (v6, matched) in rules {
-            let tool = if v6 { "ip6tables" } else { "iptables" };
-            if !tools.has(tool) {
-                return None;
-            }
-            let rule = |how| format!("{tool} -t raw {how} {chain} {matched} -j CT --notrack");
-            fix.now.push(within(&rule("-I"))?);
-            fix.undo.push(within(&rule("-D"))?);
-            if fix.check.is_none() {
-                let command = within(&format!("{tool} -t raw -nvL {chain}"))?;
-                let prints = "the rule, with a number of packets that grows".to_owned();
-                fix.check = Some(Check { command, prints });
+    let within = |command: &str| fixes::entered(tools, namespace, command);
+    let [come, go] = talk.iptables();
+    for v6 in [false, true] {
+        let (mut add, mut delete, mut chains) = (String::new(), String::new(), Vec::new());
+        for (chain, rules) in [("PREROUTING", &come), ("OUTPUT", &go)] {
+            for (_, matched) in rules.iter().filter(|(of, _)| *of == v6) {
+                add.push_str(&format!("'-I {chain} {matched} -j CT --notrack' "));
+                delete.push_str(&format!("'-D {chain} {matched} -j CT --notrack' "));
+                chains.push(chain);
             }
         }
+        let Some(chain) = chains.first() else { continue };
+        let tool = if v6 { "ip6tables" } else { "iptables" };
+        let restore = format!("{tool}-restore");
+        for needed in [tool, &restore] {
+            if !tools.has(needed) {
+                return Err(format!("neither nft nor {needed} is installed"));
+            }
+        }
+        // In one line, for it is typed by the self-undo too.
+        let load = |rules: &str, how: &str| -> Result<String, String> {
+            let load = within(&format!("{restore} {how}-n"))?;
+            Ok(format!("printf '%s\\n' '*raw' {rules}COMMIT | {load}"))
+        };
+        fix.save.push(load(&add, "--test ")?);
+        fix.now.push(load(&add, "")?);
+        fix.undo.push(load(&delete, "")?);
+        if fix.check.is_none() {
+            let command = within(&format!("{tool} -t raw -nvL {chain}"))?;
+            let prints = "the rule, with a number of packets that grows".to_owned();
+            fix.check = Some(Check { command, prints });
+        }
+        if !has_raw(case, namespace, if v6 { "ip6" } else { "ip" }) {
+            fix.lasts.push(format!(
+                "the table raw of {tool} is made for it; the undo leaves that behind, empty: it does \
+                 nothing, and goes at the next boot"
+            ));
+        }
     }
-    (!fix.now.is_empty()).then_some(())
+    Ok(())
+}
+
+fn has_raw(case: &Case<'_>, namespace: &Namespace, family: &str) -> bool {
+    let backend = case.facts.tools.iptables;
+    namespace.rule_tables().any(|table| {
+        table.name == "raw"
+            && table.family == family
+            && backend.is_none_or(|backend| backend == table.framework)
+    })
 }

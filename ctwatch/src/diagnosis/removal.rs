@@ -79,8 +79,7 @@ struct Shell<'a> {
 
 impl Shell<'_> {
     fn within(&self, command: &str) -> Result<String, String> {
-        let entered = fixes::within(self.tools, self.namespace, command);
-        entered.ok_or_else(|| "nothing leads into this namespace (nsenter is not here)".to_owned())
+        fixes::entered(self.tools, self.namespace, command)
     }
 
     fn needs(&self, tool: &str) -> Result<(), String> {

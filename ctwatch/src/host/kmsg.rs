@@ -9,7 +9,7 @@ use std::{
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::facts::{KernelLog, Known, Moment};
+use crate::facts::{FullLines, KernelLog, Known, Moment};
 
 const PATH: &str = "/dev/kmsg";
 /// Of the lines that matter, so many of the last are kept.
@@ -65,11 +65,10 @@ pub fn take(log: &mut KernelLog, record: &str) {
     let conntrack = text.strip_prefix(CONNTRACK);
     let conntrack = conntrack.map(|text| text.strip_prefix(CONNTRACK).unwrap_or(text));
     if conntrack.is_some_and(|text| text.starts_with("expectation table full")) {
-        log.expectations_full += 1;
+        note(&mut log.expectations_full, seconds);
     } else if let Some(netns) = conntrack.and_then(full_in) {
         log.table_full += 1;
-        let full = log.full_in.entry(netns).or_default();
-        (full.lines, full.last) = (full.lines + 1, seconds);
+        note(log.full_in.entry(netns).or_default(), seconds);
     } else if text.starts_with("net_ratelimit: ") && text.ends_with("callbacks suppressed") {
         let mut words = text.split_whitespace();
         let more = words.find_map(|word| word.parse::<u64>().ok()).unwrap_or(0);
@@ -86,6 +85,10 @@ pub fn take(log: &mut KernelLog, record: &str) {
     }
 }
 
+fn note(full: &mut FullLines, seconds: u64) {
+    (full.lines, full.last) = (full.lines + 1, seconds);
+}
+
 const CONNTRACK: &str = "nf_conntrack: ";
 
 /// The namespace whose table it says is full; 0 where it names none.
@@ -100,7 +103,6 @@ fn full_in(text: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::facts::FullLines;
 
     fn log(records: &[&str]) -> KernelLog {
         let mut log = KernelLog::default();
@@ -119,8 +121,8 @@ mod tests {
             "4,6,20763747000000,c;swapper/0: page allocation failure: order:0\n SUBSYSTEM=x",
         ]);
         assert_eq!((log.table_full, log.suppressed), (2, 8312));
-        assert_eq!((log.expectations_full, log.no_memory), (1, 1));
         let full = |last| FullLines { lines: 1, last };
+        assert_eq!((log.expectations_full, log.no_memory), (full(20_763_746), 1));
         let full = [(0, full(20_763_743)), (4_026_531_840, full(20_763_744))];
         assert_eq!(log.full_in, full.into());
         assert_eq!(log.since, Some(1));
@@ -156,6 +158,6 @@ mod tests {
             .collect();
         let mut log = KernelLog::default();
         records.iter().for_each(|record| take(&mut log, record));
-        assert_eq!((log.expectations_full, log.lines.len(), log.lines[4].0), (100, KEPT, 99));
+        assert_eq!((log.expectations_full.lines, log.lines.len(), log.lines[4].0), (100, KEPT, 99));
     }
 }

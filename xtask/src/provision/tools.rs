@@ -26,6 +26,11 @@ const TOOLS: &[(&str, &str)] = &[
     ("iptables-legacy-save", "iptables"),
     ("iptables-legacy-restore", "iptables"),
     ("iptables", "iptables"),
+    ("iptables-save", "iptables"),
+    ("iptables-restore", "iptables"),
+    ("ip6tables", "iptables"),
+    ("ip6tables-save", "iptables"),
+    ("ip6tables-restore", "iptables"),
     ("iptables-nft", "iptables"),
     ("iptables-nft-save", "iptables"),
     ("iptables-nft-restore", "iptables"),
@@ -33,7 +38,14 @@ const TOOLS: &[(&str, &str)] = &[
 ];
 
 /// What the alternatives of an installed package would call it.
-const CALLED: &[(&str, &str)] = &[("iptables", "iptables-nft")];
+const CALLED: &[(&str, &str)] = &[
+    ("iptables", "iptables-nft"),
+    ("iptables-save", "iptables-nft-save"),
+    ("iptables-restore", "iptables-nft-restore"),
+    ("ip6tables", "ip6tables-nft"),
+    ("ip6tables-save", "ip6tables-nft-save"),
+    ("ip6tables-restore", "ip6tables-nft-restore"),
+];
 
 /// What the benchmark compares with.
 const RIVALS: &[(&str, &str)] = &[("bpftrace", "bpftrace")];
