@@ -311,6 +311,8 @@ pub struct Namespace {
     pub mount: Option<String>,
     /// Addresses of its own interfaces.
     pub addresses: Vec<IpAddr>,
+    /// What a cloud's network drops, by interface; none elsewhere.
+    pub allowances: Vec<Allowance>,
     pub entries: Known<u32>,
     pub totals: Known<Totals>,
     pub expectations: Known<u32>,
@@ -338,6 +340,17 @@ impl Namespace {
     pub fn rule_tables(&self) -> impl Iterator<Item = &RuleTable> {
         self.nft.iter().chain(&self.legacy).flatten()
     }
+}
+
+/// What a cloud's network counts of an interface: it tracks connections too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allowance {
+    pub interface: String,
+    /// Packets that it dropped, since the interface was made, because as many connections were tracked
+    /// as this machine is allowed.
+    pub exceeded: u64,
+    /// Connections that it would track more. `None`: the driver is older.
+    pub available: Option<u64>,
 }
 
 /// All of it.

@@ -11,7 +11,7 @@ use crate::{
     collect::Scope,
     facts::{Facts, Known, Namespace, Presence, Totals},
     host::{
-        self, addresses, bridges, evidence, hooks, kmsg, legacy, modules,
+        self, addresses, allowances, bridges, evidence, hooks, kmsg, legacy, modules,
         netns::{self, Finder, Netns},
         nft, settings, tools,
         visit::{Reading, Source, Visit, Visitor, sysctl},
@@ -101,6 +101,7 @@ fn namespace(netns: &Netns, visitor: &Visitor, cookies: bool, own: Option<u32>) 
         pid: netns.pid(),
         mount: netns.mount().map(|path| path.display().to_string()),
         addresses: addresses::addresses(),
+        allowances: allowances::allowances(),
         entries: entries.map_err(said),
         totals: counters.map(|cpus| totals(&cpus)).map_err(said),
         expectations: expectations(),

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use ctwatch::host::allowances;
 use ctwatch_lab::{
     Lab, Plan, judge,
     netns::Netns,
@@ -30,6 +31,7 @@ pub(crate) const TESTS: &[Test] = &[
     test(On::Once, "the_doctor_and_nat_without_ports", ports),
     test(On::Once, "the_doctor_and_a_rule_that_drops_invalid_packets", rule),
     test(On::Once, "the_doctor_and_expectations_that_are_full", expectations),
+    test(On::Once, "counters_of_an_adapter_are_read", adapter),
     test(On::OnceWithChainLimit, "the_doctor_and_chains_that_are_too_long", chains),
     test(On::OnceAlone, "no_memory_for_entries", memory),
     test(On::OnceAlone, "the_doctor_and_no_memory_for_entries", diagnosed_memory),
@@ -78,6 +80,19 @@ fn rule() -> Result<()> {
     type_in(&cure["now"])?;
     let said = report(&[])?;
     ensure!(ids(&said, lab.router())?.is_empty(), "{:#}", said["findings"]);
+    Ok(())
+}
+
+/// No adapter of a cloud is here, but any driver is asked the same way.
+fn adapter() -> Result<()> {
+    let lab = Lab::new(Plan::default())?;
+    let counted = lab.router().within(|| allowances::statistics("up0"))??;
+    let peer = counted.iter().find(|(name, _)| name == "peer_ifindex");
+    let peer = peer.with_context(|| format!("{counted:?}"))?.1;
+    let said = lab.router().run(&["ip", "-j", "link", "show", "up0"])?;
+    let links: Value = serde_json::from_str(&said)?;
+    ensure!(links[0]["link_index"] == peer, "{peer}: {links}");
+    ensure!(lab.router().within(|| allowances::statistics("lo"))?.is_err(), "lo counts nothing");
     Ok(())
 }
 

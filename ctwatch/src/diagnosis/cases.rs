@@ -35,6 +35,7 @@ pub(super) fn namespace(entries: u32) -> Namespace {
         pid: None,
         mount: None,
         addresses: Vec::new(),
+        allowances: Vec::new(),
         entries: Ok(entries),
         totals: Ok(Totals { chaintoolong: Some(0), ..Totals::default() }),
         expectations: Ok(0),

@@ -351,6 +351,46 @@ pub(super) fn memory(case: &Case<'_>) -> Vec<Finding> {
     found
 }
 
+/// The cloud's network tracks connections too, outside of this machine.
+/// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/security-group-connection-tracking.html>
+pub(super) fn allowances(case: &Case<'_>) -> Vec<Finding> {
+    let one = |namespace: &Namespace| {
+        let over = namespace.allowances.iter().filter(|allowance| allowance.exceeded > 0);
+        let over: Vec<_> = over.collect();
+        let dropped: u64 = over.iter().map(|allowance| allowance.exceeded).sum();
+        if dropped == 0 {
+            return None;
+        }
+        let title = format!(
+            "the cloud's network, and not a table of this machine, has dropped {} of {}: it tracks \
+             connections too, up to an allowance of this type of instance",
+            so_many(dropped, "packet", "packets"),
+            namespace.called(),
+        );
+        let mut found = finding("cloud_allowance", Severity::Warning, title);
+        for allowance in over {
+            let available = allowance.available.map_or_else(String::new, |available| {
+                format!(", conntrack_allowance_available {}", number(available))
+            });
+            found.evidence.push(format!(
+                "{}: conntrack_allowance_exceeded {} since the interface was made{available}",
+                allowance.interface,
+                number(allowance.exceeded),
+            ));
+        }
+        let mut fix = fixes::fix(
+            "in the cloud's console, not here: a larger instance; shorter idle timeouts of the network \
+             interface (tcp-established, udp-stream, udp-timeout); or a security group that need not \
+             track: one that lets this traffic in and out by rules for all addresses and ports",
+        );
+        fix.breaks = "a security group that tracks less lets in more".to_owned();
+        fix.expect = "conntrack_allowance_exceeded (ethtool -S) grows no more".to_owned();
+        found.fixes.push(fix);
+        Some(found)
+    };
+    case.facts.namespaces.iter().filter_map(one).collect()
+}
+
 /// Rules of the firewall drop what conntrack calls INVALID.
 pub(super) fn invalid_rules(case: &Case<'_>) -> Vec<Finding> {
     let mut rules: Vec<(&Namespace, &RuleTable, &RuleUse)> = Vec::new();
@@ -471,7 +511,7 @@ mod tests {
     };
     use crate::{
         diagnosis::findings,
-        facts::{Condition, Facts, Rule, Totals},
+        facts::{Allowance, Condition, Facts, Rule, Totals},
         model::{
             Snapshot,
             figure::Bounds,
@@ -552,6 +592,24 @@ mod tests {
             namespace.totals = Ok(Totals::default());
         }
         assert!(ids(&facts).is_empty(), "conntrack counts none");
+    }
+
+    #[test]
+    fn what_the_cloud_drops_is_not_the_tables() {
+        let mut facts = facts(10);
+        let of = |exceeded| Allowance {
+            interface: "ens5".to_owned(),
+            exceeded,
+            available: Some(136_812),
+        };
+        facts.namespaces[0].allowances = vec![of(0)];
+        assert!(ids(&facts).is_empty());
+        facts.namespaces[0].allowances.push(of(1_234));
+        assert_eq!(ids(&facts), ["cloud_allowance"]);
+        let all = findings(&Case { facts: &facts, census: Err("no"), live: None });
+        assert!(all[0].title.contains("has dropped 1,234 packets of host"), "{all:?}");
+        assert!(all[0].fixes[0].now.is_empty(), "nothing to be typed here: {all:?}");
+        assert_eq!(all[0].evidence.len(), 1);
     }
 
     #[test]

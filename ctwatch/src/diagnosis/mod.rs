@@ -49,6 +49,7 @@ const ROWS: &[Row] = &[
     lookalikes::expectations,
     lookalikes::nat_ports,
     lookalikes::memory,
+    lookalikes::allowances,
     lookalikes::invalid_rules,
     persistence::lost_at_boot,
     fill::unknown,

@@ -4,6 +4,7 @@
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 pub mod addresses;
+pub mod allowances;
 mod attributes;
 pub mod bridges;
 pub mod btf;
