@@ -109,6 +109,10 @@ impl RuleTable {
 /// How a rule of nftables is called that decides by the state in several ways.
 pub const VMAP: &str = "ct state vmap";
 
+/// And how those that give a connection a timeout policy are, of nftables and of iptables.
+pub const POLICY: &str = "ct timeout";
+pub const POLICY_OF_IPTABLES: &str = "-j CT --timeout";
+
 /// A rule that has to do with connection tracking.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleUse {
@@ -334,6 +338,13 @@ impl Namespace {
     /// As it is spoken of.
     pub fn called(&self) -> String {
         self.name.clone().unwrap_or_else(|| format!("netns {}", self.inode))
+    }
+
+    /// A rule that gives connections a time of their own, whatever the sysctls say.
+    pub fn timeout_policy(&self) -> Option<(&RuleTable, &RuleUse)> {
+        let gives =
+            |rule: &&RuleUse| rule.by.iter().any(|by| by == POLICY || by == POLICY_OF_IPTABLES);
+        self.rule_tables().find_map(|table| Some((table, table.uses.iter().find(gives)?)))
     }
 
     /// All tables of rules that could be read.

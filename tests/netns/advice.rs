@@ -94,7 +94,7 @@ fn cures(report: &Value, of: &Netns) -> Result<Vec<Value>> {
 }
 
 /// As printed, but for what would be written to the machine's own files.
-fn undo(fix: &Value) -> Result<()> {
+pub(crate) fn undo(fix: &Value) -> Result<()> {
     let commands = fix["undo"].as_array().context("no undo")?.iter();
     type_in(&Value::Array(commands.filter(|c| !c.to_string().contains("/etc/")).cloned().collect()))
 }
@@ -110,7 +110,7 @@ fn hasty(commands: &Value) -> Value {
     json!(commands.as_array().into_iter().flatten().map(hasten).collect::<Vec<_>>())
 }
 
-fn check(fix: &Value) -> Result<String> {
+pub(crate) fn check(fix: &Value) -> Result<String> {
     let command = fix["check"]["command"].as_str().context("no check")?;
     let output = Command::new("sh").args(["-ec", command]).output()?;
     ensure!(output.status.success(), "{command}: {output:?}");
@@ -118,7 +118,7 @@ fn check(fix: &Value) -> Result<String> {
 }
 
 /// Packets from so many ports of the client, to this address.
-fn datagrams(from: &Netns, ports: std::ops::Range<u16>, to: &str) -> Result<()> {
+pub(crate) fn datagrams(from: &Netns, ports: std::ops::Range<u16>, to: &str) -> Result<()> {
     from.within(|| -> Result<()> {
         for port in ports {
             let socket = UdpSocket::bind(("0.0.0.0", port))?;

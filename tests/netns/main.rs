@@ -14,6 +14,7 @@
 mod advice;
 mod behaviour;
 mod cases;
+mod causes;
 mod census;
 mod check;
 mod claims;
@@ -92,7 +93,7 @@ impl Test {
     }
 }
 
-const GROUPS: [&[Test]; 19] = [
+const GROUPS: [&[Test]; 20] = [
     cases::TESTS,
     floods::TESTS,
     rules::TESTS,
@@ -100,6 +101,7 @@ const GROUPS: [&[Test]; 19] = [
     top::TESTS,
     census::TESTS,
     check::TESTS,
+    causes::TESTS,
     claims::TESTS,
     trace::TESTS,
     namespaces::TESTS,

@@ -214,11 +214,21 @@ fn gain(
     let change = (timeout.sysctl, u64::from(timeout.shorter), u64::from(now));
     fixes::set(case, Some(namespace), name, &[change], &mut fix);
     timeout.breaks.clone_into(&mut fix.breaks);
+    let share = percent(gone as f64 / all.max(1) as f64);
+    let how_many = match namespace.timeout_policy() {
+        None => format!("about {} entries less ({share})", number(gone)),
+        Some((table, rule)) => format!(
+            "at most {} entries less ({share}), without those that live by the timeout policy of table \
+             {} {}, chain {}, rule {}",
+            number(gone),
+            table.family,
+            table.name,
+            rule.chain,
+            rule.number
+        ),
+    };
     fix.expect = format!(
-        "about {} entries less ({}), {now} s from now at the latest: what is in the table keeps the \
-         time it was given",
-        number(gone),
-        percent(gone as f64 / all.max(1) as f64),
+        "{how_many}, {now} s from now at the latest: what is in the table keeps the time it was given"
     );
     Some((gone, fix))
 }

@@ -11,7 +11,9 @@ use super::{
     attributes::text,
     xtables::{self, Match, Target},
 };
-use crate::facts::{Act, Base, Condition, Framework, Known, Rule, RuleTable, RuleUse};
+use crate::facts::{
+    Act, Base, Condition, Framework, Known, POLICY_OF_IPTABLES, Rule, RuleTable, RuleUse,
+};
 
 /// One of the two.
 #[derive(Clone, Copy, Debug)]
@@ -389,6 +391,7 @@ fn rule(
     match xtables::target(target, target_info) {
         Target::Other => {}
         Target::Tracking => by.push(format!("-j {target}")),
+        Target::Timeout => by.push(POLICY_OF_IPTABLES.to_owned()),
         Target::NoTrack => {
             notrack = by.is_empty();
             by.push(format!("-j {target} --notrack"));

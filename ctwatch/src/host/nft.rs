@@ -12,7 +12,8 @@ use super::{
     xtables::{self, Match, Target},
 };
 use crate::facts::{
-    Act, Base, Condition, Framework, Known, Rule, RuleTable, RuleUse, StateSet, VMAP,
+    Act, Base, Condition, Framework, Known, POLICY, POLICY_OF_IPTABLES, Rule, RuleTable, RuleUse,
+    StateSet, VMAP,
 };
 
 /// `NFNL_SUBSYS_NFTABLES << 8`, and its messages.
@@ -370,7 +371,7 @@ impl Reading {
                 let what = match attribute(data, NFTA_OBJREF_IMM_TYPE).and_then(be32) {
                     Some(NFT_OBJECT_CT_HELPER) => "ct helper",
                     Some(NFT_OBJECT_CONNLIMIT) => "connlimit",
-                    Some(NFT_OBJECT_CT_TIMEOUT) => "ct timeout",
+                    Some(NFT_OBJECT_CT_TIMEOUT) => POLICY,
                     Some(NFT_OBJECT_CT_EXPECT) => "ct expectation",
                     Some(NFT_OBJECT_SYNPROXY) => "synproxy",
                     Some(_) => return,
@@ -473,6 +474,10 @@ impl Reading {
             Target::Tracking => {
                 self.needs = true;
                 self.say(format!("-j {name}"));
+            }
+            Target::Timeout => {
+                self.needs = true;
+                self.say(POLICY_OF_IPTABLES);
             }
             Target::NoTrack => {
                 self.notrack = true;

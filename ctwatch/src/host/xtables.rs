@@ -33,6 +33,8 @@ pub(super) fn of_invalid(asked: &[Match], packets: Option<u64>) -> Option<u64> {
 pub(super) enum Target {
     Other,
     Tracking,
+    /// Gives the connection a timeout policy.
+    Timeout,
     NoTrack,
 }
 
@@ -75,6 +77,8 @@ pub(super) fn target(name: &str, info: &[u8]) -> Target {
         "NOTRACK" => Target::NoTrack,
         // `struct xt_ct_target_info`: its flags come first.
         "CT" if info.first().is_some_and(|flags| flags & 1 != 0) => Target::NoTrack,
+        // `struct xt_ct_target_info_v1`: the policy's name comes after the helper's.
+        "CT" if info.get(28).is_some_and(|first| *first != 0) => Target::Timeout,
         "CT" | "MASQUERADE" | "SNAT" | "DNAT" | "REDIRECT" | "NETMAP" | "CONNMARK"
         | "CONNSECMARK" | "SYNPROXY" | "CLUSTERIP" | "FLOWOFFLOAD" => Target::Tracking,
         _ => Target::Other,
@@ -270,6 +274,10 @@ mod tests {
         assert_eq!(target("CT", &[1, 0]), Target::NoTrack);
         assert_eq!(target("CT", &[0, 0]), Target::Tracking);
         assert_eq!(target("CT", &[]), Target::Tracking);
+        let mut policy = [0; 60];
+        assert_eq!(target("CT", &policy), Target::Tracking);
+        policy[28] = b'p';
+        assert_eq!(target("CT", &policy), Target::Timeout);
         assert_eq!(target("MASQUERADE", &[]), Target::Tracking);
         assert_eq!(target("LOG", &[]), Target::Other);
     }
