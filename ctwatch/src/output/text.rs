@@ -211,9 +211,12 @@ impl Text {
 
     fn loud(&self, out: &mut impl Write, table: &Table, change: Change) -> io::Result<()> {
         let name = escaped(&name(table));
+        // Emptied, or given more room, since it refused.
+        let has_room = table.fill.is_some_and(|fill| fill < 0.5);
         let (colour, text) = match change {
             Change::Saturated => {
-                ("\x1b[1;31m", format!("*** {name}: TABLE FULL: {}", state(table)))
+                let full = if has_room { "TABLE WAS FULL, and has room now" } else { "TABLE FULL" };
+                ("\x1b[1;31m", format!("*** {name}: {full}: {}", state(table)))
             }
             Change::Recovered => ("\x1b[1;32m", format!("*** {name}: recovered: {}", state(table))),
         };
@@ -435,6 +438,17 @@ mod tests {
         let [_, second] = snapshots();
         text.start(&mut out, &header(), FIRST, &second).unwrap();
         assert!(String::from_utf8(out).unwrap().contains("*** rt: TABLE FULL: 200 of 200"));
+    }
+
+    #[test]
+    fn a_table_that_has_room_by_now_is_not_called_full() {
+        let mut text = Text::new(style(120));
+        let mut out = Vec::new();
+        let [_, mut second] = snapshots();
+        second.tables[0].fill = Some(0.0);
+        text.start(&mut out, &header(), FIRST, &second).unwrap();
+        let said = String::from_utf8(out).unwrap();
+        assert!(said.contains("*** rt: TABLE WAS FULL, and has room now: "), "{said}");
     }
 
     #[test]
