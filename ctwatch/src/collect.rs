@@ -3,8 +3,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
-    sync::mpsc,
-    thread,
+    sync::{Arc, Mutex, PoisonError, mpsc},
     time::Instant,
 };
 
@@ -14,13 +13,13 @@ use tokio::sync::oneshot;
 
 use crate::{
     host::{
-        self,
         cgroups::Cgroups,
         netns::{self, Finder, Netns},
         visit::{Reading, Source, Visit, Visitor, sysctl},
     },
     probe::read::Probes,
     sample::{HookReadings, Probed, Sample, TableSample, TopCounts},
+    threads,
 };
 
 /// Of each namespace, at most so many interfaces are looked up by name.
@@ -49,23 +48,30 @@ pub struct Means {
 /// Asks the collecting thread for samples.
 pub struct Collector {
     requests: mpsc::Sender<oneshot::Sender<Result<Sample>>>,
+    reads: Reads,
 }
+
+/// What a namespace is called that is being read.
+type Reads = Arc<Mutex<Option<String>>>;
 
 impl Collector {
     pub fn start(means: Means) -> Result<Self> {
         let (requests, inbox) = mpsc::channel::<oneshot::Sender<Result<Sample>>>();
-        let mut worker = Worker::new(means);
-        thread::Builder::new()
-            .name("collector".to_owned())
-            .spawn(move || {
-                let mut visitor = None;
-                for reply in inbox {
-                    // Whoever asked may have gone; there is nobody to tell.
-                    let _ = reply.send(worker.sample(&mut visitor));
-                }
-            })
-            .context("cannot start the collecting thread")?;
-        Ok(Self { requests })
+        let reads = Reads::default();
+        let mut worker = Worker::new(means, Arc::clone(&reads));
+        threads::start("collector", move || {
+            let mut visitor = None;
+            for reply in inbox {
+                // Whoever asked may have gone; there is nobody to tell.
+                let _ = reply.send(worker.sample(&mut visitor));
+            }
+        })?;
+        Ok(Self { requests, reads })
+    }
+
+    /// The namespace that is being read, if one is.
+    pub fn reads(&self) -> Option<String> {
+        self.reads.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub async fn sample(&self) -> Result<Sample> {
@@ -88,11 +94,13 @@ struct Worker {
     /// Interfaces that are spoken of, by namespace.
     interfaces: HashMap<NetnsId, BTreeSet<u32>>,
     cgroups: Cgroups,
+    reads: Reads,
 }
 
 impl Worker {
-    fn new(means: Means) -> Self {
+    fn new(means: Means, reads: Reads) -> Self {
         Self {
+            reads,
             means,
             started: Instant::now(),
             names: HashMap::new(),
@@ -104,8 +112,12 @@ impl Worker {
         }
     }
 
+    fn reads_now(&self, netns: Option<&Netns>) {
+        let name = |netns: &Netns| netns.name.clone().unwrap_or_else(|| netns.inode.to_string());
+        *self.reads.lock().unwrap_or_else(PoisonError::into_inner) = netns.map(name);
+    }
+
     fn sample(&mut self, visitor: &mut Option<Visitor>) -> Result<Sample> {
-        let _opening = host::opening_files();
         let visitor = match visitor {
             Some(visitor) => visitor,
             None => visitor.insert(Visitor::new(self.means.source)?),
@@ -119,8 +131,12 @@ impl Worker {
         let interfaces: Vec<u32> = self.interfaces.values().flatten().copied().collect();
         let visits = found
             .into_iter()
-            .map(|netns| visitor.read(&netns, &interfaces).map(|visit| (netns, visit)))
+            .map(|netns| {
+                self.reads_now(Some(&netns));
+                visitor.read(&netns, &interfaces).map(|visit| (netns, visit))
+            })
             .collect::<Result<Vec<_>>>()?;
+        self.reads_now(None);
         let after = self.tallies()?;
         let elapsed = self.started.elapsed();
         let probes = self.means.probes.as_ref();

@@ -1,6 +1,9 @@
 //! ctwatch watches the connection tracking table of a Linux box: how full it is, what is refused
 //! and why. The rooms, and who may know whom, are in ARCHITECTURE.md.
 #![cfg_attr(test, allow(clippy::cast_possible_truncation, reason = "fixtures are small"))]
+// Both panic where they cannot write.
+#![warn(clippy::print_stderr, clippy::print_stdout)]
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 pub mod cli;
 pub mod collect;
@@ -19,3 +22,4 @@ pub mod sample;
 mod shell;
 pub mod survey;
 pub mod taker;
+mod threads;

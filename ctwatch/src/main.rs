@@ -1,13 +1,15 @@
 //! Parses, dispatches, prints what went wrong, and exits: 0 done, 1 failed, 2 wrong usage; but
 //! `check` as monitoring plugins do.
 
+#![warn(clippy::print_stderr, clippy::print_stdout)]
+
 use std::process::ExitCode;
 
 use clap::Parser;
 use ctwatch::{
     cli::{CheckArgs, Cli, Command},
     commands,
-    output::escape::escaped,
+    output::aside,
 };
 
 fn main() -> ExitCode {
@@ -25,7 +27,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("ctwatch: {}", escaped(&format!("{error:#}")));
+            aside::say(&format!("{error:#}"));
             ExitCode::FAILURE
         }
     }

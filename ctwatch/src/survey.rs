@@ -2,7 +2,7 @@
 //!
 //! Goes into namespaces, so it runs on a thread of its own.
 
-use std::{collections::BTreeMap, fs, thread};
+use std::{collections::BTreeMap, fs};
 
 use anyhow::Result;
 use ctwatch_ebpf::NetnsId;
@@ -17,6 +17,7 @@ use crate::{
         visit::{Reading, Source, Visit, Visitor, sysctl},
     },
     sample::CpuCounters,
+    threads,
 };
 
 const SYSCTLS: &str = "/proc/sys/net/netfilter";
@@ -26,8 +27,7 @@ const EXPECTATIONS: &str = "/proc/thread-self/net/nf_conntrack_expect";
 /// All that can be found out without counting anything. `cookies`: whether namespaces are known by
 /// their cookies; `asked`: whether somebody wanted this scope and no more.
 pub fn survey(scope: Scope, source: Source, cookies: bool, asked: bool) -> Result<Facts> {
-    let thread = thread::spawn(move || look(&scope, source, cookies, asked));
-    thread.join().map_err(|_| anyhow::anyhow!("looking over the machine came to a bad end"))?
+    threads::apart("survey", move || look(&scope, source, cookies, asked))?
 }
 
 fn look(scope: &Scope, source: Source, cookies: bool, asked: bool) -> Result<Facts> {

@@ -5,7 +5,6 @@
 
 use std::{
     sync::mpsc,
-    thread,
     time::{Duration, Instant},
 };
 
@@ -26,6 +25,7 @@ use crate::{
     },
     model::census::{self, KernelCount, Taken},
     probe::census::Walker,
+    threads,
 };
 
 /// Which way is wanted.
@@ -56,24 +56,21 @@ pub struct Census {
 impl Census {
     pub fn start(way: Way, cookies: bool, question: Question) -> Result<Self> {
         let (requests, inbox) = mpsc::channel::<oneshot::Sender<Result<Taken>>>();
-        thread::Builder::new()
-            .name("census".to_owned())
-            .spawn(move || {
-                let mut taker = None;
-                for reply in inbox {
-                    let begin = cpu_time();
-                    let taken = match &mut taker {
-                        Some(taker) => Ok(taker),
-                        none => Taker::new(way, cookies).map(|taker| none.insert(taker)),
-                    };
-                    let taken = taken.and_then(|taker| taker.take(&question));
-                    // What it took to get ready is a cost too.
-                    let cpu = cpu_time().saturating_sub(begin);
-                    // Whoever asked may have gone; there is nobody to tell.
-                    let _ = reply.send(taken.map(|taken| Taken { cpu, ..taken }));
-                }
-            })
-            .context("cannot start the thread of the census")?;
+        threads::start("census", move || {
+            let mut taker = None;
+            for reply in inbox {
+                let begin = cpu_time();
+                let taken = match &mut taker {
+                    Some(taker) => Ok(taker),
+                    none => Taker::new(way, cookies).map(|taker| none.insert(taker)),
+                };
+                let taken = taken.and_then(|taker| taker.take(&question));
+                // What it took to get ready is a cost too.
+                let cpu = cpu_time().saturating_sub(begin);
+                // Whoever asked may have gone; there is nobody to tell.
+                let _ = reply.send(taken.map(|taken| Taken { cpu, ..taken }));
+            }
+        })?;
         Ok(Self { requests })
     }
 
@@ -135,13 +132,12 @@ impl Taker {
     }
 
     pub fn take(&mut self, question: &Question) -> Result<Taken> {
-        let _opening = host::opening_files();
         let (begin, cpu) = (Instant::now(), cpu_time());
         let found = self.find(&question.scope)?;
         let mut notes: Vec<String> =
             self.why.iter().map(|why| format!("not by walk: {why}")).collect();
         let mut kernel = self.counts(&found, &mut notes)?;
-        let seed = Seed(host::secrets()?);
+        let seed = Seed(host::secrets());
         let new = || census::Census::new(&question.by, seed);
         let (census, by, strayed) = match &mut self.walker {
             Some(walker) => {

@@ -34,12 +34,12 @@ const TCP: Flows = Flows::of(Family::V4, Protocol::TcpSyn);
 
 /// kubernetes#97377: an hour for each, whose age is anything up to that.
 fn close_wait() -> Result<()> {
-    const ENTRIES: u32 = 400;
+    const ENTRIES: u32 = 120;
     const BEFORE: u32 = 3600;
     const AFTER: u32 = 30;
     let mut lab = Lab::new(Plan::fresh())?;
     let router = lab.router().clone();
-    lab.set_limit(ENTRIES + 50)?;
+    lab.set_limit(ENTRIES + 15)?;
     router.sysctl("net/netfilter/nf_conntrack_tcp_timeout_close_wait", &BEFORE.to_string())?;
     for rule in ["-N KUBE-SERVICES", "-A FORWARD -j KUBE-SERVICES"] {
         router.run(&format!("iptables-nft {rule}").split(' ').collect::<Vec<_>>())?;

@@ -1,10 +1,10 @@
 //! `ctwatch census`: who holds the table now.
 
-use std::{io::Write, thread};
+use std::io::Write;
 
 use anyhow::{Context, Result, bail};
 
-use super::{SERVICES, columns, setup};
+use super::{columns, setup};
 use crate::{
     cli::{self, CensusArgs, CensusBy, Output},
     host::{
@@ -13,11 +13,9 @@ use crate::{
         visit::{netns_cookie, sysctl},
     },
     model::census::Taken,
-    output::{
-        census::{self, Shown},
-        services::Services,
-    },
+    output::census::{self, Shown},
     taker::{Question, Taker, Way},
+    threads,
 };
 
 pub fn run(args: &CensusArgs) -> Result<()> {
@@ -52,8 +50,8 @@ fn take(args: &CensusArgs) -> Result<Taken> {
         most: usize::from(args.top),
         scope: setup::scope(&args.netns, Privileges::read())?,
     };
-    let thread = thread::spawn(move || Taker::new(way, netns_cookie().is_some())?.take(&question));
-    thread.join().map_err(|_| anyhow::anyhow!("the census came to a bad end"))?
+    let take = move || Taker::new(way, netns_cookie().is_some())?.take(&question);
+    threads::apart("census", take)?
 }
 
 fn shown(args: &CensusArgs, limit: Option<u32>) -> Shown {
@@ -61,7 +59,7 @@ fn shown(args: &CensusArgs, limit: Option<u32>) -> Shown {
         columns: columns(),
         states: args.by.contains(&CensusBy::State),
         zones: args.by.contains(&CensusBy::Zone),
-        services: Services::parse(&std::fs::read_to_string(SERVICES).unwrap_or_default()),
+        services: super::services(),
         limit,
     }
 }

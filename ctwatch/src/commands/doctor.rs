@@ -1,7 +1,7 @@
 //! `ctwatch doctor`: what is wrong here, why, and what to do about it; and what can be measured, by
 //! what means, and why not better.
 
-use std::{collections::BTreeMap, io, thread, time::Duration};
+use std::{collections::BTreeMap, io, time::Duration};
 
 use anyhow::{Context, Result};
 use ctwatch_ebpf::top::{By, Wanted};
@@ -21,7 +21,7 @@ use crate::{
         visit::Source,
     },
     model::{Model, Snapshot, census::Taken},
-    output::{doctor, escape::escaped, json},
+    output::{aside, doctor, json},
     probe::{
         load::Asked,
         plan::{Facts, Mechanism, Need, Plan, Signal},
@@ -32,6 +32,7 @@ use crate::{
     },
     survey,
     taker::{Question, Taker, Way},
+    threads,
 };
 
 /// A table that is full, or in which insertions failed, is counted for so long, unless somebody says
@@ -48,7 +49,7 @@ pub async fn run(args: DoctorArgs) -> Result<()> {
     let report = examine(&args).await?;
     let files = folder.map(|folder| folder.write(&report.findings)).transpose();
     for file in files.iter().flatten().flatten() {
-        eprintln!("ctwatch: wrote {}", escaped(&file.display().to_string()));
+        aside::say(&format!("wrote {}", file.display()));
     }
     let mut out = io::stdout().lock();
     let written = match args.output {
@@ -116,7 +117,7 @@ async fn count(means: Means, duration: Duration, say: bool) -> Result<Snapshot> 
     let mut model = Model::with_tops(MOST, &BY);
     model.advance(&collector.sample().await?);
     if say {
-        eprintln!("ctwatch: counting for {duration:?}");
+        aside::say(&format!("counting for {duration:?}"));
     }
     tokio::time::sleep(duration).await;
     Ok(model.advance(&collector.sample().await?))
@@ -130,9 +131,8 @@ fn census(machine: &Machine, scope: Scope, cookies: bool) -> Result<Taken, Strin
     }
     let question =
         Question { by: vec![By::Service, By::Source, By::Destination], most: MOST, scope };
-    let thread = thread::spawn(move || Taker::new(Way::Best, cookies)?.take(&question));
-    let taken = thread.join().map_err(|_| "the census came to a bad end".to_owned())?;
-    taken.map_err(|error| format!("{error:#}"))
+    let take = move || Taker::new(Way::Best, cookies)?.take(&question);
+    threads::apart("census", take).flatten().map_err(|error| format!("{error:#}"))
 }
 
 /// How it is counted here, and how exactly.

@@ -9,14 +9,22 @@ mod signals;
 pub mod trace;
 pub mod watch;
 mod write;
+mod writer;
 
 use std::{io, time::Duration};
 
 use anyhow::Result;
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::{host::files, output::services::Services};
+
 /// What services are called.
 const SERVICES: &str = "/etc/services";
+
+/// Where there is no such file, numbers will do.
+fn services() -> Services {
+    Services::parse(&files::text(SERVICES).unwrap_or_default())
+}
 
 /// Columns and rows. A file has room for every column.
 fn size() -> (usize, usize) {

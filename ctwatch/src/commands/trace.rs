@@ -1,10 +1,6 @@
 //! `ctwatch trace`: single refusals as they happen.
 
-use std::{
-    io::{self, Write},
-    net::IpAddr,
-    time::Duration,
-};
+use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use ctwatch_ebpf::NetnsId;
@@ -12,14 +8,15 @@ use ipnet::IpNet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
-    SERVICES,
     setup::{self, Chosen, Depth},
     signals::Signals,
+    writer::Writer,
 };
 use crate::{
     cli::{Netns, Output, TraceArgs},
     host::{namer::Namer, netns, privileges::Privileges},
     output::{
+        aside,
         services::Services,
         trace::{self, Line},
     },
@@ -55,12 +52,17 @@ pub async fn run(args: TraceArgs) -> Result<()> {
             told.join(", ")
         );
     }
-    eprintln!("ctwatch: tracing refusals by {}, {} a second at most", mechanism.name(), args.rate);
+    aside::say(&format!(
+        "tracing refusals by {}, {} a second at most",
+        mechanism.name(),
+        args.rate
+    ));
+    let writer = Writer::start()?;
     let trace = probes.take_trace().context("the probes do not trace")?;
     let mut trace = trace.wait_for()?;
     let mut printer = Printer {
         output: args.output,
-        services: Services::parse(&std::fs::read_to_string(SERVICES).unwrap_or_default()),
+        services: super::services(),
         booted: jiff::Timestamp::now() - super::uptime()?,
         left: args.count,
         shown: 0,
@@ -79,10 +81,12 @@ pub async fn run(args: TraceArgs) -> Result<()> {
         let done = printer.drain(trace.get_mut(), &mut namer)?;
         if tick {
             printer.more(trace.get_ref().traced()?)?;
-            printer.flush()?;
         }
+        let stop = stop | writer.write(printer.bytes(), &mut signals).await?;
         if done || stop {
-            return printer.end(trace.get_ref());
+            printer.end(trace.get_ref())?;
+            writer.write(printer.bytes(), &mut signals).await?;
+            return Ok(());
         }
     }
 }
@@ -175,7 +179,6 @@ impl Printer {
             self.left = self.left.map(|left| left - 1);
             self.shown += 1;
         }
-        self.flush()?;
         Ok(self.left == Some(0))
     }
 
@@ -201,17 +204,15 @@ impl Printer {
     }
 
     /// How many there were in all.
-    fn end(mut self, trace: &Trace) -> Result<()> {
+    fn end(&mut self, trace: &Trace) -> Result<()> {
         let traced = trace.traced()?;
         self.more(traced)?;
         trace::end(&mut self.bytes, self.output == Output::Json, self.shown, traced.wanted)?;
-        self.flush()
+        Ok(())
     }
 
-    fn flush(&mut self) -> Result<()> {
-        let mut out = io::stdout().lock();
-        let written = out.write_all(&self.bytes).and_then(|()| out.flush());
-        self.bytes.clear();
-        written.context("cannot write to standard output")
+    /// All that is to be written by now.
+    fn bytes(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.bytes)
     }
 }

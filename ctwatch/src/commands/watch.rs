@@ -1,7 +1,7 @@
 //! `ctwatch watch`: sample, model, render, once a tick.
 
 use std::{
-    io::{self, IsTerminal, Write},
+    io::{self, IsTerminal},
     time::Duration,
 };
 
@@ -11,17 +11,14 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, interval_at},
 };
 
-use super::{SERVICES, is_closed_pipe, loading::Loading, setup, signals::Signals, size};
+use super::{is_closed_pipe, loading::Loading, setup, signals::Signals, size, writer::Writer};
 use crate::{
     cli::{self, Output, WatchArgs},
     collect::{Collector, Means},
     host::modules::{self, Life},
     model::{Model, Snapshot, census::Taken},
     output::{
-        Epoch, Header,
-        escape::escaped,
-        json,
-        services::Services,
+        Epoch, Header, aside, json,
         text::{Style, Text, Tops},
     },
     sample::Sample,
@@ -32,19 +29,24 @@ use crate::{
 /// meanwhile, and for how long at most.
 const STILL_TRIES: u32 = 20;
 const STILL_WITHIN: Duration = Duration::from_millis(250);
+/// A reading that takes longer is spoken of.
+const SLOW: Duration = Duration::from_secs(5);
 /// How often it is looked whether conntrack is (still) there.
 const PULSE: Duration = Duration::from_millis(200);
 
 pub async fn run(args: WatchArgs) -> Result<()> {
     let signals = Signals::new()?;
     let loading = Loading::new(args.mechanism);
-    let mut watch = Watch { left: args.count(), args, signals, loading, lives: 0, last_seen: None };
+    let writer = Writer::start()?;
+    let left = args.count();
+    let mut watch = Watch { left, args, signals, writer, loading, lives: 0, last_seen: None };
     watch.run().await
 }
 
 struct Watch {
     args: WatchArgs,
     signals: Signals,
+    writer: Writer,
     loading: Loading,
     /// Ticks to go, where they are counted.
     left: Option<u64>,
@@ -87,7 +89,7 @@ impl Watch {
         let collector = Collector::start(means)?;
         let mut model = Model::with_tops(self.args.tops(), &self.args.by());
         let mut screen = Screen::new(&self.args, header);
-        let first = still_sample(&collector).await?;
+        let Some(first) = self.first(&collector).await? else { return Ok(End::Done) };
         if modules::conntrack() != Some(life) {
             return Ok(End::Unloaded);
         }
@@ -96,7 +98,7 @@ impl Watch {
         self.last_seen = Some(Instant::now());
         let snapshot = model.advance(&first);
         counting.look(&snapshot);
-        screen.start(&snapshot, epoch)?;
+        let mut stop = self.put(screen.start(&snapshot, epoch)?).await?;
         // Who had conntrack loaded, which is there, can no longer be seen: that was not urgent.
         self.loading.start();
         let every = self.args.interval();
@@ -110,11 +112,14 @@ impl Watch {
         loop {
             let turn = tokio::select! {
                 biased;
-                () = self.signals.any() => Turn::Stop,
+                () = self.signals.any(), if !stop => Turn::Stop,
+                () = std::future::ready(()), if stop => Turn::Stop,
                 counted = counting.done() => {
                     match counted {
                         Ok(census) => model.take_in(census),
-                        Err(why) => screen.note(&format!("no census: {why:#}"))?,
+                        Err(why) => {
+                            stop |= self.put(screen.note(&format!("no census: {why:#}"))?).await?;
+                        }
                     }
                     continue;
                 }
@@ -122,35 +127,93 @@ impl Watch {
                 _ = ticks.tick() => Turn::Tick,
             };
             for note in self.loading.look() {
-                screen.note(&note)?;
+                stop |= self.put(screen.note(&note)?).await?;
             }
             let mut alive = modules::conntrack() == Some(life);
             if alive && turn != Turn::Look {
-                let stops = turn == Turn::Stop || self.left == Some(1);
+                let mut stops = turn == Turn::Stop || self.left == Some(1);
                 let sample = match stops {
-                    true => still_sample(&collector).await?,
-                    false => collector.sample().await?,
+                    true => self.last(&collector, &mut screen).await?,
+                    false => self.sample(&collector, &mut screen).await?,
                 };
                 // What was read while it went is of nothing.
                 alive = modules::conntrack() == Some(life);
                 if alive {
-                    let snapshot = model.advance(&sample);
-                    self.last_seen = Some(Instant::now());
-                    counting.look(&snapshot);
-                    screen.tick(&snapshot, epoch, &self.loading)?;
-                    self.left = self.left.map(|left| left - 1);
+                    match sample {
+                        Some(sample) => {
+                            let snapshot = model.advance(&sample);
+                            self.last_seen = Some(Instant::now());
+                            counting.look(&snapshot);
+                            let line = screen.tick(&snapshot, epoch, &self.loading)?;
+                            stop |= self.put(line).await?;
+                            self.left = self.left.map(|left| left - 1);
+                            last = Some(snapshot);
+                        }
+                        // A signal came, and the figures of the line before are the last.
+                        None => stops = true,
+                    }
                     if stops {
-                        screen.finish(&snapshot)?;
+                        if let Some(snapshot) = &last {
+                            self.put(screen.finish(snapshot)?).await?;
+                        }
                         return Ok(End::Done);
                     }
-                    last = Some(snapshot);
                 }
             }
             if !alive {
                 if let Some(snapshot) = &last {
-                    screen.finish(snapshot)?;
+                    stop |= self.put(screen.finish(snapshot)?).await?;
                 }
-                return Ok(if turn == Turn::Stop { End::Done } else { End::Unloaded });
+                let done = stop || turn == Turn::Stop;
+                return Ok(if done { End::Done } else { End::Unloaded });
+            }
+        }
+    }
+
+    /// To standard output. Whether a signal came meanwhile.
+    async fn put(&mut self, bytes: Vec<u8>) -> Result<bool> {
+        self.writer.write(bytes, &mut self.signals).await
+    }
+
+    /// `None` when a signal came first.
+    async fn first(&mut self, collector: &Collector) -> Result<Option<Sample>> {
+        tokio::select! {
+            biased;
+            () = self.signals.any() => Ok(None),
+            sample = still_sample(collector) => sample.map(Some),
+        }
+    }
+
+    /// One reading, however long it takes: after a while it is said which namespace does not answer.
+    /// `None` when a signal came first.
+    async fn sample(
+        &mut self,
+        collector: &Collector,
+        screen: &mut Screen,
+    ) -> Result<Option<Sample>> {
+        let mut reading = std::pin::pin!(collector.sample());
+        loop {
+            tokio::select! {
+                biased;
+                () = self.signals.any() => return Ok(None),
+                sample = &mut reading => return sample.map(Some),
+                () = tokio::time::sleep(SLOW) => {
+                    if self.put(screen.note(&slow(collector))?).await? {
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The last reading, for which nobody waits for ever. `None` where it does not come.
+    async fn last(&mut self, collector: &Collector, screen: &mut Screen) -> Result<Option<Sample>> {
+        match tokio::time::timeout(SLOW, still_sample(collector)).await {
+            Ok(sample) => sample.map(Some),
+            Err(_) => {
+                let note = slow(collector) + "; the figures of the line before are the last";
+                self.put(screen.note(&note)?).await?;
+                Ok(None)
             }
         }
     }
@@ -166,10 +229,9 @@ impl Watch {
             return Ok(Some(life));
         }
         let what = if self.lives > 0 { "was unloaded" } else { "is not loaded" };
-        eprintln!(
-            "ctwatch: nf_conntrack {what}: nothing is tracked, and conntrack drops nothing; \
-             waiting for it"
-        );
+        aside::say(&format!(
+            "nf_conntrack {what}: nothing is tracked, and conntrack drops nothing; waiting for it"
+        ));
         loop {
             tokio::select! {
                 () = tokio::time::sleep(PULSE) => {}
@@ -177,7 +239,7 @@ impl Watch {
             }
             let life = modules::conntrack();
             for note in self.loading.look() {
-                eprintln!("ctwatch: {}", escaped(&note));
+                aside::say(&note);
             }
             if let Some(life) = life {
                 return Ok(Some(life));
@@ -280,55 +342,61 @@ impl Screen {
         Self { header, text }
     }
 
-    fn start(&mut self, snapshot: &Snapshot, epoch: Epoch) -> Result<()> {
+    fn start(&mut self, snapshot: &Snapshot, epoch: Epoch) -> Result<Vec<u8>> {
         match &mut self.text {
-            Some(text) => emit(|out| text.start(out, &self.header, epoch, snapshot)),
+            Some(text) => rendered(|out| text.start(out, &self.header, epoch, snapshot)),
             None => {
                 // Standard output is the objects alone.
                 for note in epoch.note().iter().chain(&self.header.notes) {
-                    eprintln!("ctwatch: {}", escaped(note));
+                    aside::say(note);
                 }
-                Ok(())
+                Ok(Vec::new())
             }
         }
     }
 
     /// Something that happened beside the figures.
-    fn note(&mut self, note: &str) -> Result<()> {
+    fn note(&mut self, note: &str) -> Result<Vec<u8>> {
         match &mut self.text {
-            Some(text) => emit(|out| text.note(out, note)),
+            Some(text) => rendered(|out| text.note(out, note)),
             None => {
-                eprintln!("ctwatch: {}", escaped(note));
-                Ok(())
+                aside::say(note);
+                Ok(Vec::new())
             }
         }
     }
 
-    fn tick(&mut self, snapshot: &Snapshot, epoch: Epoch, loading: &Loading) -> Result<()> {
+    fn tick(&mut self, snapshot: &Snapshot, epoch: Epoch, loading: &Loading) -> Result<Vec<u8>> {
         match &mut self.text {
             Some(text) => {
                 let (columns, rows) = size();
                 text.resize(columns, rows);
-                emit(|out| text.tick(out, snapshot))
+                rendered(|out| text.tick(out, snapshot))
             }
-            None => emit(|out| json::write(out, &self.header, epoch, snapshot, loading.loaded())),
+            None => {
+                rendered(|out| json::write(out, &self.header, epoch, snapshot, loading.loaded()))
+            }
         }
     }
 
-    fn finish(&mut self, snapshot: &Snapshot) -> Result<()> {
+    fn finish(&mut self, snapshot: &Snapshot) -> Result<Vec<u8>> {
         match &mut self.text {
-            Some(text) => emit(|out| text.finish(out, snapshot)),
-            None => Ok(()),
+            Some(text) => rendered(|out| text.finish(out, snapshot)),
+            None => Ok(Vec::new()),
         }
     }
 }
 
-/// One tick is one write: a reader at the other end sees whole lines.
-fn emit(render: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> Result<()> {
+fn rendered(render: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     render(&mut bytes)?;
-    let mut out = io::stdout().lock();
-    out.write_all(&bytes).and_then(|()| out.flush()).context("cannot write to standard output")
+    Ok(bytes)
+}
+
+/// What has not come yet, and for how long it was waited.
+fn slow(collector: &Collector) -> String {
+    let what = collector.reads().map_or_else(String::new, |netns| format!(": {netns}"));
+    format!("the counters have not been read for {} s{what}", SLOW.as_secs())
 }
 
 fn style(args: &WatchArgs) -> Style {
@@ -340,7 +408,7 @@ fn style(args: &WatchArgs) -> Style {
         most: args.tops(),
         by: args.by.iter().map(|by| by.into()).collect(),
         // Where there is no such file, numbers will do.
-        services: Services::parse(&std::fs::read_to_string(SERVICES).unwrap_or_default()),
+        services: super::services(),
     };
     Style { columns, rows, colour, zone: jiff::tz::TimeZone::system(), tops }
 }

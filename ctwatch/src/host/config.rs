@@ -38,8 +38,8 @@ pub fn read(release: &str) -> Result<Config> {
     }
     let places = [format!("/boot/config-{release}"), format!("/lib/modules/{release}/config")];
     for place in &places {
-        if let Ok(file) = File::open(place) {
-            return parse(place, file);
+        if let Ok(text) = super::files::text(place) {
+            return parse(place, text.as_bytes());
         }
     }
     anyhow::bail!("there is neither {PACKED} nor {}", places.join(" nor "))

@@ -85,7 +85,7 @@ pub fn evidence() -> Evidence {
         files: FILES.iter().filter(|path| there(path)).map(|path| owned(path)).collect(),
         processes: processes(),
         services: SERVICES.iter().filter(|name| is_started(name)).map(|n| owned(n)).collect(),
-        includes: includes(&fs::read_to_string("/etc/nftables.conf").unwrap_or_default()),
+        includes: includes(&super::files::text("/etc/nftables.conf").unwrap_or_default()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Facts about this machine as plain values. Knows the kernel's files and sockets, and nothing of
 //! probes or of what the facts are for.
 
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::hash::{BuildHasher, RandomState};
 
 pub mod addresses;
 pub mod allowances;
@@ -14,6 +14,7 @@ pub mod ctnetlink;
 pub mod dump;
 pub mod evidence;
 mod expressions;
+pub mod files;
 pub mod hooks;
 pub mod kmsg;
 pub mod legacy;
@@ -38,27 +39,10 @@ pub fn kernel_release() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
 }
 
-/// Numbers that nobody else knows.
-pub fn secrets<const N: usize>() -> anyhow::Result<[u64; N]> {
-    let mut secrets = [0; N];
-    for secret in &mut secrets {
-        let mut bytes = [0; 8];
-        match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()) {
-            Ok(8) => *secret = u64::from_ne_bytes(bytes),
-            _ => anyhow::bail!("cannot get a random number"),
-        }
-    }
-    Ok(secrets)
-}
-
-static OPENING: RwLock<()> = RwLock::new(());
-
-/// For threads that open files beside others, for as long as they do.
-pub fn opening_files() -> RwLockReadGuard<'static, ()> {
-    OPENING.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// For whoever makes that impossible for a moment, to the whole process.
-pub fn nobody_opens_files() -> RwLockWriteGuard<'static, ()> {
-    OPENING.write().unwrap_or_else(PoisonError::into_inner)
+/// Numbers that nobody else knows. By the keys of the standard library's hash maps, which do not wait
+/// where the kernel's pool is not ready yet, as early in a boot.
+/// <https://github.com/rust-lang/rust/blob/1.90.0/library/std/src/sys/random/linux.rs>
+pub fn secrets<const N: usize>() -> [u64; N] {
+    let keys = RandomState::new();
+    std::array::from_fn(|nth| keys.hash_one(nth))
 }

@@ -80,7 +80,7 @@ pub fn is_on_disk(name: &str) -> Option<bool> {
         return Some(false);
     }
     let folder = Path::new("/lib/modules").join(super::kernel_release());
-    match std::fs::read_to_string(folder.join("modules.dep")) {
+    match super::files::text(folder.join("modules.dep")) {
         Ok(text) => Some(text.lines().any(|line| is_of_module(line, name))),
         // Without modules nothing can be loaded.
         Err(_) => (!can_be_loaded()).then_some(false),

@@ -37,7 +37,7 @@ pub fn barred() -> Vec<Barred> {
 }
 
 fn text_of(file: &Path) -> String {
-    fs::read(file).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    super::files::text(file).unwrap_or_default()
 }
 
 fn files_of(kind: &str) -> Vec<PathBuf> {
@@ -87,7 +87,7 @@ pub fn installs(file: &str, text: &str) -> Vec<Barred> {
 /// Modules that track connections and that this kernel has: on disk, or loaded, be it from elsewhere.
 pub fn trackers(release: &str, loaded: &Known<Vec<LoadedModule>>) -> Known<Vec<String>> {
     let path = format!("/lib/modules/{release}/modules.dep");
-    let on_disk = fs::read_to_string(&path).map_err(|error| format!("cannot read {path}: {error}"));
+    let on_disk = super::files::text(&path).map_err(|error| format!("cannot read {path}: {error}"));
     trackers_of(on_disk, loaded)
 }
 

@@ -82,7 +82,7 @@ impl Visitor {
         if netns.inode == self.home_inode {
             return Ok(Visit::Read(there()));
         }
-        let file = match File::open(&netns.path) {
+        let file = match super::files::open(&netns.path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Visit::Gone),
             Err(error) => return Ok(Visit::Refused(refused(netns, error))),

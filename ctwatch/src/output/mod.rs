@@ -1,5 +1,6 @@
 //! Rendering a snapshot. Nothing here measures or computes what is shown.
 
+pub mod aside;
 pub mod census;
 pub mod check;
 pub mod doctor;

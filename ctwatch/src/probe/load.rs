@@ -13,13 +13,12 @@ use ctwatch_ebpf::{
     top::{By, Seed, TABLES, Wanted},
     trace::Filter,
 };
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::{
     bpf::{self, When},
     functions::Hook,
     layout::Resolved,
-    modules,
+    lean, modules,
     plan::{Mechanism, Plan, Signal},
     top, trace,
     tracing::{Traced, Tracing},
@@ -177,13 +176,13 @@ fn object() -> Result<&'static [u8]> {
 
 fn maps(resolved: &Resolved, asked: Asked) -> Result<Ebpf> {
     let mut layout = resolved.layout;
-    let mut loader = lean_loader()?;
+    let mut loader = lean::loader()?;
     if !asked.lists.is_none() {
         let cpus = possible_cpus()?;
         let sets = top::sets_for(cpus);
         layout.top_sets = u32::try_from(sets)?;
         layout.top_wanted = asked.lists;
-        layout.top_seed = Seed(host::secrets()?);
+        layout.top_seed = Seed(host::secrets());
         loader.map_max_entries("TOP", u32::try_from(sets * cpus)? * TABLES);
     }
     if let Some(filter) = &asked.trace {
@@ -223,7 +222,7 @@ pub(super) fn loading(layout: &loading::Layout) -> Result<Ebpf> {
 
 /// For those who need no map that is large.
 fn small_loader<'a>() -> Result<EbpfLoader<'a>> {
-    let mut loader = lean_loader()?;
+    let mut loader = lean::loader()?;
     for map in ["NETNS", "MARKS", "FRAMES"] {
         loader.map_max_entries(map, 1);
     }
@@ -233,23 +232,6 @@ fn small_loader<'a>() -> Result<EbpfLoader<'a>> {
 /// CPUs that there are or could come.
 pub(super) fn possible_cpus() -> Result<usize> {
     nr_cpus().map_err(|(file, error)| anyhow!("cannot read {file}: {error}"))
-}
-
-/// A loader that has not parsed the kernel's BTF.
-///
-/// `EbpfLoader::new` does so first of all, for CO-RE relocations that these programs do not have:
-/// 30 ms and more memory than all the rest of ctwatch, of which allocation patterns give little
-/// back. It takes an unreadable file for "no BTF", so for that moment no file can be opened: other threads
-/// wait.
-fn lean_loader<'a>() -> Result<EbpfLoader<'a>> {
-    let _alone = host::nobody_opens_files();
-    let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: Some(0), ..limit })
-        .context("cannot lower the limit of open files")?;
-    let mut loader = EbpfLoader::new();
-    setrlimit(Resource::Nofile, limit).context("cannot restore the limit of open files")?;
-    loader.btf(None);
-    Ok(loader)
 }
 
 fn attach(

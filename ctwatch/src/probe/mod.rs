@@ -5,6 +5,7 @@ pub mod bpf;
 pub mod census;
 pub mod functions;
 pub mod layout;
+mod lean;
 pub mod load;
 mod memory;
 pub mod modules;

@@ -2,6 +2,8 @@
 //!
 //! Released probes hold no such code and no such map; then nothing of this runs.
 
+use std::io::Write as _;
+
 use anyhow::{Context, Result};
 use aya::Ebpf;
 use aya_log::EbpfLogger;
@@ -34,7 +36,8 @@ impl Log for Stderr {
     }
 
     fn log(&self, record: &Record<'_>) {
-        eprintln!("probe: {}", record.args());
+        // There is nobody else to tell.
+        let _ = writeln!(std::io::stderr(), "probe: {}", record.args());
     }
 
     fn flush(&self) {}
