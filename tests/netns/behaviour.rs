@@ -39,7 +39,7 @@ fn programs() -> usize {
 }
 
 /// The kernel frees programs in its own time after the last holder is gone.
-fn until_no_programs() -> Result<()> {
+pub(crate) fn until_no_programs() -> Result<()> {
     let until = Instant::now() + Duration::from_secs(10);
     while programs() > 0 {
         ensure!(Instant::now() < until, "{} programs are loaded", programs());

@@ -20,6 +20,7 @@ mod check;
 mod claims;
 mod cost;
 mod doctor;
+mod faults;
 mod floods;
 mod harness;
 mod lab;
@@ -93,7 +94,7 @@ impl Test {
     }
 }
 
-const GROUPS: [&[Test]; 20] = [
+const GROUPS: [&[Test]; 21] = [
     cases::TESTS,
     floods::TESTS,
     rules::TESTS,
@@ -112,6 +113,7 @@ const GROUPS: [&[Test]; 20] = [
     lookalikes::TESTS,
     machine::TESTS,
     loading::TESTS,
+    faults::TESTS,
     start::TESTS,
     cost::TESTS,
 ];
