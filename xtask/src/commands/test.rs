@@ -4,6 +4,7 @@ use std::{
     env,
     ffi::OsStr,
     io::{BufRead, BufReader, Write},
+    path::PathBuf,
     process::{Command, ExitCode, Stdio},
     thread,
     time::Instant,
@@ -20,7 +21,8 @@ use crate::{
         Ledger, Matrix, Slice, What, chosen_for_the_gate, commit, commits_since, kernel_names,
         trials,
     },
-    provision::{Store, tools},
+    process::output,
+    provision::{Store, owners, tools},
     summary::{Counts, Ran, result, summarise},
     vm::parts::Parts,
 };
@@ -53,8 +55,16 @@ const SUITES: [Suite; 5] = [
     Suite { name: "cli", needs: "", of: |tests| is(tests, "cli"), alone: false },
     Suite { name: "rooms", needs: "", of: |tests| is(tests, "rooms"), alone: false },
     Suite { name: "fuzz", needs: "", of: |tests| is(tests, "fuzz"), alone: false },
-    Suite { name: "netns", needs: "root", of: |tests| is(tests, "netns"), alone: true },
+    Suite {
+        name: "netns",
+        needs: "root and Debian's packages",
+        of: |tests| is(tests, "netns"),
+        alone: true,
+    },
 ];
+
+/// Tests of the live kernel whose names begin like this run programs that this machine may lack.
+const OF_OWNERS: &str = "owner_";
 
 fn is(tests: &Tests, name: &str) -> bool {
     tests.kind == Kind::Integration && tests.name == name
@@ -78,11 +88,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let parts = wanted(MATRIX).then(|| thread::spawn(move || Parts::provide(&names)));
     let built = build::tests(&args.build)?;
     let path = tools::path(&Store::open()?)?;
+    let owners = if wanted("netns") { owners_for(args, &built)? } else { None };
     let linting = args.lint.then(|| thread::spawn(lint_beside));
     let mut rows = Vec::new();
     for suite in SUITES.iter().filter(|suite| wanted(suite.name)) {
         eprintln!("xtask: {} tests", suite.name);
-        rows.push(run_suite(suite, args, &built, &path)?);
+        rows.push(run_suite(suite, args, &built, &path, owners.as_ref())?);
     }
     if let Some(parts) = parts {
         eprintln!("xtask: {MATRIX} tests");
@@ -96,6 +107,26 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let (summary, good) = summarise(&rows, in_ci);
     println!("\n{summary}");
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Where owners of a firewall are unpacked, if tests that run them are to be run.
+fn owners_for(args: &Args, built: &Built) -> Result<Option<PathBuf>> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(None);
+    }
+    let mut list = Command::new(&built.live_tests);
+    let names = output(list.arg("--list").args(args.filter.as_deref()))?;
+    if !names.lines().any(|name| name.starts_with(OF_OWNERS)) {
+        return Ok(None);
+    }
+    match owners::provide(&Store::open()?) {
+        Ok(root) => Ok(Some(root)),
+        // The tests say that they are skipped, and count as such.
+        Err(error) => {
+            eprintln!("xtask: NO OWNER OF A FIREWALL IS TESTED: {error:#}");
+            Ok(None)
+        }
+    }
 }
 
 /// Beside the tests, which must not wait for a compiler: it gets the time that they leave.
@@ -153,7 +184,13 @@ fn run_matrix(args: &Args, built: &Built, parts: Result<Parts>) -> Result<Ran> {
 }
 
 /// Shows its output while it runs.
-fn run_suite(suite: &Suite, args: &Args, built: &Built, path: &OsStr) -> Result<Ran> {
+fn run_suite(
+    suite: &Suite,
+    args: &Args,
+    built: &Built,
+    path: &OsStr,
+    owners: Option<&PathBuf>,
+) -> Result<Ran> {
     let started = Instant::now();
     let (mut counts, mut succeeded) = (Counts::default(), true);
     for tests in built.tests.iter().filter(|tests| (suite.of)(tests)) {
@@ -166,6 +203,7 @@ fn run_suite(suite: &Suite, args: &Args, built: &Built, path: &OsStr) -> Result<
             .current_dir(&tests.package)
             .env("PATH", path)
             .env("CTWATCH_BIN", &built.ctwatch)
+            .envs(owners.map(|root| ("CTWATCH_OWNERS", root)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()

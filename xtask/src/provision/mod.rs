@@ -9,6 +9,7 @@ pub(crate) mod crates;
 mod debian_rust;
 pub(crate) mod guest;
 pub(crate) mod kernels;
+pub(crate) mod owners;
 pub(crate) mod qemu;
 pub(crate) mod tools;
 

@@ -34,6 +34,11 @@ const TOOLS: &[(&str, &str)] = &[
     ("iptables-nft", "iptables"),
     ("iptables-nft-save", "iptables"),
     ("iptables-nft-restore", "iptables"),
+    ("ip6tables-legacy-save", "iptables"),
+    ("ip6tables-legacy-restore", "iptables"),
+    ("ip6tables-nft", "iptables"),
+    ("ip6tables-nft-save", "iptables"),
+    ("ip6tables-nft-restore", "iptables"),
     ("sysctl", "procps"),
 ];
 
