@@ -327,6 +327,10 @@ fn a_tunnel_that_fills_the_table_need_not_be_tracked() {
     facts.evidence.files.push("/etc/openwrt_release".to_owned());
     let fix = &fixes(&facts).fixes[0];
     assert!(fix.files.is_empty() && fix.lasts.iter().any(|l| l.contains("/etc/config/firewall")));
+    assert!(
+        fix.now[0].contains("delete table inet ctwatch_udp_4789\n"),
+        "it is there once: {fix:?}"
+    );
     // Without nft, by what there is.
     facts.tools.there.retain(|tool| tool != "nft");
     let why = "is not proposed: neither nft nor iptables-restore is installed";
@@ -352,6 +356,36 @@ fn a_tunnel_that_fills_the_table_need_not_be_tracked() {
     let raw = RuleTable::new(Framework::Legacy, "ip", "raw".to_owned());
     facts.namespaces[0].legacy = Ok(vec![raw]);
     assert_eq!(left(&fixes(&facts).fixes[0]), fix.now.len() - 1);
+}
+
+/// What is written down is loaded again and again, and beside what others loaded.
+#[test]
+fn where_a_rule_lasts_follows_from_its_owner() {
+    let taken = census();
+    let line = |change: fn(&mut Facts)| {
+        let mut facts = facts(1000);
+        change(&mut facts);
+        let found = found(&facts, Some(&taken));
+        of(&found, "top_talkers").fixes[0].lasts.join("\n")
+    };
+    let ufw = line(|facts| {
+        let mut table = RuleTable::new(Framework::Nft, "ip", "filter".to_owned());
+        table.chain("ufw-before-input");
+        facts.namespaces[0].nft = Ok(vec![table]);
+    });
+    let in_one = "was typed: nft 'add table inet ctwatch_udp_4789; delete table inet ctwatch_udp_4789; \
+                  table inet ctwatch_udp_4789 { chain prerouting { type filter hook prerouting priority \
+                  raw; udp dport 4789 counter notrack; }; chain output {";
+    assert!(ufw.contains("/etc/ufw/before.init") && ufw.contains(in_one), "{ufw}");
+    let firewalld = line(|facts| facts.evidence.processes.push("firewalld".to_owned()));
+    let remove = "firewall-cmd --permanent --direct --remove-rule ipv4 raw PREROUTING 0 -p udp";
+    assert!(firewalld.contains(remove) && firewalld.contains("No reload is needed"), "{firewalld}");
+    let persistent = line(|facts| {
+        facts.evidence.services.push("iptables.service".to_owned());
+        facts.evidence.files.push("/etc/sysconfig/iptables".to_owned());
+    });
+    let file = "of /etc/sysconfig/iptables (-A PREROUTING -p udp --dport 4789 -j CT --notrack";
+    assert!(persistent.contains(file), "{persistent}");
 }
 
 /// All entries are of one service, by UDP; some of it may be translated.

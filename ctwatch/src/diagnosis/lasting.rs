@@ -34,8 +34,7 @@ pub(super) fn keep(case: &Case<'_>, namespace: &Namespace, talk: &Talk, fix: &mu
     // Its own firewall includes such files in the middle of a table.
     if is(Owner::Nftables) && !is(Owner::OpenWrt) && is_included(case) {
         let content = format!("# Written by ctwatch doctor.\n{}", notrack::script(talk));
-        let name = fix.now.first().and_then(|now| now.split("ctwatch_").nth(1));
-        let name = name.and_then(|rest| rest.split(' ').next()).unwrap_or("notrack").to_owned();
+        let name = talk.word();
         fix.files.push(File { path: format!("{FILE}{name}.nft"), content });
         fix.undo.extend(fixes::remove(&fix.files));
     }
@@ -60,39 +59,37 @@ fn line(case: &Case<'_>, owner: Owner, talk: &Talk) -> Option<String> {
         Talk::Tunnel { port, .. } | Talk::Service(_, port) => *port,
     };
     let protocol = crate::model::names::protocol(protocol);
-    let rules = || {
-        let all = ["PREROUTING", "OUTPUT"].into_iter().zip(talk.iptables());
-        let all = all.flat_map(|(chain, rules)| {
-            rules.into_iter().map(move |(v6, matched)| (v6, chain, matched))
-        });
-        all.collect::<Vec<_>>()
-    };
-    let of_family = |wanted: bool| {
-        let of_it = rules().into_iter().filter(|(v6, ..)| *v6 == wanted);
+    let of_family = |wanted: &str| {
+        let of_it = notrack::in_chains(talk).filter(|(_, family, ..)| *family == wanted);
         let lines =
-            of_it.map(|(_, chain, matched)| format!("-A {chain} {matched} -j CT --notrack"));
+            of_it.map(|(_, _, chain, matched)| format!("-A {chain} {matched} -j CT --notrack"));
         lines.collect::<Vec<_>>().join("; ")
     };
     Some(match owner {
         Owner::Firewalld => {
-            let direct = rules().into_iter().map(|(v6, chain, matched)| {
-                let family = if v6 { "ipv6" } else { "ipv4" };
-                format!(
-                    "firewall-cmd --permanent --direct --add-rule {family} raw {chain} 0 {matched} -j \
-                     CT --notrack"
-                )
-            });
+            let direct = |how: &str| {
+                let all = notrack::in_chains(talk).map(|(_, family, chain, matched)| {
+                    format!(
+                        "firewall-cmd --permanent --direct {how}-rule {family} raw {chain} 0 \
+                         {matched} -j CT --notrack"
+                    )
+                });
+                all.collect::<Vec<_>>().join("; ")
+            };
             format!(
-                "firewalld leaves this table alone, and loads it at no boot; there it is: {}; then \
-                 firewall-cmd --reload",
-                direct.collect::<Vec<_>>().join("; ")
+                "firewalld leaves this table alone, and loads it at no boot; there it is: {}. No \
+                 reload is needed, and one takes away all rules that others made with iptables. To \
+                 take it back: {}",
+                direct("--add"),
+                direct("--remove")
             )
         }
+        // What stands in before.rules outside of ufw's own chains is added once more at each reload.
         Owner::Ufw => format!(
-            "ufw leaves this table alone, and loads it at no boot; there it is a section *raw at the \
-             end of /etc/ufw/before.rules ({}) and before6.rules ({}), each ended by COMMIT",
-            of_family(false),
-            of_family(true)
+            "ufw leaves this table alone, and loads it at no boot; it does where this stands in \
+             /etc/ufw/before.init, below the line start), and chmod +x /etc/ufw/before.init was \
+             typed: {}",
+            notrack::command(&case.facts.tools, talk).join("; ")
         ),
         Owner::OpenWrt => format!(
             "until the next boot; OpenWrt takes it from /etc/config/firewall: a config rule with \
@@ -114,12 +111,26 @@ fn line(case: &Case<'_>, owner: Owner, talk: &Talk) -> Option<String> {
              it has removed all other rules: what is typed here has to be appended there"
                 .to_owned()
         }
-        Owner::Persistent => format!(
-            "at boot only what iptables saved is loaded: in the section *raw of rules.v4 ({}) and \
-             rules.v6 ({})",
-            of_family(false),
-            of_family(true)
-        ),
+        Owner::Persistent => {
+            let is_there = |path: &&str| case.facts.evidence.files.iter().any(|file| file == path);
+            let file = |paths: [&'static str; 2]| {
+                paths.into_iter().find(is_there).unwrap_or(paths[0])
+            };
+            let one = |file: &str, family: &str| match of_family(family) {
+                rules if rules.is_empty() => None,
+                rules => Some(format!("{file} ({rules})")),
+            };
+            let files = [
+                one(file(["/etc/iptables/rules.v4", "/etc/sysconfig/iptables"]), "ipv4"),
+                one(file(["/etc/iptables/rules.v6", "/etc/sysconfig/ip6tables"]), "ipv6"),
+            ];
+            format!(
+                "this table is left alone, and loaded at no boot; what is loaded then is what \
+                 iptables saved: in the section *raw, ended by COMMIT, of {}. Loaded again, that \
+                 section replaces all rules of the table raw, those of others too",
+                files.into_iter().flatten().collect::<Vec<_>>().join(" and ")
+            )
+        }
         Owner::Calico => {
             "until the next boot; Calico takes it as a GlobalNetworkPolicy with doNotTrack: true for \
              a HostEndpoint, and leaves this table alone"
@@ -128,7 +139,7 @@ fn line(case: &Case<'_>, owner: Owner, talk: &Talk) -> Option<String> {
         Owner::Cumulus => format!(
             "until the next boot; Cumulus Linux takes it from a file of /etc/cumulus/acl/policy.d: \
              {}, then cl-acltool -i, which replaces rules of iptables that are not in such a file",
-            of_family(false)
+            of_family("ipv4")
         ),
         Owner::Sonic => {
             "until the next boot; SONiC's caclmgrd makes its rules of iptables anew from the \

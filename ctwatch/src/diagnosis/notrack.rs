@@ -11,7 +11,7 @@ use super::{
     percent,
 };
 use crate::{
-    facts::Namespace,
+    facts::{Namespace, Tools},
     model::{
         names::{address, protocol},
         ties::{self, Port, Ties},
@@ -60,7 +60,7 @@ impl Talk {
     }
 
     /// As part of the name of a table.
-    fn word(&self) -> String {
+    pub(super) fn word(&self) -> String {
         let (number, port) = self.port();
         let of = match self {
             Self::Tunnel { .. } => String::new(),
@@ -97,7 +97,7 @@ impl Talk {
     }
 
     /// The same in words of iptables, with whether it is of IPv6.
-    pub(super) fn iptables(&self) -> [Vec<(bool, String)>; 2] {
+    fn iptables(&self) -> [Vec<(bool, String)>; 2] {
         let (number, port) = self.port();
         let to = match number {
             47 => "-p 47".to_owned(),
@@ -140,7 +140,7 @@ impl Talk {
             }
             Self::Tunnel { ends, .. } => {
                 let of_end = |end: &IpAddr| {
-                    let here = Packets { destination: Some(*end), ..to };
+                    let here = Packets { destination: Some(*end), are_local: true, ..to };
                     [(here, IN), (Packets { source: Some(*end), ..to }, OUT)]
                 };
                 ends.iter().flat_map(of_end).collect()
@@ -154,7 +154,7 @@ impl Talk {
                     ..Packets::default()
                 };
                 match local.contains(host) {
-                    true => vec![(asked, IN), (answer, OUT)],
+                    true => vec![(Packets { are_local: true, ..asked }, IN), (answer, OUT)],
                     false => vec![(asked, ALL), (answer, ALL)],
                 }
             }
@@ -365,20 +365,49 @@ fn nft(case: &Case<'_>, namespace: &Namespace, talk: &Talk, fix: &mut Fix) -> Re
     Ok(())
 }
 
-/// For `nft -f`.
+/// For `nft -f`; loaded once more, it is there once.
 pub(super) fn script(talk: &Talk) -> String {
-    let [come, go] = talk.nft().map(|rules| {
+    let table = format!("inet ctwatch_{}", talk.word());
+    let chains = talk.nft().into_iter().zip(["prerouting", "output"]).map(|(rules, hook)| {
         let rules = rules.iter().map(|rule| format!("        {rule} counter notrack\n"));
-        rules.collect::<String>()
+        format!(
+            "    chain {hook} {{\n        type filter hook {hook} priority raw;\n{}    }}\n",
+            rules.collect::<String>()
+        )
     });
-    format!(
-        "table inet ctwatch_{} {{\n    \
-             chain prerouting {{\n        \
-                 type filter hook prerouting priority raw;\n{come}    }}\n    \
-             chain output {{\n        \
-                 type filter hook output priority raw;\n{go}    }}\n}}\n",
-        talk.word()
-    )
+    let chains = chains.collect::<String>();
+    format!("add table {table}\ndelete table {table}\ntable {table} {{\n{chains}}}\n")
+}
+
+/// The same as one command of a shell.
+pub(super) fn command(tools: &Tools, talk: &Talk) -> Vec<String> {
+    if tools.has("nft") {
+        let lines = script(talk);
+        let lines = lines.lines().map(str::trim).map(|line| match line.ends_with(['{', ';']) {
+            true => line.to_owned(),
+            false => format!("{line};"),
+        });
+        let words = lines.collect::<Vec<_>>().join(" ");
+        return vec![format!("nft {}", fixes::quoted(words.trim_end_matches(';')))];
+    }
+    let rules = in_chains(talk).map(|(tool, _, chain, matched)| {
+        let rule = |how| format!("{tool} -t raw {how} {chain} {matched} -j CT --notrack");
+        format!("{} 2> /dev/null || {}", rule("-C"), rule("-I"))
+    });
+    rules.collect()
+}
+
+/// Its rules of iptables: the tool, its family in words of firewalld, the chain, and what is asked for.
+pub(super) fn in_chains(
+    talk: &Talk,
+) -> impl Iterator<Item = (&'static str, &'static str, &'static str, String)> {
+    let all = ["PREROUTING", "OUTPUT"].into_iter().zip(talk.iptables());
+    all.flat_map(|(chain, rules)| {
+        rules.into_iter().map(move |(v6, matched)| match v6 {
+            true => ("ip6tables", "ipv6", chain, matched),
+            false => ("iptables", "ipv4", chain, matched),
+        })
+    })
 }
 
 /// Where there is no nft: all rules of one family at once.

@@ -41,6 +41,55 @@ fn each_owner_is_known_by_its_rules() {
     assert_eq!(owners(&[table("filter", &["INPUT", "FORWARD", "mine"])]), []);
 }
 
+/// Tables and their chains, of what `iptables-save` or `nft list ruleset` printed.
+fn printed(text: &str) -> Vec<RuleTable> {
+    let mut tables: Vec<RuleTable> = Vec::new();
+    for line in text.lines().map(str::trim) {
+        let words: Vec<&str> = line.split(' ').collect();
+        match words.as_slice() {
+            ["table", "inet", name, "{"] => tables.push(table(name, &[])),
+            ["chain", name, "{"] => _ = tables.last_mut().unwrap().chain(name),
+            [first, rest @ ..] => {
+                if let Some(name) = first.strip_prefix('*') {
+                    tables.push(table(name, &[]));
+                } else if let (Some(name), [_, _]) = (first.strip_prefix(':'), rest) {
+                    tables.last_mut().unwrap().chain(name);
+                }
+            }
+            [] => {}
+        }
+    }
+    tables
+}
+
+#[test]
+fn owners_are_known_by_what_they_really_load() {
+    let ufw = include_str!("../../../tests/fixtures/owners/ufw.iptables-save");
+    let firewalld = include_str!("../../../tests/fixtures/owners/firewalld.nft");
+    let iptables = include_str!("../../../tests/fixtures/owners/firewalld.iptables-save");
+    for (text, owner) in
+        [(ufw, Owner::Ufw), (firewalld, Owner::Firewalld), (iptables, Owner::Firewalld)]
+    {
+        let tables = printed(text);
+        assert_eq!(owners(&tables), [owner]);
+        // Each chain of its own is known to be: rules there are not to be removed.
+        for table in &tables {
+            let built_in = |name: &str| name.bytes().all(|byte| byte.is_ascii_uppercase());
+            for chain in table.chains.iter().filter(|chain| !built_in(&chain.name)) {
+                let rule = RuleUse {
+                    chain: chain.name.clone(),
+                    number: 1,
+                    by: Vec::new(),
+                    notrack: false,
+                    drops_invalid: false,
+                    packets: None,
+                };
+                assert_eq!(of_rule(table, &rule), Some(owner), "{} {}", table.name, chain.name);
+            }
+        }
+    }
+}
+
 #[test]
 fn two_owners_may_share_a_machine() {
     let both = table("filter", &["ufw-before-input", "DOCKER-USER"]);

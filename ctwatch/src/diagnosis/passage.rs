@@ -17,6 +17,8 @@ pub(super) struct Packets {
     pub(super) destination: Option<IpAddr>,
     pub(super) source_port: Option<u16>,
     pub(super) destination_port: Option<u16>,
+    /// They are known to be for this machine itself.
+    pub(super) are_local: bool,
 }
 
 /// Whether something holds for packets that are alike.
@@ -64,6 +66,9 @@ impl Packets {
             Condition::Source(of, len) => address(self.source, of, *len),
             Condition::Destination(of, len) => address(self.destination, of, *len),
             Condition::Tracking(_) => Truth::Yes,
+            Condition::DestinationIsLocal if self.are_local => Truth::Yes,
+            // A route may make any address one of this machine.
+            Condition::DestinationIsLocal => Truth::Maybe,
             Condition::Other => Truth::Maybe,
         }
     }

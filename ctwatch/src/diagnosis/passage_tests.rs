@@ -108,3 +108,17 @@ fn prefixes_hold_what_is_in_them() {
         is_within(&v4("fd99::1"), &v4("::"), 0) && !is_within(&v4("fd99::1"), &v4("fd98::"), 16)
     );
 }
+
+/// As ufw does: what is not for this machine is dropped, before what is let in.
+#[test]
+fn what_is_for_this_machine_passes_by_its_type() {
+    let local = rule(&[Condition::DestinationIsLocal], Act::Return);
+    let not_local = [local, rule(&[], Act::Drop)];
+    let service = rule(&[Condition::DestinationPort(53, 53)], Act::Accept);
+    let to = rule(&[], Act::Jump("not-local".to_owned()));
+    let first = [established(), to, service];
+    let namespace = namespace(&[("forward", true, &first), ("not-local", false, &not_local)]);
+    let here = Packets { are_local: true, ..dns() };
+    assert_eq!(cut_off(&namespace, &here, &["forward"]), None);
+    assert!(cut_off(&namespace, &dns(), &["forward"]).is_some(), "nobody knows");
+}

@@ -42,6 +42,8 @@ pub enum Condition {
     /// Address and length of the prefix.
     Source(IpAddr, u8),
     Destination(IpAddr, u8),
+    /// It is for this machine itself.
+    DestinationIsLocal,
     /// Asks what conntrack knows: whether it holds for a packet that is not tracked. `None`: that
     /// cannot be told.
     Tracking(Option<bool>),

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 use crate::facts::Evidence;
 
 /// Files and folders that only one of them has, or reads.
-const FILES: [&str; 21] = [
+const FILES: [&str; 22] = [
     "/etc/ufw/ufw.conf",
     "/etc/firewalld/firewalld.conf",
     "/etc/nftables.conf",
@@ -16,6 +16,7 @@ const FILES: [&str; 21] = [
     "/etc/iptables/rules.v4",
     "/etc/iptables/rules.v6",
     "/etc/sysconfig/iptables",
+    "/etc/sysconfig/ip6tables",
     "/etc/vyos",
     "/opt/vyatta/etc/config.boot.default",
     "/etc/pve",

@@ -114,6 +114,7 @@ pub(super) fn conditions(name: &str, info: &[u8]) -> Vec<Condition> {
             vec![Condition::Tracking(Some(false))]
         }
         "connlimit" | "cluster" => vec![Condition::Tracking(None)],
+        "addrtype" if is_local(info) => vec![Condition::DestinationIsLocal],
         _ => vec![Condition::Other],
     }
 }
@@ -127,6 +128,16 @@ fn conntrack_untracked(info: &[u8]) -> Option<bool> {
     }
     // All other questions are about a connection, and there is none.
     Some(matches & !STATE == 0)
+}
+
+/// `--dst-type LOCAL` and nothing else: `struct xt_addrtype_info_v1` has the types of the source, those of
+/// the destination, and flags.
+/// <https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/netfilter/xt_addrtype.h>
+fn is_local(info: &[u8]) -> bool {
+    const LOCAL: u16 = 1 << 2;
+    info.len() == 8
+        && (half(info, 0), half(info, 2)) == (Some(0), Some(LOCAL))
+        && info[4..] == [0; 4]
 }
 
 /// `struct xt_tcp`, `struct xt_udp`: ports of both sides first, in the order of this machine.
@@ -227,6 +238,19 @@ mod tests {
         assert_eq!(udp([0, 65_535, 0, 65_535], 0), []);
         assert_eq!(conditions("udp", &[0; 3]), [Condition::Other]);
         assert_eq!(conditions("set", &[]), [Condition::Other]);
+    }
+
+    #[test]
+    fn a_type_of_address_may_be_local() {
+        let asks = |source: u16, destination: u16, flags: u32| {
+            let types = [source.to_ne_bytes(), destination.to_ne_bytes()].concat();
+            conditions("addrtype", &[types, flags.to_ne_bytes().to_vec()].concat())
+        };
+        assert_eq!(asks(0, 4, 0), [Condition::DestinationIsLocal]);
+        assert_eq!(asks(0, 4, 2), [Condition::Other], "turned round");
+        assert_eq!(asks(4, 0, 0), [Condition::Other], "the source");
+        assert_eq!(asks(0, 1 << 5, 0), [Condition::Other], "multicast");
+        assert_eq!(conditions("addrtype", &[0, 0, 4, 0]), [Condition::Other]);
     }
 
     #[test]
