@@ -37,8 +37,8 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 /// All rules and settings of a namespace, without what only counts.
-#[derive(Debug, PartialEq, Eq)]
-struct State {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct State {
     nft: Vec<String>,
     iptables: Vec<String>,
     legacy: Vec<String>,
@@ -46,22 +46,34 @@ struct State {
 }
 
 impl State {
-    fn of(netns: &Netns) -> Result<Self> {
+    pub(crate) fn of(netns: &Netns) -> Result<Self> {
         let lines = |words: &[&str]| -> Result<Vec<String>> {
             let said = netns.run(words)?;
             let lines = said.lines().filter(|line| !line.starts_with('#')).map(uncounted);
             Ok(lines.filter(|line| !line.is_empty()).collect())
         };
+        let both = |tool: &str| -> Result<Vec<String>> {
+            let of = |family: &str| lines(&[&format!("{family}-{tool}")]);
+            Ok([of("iptables")?, of("ip6tables")?].concat())
+        };
         let sysctls = lines(&["sysctl", "-a", "--pattern", "^net.(netfilter.)?nf_conntrack"])?;
         Ok(Self {
             nft: lines(&["nft", "list", "ruleset"])?,
-            iptables: lines(&["iptables-nft-save"])?,
-            legacy: lines(&["iptables-legacy-save"])?,
+            iptables: both("nft-save")?,
+            legacy: both("legacy-save")?,
             sysctls: sysctls.into_iter().filter(|line| !line.contains("_count")).collect(),
         })
     }
 
-    fn is_again(&self, netns: &Netns) -> Result<()> {
+    /// In whatever order it is listed.
+    pub(crate) fn sorted(mut self) -> Self {
+        for lines in [&mut self.nft, &mut self.iptables, &mut self.legacy] {
+            lines.sort();
+        }
+        self
+    }
+
+    pub(crate) fn is_again(&self, netns: &Netns) -> Result<()> {
         let now = Self::of(netns)?;
         ensure!(*self == now, "it is not as it was: {self:#?}\n{now:#?}");
         Ok(())
@@ -100,7 +112,7 @@ pub(crate) fn undo(fix: &Value) -> Result<()> {
 }
 
 /// The same commands, and the self-undo comes after two seconds.
-fn hasty(commands: &Value) -> Value {
+pub(crate) fn hasty(commands: &Value) -> Value {
     let hasten = |command: &Value| {
         let text = command.as_str().unwrap_or_default();
         let text =
@@ -129,7 +141,7 @@ pub(crate) fn datagrams(from: &Netns, ports: std::ops::Range<u16>, to: &str) -> 
     })?
 }
 
-fn entries(netns: &Netns, words: &[&str]) -> Result<usize> {
+pub(crate) fn entries(netns: &Netns, words: &[&str]) -> Result<usize> {
     let listed = netns.run(&[&["conntrack", "-L"], words].concat())?;
     Ok(listed.lines().count())
 }
@@ -450,7 +462,7 @@ fn owned() -> Result<()> {
     before.is_again(&router)
 }
 
-/// Rules of all three kinds, and none has an owner.
+/// Rules of all kinds, and none has an owner.
 fn unowned(lab: &mut Lab) -> Result<State> {
     let router = lab.router().clone();
     router.nft(
@@ -479,8 +491,9 @@ fn unowned(lab: &mut Lab) -> Result<State> {
     .map(str::trim)
     .filter(|rule| !rule.is_empty())
     {
-        words(&router, &format!("iptables-nft {rule}"))?;
-        words(&router, &format!("iptables-legacy {rule}"))?;
+        for tool in ["iptables-nft", "iptables-legacy", "ip6tables-nft", "ip6tables-legacy"] {
+            words(&router, &format!("{tool} {rule}"))?;
+        }
     }
     lab.set_limit(300)?;
     lab.keep_entries()?;

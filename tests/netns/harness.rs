@@ -16,6 +16,8 @@ use libtest_mimic::Arguments;
 pub(crate) struct Trial {
     pub(crate) name: String,
     pub(crate) run: Box<dyn Fn() -> Result<()>>,
+    /// Why it cannot be run here: it is said, and it counts as ignored.
+    pub(crate) skipped: Option<&'static str>,
 }
 
 #[derive(Default)]
@@ -42,12 +44,15 @@ pub(crate) fn run(args: &Arguments, trials: Vec<Trial>, ignored: bool) -> io::Re
     let plural = if trials.len() == 1 { "" } else { "s" };
     writeln!(out, "\nrunning {} test{plural}", trials.len())?;
     let width = trials.iter().map(|trial| trial.name.len()).max().unwrap_or(0);
-    for Trial { name, run } in trials {
+    for Trial { name, run, skipped } in trials {
         let mut say = |outcome: &str| match args.quiet {
             true => Ok(()),
             false => writeln!(out, "test {name:<width$} ... {outcome}"),
         };
-        if ignored {
+        if let Some(why) = skipped.filter(|_| !ignored) {
+            writeln!(io::stdout(), "skipped {name}: {why}")?;
+        }
+        if ignored || skipped.is_some() {
             conclusion.ignored += 1;
             say("ignored")?;
             continue;

@@ -9,7 +9,8 @@
 //!
 //! `CTWATCH_LIST` prints all trials that there can be with those mechanisms, and whether the outcome
 //! depends on the kernel; nothing is run. `CTWATCH_TRIALS` names a file with one trial on each line:
-//! exactly these are run, in that order. After each trial a line says how many milliseconds it took.
+//! exactly these are run, in that order. `CTWATCH_OWNERS` is a root file system with owners of a
+//! firewall; without it the tests of these are skipped, and say so. After each trial a line says how many milliseconds it took.
 
 mod advice;
 mod behaviour;
@@ -29,6 +30,7 @@ mod lookalikes;
 mod machine;
 mod mechanism;
 mod namespaces;
+mod owners;
 mod rules;
 mod scenarios;
 mod start;
@@ -71,6 +73,8 @@ enum On {
     OnceWithChainLimit,
     /// Once, on a machine of its own.
     OnceAlone,
+    /// Once, on a machine that Debian's packages can be fetched for: in no virtual machine.
+    OnceWithOwners,
     /// Not a test: measures, where that is all that is asked for.
     Benchmark,
 }
@@ -94,7 +98,7 @@ impl Test {
     }
 }
 
-const GROUPS: [&[Test]; 21] = [
+const GROUPS: [&[Test]; 22] = [
     cases::TESTS,
     floods::TESTS,
     rules::TESTS,
@@ -110,6 +114,7 @@ const GROUPS: [&[Test]; 21] = [
     lab::TESTS,
     doctor::TESTS,
     advice::TESTS,
+    owners::TESTS,
     lookalikes::TESTS,
     machine::TESTS,
     loading::TESTS,
@@ -136,6 +141,7 @@ impl Machine {
             On::EachWithPrograms => (mechanism.has_programs(), "this mechanism has no programs"),
             On::EachWithChainLimit | On::OnceWithChainLimit => (self.chains, NO_LIMIT),
             On::OnceAlone => (self.alone, "only on a machine of its own"),
+            On::OnceWithOwners => (!self.alone, "not in a virtual machine"),
         };
         (!good).then_some(why)
     }
@@ -253,5 +259,6 @@ fn trial(case: &Case) -> Trial {
         lab.is_good();
         Ok(())
     };
-    Trial { name: case.name.clone(), run: Box::new(run) }
+    let skipped = (case.test.on == On::OnceWithOwners).then(owners::missing).flatten();
+    Trial { name: case.name.clone(), run: Box::new(run), skipped }
 }
