@@ -411,9 +411,9 @@ fn lasts(lab: &mut Lab, machine: &Machine, owner: &Owner, told: &Told<'_>) -> Re
     machine.all(&cure["now"])?;
     (told.does)(machine, line, cure)?;
     let mut kept = None;
+    // What was typed in is gone with a boot; what is loaded then is there once, however often.
+    let _ = machine.all(&cure["undo"]);
     for nth in 1..=3 {
-        // What was typed in is gone with a boot; what is loaded then is there once, however often.
-        let _ = machine.all(&cure["undo"]);
         machine.types(told.boot)?;
         is_untracked(lab, router, filled, &format!("{nth}: {line}"))?;
         // Tables change their places.
