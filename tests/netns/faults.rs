@@ -142,11 +142,12 @@ fn suffer(faults: &[Fault]) -> Result<()> {
     until_no_programs()
 }
 
-/// All of them, or one that is another by the second.
+/// All of them, or one that chance chooses.
 fn slice(faults: Vec<Fault>) -> Vec<Fault> {
     let all = std::env::var("CTWATCH_FAULTS").is_ok_and(|which| which == "all");
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let chosen = now.map_or(0, |now| now.as_secs() as usize % faults.len());
+    let nth = now.map_or(0, |now| now.subsec_micros());
+    let chosen = usize::try_from(nth).unwrap_or(0) % faults.len();
     let wanted = |(nth, _): &(usize, Fault)| all || *nth == chosen;
     let wanted: Vec<Fault> =
         faults.into_iter().enumerate().filter(wanted).map(|(_, fault)| fault).collect();

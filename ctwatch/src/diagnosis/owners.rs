@@ -95,7 +95,7 @@ const SIGNS: &[Signs] = &[
     },
     Signs {
         chains: &["CILIUM_", "OLD_CILIUM_"],
-        comments: &["cilium:"],
+        comments: &["cilium:", "cilium-feeder:"],
         files: &["/etc/cni/net.d/05-cilium.conflist"],
         processes: &["cilium-agent"],
         ..signs(Owner::Cilium)
@@ -193,6 +193,7 @@ const SIGNS: &[Signs] = &[
         comments: &["generated for LXD", "generated for Incus"],
         ..signs(Owner::Other("LXD or Incus"))
     },
+    Signs { chains: &["nixos-fw"], ..signs(Owner::Other("NixOS")) },
     Signs { chains: &["ts-input", "ts-forward"], ..signs(Owner::Other("Tailscale")) },
     Signs {
         tables: &["nm-shared-"],

@@ -41,15 +41,29 @@ fn each_owner_is_known_by_its_rules() {
     assert_eq!(owners(&[table("filter", &["INPUT", "FORWARD", "mine"])]), []);
 }
 
-/// Tables and their chains, of what `iptables-save` or `nft list ruleset` printed.
+/// Tables, their chains, and what is written beside rules, of what `iptables-save` or `nft list ruleset` printed.
 fn printed(text: &str) -> Vec<RuleTable> {
-    let mut tables: Vec<RuleTable> = Vec::new();
+    let (mut tables, mut chain) = (Vec::<RuleTable>::new(), String::new());
     for line in text.lines().map(str::trim) {
         let words: Vec<&str> = line.split(' ').collect();
         match words.as_slice() {
-            ["table", "inet", name, "{"] => tables.push(table(name, &[])),
-            ["chain", name, "{"] => _ = tables.last_mut().unwrap().chain(name),
+            ["table", _, name, "{"] => tables.push(table(name, &[])),
+            ["chain", name, "{"] => {
+                chain = (*name).to_owned();
+                tables.last_mut().unwrap().chain(name);
+            }
             [first, rest @ ..] => {
+                if let ("-A", [name, ..]) = (*first, rest) {
+                    chain = (*name).to_owned();
+                    tables.last_mut().unwrap().chain(name);
+                }
+                let comment =
+                    line.split_once("comment \"").and_then(|(_, rest)| rest.split('"').next());
+                if let Some(comment) = comment {
+                    let comment = Some(comment.to_owned());
+                    let rule = Rule { number: 1, conditions: Vec::new(), act: Act::Next, comment };
+                    tables.last_mut().unwrap().keep(&chain, rule);
+                }
                 if let Some(name) = first.strip_prefix('*') {
                     tables.push(table(name, &[]));
                 } else if let (Some(name), [_, _]) = (first.strip_prefix(':'), rest) {
@@ -81,12 +95,34 @@ fn owners_are_known_by_what_they_really_load() {
                     number: 1,
                     by: Vec::new(),
                     notrack: false,
-                    drops_invalid: false,
+                    on_invalid: None,
                     packets: None,
                 };
                 assert_eq!(of_rule(table, &rule), Some(owner), "{} {}", table.name, chain.name);
             }
         }
+    }
+}
+
+#[test]
+fn owners_are_known_by_what_others_reported() {
+    macro_rules! reported {
+        ($($file:literal => $owners:expr),* $(,)?) => {$(
+            let text = include_str!(concat!("../../../tests/fixtures/owners/", $file));
+            assert_eq!(owners(&printed(text)), $owners, $file);
+        )*};
+    }
+    reported! {
+        "calico.iptables-save" => [Owner::Docker, Owner::KubeProxy, Owner::Calico],
+        "kube-proxy-ipvs.iptables-save" => [Owner::KubeProxy, Owner::Calico],
+        "cilium.iptables-save" => [Owner::Cilium],
+        "docker.iptables-save" => [Owner::Docker],
+        "nixos.iptables-save" => [Owner::Other("NixOS")],
+        "openwrt.nft" => [Owner::OpenWrt],
+        "vyos.nft" => [Owner::Vyos],
+        "vyos-raw.nft" => [Owner::Vyos],
+        "proxmox.iptables-save" => [Owner::Proxmox],
+        "libvirt.iptables-save" => [Owner::Libvirt],
     }
 }
 
