@@ -96,8 +96,8 @@ fn cure(fix: &Fix) -> Vec<Line> {
             lines.extend(commands.iter().flat_map(|command| indented(command)));
         }
     };
-    part(&mut lines, "first, keep what is there", &fix.save);
-    part(&mut lines, "before it, have it undone by itself in two minutes", &fix.arm);
+    part(&mut lines, "save the rules", &fix.save);
+    part(&mut lines, "arm the undo: it runs by itself after two minutes", &fix.arm);
     part(&mut lines, "now", &fix.now);
     if let Some(elsewhere) = &fix.elsewhere {
         part(&mut lines, &format!("not here: {}", elsewhere.place), &elsewhere.commands);
@@ -106,7 +106,7 @@ fn cure(fix: &Fix) -> Vec<Line> {
         part(&mut lines, "see that it worked", std::slice::from_ref(&check.command));
         lines.push(Line::text(format!("        prints: {}", check.prints)));
     }
-    part(&mut lines, "if it did, keep it", &fix.disarm);
+    part(&mut lines, "disarm the undo, if all still works", &fix.disarm);
     for file in &fix.files {
         lines.push(Line::text(format!("      to last, in {}:", file.path)));
         lines.extend(file.content.lines().map(|line| Line::Verbatim(format!("        {line}"))));
@@ -334,10 +334,10 @@ mod tests {
         for expected in [
             "on Linux 6.1.0\\u{1b} (x86_64)\n",
             "what is wrong\n1. CRITICAL: full\n   seen\n   -> more\n",
-            "      first, keep what is there:\n        s\n",
-            "      before it, have it undone by itself in two minutes:\n        r\n      now:\n        a\n",
+            "      save the rules:\n        s\n",
+            "      arm the undo: it runs by itself after two minutes:\n        r\n      now:\n        a\n",
             "b <<'END'\nc\nEND\n      see that it worked:\n        k\n        prints: 1\n",
-            "      if it did, keep it:\n        t\n      to last, in /etc/f:\n        d\n",
+            "      disarm the undo, if all still works:\n        t\n      to last, in /etc/f:\n        d\n",
             "      lasts: for ever\n      expect: less\n",
             "  managed by ufw (chain ufw-x)\n",
             "      undo:\n        e\n",
