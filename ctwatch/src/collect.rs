@@ -17,10 +17,10 @@ use crate::{
         self,
         cgroups::Cgroups,
         netns::{self, Finder, Netns},
-        visit::{Reading, Source, Visit, Visitor, sysctl},
+        visit::{self, Reading, Source, Visit, Visitor},
     },
     probe::read::Probes,
-    sample::{HookReadings, Probed, Sample, TableSample, TopCounts},
+    sample::{Access, HookReadings, Probed, Sample, TableSample, TopCounts},
 };
 
 /// Of each namespace, at most so many interfaces are looked up by name.
@@ -127,8 +127,8 @@ impl Worker {
         let sample = Sample {
             time: jiff::Timestamp::now(),
             elapsed,
-            limit: sysctl("nf_conntrack_max").ok(),
-            buckets: sysctl("nf_conntrack_buckets").ok(),
+            limit: visit::limit(self.means.source).ok(),
+            buckets: visit::buckets().ok(),
             probed: probes
                 .map(Probes::probed)
                 .transpose()?
@@ -233,7 +233,7 @@ impl Worker {
                     id: *id,
                     inode: tally.inode(),
                     name: self.names.get(id).cloned(),
-                    reachable: false,
+                    access: Access::Unseen,
                     entries: None,
                     counters: None,
                     unread: None,
@@ -255,7 +255,7 @@ impl Worker {
         if known <= MAX_NETNS as usize * 3 / 4 {
             return Ok(());
         }
-        for table in sample.tables.iter().filter(|table| !table.reachable) {
+        for table in sample.tables.iter().filter(|table| table.access == Access::Unseen) {
             self.forgotten.add(&table.hooks.unwrap_or_default().after);
             probes.forget(&table.id)?;
             self.hidden.remove(&table.id);
@@ -284,7 +284,7 @@ fn read_table(netns: Netns, reading: Reading, cookies: bool) -> TableSample {
         id: cookie.unwrap_or(NetnsId::from(netns.inode)),
         inode: netns.inode,
         name: netns.name,
-        reachable: true,
+        access: Access::Entered,
         entries: reading.entries.map_err(&mut note).ok(),
         counters: reading.counters.map_err(&mut note).ok(),
         unread,
@@ -298,7 +298,7 @@ fn refused_table(id: NetnsId, netns: Netns, error: &anyhow::Error) -> TableSampl
         id,
         inode: netns.inode,
         name: netns.name,
-        reachable: true,
+        access: Access::Refused,
         entries: None,
         counters: None,
         unread: Some(format!("{error:#}")),

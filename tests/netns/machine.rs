@@ -31,7 +31,7 @@ pub(crate) const TESTS: &[Test] = &[
 
 const UDP: Flows = Flows::of(Family::V4, Protocol::Udp);
 
-fn modprobe(args: &[&str]) -> Result<()> {
+pub(crate) fn modprobe(args: &[&str]) -> Result<()> {
     let output = Command::new("modprobe").args(args).output().context("cannot run modprobe")?;
     let complaint = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "modprobe {}: {complaint}", args.join(" "));

@@ -29,6 +29,7 @@ mod mechanism;
 mod namespaces;
 mod rules;
 mod scenarios;
+mod sight;
 mod start;
 mod top;
 mod trace;
@@ -92,7 +93,7 @@ impl Test {
     }
 }
 
-const GROUPS: [&[Test]; 19] = [
+const GROUPS: [&[Test]; 20] = [
     cases::TESTS,
     floods::TESTS,
     rules::TESTS,
@@ -103,6 +104,7 @@ const GROUPS: [&[Test]; 19] = [
     claims::TESTS,
     trace::TESTS,
     namespaces::TESTS,
+    sight::TESTS,
     behaviour::TESTS,
     lab::TESTS,
     doctor::TESTS,

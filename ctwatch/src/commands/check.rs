@@ -6,12 +6,12 @@ use std::{io::Write, path::Path, process::ExitCode, time::Duration};
 use anyhow::{Context, Result, bail};
 use tokio::time::{sleep, timeout};
 
-use super::setup;
+use super::{ABSENT, setup};
 use crate::{
     cli::{self, CheckArgs, LimitArgs},
     collect::{Collector, Scope},
     host::{
-        modules::{self, Life},
+        modules::{self, Life, Presence},
         privileges::{Privilege, Privileges},
         statefile,
     },
@@ -57,10 +57,17 @@ async fn look(args: &CheckArgs) -> Result<(State, String)> {
         bail!("dropped=N counts from one call to the next: name a file for that with --state");
     }
     let before = args.state.as_deref().map(remembered).transpose()?.flatten();
-    let Some(life) = modules::conntrack() else {
-        modules::conntrack_is_absent()?;
-        return absent(args, before.as_ref());
+    let life = match modules::presence() {
+        Presence::Loaded(life) => life,
+        Presence::Absent => return absent(args, before.as_ref()),
+        Presence::OutOfSight(why) => bail!("{why}"),
     };
+    if args.state.is_some() && life.number().is_none() {
+        bail!(
+            "whether nf_conntrack was loaded again since the last call cannot be seen here: \
+             /sys/module is hidden"
+        );
+    }
     let privileges = Privileges::read();
     let (scope, mut notes) = scope(args.netns.as_ref(), privileges)?;
     let place = place(args.netns.as_ref(), &scope);
@@ -103,8 +110,8 @@ fn absent(args: &CheckArgs, before: Option<&Remembered>) -> Result<(State, Strin
     if let Some(why) = before.and_then(Remembered::lost) {
         return Ok((State::Unknown, check::said(State::Unknown, why)));
     }
-    let text = "nf_conntrack is not loaded: nothing is tracked, and conntrack drops nothing";
-    Ok((State::Ok, check::said(State::Ok, text)))
+    let text = format!("{ABSENT}: nothing is tracked, and conntrack drops nothing");
+    Ok((State::Ok, check::said(State::Ok, &text)))
 }
 
 /// What the last call left; never anything else, which would be overwritten.
@@ -123,7 +130,7 @@ fn moment(life: Option<Life>, scope: String) -> Result<Moment> {
     Ok(Moment {
         time: jiff::Timestamp::now().as_second(),
         boot_id: boot_id.trim().to_owned(),
-        conntrack: life.map(Life::number),
+        conntrack: life.and_then(Life::number),
         scope,
     })
 }

@@ -15,6 +15,9 @@ use std::{io, time::Duration};
 use anyhow::Result;
 use rustix::time::{ClockId, clock_gettime};
 
+/// What is said of conntrack, where it is known not to be there, and nowhere else.
+const ABSENT: &str = "nf_conntrack is not loaded";
+
 /// What services are called.
 const SERVICES: &str = "/etc/services";
 

@@ -3,13 +3,15 @@
 use anyhow::{Result, bail};
 use ctwatch_ebpf::top::Wanted;
 
+use super::ABSENT;
 use crate::{
     cli,
     collect::{Means, Scope},
     host::{
         self, config,
         ctnetlink::{Ctnetlink, explained},
-        modules, netns,
+        modules::{self, Presence},
+        netns,
         privileges::{Privilege, Privileges},
         procstat,
         visit::{Source, entry_counts, netns_cookie, sysctl},
@@ -49,8 +51,8 @@ pub(super) fn prepare(args: &cli::WatchArgs) -> Result<(Means, Header)> {
         bail!("{why}");
     }
     let source = match plan.mechanism(Signal::Table) {
-        Some(Mechanism::Procfs) => Source::Procfs,
-        _ => Source::Ctnetlink,
+        Some(Mechanism::Ctnetlink) => Source::Ctnetlink,
+        _ => Source::Procfs,
     };
     let mut notes = plan.notes();
     notes.extend(loaded_meanwhile(ctnetlink_came));
@@ -274,8 +276,8 @@ fn facts(privileges: Privileges) -> Facts {
     };
     facts.set(Need::Bpf, bpf.and(load::embedded()).and(privileged));
     let procstat = procstat::counters().map(|_| ()).map_err(|error| format!("{error:#}"));
-    let ctnetlink = if modules::conntrack().is_none() {
-        Err("nf_conntrack is not loaded".to_owned())
+    let ctnetlink = if let Some(why) = unseen() {
+        Err(why)
     } else if procstat.is_ok() && modules::ctnetlink_would_be_loaded() {
         Err("asking it would load its module".to_owned())
     } else {
@@ -292,6 +294,15 @@ fn facts(privileges: Privileges) -> Facts {
     let count = sysctl("nf_conntrack_count").map(|_| ()).map_err(|error| format!("{error:#}"));
     facts.set(Need::Procfs, count);
     facts
+}
+
+/// Why conntrack is not to be asked for anything.
+fn unseen() -> Option<String> {
+    match modules::presence() {
+        Presence::Loaded(_) => None,
+        Presence::Absent => Some(ABSENT.to_owned()),
+        Presence::OutOfSight(why) => Some(why),
+    }
 }
 
 /// Where there are no counters, that is why.

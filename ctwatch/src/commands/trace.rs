@@ -12,13 +12,18 @@ use ipnet::IpNet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
-    SERVICES,
+    ABSENT, SERVICES,
     setup::{self, Chosen, Depth},
     signals::Signals,
 };
 use crate::{
     cli::{Netns, Output, TraceArgs},
-    host::{namer::Namer, netns, privileges::Privileges},
+    host::{
+        modules::{self, Presence},
+        namer::Namer,
+        netns,
+        privileges::Privileges,
+    },
     output::{
         services::Services,
         trace::{self, Line},
@@ -32,6 +37,11 @@ use crate::{
 
 pub async fn run(args: TraceArgs) -> Result<()> {
     let mut signals = Signals::new()?;
+    match modules::presence() {
+        Presence::Loaded(_) => {}
+        Presence::Absent => bail!("{ABSENT}: nothing is tracked, and conntrack drops nothing"),
+        Presence::OutOfSight(why) => bail!("{why}"),
+    }
     let cookies = crate::host::visit::netns_cookie().is_some();
     let mut namer = Namer::new(cookies)?;
     let filter = filter(&args, &namer)?;

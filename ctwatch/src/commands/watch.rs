@@ -5,17 +5,17 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use tokio::{
     sync::oneshot,
     time::{Instant, MissedTickBehavior, interval, interval_at},
 };
 
-use super::{SERVICES, is_closed_pipe, loading::Loading, setup, signals::Signals, size};
+use super::{ABSENT, SERVICES, is_closed_pipe, loading::Loading, setup, signals::Signals, size};
 use crate::{
     cli::{self, Output, WatchArgs},
     collect::{Collector, Means},
-    host::modules::{self, Life},
+    host::modules::{self, Life, Presence},
     model::{Model, Snapshot, census::Taken},
     output::{
         Epoch, Header,
@@ -72,7 +72,7 @@ impl Watch {
                 Ok(End::Done) => return Ok(()),
                 Ok(End::Unloaded) => {}
                 // It went while it was being looked at.
-                Err(error) if modules::conntrack() == Some(life) || is_closed_pipe(&error) => {
+                Err(error) if modules::life() == Some(life) || is_closed_pipe(&error) => {
                     return Err(error);
                 }
                 Err(_) => {}
@@ -88,7 +88,7 @@ impl Watch {
         let mut model = Model::with_tops(self.args.tops(), &self.args.by());
         let mut screen = Screen::new(&self.args, header);
         let first = still_sample(&collector).await?;
-        if modules::conntrack() != Some(life) {
+        if modules::life() != Some(life) {
             return Ok(End::Unloaded);
         }
         self.lives += 1;
@@ -124,7 +124,7 @@ impl Watch {
             for note in self.loading.look() {
                 screen.note(&note)?;
             }
-            let mut alive = modules::conntrack() == Some(life);
+            let mut alive = modules::life() == Some(life);
             if alive && turn != Turn::Look {
                 let stops = turn == Turn::Stop || self.left == Some(1);
                 let sample = match stops {
@@ -132,7 +132,7 @@ impl Watch {
                     false => collector.sample().await?,
                 };
                 // What was read while it went is of nothing.
-                alive = modules::conntrack() == Some(life);
+                alive = modules::life() == Some(life);
                 if alive {
                     let snapshot = model.advance(&sample);
                     self.last_seen = Some(Instant::now());
@@ -157,25 +157,24 @@ impl Watch {
 
     /// `None` when a signal came first.
     async fn wait_for_conntrack(&mut self) -> Result<Option<Life>> {
-        if let Some(life) = modules::conntrack() {
+        if let Some(life) = present()? {
             return Ok(Some(life));
         }
         // Before it is said to be absent: who loads it is to be seen.
         self.loading.start();
-        if let Some(life) = modules::conntrack() {
+        if let Some(life) = present()? {
             return Ok(Some(life));
         }
-        let what = if self.lives > 0 { "was unloaded" } else { "is not loaded" };
+        let what = if self.lives > 0 { "nf_conntrack was unloaded" } else { ABSENT };
         eprintln!(
-            "ctwatch: nf_conntrack {what}: nothing is tracked, and conntrack drops nothing; \
-             waiting for it"
+            "ctwatch: {what}: nothing is tracked, and conntrack drops nothing; waiting for it"
         );
         loop {
             tokio::select! {
                 () = tokio::time::sleep(PULSE) => {}
                 () = self.signals.any() => return Ok(None),
             }
-            let life = modules::conntrack();
+            let life = present()?;
             for note in self.loading.look() {
                 eprintln!("ctwatch: {}", escaped(&note));
             }
@@ -183,6 +182,15 @@ impl Watch {
                 return Ok(Some(life));
             }
         }
+    }
+}
+
+/// `None` where it can be waited for: what cannot be seen would be waited for in vain.
+fn present() -> Result<Option<Life>> {
+    match modules::presence() {
+        Presence::Loaded(life) => Ok(Some(life)),
+        Presence::Absent => Ok(None),
+        Presence::OutOfSight(why) => bail!("{why}"),
     }
 }
 

@@ -67,12 +67,21 @@ impl Ctnetlink {
 
     /// How many entries there are, those not yet confirmed included.
     pub fn entries(&mut self) -> Result<u32> {
-        let mut entries = None;
+        self.stats(1)?.context("the kernel's answer has no CTA_STATS_GLOBAL_ENTRIES")
+    }
+
+    /// How many there may be.
+    pub fn limit(&mut self) -> Result<u32> {
+        self.stats(2)?.context("the kernel's answer has no CTA_STATS_GLOBAL_MAX_ENTRIES")
+    }
+
+    fn stats(&mut self, wanted: u16) -> Result<Option<u32>> {
+        let mut value = None;
         self.ask(GET_STATS, GET_STATS, 0, |body| {
-            entries = attribute(body, 1)?;
+            value = attribute(body, wanted)?;
             Ok(())
         })?;
-        entries.context("the kernel's answer has no CTA_STATS_GLOBAL_ENTRIES")
+        Ok(value)
     }
 
     /// The counters of every possible CPU.

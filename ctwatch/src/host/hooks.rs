@@ -28,7 +28,10 @@ pub fn hooks() -> Known<Vec<Hook>> {
         Some(true) => {
             return Err("nfnetlink_hook is not loaded (modprobe nfnetlink_hook)".to_owned());
         }
-        None => return Err("nfnetlink_hook is not loaded, if this kernel has it".to_owned()),
+        None => {
+            let why = "whether nfnetlink_hook is loaded is not known, and asking could load it";
+            return Err(why.to_owned());
+        }
         Some(false) => {}
     }
     read().map_err(|error| match is_unknown(&error) {

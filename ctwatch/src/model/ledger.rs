@@ -7,7 +7,7 @@ use super::{
     evidence::{Dropped, Evidence, Reasons, Refused, Seen},
     figure::Bounds,
 };
-use crate::sample::{Counted, HookReadings, Misses, TableSample, inserted_less_removed};
+use crate::sample::{Access, Counted, HookReadings, Misses, TableSample, inserted_less_removed};
 
 /// What is known about the machine as a whole.
 #[derive(Clone, Copy, Debug, Default)]
@@ -275,7 +275,7 @@ impl Ledger {
     /// Nothing leads into the namespace any more, and everything that was last seen in it has
     /// ended: it was taken down, and its table with it.
     fn is_emptied(&self, sample: &TableSample) -> bool {
-        let (Some(hooks), false) = (sample.hooks, sample.reachable) else { return false };
+        let (Some(hooks), Access::Unseen) = (sample.hooks, sample.access) else { return false };
         let (entries, ended) = self.last_seen.unwrap_or((0, 0));
         hooks.after.removed().saturating_sub(ended) >= u64::from(entries)
     }
@@ -309,7 +309,7 @@ mod tests {
             id: 1,
             inode: 1,
             name: None,
-            reachable: true,
+            access: Access::Entered,
             entries: Some(entries),
             counters: Some(vec![CpuCounters { drop, invalid, ..Default::default() }]),
             unread: None,
@@ -319,7 +319,12 @@ mod tests {
     }
 
     fn gone(hooks: (u64, u64)) -> TableSample {
-        TableSample { reachable: false, entries: None, counters: None, ..sample(0, 0, 0, hooks) }
+        TableSample {
+            access: Access::Unseen,
+            entries: None,
+            counters: None,
+            ..sample(0, 0, 0, hooks)
+        }
     }
 
     /// A quiet machine, its programs on tracepoints.

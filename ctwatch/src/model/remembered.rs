@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ctwatch_ebpf::NetnsId;
 use serde::{Deserialize, Serialize};
 
-use crate::sample::TableSample;
+use crate::sample::{Access, TableSample};
 
 /// Of the file's format.
 const SCHEMA: u32 = 1;
@@ -68,11 +68,12 @@ pub struct Moment {
 impl Remembered {
     pub fn new(moment: Moment, samples: &[TableSample]) -> Self {
         let Moment { time, boot_id, conntrack, scope } = moment;
-        let tables = samples.iter().filter(|sample| sample.reachable).map(|sample| Table {
-            netns: sample.id,
-            inode: sample.inode,
-            dropped: dropped(sample),
-        });
+        let tables =
+            samples.iter().filter(|sample| sample.access != Access::Unseen).map(|sample| Table {
+                netns: sample.id,
+                inode: sample.inode,
+                dropped: dropped(sample),
+            });
         let tables = tables.collect();
         Self { ctwatch_check: SCHEMA, time, boot_id, conntrack, scope, tables }
     }

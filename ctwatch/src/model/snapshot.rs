@@ -14,7 +14,7 @@ use super::{
     top::{Context, ControlPlane, Listing, Names, Strangers, Talkers, TopList},
     trend::{Trend, time_to_full},
 };
-use crate::sample::{EntryCounts, Misses, Probed, Sample, TableSample};
+use crate::sample::{Access, EntryCounts, Misses, Probed, Sample, TableSample};
 
 /// Above this fill the kernel's garbage collector removes entries before their time (Linux 6.0).
 /// <https://github.com/torvalds/linux/blob/v6.12/net/netfilter/nf_conntrack_core.c>
@@ -46,7 +46,7 @@ pub struct Table {
     pub id: NetnsId,
     pub inode: u32,
     pub name: Option<String>,
-    pub reachable: bool,
+    pub access: Access,
     pub unread: Option<String>,
     pub entries: Option<u32>,
     pub limit: Option<u32>,
@@ -128,12 +128,18 @@ impl Snapshot {
 
     /// Of the tables that hold or held anything and can be looked into, the fullest.
     pub fn fullest(&self) -> Option<&Table> {
-        let tables = self.tables.iter().filter(|table| table.reachable && table.is_tracking());
+        let there = |table: &&Table| table.access != Access::Unseen && table.is_tracking();
+        let tables = self.tables.iter().filter(there);
         tables.max_by_key(|table| table.entries)
     }
 }
 
 impl Table {
+    /// It is there, and how many entries it holds is not known: nothing can be said of it.
+    pub fn is_unknown(&self) -> bool {
+        self.access != Access::Unseen && self.entries.is_none()
+    }
+
     /// Whether anything was ever tracked here, or anything happens.
     pub fn is_tracking(&self) -> bool {
         let figures = [&self.insertions, &self.removals, &self.invalid];
@@ -318,7 +324,8 @@ impl Model {
     }
 
     fn forget_departed(&mut self) {
-        let departed = self.tables.iter().filter(|(_, state)| !state.sample.reachable);
+        let departed =
+            self.tables.iter().filter(|(_, state)| state.sample.access == Access::Unseen);
         let keys: Vec<_> = departed.map(|(key, _)| *key).collect();
         for key in keys.iter().take(keys.len().saturating_sub(MAX_DEPARTED)) {
             self.tables.remove(key);
@@ -391,7 +398,7 @@ impl State {
 
     /// Until this reading says otherwise, the namespace is gone.
     fn lose_sight(&mut self) {
-        self.sample.reachable = false;
+        self.sample.access = Access::Unseen;
         self.sample.entries = None;
         self.sample.counters = None;
     }
@@ -419,7 +426,7 @@ impl State {
             id: self.sample.id,
             inode: self.sample.inode,
             name: self.sample.name.clone(),
-            reachable: self.sample.reachable,
+            access: self.sample.access,
             unread: self.sample.unread.clone(),
             entries,
             limit,
