@@ -2,7 +2,7 @@
 //! counted. Runs on a thread of its own, because entering a namespace changes the thread.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::mpsc,
     thread,
     time::Instant,
@@ -16,7 +16,7 @@ use crate::{
     host::{
         self,
         cgroups::Cgroups,
-        netns::{self, Finder, Netns},
+        netns::{self, Finder, Netns, Target},
         visit::{self, Reading, Source, Visit, Visitor},
     },
     probe::read::Probes,
@@ -33,8 +33,7 @@ pub enum Scope {
     All,
     /// This process's own: what may be read without `CAP_SYS_ADMIN`.
     Own,
-    /// The one with this inode number.
-    One(u32),
+    One(Target),
 }
 
 /// What is needed to read.
@@ -158,10 +157,7 @@ impl Worker {
             found = self.finder.find(true)?;
             self.hidden.extend(strange);
         }
-        Ok(match self.means.scope {
-            Scope::One(inode) => found.remove(&inode).into_iter().collect(),
-            _ => found.into_values().collect(),
-        })
+        Ok(self.means.scope.among(found))
     }
 
     /// And which interfaces they are about: their names are known inside their namespaces only.
@@ -216,7 +212,10 @@ impl Worker {
         let mut tables: Vec<TableSample> = Vec::with_capacity(visits.len());
         for (netns, visit) in visits {
             let mut table = match visit {
+                // A stranger by now, under the number of the one that was asked for.
+                Visit::Read(reading) if !self.means.scope.is(reading.cookie) => continue,
                 Visit::Read(reading) => read_table(netns, reading, self.means.cookies),
+                Visit::Refused(_) if !self.means.scope.is(None) => continue,
                 Visit::Refused(error) => refused_table(id_of(netns.inode), netns, &error),
                 Visit::Gone => continue,
             };
@@ -228,7 +227,8 @@ impl Worker {
         }
         let seen: HashSet<NetnsId> = tables.iter().map(|table| table.id).collect();
         for (id, tally) in after.into_iter().flatten() {
-            if self.means.scope.admits(tally.inode()) && !seen.contains(id) {
+            let admits = self.means.scope.admits(*id, tally.inode(), self.means.cookies);
+            if admits && !seen.contains(id) {
                 tables.push(TableSample {
                     id: *id,
                     inode: tally.inode(),
@@ -265,11 +265,27 @@ impl Worker {
 }
 
 impl Scope {
-    fn admits(&self, inode: u32) -> bool {
+    /// Those that are wanted, of all that were found.
+    pub fn among(&self, found: BTreeMap<u32, Netns>) -> Vec<Netns> {
+        match self {
+            Self::One(target) => target.among(found).into_iter().collect(),
+            Self::All | Self::Own => found.into_values().collect(),
+        }
+    }
+
+    /// Whether the one that was entered, and has this cookie, is wanted.
+    pub fn is(&self, cookie: Option<u64>) -> bool {
+        match self {
+            Self::One(target) => target.is(cookie),
+            Self::All | Self::Own => true,
+        }
+    }
+
+    fn admits(&self, id: NetnsId, inode: u32, cookies: bool) -> bool {
         match self {
             Self::All => true,
             Self::Own => netns::current().is_ok_and(|own| own.inode == inode),
-            Self::One(wanted) => *wanted == inode,
+            Self::One(target) => target.is_counted_as(id, cookies),
         }
     }
 }

@@ -83,11 +83,7 @@ fn find(scope: &Scope) -> Result<Vec<Netns>> {
     if *scope == Scope::Own {
         return Ok(vec![netns::current()?]);
     }
-    let mut found = Finder::default().find(true)?;
-    Ok(match scope {
-        Scope::One(inode) => found.remove(inode).into_iter().collect(),
-        _ => found.into_values().collect(),
-    })
+    Ok(scope.among(Finder::default().find(true)?))
 }
 
 /// The one that this thread is in.

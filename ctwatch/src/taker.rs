@@ -140,7 +140,7 @@ impl Taker {
         let found = self.find(&question.scope)?;
         let mut notes: Vec<String> =
             self.why.iter().map(|why| format!("not by walk: {why}")).collect();
-        let mut kernel = self.counts(&found, &mut notes)?;
+        let mut kernel = self.counts(&question.scope, &found, &mut notes)?;
         let seed = Seed(host::secrets()?);
         let new = || census::Census::new(&question.by, seed);
         let (census, by, strayed) = match &mut self.walker {
@@ -164,7 +164,7 @@ impl Taker {
                 (self.lists(new(), &found, &mut kernel)?, by, 0)
             }
         };
-        let after = self.counts(&found, &mut Vec::new())?;
+        let after = self.counts(&question.scope, &found, &mut Vec::new())?;
         for count in &mut kernel {
             let after = after.iter().find(|after| after.netns == count.netns);
             count.after = after.and_then(|after| after.before);
@@ -185,19 +185,22 @@ impl Taker {
         if *scope == Scope::Own {
             return Ok(vec![netns::current()?]);
         }
-        let mut found = self.finder.find(true)?;
-        Ok(match scope {
-            Scope::One(inode) => found.remove(inode).into_iter().collect(),
-            _ => found.into_values().collect(),
-        })
+        Ok(scope.among(self.finder.find(true)?))
     }
 
     /// How full the kernel says that each is.
-    fn counts(&self, found: &[Netns], notes: &mut Vec<String>) -> Result<Vec<KernelCount>> {
+    fn counts(
+        &self,
+        scope: &Scope,
+        found: &[Netns],
+        notes: &mut Vec<String>,
+    ) -> Result<Vec<KernelCount>> {
         let mut counts = Vec::with_capacity(found.len());
         for netns in found {
             let reading = match self.visitor.read(netns, &[])? {
-                Visit::Read(reading) => reading,
+                Visit::Read(reading) if scope.is(reading.cookie) => reading,
+                // Gone, and its number is another's.
+                Visit::Read(_) => continue,
                 Visit::Refused(error) => {
                     notes.push(format!("{error:#}"));
                     continue;

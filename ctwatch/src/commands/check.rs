@@ -1,7 +1,7 @@
 //! `ctwatch check`: one line and an exit code for monitoring. No eBPF: it is over too soon to be
 //! worth loading programs for.
 
-use std::{io::Write, path::Path, process::ExitCode, time::Duration};
+use std::{collections::BTreeMap, io::Write, path::Path, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use tokio::time::{sleep, timeout};
@@ -12,6 +12,7 @@ use crate::{
     collect::{Collector, Scope},
     host::{
         modules::{self, Life, Presence},
+        netns::{self, Netns},
         privileges::{Privilege, Privileges},
         statefile,
     },
@@ -89,7 +90,9 @@ async fn look(args: &CheckArgs) -> Result<(State, String)> {
     let snapshot = model.advance(&sample);
     let mut since = None;
     if let Some(path) = &args.state {
-        let now = Remembered::new(moment(Some(life), place)?, &sample.tables);
+        let found = if cookies { BTreeMap::new() } else { netns::find()? };
+        let way = |inode: u32| found.get(&inode).and_then(Netns::way);
+        let now = Remembered::new(moment(Some(life), place)?, &sample.tables, way);
         since = Some(now.since(before.as_ref()));
         if before.is_none() {
             notes.push(format!("counting begins with this call, in {}", path.display()));
@@ -104,7 +107,7 @@ async fn look(args: &CheckArgs) -> Result<(State, String)> {
 /// Nothing is tracked now. That may have been otherwise since the last call.
 fn absent(args: &CheckArgs, before: Option<&Remembered>) -> Result<(State, String)> {
     if let Some(path) = &args.state {
-        let now = Remembered::new(moment(None, String::new())?, &[]);
+        let now = Remembered::new(moment(None, String::new())?, &[], |_| None);
         statefile::write(path, &now.text()?)?;
     }
     if let Some(why) = before.and_then(Remembered::lost) {
@@ -140,7 +143,7 @@ fn place(wanted: Option<&cli::Netns>, scope: &Scope) -> String {
     match (wanted, scope) {
         // Whichever has that name by now.
         (Some(cli::Netns::Name(name)), _) => format!("namespace {name}"),
-        (_, Scope::One(inode)) => format!("namespace {inode}"),
+        (_, Scope::One(target)) => format!("namespace {}", target.inode),
         (_, Scope::All) => "all namespaces".to_owned(),
         (_, Scope::Own) => "the namespace it runs in".to_owned(),
     }

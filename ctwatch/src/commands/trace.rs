@@ -44,7 +44,13 @@ pub async fn run(args: TraceArgs) -> Result<()> {
     }
     let cookies = crate::host::visit::netns_cookie().is_some();
     let mut namer = Namer::new(cookies)?;
-    let filter = filter(&args, &namer)?;
+    let wanted = match &args.netns {
+        Netns::All => None,
+        one => Some(setup::named(one)?),
+    };
+    let filter = filter(&args, wanted_id(wanted.as_ref(), &namer)?)?;
+    // By its cookie it is never another's; by its number it may be.
+    let target = wanted.filter(|_| !cookies).map(|netns| netns::Target::new(netns, None));
     let asked = Asked { trace: Some(filter), ..Asked::default() };
     let request = setup::request(args.mechanism);
     let Chosen { plan, probes, .. } =
@@ -87,6 +93,10 @@ pub async fn run(args: TraceArgs) -> Result<()> {
             ready = trace.readable_mut() => { ready?.clear_ready(); (false, false) }
         };
         let done = printer.drain(trace.get_mut(), &mut namer)?;
+        if tick && target.as_ref().is_some_and(|target| !target.is_there()) {
+            eprintln!("ctwatch: what led to the network namespace is gone, and with it the trace");
+            return printer.end(trace.get_ref());
+        }
         if tick {
             printer.more(trace.get_ref().traced()?)?;
             printer.flush()?;
@@ -110,7 +120,7 @@ fn is_told(reason: Reason, mechanism: Mechanism) -> bool {
     matches!(reason, Reason::Untracked | Reason::Unconfirmed) == by_tracepoint
 }
 
-fn filter(args: &TraceArgs, namer: &Namer) -> Result<Filter> {
+fn filter(args: &TraceArgs, netns: NetnsId) -> Result<Filter> {
     let reasons = args.reason.iter().map(|reason| 1 << Reason::from(*reason) as u32);
     let reasons = reasons.fold(0, |all, one| all | one);
     let (src_family, src, src_mask) = prefix(args.src.as_ref());
@@ -120,7 +130,7 @@ fn filter(args: &TraceArgs, namer: &Namer) -> Result<Filter> {
     }
     Ok(Filter {
         rate: args.rate,
-        netns: wanted_netns(&args.netns, namer)?,
+        netns,
         src,
         src_mask,
         dst,
@@ -153,15 +163,10 @@ fn words(address: IpAddr) -> [u64; 2] {
     [u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes(rest)]
 }
 
-fn wanted_netns(wanted: &Netns, namer: &Namer) -> Result<NetnsId> {
-    if *wanted == Netns::All {
-        return Ok(0);
-    }
-    let inode = setup::inode(wanted)?;
-    let found = netns::find()?;
-    let way =
-        found.get(&inode).with_context(|| format!("there is no network namespace {inode}"))?;
-    namer.id(way)?.with_context(|| format!("the network namespace {inode} is gone"))
+/// What the programs call it.
+fn wanted_id(wanted: Option<&netns::Netns>, namer: &Namer) -> Result<NetnsId> {
+    let Some(netns) = wanted else { return Ok(0) };
+    namer.id(netns)?.with_context(|| format!("the network namespace {} is gone", netns.inode))
 }
 
 struct Printer {
