@@ -9,12 +9,12 @@ use ctwatch_ebpf::{
 
 use super::{
     census::{TableCensus, Taken},
-    figure::{Bounds, Figure},
+    figure::{Bounds, Exactness, Figure},
     ledger::{Ledger, Machine, Totals},
     top::{Context, ControlPlane, Listing, Names, Strangers, Talkers, TopList},
     trend::{Trend, time_to_full},
 };
-use crate::sample::{Access, EntryCounts, Misses, Probed, Sample, TableSample};
+use crate::sample::{Access, EntryCounts, HookReadings, Misses, Probed, Sample, TableSample};
 
 /// Above this fill the kernel's garbage collector removes entries before their time (Linux 6.0).
 /// <https://github.com/torvalds/linux/blob/v6.12/net/netfilter/nf_conntrack_core.c>
@@ -176,6 +176,8 @@ struct State {
     saturated: bool,
     /// What the probes had seen before the first reading: totals count from there.
     dropped_before: u64,
+    /// Refusals and insertions that the probes saw while it was first read: totals began among them.
+    meanwhile: (u64, u64),
     /// What a rule has certainly dropped, at the last sample.
     surely_strangers: u64,
     /// What the probes had seen at the last sample, before anything else of it was read.
@@ -226,7 +228,19 @@ impl Model {
                     Stream::Drops => unseen,
                     Stream::Insertions => machine.missed.insertions.unwrap_or(0),
                 };
+                let at_most = |figure: &Figure| {
+                    figure.total.filter(|_| figure.exactness != Exactness::Sampled)
+                };
+                let meanwhile = state.meanwhile;
                 let context = |stream: Stream, by: By| Context {
+                    at_most: match stream {
+                        Stream::Drops => at_most(&table.drops.table_full),
+                        Stream::Insertions => at_most(&table.insertions),
+                    },
+                    meanwhile: match stream {
+                        Stream::Drops => meanwhile.0,
+                        Stream::Insertions => meanwhile.1,
+                    },
                     total: match stream {
                         Stream::Drops => table.drops.table_full.total,
                         Stream::Insertions => table.insertions.total,
@@ -364,6 +378,14 @@ impl State {
             dropped_before: match new {
                 true => 0,
                 false => dropped_untracked(sample.hooks.map(|hooks| hooks.before)),
+            },
+            meanwhile: match (new, sample.hooks) {
+                (false, Some(HookReadings { before, after })) => {
+                    let of = |count| after.get(count).saturating_sub(before.get(count));
+                    let refused = of(Count::DroppedUntracked) + of(Count::TableFull);
+                    (refused, of(Count::Inserted))
+                }
+                _ => (0, 0),
             },
             surely_strangers: 0,
             dropped_at: 0,
