@@ -20,7 +20,9 @@ use tokio::sync::oneshot;
 use crate::{
     collect::Scope,
     host::{
-        self, ctnetlink, dump, listing, modules,
+        self,
+        ctnetlink::{self, Dumped},
+        dump, listing, modules,
         netns::{self, Finder, Netns},
         visit::{Reading, Source, Visit, Visitor},
     },
@@ -161,7 +163,7 @@ impl Taker {
                     List::Ctnetlink => "ctnetlink",
                     List::Procfs => "procfs",
                 };
-                (self.lists(new(), &found, &mut kernel)?, by, 0)
+                (self.lists(new(), &found, &mut kernel, &mut notes)?, by, 0)
             }
         };
         let after = self.counts(&question.scope, &found, &mut Vec::new())?;
@@ -229,6 +231,7 @@ impl Taker {
         mut census: census::Census,
         found: &[Netns],
         kernel: &mut [KernelCount],
+        notes: &mut Vec<String>,
     ) -> Result<census::Census> {
         let (mut first, mut listed) = (None, 0_usize);
         for netns in found {
@@ -243,14 +246,26 @@ impl Taker {
             if by_ctnetlink && self.way != Way::Ctnetlink && modules::ctnetlink_would_be_loaded() {
                 bail!("asking ctnetlink would load its module");
             }
+            let name = || netns.name.clone().unwrap_or_else(|| netns.inode.to_string());
             let dumped = self.visitor.enter(netns, || match self.list {
                 List::Ctnetlink => dump::dump(count.netns, |held| census.enter(held)),
-                List::Procfs => listing::list(count.netns, |held| census.enter(held)),
+                List::Procfs => {
+                    listing::list(count.netns, |held| census.enter(held)).map(|()| Dumped::Whole)
+                }
             })?;
             match dumped {
-                Visit::Read(Ok(())) => listed += 1,
+                Visit::Read(Ok(dumped)) => {
+                    listed += 1;
+                    if dumped == Dumped::Torn {
+                        notes.push(format!(
+                            "the entries of {} changed while they were listed: some may be missing, \
+                             or counted twice",
+                            name()
+                        ));
+                    }
+                }
                 Visit::Read(Err(error)) => {
-                    let name = netns.name.clone().unwrap_or_else(|| netns.inode.to_string());
+                    let name = name();
                     let mut error = error.context(format!("cannot list the entries of {name}"));
                     if let Some(why) = &self.why_procfs {
                         error = error.context(format!("not by ctnetlink: {why}"));
