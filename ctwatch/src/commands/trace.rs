@@ -77,7 +77,6 @@ pub async fn run(args: TraceArgs) -> Result<()> {
     let mut printer = Printer {
         output: args.output,
         services: Services::parse(&std::fs::read_to_string(SERVICES).unwrap_or_default()),
-        booted: jiff::Timestamp::now() - super::uptime()?,
         left: args.count,
         shown: 0,
         last: Traced::default(),
@@ -172,8 +171,6 @@ fn wanted_id(wanted: Option<&netns::Netns>, namer: &Namer) -> Result<NetnsId> {
 struct Printer {
     output: Output,
     services: Services,
-    /// When the machine started, had it never slept.
-    booted: jiff::Timestamp,
     left: Option<u64>,
     shown: u64,
     last: Traced,
@@ -183,10 +180,12 @@ struct Printer {
 impl Printer {
     /// Prints what there is; true when that was enough.
     fn drain(&mut self, trace: &mut Trace, namer: &mut Namer) -> Result<bool> {
+        // When the machine started, had it never slept; anew each time: the clock may be set.
+        let booted = jiff::Timestamp::now() - super::uptime()?;
         while self.left != Some(0)
             && let Some(event) = trace.take()?
         {
-            self.line(&event, namer)?;
+            self.line(&event, booted, namer)?;
             self.left = self.left.map(|left| left - 1);
             self.shown += 1;
         }
@@ -204,9 +203,9 @@ impl Printer {
         Ok(())
     }
 
-    fn line(&mut self, event: &Event, namer: &mut Namer) -> Result<()> {
+    fn line(&mut self, event: &Event, booted: jiff::Timestamp, namer: &mut Namer) -> Result<()> {
         let named = namer.name(event.netns, event.ifindex)?;
-        let time = self.booted + Duration::from_nanos(event.at);
+        let time = booted + Duration::from_nanos(event.at);
         let line = Line { time, event, named: &named };
         match self.output {
             Output::Text => trace::text(&mut self.bytes, &line, &self.services)?,
