@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, io::Write, path::Path, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, bail};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use super::{ABSENT, setup};
 use crate::{
@@ -78,7 +78,7 @@ async fn look(args: &CheckArgs) -> Result<(State, String)> {
     let collector = Collector::start(means)?;
     let mut model = Model::default();
     model.advance(&collector.sample().await?);
-    sleep(args.period).await;
+    super::wait(&collector, &mut model, args.period).await?;
     let mut uncounted = None;
     if thresholds.warning.pinned.or(thresholds.critical.pinned).is_some() {
         match census(scope, cookies, privileges).await {

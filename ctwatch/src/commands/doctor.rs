@@ -116,7 +116,7 @@ async fn count(means: Means, duration: Duration, say: bool) -> Result<Snapshot> 
     if say {
         eprintln!("ctwatch: counting for {duration:?}");
     }
-    tokio::time::sleep(duration).await;
+    super::wait(&collector, &mut model, duration).await?;
     Ok(model.advance(&collector.sample().await?))
 }
 

@@ -16,7 +16,7 @@ use crate::{
     cli::{self, Output, WatchArgs},
     collect::{Collector, Means},
     host::modules::{self, Life, Presence},
-    model::{Model, Snapshot, census::Taken},
+    model::{KEPT_UP, Model, Snapshot, census::Taken},
     output::{
         Epoch, Header,
         escape::escaped,
@@ -106,6 +106,9 @@ impl Watch {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut pulse = interval(PULSE);
         pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Between lines that are far apart, counters are read all the same.
+        let mut keeping = interval_at(Instant::now() + KEPT_UP, KEPT_UP);
+        keeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last: Option<Snapshot> = None;
         loop {
             let turn = tokio::select! {
@@ -120,12 +123,19 @@ impl Watch {
                 }
                 _ = pulse.tick() => Turn::Look,
                 _ = ticks.tick() => Turn::Tick,
+                _ = keeping.tick(), if every > KEPT_UP => Turn::Keep,
             };
             for note in self.loading.look() {
                 screen.note(&note)?;
             }
             let mut alive = modules::life() == Some(life);
-            if alive && turn != Turn::Look {
+            if alive && turn == Turn::Keep {
+                let sample = collector.sample().await?;
+                alive = modules::life() == Some(life);
+                if alive {
+                    model.keep_up(&sample);
+                }
+            } else if alive && turn != Turn::Look {
                 let stops = turn == Turn::Stop || self.left == Some(1);
                 let sample = match stops {
                     true => still_sample(&collector).await?,
@@ -256,6 +266,8 @@ impl Counting {
 enum Turn {
     Look,
     Tick,
+    /// What nobody is shown.
+    Keep,
     Stop,
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use ctwatch_ebpf::NetnsId;
 use serde::{Deserialize, Serialize};
 
+use super::MOST_PER_S;
 use crate::sample::{Access, TableSample};
 
 /// Of the file's format.
@@ -110,6 +111,13 @@ impl Remembered {
         Remembering { of: of.collect(), seconds }
     }
 
+    /// In 1,073 seconds a CPU's counter can go on by 2^32. One that has gone round once shows in a sum
+    /// that went back, or not at all.
+    fn may_have_wrapped(&self, before: &Self) -> bool {
+        let seconds = u64::try_from(self.time - before.time).unwrap_or(u64::MAX);
+        seconds.saturating_mul(MOST_PER_S) > u64::from(u32::MAX)
+    }
+
     fn of_table(&self, table: &Table, before: Option<&Self>) -> Since {
         let Some(before) = before else { return Since::Began };
         let Some(now) = table.dropped else {
@@ -155,6 +163,13 @@ impl Remembered {
             Some(Some(then)) if now < then => Since::Unknown(
                 "its counters went back since the last call: they wrapped around, or it is another \
                  namespace"
+                    .to_owned(),
+            ),
+            // One that is where it was has not gone all the way round, to the packet.
+            Some(Some(then)) if now > then && self.may_have_wrapped(before) => Since::AtLeast(
+                now - then,
+                "the last call is so long ago that counters of 32 bits may have wrapped around: call \
+                 more often"
                     .to_owned(),
             ),
             Some(Some(then)) => Since::Counted(now - then),
@@ -209,6 +224,15 @@ mod tests {
         let one = remember(at(0), &[rt(1, 5)]);
         assert_eq!(two(60, 3).since(Some(&one)).of[&2], Since::Counted(3), "made meanwhile");
         assert_eq!(two(60, 3).since(Some(&one)).seconds, Some(60));
+    }
+
+    #[test]
+    fn after_long_a_counter_may_have_wrapped() {
+        let of = |seconds, now| since((at(0), rt(1, 5)), (at(seconds), rt(1, now)));
+        assert_eq!(of(1000, 12), Since::Counted(7));
+        assert_eq!(of(3600, 5), Since::Counted(0));
+        let long = of(3600, 12);
+        assert!(matches!(&long, Since::AtLeast(7, why) if why.contains("wrapped")), "{long:?}");
     }
 
     #[test]

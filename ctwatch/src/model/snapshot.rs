@@ -199,20 +199,8 @@ impl Model {
 
     /// Takes in the next sample. The first one is the start: totals count from there.
     pub fn advance(&mut self, sample: &Sample) -> Snapshot {
-        let first = self.last.is_none();
         let interval = self.last.map(|last| sample.elapsed.saturating_sub(last));
-        let machine = self.machine(sample);
-        for state in self.tables.values_mut() {
-            state.lose_sight();
-        }
-        for table in &sample.tables {
-            match self.tables.get_mut(&table.id) {
-                Some(state) => state.see(table, &machine),
-                None => {
-                    self.tables.insert(table.id, State::new(table, !first, &machine));
-                }
-            }
-        }
+        let machine = self.see(sample);
         let seconds = interval.map(|interval| interval.as_secs_f64());
         let talking = self.talkers.advance(&sample.tops, seconds);
         self.listing.seconds = seconds;
@@ -279,6 +267,29 @@ impl Model {
         }
     }
 
+    /// Takes in a sample that is not shown: counters are to be read before they can have gone all the
+    /// way round, which is [`KEPT_UP`](super::KEPT_UP).
+    pub fn keep_up(&mut self, sample: &Sample) {
+        self.see(sample);
+    }
+
+    fn see(&mut self, sample: &Sample) -> Machine {
+        let first = self.last.is_none();
+        let machine = self.machine(sample);
+        for state in self.tables.values_mut() {
+            state.lose_sight();
+        }
+        for table in &sample.tables {
+            match self.tables.get_mut(&table.id) {
+                Some(state) => state.see(table, &machine),
+                None => {
+                    self.tables.insert(table.id, State::new(table, !first, &machine));
+                }
+            }
+        }
+        machine
+    }
+
     fn machine(&mut self, sample: &Sample) -> Machine {
         self.counts_entries |= sample.tables.iter().any(|table| {
             let both = table.entries.zip(table.counters.as_deref());
@@ -286,7 +297,7 @@ impl Model {
         });
         let counts_entries = self.counts_entries;
         let Some(Probed { host, counted, misses, .. }) = sample.probed else {
-            return Machine { counts_entries, ..Machine::default() };
+            return Machine { counts_entries, at: sample.elapsed, ..Machine::default() };
         };
         // What the program was not run for may have been a refusal.
         let no_memory =
@@ -300,6 +311,7 @@ impl Model {
             no_memory: no_memory.map(|now| now.saturating_sub(before)),
             counts_entries,
             counted,
+            at: sample.elapsed,
             missed: Misses {
                 drops: plus(misses.drops, &[HostCount::UnplacedDrops]),
                 refusals: plus(misses.refusals, &[HostCount::UnplacedRefusals]),
@@ -410,7 +422,7 @@ impl State {
         let meanwhile = since(hooks.after).saturating_sub(self.dropped_at);
         self.dropped_at = since(hooks.before);
         // A doubt about what was before is none about what is now.
-        let others = meanwhile.saturating_sub(self.ledger.certain_now());
+        let others = meanwhile.saturating_sub(self.ledger.take_certain_now());
         let now = in_all.saturating_sub(self.surely_strangers).min(others);
         if let Some(Bounds::Within { at_most: Some(most), .. }) = refused {
             self.surely_strangers = since(hooks.before).saturating_sub(most);
