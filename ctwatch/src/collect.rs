@@ -2,7 +2,7 @@
 //! counted. Runs on a thread of its own, because entering a namespace changes the thread.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     sync::mpsc,
     thread,
     time::Instant,
@@ -83,7 +83,9 @@ struct Worker {
     /// Namespaces that the probes counted in and that were looked for in vain.
     hidden: HashSet<NetnsId>,
     /// What was counted in namespaces that made room for others.
-    forgotten: NetnsTally,
+    set_aside: SetAside,
+    /// What was counted in those that nothing leads to, at the last sample.
+    unseen: HashMap<NetnsId, NetnsTally>,
     /// Interfaces that are spoken of, by namespace.
     interfaces: HashMap<NetnsId, BTreeSet<u32>>,
     cgroups: Cgroups,
@@ -97,7 +99,8 @@ impl Worker {
             names: HashMap::new(),
             finder: Finder::default(),
             hidden: HashSet::new(),
-            forgotten: NetnsTally::default(),
+            set_aside: SetAside::default(),
+            unseen: HashMap::new(),
             interfaces: HashMap::new(),
             cgroups: Cgroups::default(),
         }
@@ -110,8 +113,7 @@ impl Worker {
             None => visitor.insert(Visitor::new(self.means.source)?),
         };
         let before = self.tallies()?;
-        let mut everywhere = self.forgotten;
-        before.iter().flatten().for_each(|(_, tally)| everywhere.add(tally));
+        let everywhere = self.set_aside.everywhere(before.as_ref());
         let tops = self.tops();
         let cgroups = self.cgroups(&tops);
         let found = self.find(before.as_ref())?;
@@ -187,7 +189,11 @@ impl Worker {
     }
 
     fn tallies(&self) -> Result<Option<HashMap<NetnsId, NetnsTally>>> {
-        self.means.probes.as_ref().map(Probes::tallies).transpose()
+        let mut tallies = self.means.probes.as_ref().map(Probes::tallies).transpose()?;
+        if let Some(tallies) = &mut tallies {
+            self.set_aside.add_to(tallies);
+        }
+        Ok(tallies)
     }
 
     /// A row for each namespace that was found, and for each that only the probes know: gone, or
@@ -247,20 +253,79 @@ impl Worker {
         tables
     }
 
-    /// The probes' map holds so many namespaces and no more: where it fills up, those that are
-    /// gone make room. What they counted has been handed on in this sample.
+    /// The probes' map holds so many namespaces and no more: where it fills up, those make room that
+    /// nothing leads to and in which nothing happens: the gone ones, and of the hidden ones those
+    /// that can be taken up again. What they counted has been handed on in this sample.
     fn make_room(&mut self, sample: &Sample) -> Result<()> {
         let Some(probes) = self.means.probes.as_mut() else { return Ok(()) };
+        let unseen = sample.tables.iter().filter(|table| table.access == Access::Unseen);
+        let unseen = unseen.filter_map(|table| Some((table.id, table.hooks?.after)));
+        let before = std::mem::replace(&mut self.unseen, unseen.collect());
         let known = sample.tables.iter().filter(|table| table.hooks.is_some()).count();
         if known <= MAX_NETNS as usize * 3 / 4 {
             return Ok(());
         }
-        for table in sample.tables.iter().filter(|table| table.access == Access::Unseen) {
-            self.forgotten.add(&table.hooks.unwrap_or_default().after);
-            probes.forget(&table.id)?;
-            self.hidden.remove(&table.id);
+        for (id, tally) in still(&before, &self.unseen) {
+            probes.forget(&id)?;
+            self.set_aside.take(id, tally);
+            self.hidden.remove(&id);
         }
         Ok(())
+    }
+}
+
+/// Those that have counted nothing since.
+fn still(
+    before: &HashMap<NetnsId, NetnsTally>,
+    now: &HashMap<NetnsId, NetnsTally>,
+) -> Vec<(NetnsId, NetnsTally)> {
+    let same = now.iter().filter(|(id, tally)| before.get(*id) == Some(*tally));
+    same.map(|(id, tally)| (*id, *tally)).collect()
+}
+
+/// What was counted in namespaces before they made room for others. One that only looked gone, and
+/// counts again, goes on from there.
+#[derive(Debug, Default)]
+struct SetAside {
+    kept: HashMap<NetnsId, NetnsTally>,
+    /// The order in which they were.
+    order: VecDeque<NetnsId>,
+    /// Of those that are not kept any more.
+    rest: NetnsTally,
+}
+
+impl SetAside {
+    /// Half a megabyte.
+    const MOST: usize = 4096;
+
+    /// `tally`: all that was ever counted there.
+    fn take(&mut self, id: NetnsId, tally: NetnsTally) {
+        if self.kept.insert(id, tally).is_none() {
+            self.order.push_back(id);
+        }
+        if self.kept.len() > Self::MOST
+            && let Some(oldest) = self.order.pop_front()
+            && let Some(tally) = self.kept.remove(&oldest)
+        {
+            self.rest.add(&tally);
+        }
+    }
+
+    fn add_to(&self, tallies: &mut HashMap<NetnsId, NetnsTally>) {
+        for (id, tally) in tallies {
+            if let Some(kept) = self.kept.get(id) {
+                tally.add(kept);
+            }
+        }
+    }
+
+    /// What was counted in all namespaces, of which these were completed.
+    fn everywhere(&self, tallies: Option<&HashMap<NetnsId, NetnsTally>>) -> NetnsTally {
+        let mut sum = self.rest;
+        let counts = |id: &NetnsId| tallies.is_some_and(|tallies| tallies.contains_key(id));
+        let kept = self.kept.iter().filter(|(id, _)| !counts(id));
+        kept.chain(tallies.into_iter().flatten()).for_each(|(_, tally)| sum.add(tally));
+        sum
     }
 }
 
@@ -320,5 +385,49 @@ fn refused_table(id: NetnsId, netns: Netns, error: &anyhow::Error) -> TableSampl
         unread: Some(format!("{error:#}")),
         hooks: None,
         interfaces: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ctwatch_ebpf::Count;
+
+    use super::*;
+
+    fn tally(refused: u32) -> NetnsTally {
+        let mut tally = NetnsTally::of(1);
+        (0..refused).for_each(|_| tally.bump(Count::TableFull));
+        tally
+    }
+
+    #[test]
+    fn a_hidden_namespace_goes_on_after_it_made_room() {
+        let mut aside = SetAside::default();
+        let refused = |aside: &SetAside, raw: &[(NetnsId, u32)]| {
+            let mut tallies: HashMap<_, _> =
+                raw.iter().map(|(id, refused)| (*id, tally(*refused))).collect();
+            aside.add_to(&mut tallies);
+            let all = aside.everywhere(Some(&tallies)).get(Count::TableFull);
+            (tallies.get(&7).map(|tally| tally.get(Count::TableFull)), all)
+        };
+        assert_eq!(refused(&aside, &[(7, 5), (8, 1)]), (Some(5), 6));
+        aside.take(7, tally(5));
+        assert_eq!(refused(&aside, &[(8, 1)]), (None, 6));
+        assert_eq!(refused(&aside, &[(7, 2), (8, 1)]), (Some(7), 8), "it was not gone");
+        aside.take(7, tally(7));
+        assert_eq!(refused(&aside, &[(7, 1), (8, 1)]), (Some(8), 9));
+        // However many there are, nothing is lost of what happened anywhere.
+        (100..10_000).for_each(|id| aside.take(id, tally(1)));
+        assert!(aside.kept.len() <= SetAside::MOST && aside.order.len() <= SetAside::MOST);
+        assert_eq!(refused(&aside, &[(8, 1)]).1, 7 + 9_900 + 1);
+    }
+
+    #[test]
+    fn only_where_nothing_happens_room_is_made() {
+        let of = |all: &[(NetnsId, u32)]| -> HashMap<_, _> {
+            all.iter().map(|(id, refused)| (*id, tally(*refused))).collect()
+        };
+        let found = still(&of(&[(1, 5), (2, 5)]), &of(&[(1, 5), (2, 6), (3, 1)]));
+        assert_eq!(found, [(1, tally(5))]);
     }
 }

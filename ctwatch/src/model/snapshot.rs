@@ -183,6 +183,8 @@ struct State {
     /// What the probes had seen at the last sample, before anything else of it was read.
     dropped_at: u64,
     sample: TableSample,
+    /// The last sample had a row for it.
+    spoken_of: bool,
 }
 
 impl Model {
@@ -350,8 +352,8 @@ impl Model {
     }
 
     fn forget_departed(&mut self) {
-        let departed =
-            self.tables.iter().filter(|(_, state)| state.sample.access == Access::Unseen);
+        // One that is hidden and counts is still spoken of, and would be taken for a new one.
+        let departed = self.tables.iter().filter(|(_, state)| !state.spoken_of);
         let keys: Vec<_> = departed.map(|(key, _)| *key).collect();
         for key in keys.iter().take(keys.len().saturating_sub(MAX_DEPARTED)) {
             self.tables.remove(key);
@@ -402,12 +404,14 @@ impl State {
             surely_strangers: 0,
             dropped_at: 0,
             sample: sample.clone(),
+            spoken_of: true,
         }
     }
 
     fn see(&mut self, sample: &TableSample, machine: &Machine) {
         self.ledger.enter(sample, machine);
         self.sample = sample.clone();
+        self.spoken_of = true;
     }
 
     /// Packets among the refused that a rule may have dropped: where the probes cannot tell.
@@ -432,6 +436,7 @@ impl State {
 
     /// Until this reading says otherwise, the namespace is gone.
     fn lose_sight(&mut self) {
+        self.spoken_of = false;
         self.sample.access = Access::Unseen;
         self.sample.entries = None;
         self.sample.counters = None;

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use ctwatch_ebpf::{Count, NetnsTally};
+
 use super::{KEPT_UP, Model, Snapshot, figure::Exactness, verdict::situations::table};
-use crate::sample::Sample;
+use crate::sample::{Access, Counted, HookReadings, Probed, Sample, TableSample};
 
 /// A reading of one namespace, whose counter of drops is at this.
 fn reading(second: u64, drop: u32) -> Sample {
@@ -47,4 +49,35 @@ fn a_counter_not_kept_up_with_is_not_exact() {
     model.advance(&reading(0, 0));
     let last = model.advance(&reading(86_400, 25_032_704));
     assert_eq!(dropped(&last), (Some(25_032_704), Exactness::Sampled));
+}
+
+/// More of them than are kept of those that are gone.
+#[test]
+fn hidden_namespaces_that_count_are_not_forgotten() {
+    const MANY: u64 = 1500;
+    let mut model = Model::default();
+    let mut at = |second: u64| {
+        let counted = Counted { ends: true, ..Counted::default() };
+        let mut sample = reading(second, 0);
+        sample.probed = Some(Probed { counted, ..Probed::default() });
+        sample.tables = (0..MANY)
+            .map(|id| {
+                let mut tally = NetnsTally::of(1);
+                (0..second).for_each(|_| tally.bump(Count::Removed));
+                let hooks = Some(HookReadings { before: tally, after: tally });
+                let (access, entries, counters) = (Access::Unseen, None, None);
+                TableSample { id, hooks, access, entries, counters, ..table(1, "x", 0, 0) }
+            })
+            .collect();
+        model.advance(&sample)
+    };
+    at(1);
+    for second in 2..5 {
+        let snapshot = at(second);
+        assert_eq!((snapshot.tables.len() as u64, snapshot.forgotten), (MANY, 0));
+        for table in &snapshot.tables {
+            let removed = (table.removals.total, table.removals.per_s);
+            assert_eq!(removed, (Some(second - 1), Some(1.0)), "since the first reading");
+        }
+    }
 }
