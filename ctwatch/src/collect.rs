@@ -2,7 +2,7 @@
 //! counted. Runs on a thread of its own, because entering a namespace changes the thread.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, PoisonError, mpsc},
     time::Instant,
 };
@@ -14,11 +14,11 @@ use tokio::sync::oneshot;
 use crate::{
     host::{
         cgroups::Cgroups,
-        netns::{self, Finder, Netns},
-        visit::{Reading, Source, Visit, Visitor, sysctl},
+        netns::{self, Finder, Netns, Target},
+        visit::{self, Reading, Source, Visit, Visitor},
     },
     probe::read::Probes,
-    sample::{HookReadings, Probed, Sample, TableSample, TopCounts},
+    sample::{Access, HookReadings, Probed, Sample, TableSample, TopCounts},
     threads,
 };
 
@@ -32,8 +32,7 @@ pub enum Scope {
     All,
     /// This process's own: what may be read without `CAP_SYS_ADMIN`.
     Own,
-    /// The one with this inode number.
-    One(u32),
+    One(Target),
 }
 
 /// What is needed to read.
@@ -90,7 +89,9 @@ struct Worker {
     /// Namespaces that the probes counted in and that were looked for in vain.
     hidden: HashSet<NetnsId>,
     /// What was counted in namespaces that made room for others.
-    forgotten: NetnsTally,
+    set_aside: SetAside,
+    /// What was counted in those that nothing leads to, at the last sample.
+    unseen: HashMap<NetnsId, NetnsTally>,
     /// Interfaces that are spoken of, by namespace.
     interfaces: HashMap<NetnsId, BTreeSet<u32>>,
     cgroups: Cgroups,
@@ -106,7 +107,8 @@ impl Worker {
             names: HashMap::new(),
             finder: Finder::default(),
             hidden: HashSet::new(),
-            forgotten: NetnsTally::default(),
+            set_aside: SetAside::default(),
+            unseen: HashMap::new(),
             interfaces: HashMap::new(),
             cgroups: Cgroups::default(),
         }
@@ -123,8 +125,7 @@ impl Worker {
             None => visitor.insert(Visitor::new(self.means.source)?),
         };
         let before = self.tallies()?;
-        let mut everywhere = self.forgotten;
-        before.iter().flatten().for_each(|(_, tally)| everywhere.add(tally));
+        let everywhere = self.set_aside.everywhere(before.as_ref());
         let tops = self.tops();
         let cgroups = self.cgroups(&tops);
         let found = self.find(before.as_ref())?;
@@ -143,8 +144,8 @@ impl Worker {
         let sample = Sample {
             time: jiff::Timestamp::now(),
             elapsed,
-            limit: sysctl("nf_conntrack_max").ok(),
-            buckets: sysctl("nf_conntrack_buckets").ok(),
+            limit: visit::limit(self.means.source).ok(),
+            buckets: visit::buckets().ok(),
             probed: probes
                 .map(Probes::probed)
                 .transpose()?
@@ -174,10 +175,7 @@ impl Worker {
             found = self.finder.find(true)?;
             self.hidden.extend(strange);
         }
-        Ok(match self.means.scope {
-            Scope::One(inode) => found.remove(&inode).into_iter().collect(),
-            _ => found.into_values().collect(),
-        })
+        Ok(self.means.scope.among(found))
     }
 
     /// And which interfaces they are about: their names are known inside their namespaces only.
@@ -207,7 +205,11 @@ impl Worker {
     }
 
     fn tallies(&self) -> Result<Option<HashMap<NetnsId, NetnsTally>>> {
-        self.means.probes.as_ref().map(Probes::tallies).transpose()
+        let mut tallies = self.means.probes.as_ref().map(Probes::tallies).transpose()?;
+        if let Some(tallies) = &mut tallies {
+            self.set_aside.add_to(tallies);
+        }
+        Ok(tallies)
     }
 
     /// A row for each namespace that was found, and for each that only the probes know: gone, or
@@ -232,7 +234,10 @@ impl Worker {
         let mut tables: Vec<TableSample> = Vec::with_capacity(visits.len());
         for (netns, visit) in visits {
             let mut table = match visit {
+                // A stranger by now, under the number of the one that was asked for.
+                Visit::Read(reading) if !self.means.scope.is(reading.cookie) => continue,
                 Visit::Read(reading) => read_table(netns, reading, self.means.cookies),
+                Visit::Refused(_) if !self.means.scope.is(None) => continue,
                 Visit::Refused(error) => refused_table(id_of(netns.inode), netns, &error),
                 Visit::Gone => continue,
             };
@@ -244,12 +249,13 @@ impl Worker {
         }
         let seen: HashSet<NetnsId> = tables.iter().map(|table| table.id).collect();
         for (id, tally) in after.into_iter().flatten() {
-            if self.means.scope.admits(tally.inode()) && !seen.contains(id) {
+            let admits = self.means.scope.admits(*id, tally.inode(), self.means.cookies);
+            if admits && !seen.contains(id) {
                 tables.push(TableSample {
                     id: *id,
                     inode: tally.inode(),
                     name: self.names.get(id).cloned(),
-                    reachable: false,
+                    access: Access::Unseen,
                     entries: None,
                     counters: None,
                     unread: None,
@@ -263,29 +269,104 @@ impl Worker {
         tables
     }
 
-    /// The probes' map holds so many namespaces and no more: where it fills up, those that are
-    /// gone make room. What they counted has been handed on in this sample.
+    /// The probes' map holds so many namespaces and no more: where it fills up, those make room that
+    /// nothing leads to and in which nothing happens: the gone ones, and of the hidden ones those
+    /// that can be taken up again. What they counted has been handed on in this sample.
     fn make_room(&mut self, sample: &Sample) -> Result<()> {
         let Some(probes) = self.means.probes.as_mut() else { return Ok(()) };
+        let unseen = sample.tables.iter().filter(|table| table.access == Access::Unseen);
+        let unseen = unseen.filter_map(|table| Some((table.id, table.hooks?.after)));
+        let before = std::mem::replace(&mut self.unseen, unseen.collect());
         let known = sample.tables.iter().filter(|table| table.hooks.is_some()).count();
         if known <= MAX_NETNS as usize * 3 / 4 {
             return Ok(());
         }
-        for table in sample.tables.iter().filter(|table| !table.reachable) {
-            self.forgotten.add(&table.hooks.unwrap_or_default().after);
-            probes.forget(&table.id)?;
-            self.hidden.remove(&table.id);
+        for (id, tally) in still(&before, &self.unseen) {
+            probes.forget(&id)?;
+            self.set_aside.take(id, tally);
+            self.hidden.remove(&id);
         }
         Ok(())
     }
 }
 
+/// Those that have counted nothing since.
+fn still(
+    before: &HashMap<NetnsId, NetnsTally>,
+    now: &HashMap<NetnsId, NetnsTally>,
+) -> Vec<(NetnsId, NetnsTally)> {
+    let same = now.iter().filter(|(id, tally)| before.get(*id) == Some(*tally));
+    same.map(|(id, tally)| (*id, *tally)).collect()
+}
+
+/// What was counted in namespaces before they made room for others. One that only looked gone, and
+/// counts again, goes on from there.
+#[derive(Debug, Default)]
+struct SetAside {
+    kept: HashMap<NetnsId, NetnsTally>,
+    /// The order in which they were.
+    order: VecDeque<NetnsId>,
+    /// Of those that are not kept any more.
+    rest: NetnsTally,
+}
+
+impl SetAside {
+    /// Half a megabyte.
+    const MOST: usize = 4096;
+
+    /// `tally`: all that was ever counted there.
+    fn take(&mut self, id: NetnsId, tally: NetnsTally) {
+        if self.kept.insert(id, tally).is_none() {
+            self.order.push_back(id);
+        }
+        if self.kept.len() > Self::MOST
+            && let Some(oldest) = self.order.pop_front()
+            && let Some(tally) = self.kept.remove(&oldest)
+        {
+            self.rest.add(&tally);
+        }
+    }
+
+    fn add_to(&self, tallies: &mut HashMap<NetnsId, NetnsTally>) {
+        for (id, tally) in tallies {
+            if let Some(kept) = self.kept.get(id) {
+                tally.add(kept);
+            }
+        }
+    }
+
+    /// What was counted in all namespaces, of which these were completed.
+    fn everywhere(&self, tallies: Option<&HashMap<NetnsId, NetnsTally>>) -> NetnsTally {
+        let mut sum = self.rest;
+        let counts = |id: &NetnsId| tallies.is_some_and(|tallies| tallies.contains_key(id));
+        let kept = self.kept.iter().filter(|(id, _)| !counts(id));
+        kept.chain(tallies.into_iter().flatten()).for_each(|(_, tally)| sum.add(tally));
+        sum
+    }
+}
+
 impl Scope {
-    fn admits(&self, inode: u32) -> bool {
+    /// Those that are wanted, of all that were found.
+    pub fn among(&self, found: BTreeMap<u32, Netns>) -> Vec<Netns> {
+        match self {
+            Self::One(target) => target.among(found).into_iter().collect(),
+            Self::All | Self::Own => found.into_values().collect(),
+        }
+    }
+
+    /// Whether the one that was entered, and has this cookie, is wanted.
+    pub fn is(&self, cookie: Option<u64>) -> bool {
+        match self {
+            Self::One(target) => target.is(cookie),
+            Self::All | Self::Own => true,
+        }
+    }
+
+    fn admits(&self, id: NetnsId, inode: u32, cookies: bool) -> bool {
         match self {
             Self::All => true,
             Self::Own => netns::current().is_ok_and(|own| own.inode == inode),
-            Self::One(wanted) => *wanted == inode,
+            Self::One(target) => target.is_counted_as(id, cookies),
         }
     }
 }
@@ -300,7 +381,7 @@ fn read_table(netns: Netns, reading: Reading, cookies: bool) -> TableSample {
         id: cookie.unwrap_or(NetnsId::from(netns.inode)),
         inode: netns.inode,
         name: netns.name,
-        reachable: true,
+        access: Access::Entered,
         entries: reading.entries.map_err(&mut note).ok(),
         counters: reading.counters.map_err(&mut note).ok(),
         unread,
@@ -314,11 +395,55 @@ fn refused_table(id: NetnsId, netns: Netns, error: &anyhow::Error) -> TableSampl
         id,
         inode: netns.inode,
         name: netns.name,
-        reachable: true,
+        access: Access::Refused,
         entries: None,
         counters: None,
         unread: Some(format!("{error:#}")),
         hooks: None,
         interfaces: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ctwatch_ebpf::Count;
+
+    use super::*;
+
+    fn tally(refused: u32) -> NetnsTally {
+        let mut tally = NetnsTally::of(1);
+        (0..refused).for_each(|_| tally.bump(Count::TableFull));
+        tally
+    }
+
+    #[test]
+    fn a_hidden_namespace_goes_on_after_it_made_room() {
+        let mut aside = SetAside::default();
+        let refused = |aside: &SetAside, raw: &[(NetnsId, u32)]| {
+            let mut tallies: HashMap<_, _> =
+                raw.iter().map(|(id, refused)| (*id, tally(*refused))).collect();
+            aside.add_to(&mut tallies);
+            let all = aside.everywhere(Some(&tallies)).get(Count::TableFull);
+            (tallies.get(&7).map(|tally| tally.get(Count::TableFull)), all)
+        };
+        assert_eq!(refused(&aside, &[(7, 5), (8, 1)]), (Some(5), 6));
+        aside.take(7, tally(5));
+        assert_eq!(refused(&aside, &[(8, 1)]), (None, 6));
+        assert_eq!(refused(&aside, &[(7, 2), (8, 1)]), (Some(7), 8), "it was not gone");
+        aside.take(7, tally(7));
+        assert_eq!(refused(&aside, &[(7, 1), (8, 1)]), (Some(8), 9));
+        // However many there are, nothing is lost of what happened anywhere.
+        (100..10_000).for_each(|id| aside.take(id, tally(1)));
+        assert!(aside.kept.len() <= SetAside::MOST && aside.order.len() <= SetAside::MOST);
+        assert_eq!(refused(&aside, &[(8, 1)]).1, 7 + 9_900 + 1);
+    }
+
+    #[test]
+    fn only_where_nothing_happens_room_is_made() {
+        let of = |all: &[(NetnsId, u32)]| -> HashMap<_, _> {
+            all.iter().map(|(id, refused)| (*id, tally(*refused))).collect()
+        };
+        let found = still(&of(&[(1, 5), (2, 5)]), &of(&[(1, 5), (2, 6), (3, 1)]));
+        assert_eq!(found, [(1, tally(5))]);
     }
 }

@@ -151,12 +151,14 @@ impl Hook {
     }
 }
 
-/// Whether connection tracking is there, and as what.
+/// As what connection tracking is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Presence {
+pub enum Form {
     Absent,
     BuiltIn,
     Module,
+    /// One of the two: what would tell is hidden.
+    Loaded,
 }
 
 /// With what the number of buckets can be set.
@@ -368,7 +370,7 @@ pub struct Allowance {
 #[derive(Clone, Debug)]
 pub struct Facts {
     pub release: String,
-    pub presence: Presence,
+    pub form: Form,
     pub modules: Known<Vec<LoadedModule>>,
     /// Modules that track connections and that this kernel has: on disk, or loaded now.
     pub on_disk: Known<Vec<String>>,

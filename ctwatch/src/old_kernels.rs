@@ -12,7 +12,7 @@ use crate::{
         census::{Census, Holds, SEED},
         figure::Exactness,
     },
-    sample::{CpuCounters, Sample, TableSample},
+    sample::{Access, CpuCounters, Sample, TableSample},
 };
 
 const COUNTING: &str = "4.4.34";
@@ -75,7 +75,7 @@ fn sample(seconds: u64, entries: u32, counters: Vec<CpuCounters>) -> Sample {
         id: 1,
         inode: 1,
         name: None,
-        reachable: true,
+        access: Access::Entered,
         entries: Some(entries),
         counters: Some(counters),
         unread: None,

@@ -58,6 +58,8 @@ pub enum Conntrack {
     Absent,
     BuiltIn,
     Module,
+    /// One of the two: what would tell is hidden.
+    Loaded,
 }
 
 #[derive(Clone, Debug, Serialize)]

@@ -77,15 +77,24 @@ pub struct TableSample {
     pub id: NetnsId,
     pub inode: u32,
     pub name: Option<String>,
-    /// A way into the namespace was found. False: it is gone, or nothing shows where it is.
-    pub reachable: bool,
+    pub access: Access,
     pub entries: Option<u32>,
     pub counters: Option<Vec<CpuCounters>>,
-    /// Why `entries` or `counters` are missing from a reachable namespace.
+    /// Why `entries` or `counters` are missing from a namespace that was found.
     pub unread: Option<String>,
     pub hooks: Option<HookReadings>,
     /// What some of its interfaces are called.
     pub interfaces: Vec<(u32, String)>,
+}
+
+/// Whether a namespace was looked into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    Entered,
+    /// It is there, and could not be entered: nothing is known of what is in it.
+    Refused,
+    /// Only the probes know of it: it is gone, or nothing shows where it is.
+    Unseen,
 }
 
 /// One CPU's counters since the namespace was made, in the words of `conntrack -S`. They are 32

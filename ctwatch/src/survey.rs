@@ -9,12 +9,13 @@ use ctwatch_ebpf::NetnsId;
 
 use crate::{
     collect::Scope,
-    facts::{Facts, Known, Namespace, Presence, Totals},
+    facts::{Facts, Form, Known, Namespace, Totals},
     host::{
-        self, addresses, allowances, bridges, evidence, hooks, kmsg, legacy, modules,
+        self, addresses, allowances, bridges, evidence, hooks, kmsg, legacy,
+        modules::{self, Life},
         netns::{self, Finder, Netns},
         nft, settings, tools,
-        visit::{Reading, Source, Visit, Visitor, sysctl},
+        visit::{self, Reading, Source, Visit, Visitor, sysctl},
     },
     sample::CpuCounters,
     threads,
@@ -52,15 +53,16 @@ fn look(scope: &Scope, source: Source, cookies: bool, asked: bool) -> Result<Fac
     }
     let loaded = settings::loaded();
     Ok(Facts {
-        presence: match modules::conntrack() {
-            None => Presence::Absent,
-            Some(life) if life.is_module() => Presence::Module,
-            Some(_) => Presence::BuiltIn,
+        form: match modules::life() {
+            None => Form::Absent,
+            Some(Life::Module(_)) => Form::Module,
+            Some(Life::BuiltIn) => Form::BuiltIn,
+            Some(Life::Unknown) => Form::Loaded,
         },
         on_disk: settings::trackers(&release, &loaded),
         modules: loaded,
-        limit: sysctl("nf_conntrack_max").map_err(said),
-        buckets: sysctl("nf_conntrack_buckets").map_err(said),
+        limit: visit::limit(source).map_err(said),
+        buckets: visit::buckets().map_err(said),
         buckets_by: settings::buckets_by(),
         expect_max: sysctl("nf_conntrack_expect_max").map_err(said),
         memory: settings::memory(),
@@ -81,11 +83,7 @@ fn find(scope: &Scope) -> Result<Vec<Netns>> {
     if *scope == Scope::Own {
         return Ok(vec![netns::current()?]);
     }
-    let mut found = Finder::default().find(true)?;
-    Ok(match scope {
-        Scope::One(inode) => found.remove(inode).into_iter().collect(),
-        _ => found.into_values().collect(),
-    })
+    Ok(scope.among(Finder::default().find(true)?))
 }
 
 /// The one that this thread is in.

@@ -19,7 +19,9 @@ use tokio::sync::oneshot;
 use crate::{
     collect::Scope,
     host::{
-        self, ctnetlink, dump, listing, modules,
+        self,
+        ctnetlink::{self, Dumped},
+        dump, listing, modules,
         netns::{self, Finder, Netns},
         visit::{Reading, Source, Visit, Visitor},
     },
@@ -136,7 +138,7 @@ impl Taker {
         let found = self.find(&question.scope)?;
         let mut notes: Vec<String> =
             self.why.iter().map(|why| format!("not by walk: {why}")).collect();
-        let mut kernel = self.counts(&found, &mut notes)?;
+        let mut kernel = self.counts(&question.scope, &found, &mut notes)?;
         let seed = Seed(host::secrets());
         let new = || census::Census::new(&question.by, seed);
         let (census, by, strayed) = match &mut self.walker {
@@ -157,10 +159,10 @@ impl Taker {
                     List::Ctnetlink => "ctnetlink",
                     List::Procfs => "procfs",
                 };
-                (self.lists(new(), &found, &mut kernel)?, by, 0)
+                (self.lists(new(), &found, &mut kernel, &mut notes)?, by, 0)
             }
         };
-        let after = self.counts(&found, &mut Vec::new())?;
+        let after = self.counts(&question.scope, &found, &mut Vec::new())?;
         for count in &mut kernel {
             let after = after.iter().find(|after| after.netns == count.netns);
             count.after = after.and_then(|after| after.before);
@@ -181,19 +183,22 @@ impl Taker {
         if *scope == Scope::Own {
             return Ok(vec![netns::current()?]);
         }
-        let mut found = self.finder.find(true)?;
-        Ok(match scope {
-            Scope::One(inode) => found.remove(inode).into_iter().collect(),
-            _ => found.into_values().collect(),
-        })
+        Ok(scope.among(self.finder.find(true)?))
     }
 
     /// How full the kernel says that each is.
-    fn counts(&self, found: &[Netns], notes: &mut Vec<String>) -> Result<Vec<KernelCount>> {
+    fn counts(
+        &self,
+        scope: &Scope,
+        found: &[Netns],
+        notes: &mut Vec<String>,
+    ) -> Result<Vec<KernelCount>> {
         let mut counts = Vec::with_capacity(found.len());
         for netns in found {
             let reading = match self.visitor.read(netns, &[])? {
-                Visit::Read(reading) => reading,
+                Visit::Read(reading) if scope.is(reading.cookie) => reading,
+                // Gone, and its number is another's.
+                Visit::Read(_) => continue,
                 Visit::Refused(error) => {
                     notes.push(format!("{error:#}"));
                     continue;
@@ -222,6 +227,7 @@ impl Taker {
         mut census: census::Census,
         found: &[Netns],
         kernel: &mut [KernelCount],
+        notes: &mut Vec<String>,
     ) -> Result<census::Census> {
         let (mut first, mut listed) = (None, 0_usize);
         for netns in found {
@@ -236,14 +242,26 @@ impl Taker {
             if by_ctnetlink && self.way != Way::Ctnetlink && modules::ctnetlink_would_be_loaded() {
                 bail!("asking ctnetlink would load its module");
             }
+            let name = || netns.name.clone().unwrap_or_else(|| netns.inode.to_string());
             let dumped = self.visitor.enter(netns, || match self.list {
                 List::Ctnetlink => dump::dump(count.netns, |held| census.enter(held)),
-                List::Procfs => listing::list(count.netns, |held| census.enter(held)),
+                List::Procfs => {
+                    listing::list(count.netns, |held| census.enter(held)).map(|()| Dumped::Whole)
+                }
             })?;
             match dumped {
-                Visit::Read(Ok(())) => listed += 1,
+                Visit::Read(Ok(dumped)) => {
+                    listed += 1;
+                    if dumped == Dumped::Torn {
+                        notes.push(format!(
+                            "the entries of {} changed while they were listed: some may be missing, \
+                             or counted twice",
+                            name()
+                        ));
+                    }
+                }
                 Visit::Read(Err(error)) => {
-                    let name = netns.name.clone().unwrap_or_else(|| netns.inode.to_string());
+                    let name = name();
                     let mut error = error.context(format!("cannot list the entries of {name}"));
                     if let Some(why) = &self.why_procfs {
                         error = error.context(format!("not by ctnetlink: {why}"));

@@ -26,12 +26,13 @@ pub(crate) const TESTS: &[Test] = &[
     test(On::OnceAlone, "fexit_holds_the_module_and_lets_it_go", pinned),
     test(On::OnceAlone, "a_cpu_goes_and_comes_back", cpu),
     test(On::OnceAlone, "the_clock_jumps", clock),
+    test(On::OnceAlone, "the_clock_jumps_under_a_trace", traced_clock),
     test(On::OnceAlone, "nothing_loaded_and_nothing_loads_it", untouched),
 ];
 
 const UDP: Flows = Flows::of(Family::V4, Protocol::Udp);
 
-fn modprobe(args: &[&str]) -> Result<()> {
+pub(crate) fn modprobe(args: &[&str]) -> Result<()> {
     let output = Command::new("modprobe").args(args).output().context("cannot run modprobe")?;
     let complaint = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "modprobe {}: {complaint}", args.join(" "));
@@ -154,6 +155,34 @@ fn clock() -> Result<()> {
     // The first and the last jump are as long: their flows are the same.
     ensure!(figure["total"] == 200, "{figure}");
     Ok(())
+}
+
+/// The kernel tells since boot when it was, and when boot was depends on the clock.
+fn traced_clock() -> Result<()> {
+    const HOUR: i64 = 3600;
+    let mut lab = Lab::new(Plan::default())?;
+    lab.set_limit(10)?;
+    lab.send(&Flood::of(UDP, 100))?;
+    let mut trace = ctwatch()?;
+    trace.args(["trace", "--output", "json", "--rate", "1000", "-n", "5"]);
+    let mut trace = trace.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut errors = BufReader::new(trace.stderr.take().context("no error output")?);
+    errors.read_line(&mut String::new())?;
+    let output = BufReader::new(trace.stdout.take().context("no output")?);
+    set_clock(HOUR)?;
+    let outcome = (|| {
+        lab.send(&Flood { first: 1 << 32, ..Flood::of(UDP, 100) })?;
+        let line = output.lines().next().context("nothing was traced")??;
+        let object: serde_json::Value = serde_json::from_str(&line)?;
+        let time: jiff::Timestamp = object["time"].as_str().context("no time")?.parse()?;
+        let ago = jiff::Timestamp::now().duration_since(time).as_secs();
+        ensure!((-5..60).contains(&ago), "{ago} s ago: {object}");
+        Ok(())
+    })();
+    set_clock(-HOUR)?;
+    trace.kill()?;
+    trace.wait()?;
+    outcome
 }
 
 fn set_clock(by: i64) -> Result<()> {

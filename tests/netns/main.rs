@@ -33,6 +33,7 @@ mod namespaces;
 mod owners;
 mod rules;
 mod scenarios;
+mod sight;
 mod start;
 mod top;
 mod trace;
@@ -98,7 +99,7 @@ impl Test {
     }
 }
 
-const GROUPS: [&[Test]; 22] = [
+const GROUPS: [&[Test]; 23] = [
     cases::TESTS,
     floods::TESTS,
     rules::TESTS,
@@ -110,6 +111,7 @@ const GROUPS: [&[Test]; 22] = [
     claims::TESTS,
     trace::TESTS,
     namespaces::TESTS,
+    sight::TESTS,
     behaviour::TESTS,
     lab::TESTS,
     doctor::TESTS,

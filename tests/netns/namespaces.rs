@@ -22,6 +22,7 @@ pub(crate) const TESTS: &[Test] = &[
     test(On::Once, "two_hundred_idle_namespaces", many).anywhere(),
     test(On::Once, "one_namespace_by_name_and_by_inode", one).anywhere(),
     test(On::Once, "a_namespace_deleted_under_watch_is_really_gone", not_kept_alive),
+    test(On::Once, "a_scope_never_turns_to_a_stranger", stranger),
     test(On::Once, "hostile_names_cannot_speak_to_the_terminal", hostile).anywhere(),
     test(On::Once, "nor_can_hostile_interfaces_and_processes", hostile_talkers).anywhere(),
 ];
@@ -81,6 +82,47 @@ fn one() -> Result<()> {
         let tables = object["tables"].as_array().context("no tables")?;
         ensure!(tables.len() == 1, "{} tables for {wanted}", tables.len());
         table(&object, lab.router())?;
+    }
+    Ok(())
+}
+
+/// The inode number of a namespace that is gone is used again at once.
+fn stranger() -> Result<()> {
+    let mut lab = Lab::new(Plan::default())?;
+    for by_inode in [false, true] {
+        let wanted = lab.add_netns(if by_inode { "wanted2" } else { "wanted1" })?;
+        let inode = wanted.inode()?;
+        let number = inode.to_string();
+        let name = if by_inode { &number } else { wanted.name() };
+        let mut watch = Watch::start(&["--netns", name])?;
+        watch.until(|object| reachable(object, &wanted) == Some(true))?;
+        lab.remove_netns(&wanted)?;
+        let until = Instant::now() + Duration::from_secs(20);
+        let mut others = 0;
+        let other = loop {
+            ensure!(Instant::now() < until, "its number {inode} is not used again");
+            let other = lab.add_netns(&format!("other{others}x{}", u8::from(by_inode)))?;
+            if other.inode()? == inode {
+                break other;
+            }
+            others += 1;
+            // The kernel takes the old one down in its own time.
+            std::thread::sleep(Duration::from_millis(100));
+        };
+        other.nft(ctwatch_lab::topology::TRACKING)?;
+        other.run(&["ip", "link", "set", "lo", "up"])?;
+        other.within(|| {
+            let socket = std::net::UdpSocket::bind("127.0.0.1:0")?;
+            socket.send_to(b"x", "127.0.0.1:9").map(|_| ())
+        })??;
+        ensure!(judge::ask(&other)?.entries > 0, "nothing is tracked there");
+        let object = watch.fresh()?;
+        let tables = object["tables"].as_array().context("no tables")?;
+        for table in tables {
+            ensure!(table["netns"]["name"] == wanted.name(), "a stranger: {table}");
+            ensure!(table["reachable"] == false && table["entries"].is_null(), "{table}");
+        }
+        watch.stop()?;
     }
     Ok(())
 }

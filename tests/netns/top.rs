@@ -22,6 +22,7 @@ pub(crate) const TESTS: &[Test] = &[
     test(On::EachWithPrograms, "a_few_refused_bgp_packets_are_called_out", control_plane),
     test(On::EachWithPrograms, "a_flood_before_the_start_does_not_hide_bgp", late),
     test(On::EachWithPrograms, "this_hosts_own_connections_have_a_process", own),
+    test(On::EachWithPrograms, "a_list_is_no_more_than_its_total", among),
 ];
 
 const UDP: Flows = Flows::of(Family::V4, Protocol::Udp);
@@ -251,6 +252,35 @@ fn own() -> Result<()> {
     let interfaces = list(table, "insertions", "interface")?;
     let here = interfaces.iter().find(|entry| entry["key"]["ifindex"] == 0);
     ensure!(here.is_some_and(|here| here["count"] == own.sent), "{interfaces:?}");
+    Ok(())
+}
+
+/// A flood that runs before, while and after the first reading is made: lists count from there, as
+/// totals do.
+fn among() -> Result<()> {
+    let mut lab = Lab::new(Plan::default())?;
+    full(&mut lab)?;
+    let watch = thread::scope(|scope| {
+        let flood = scope.spawn(|| {
+            lab.send(&Flood { rate: Some(2000), ..Flood::of(Flows { sources: 1, ..UDP }, 3000) })
+        });
+        let watch = Watch::start(&["--top", "9"]);
+        flood.join().map_err(|_| anyhow::anyhow!("the flood panicked"))??;
+        watch
+    })?;
+    let last = watch.stop()?;
+    let table = table(&last, lab.router())?;
+    let total = table["drops"]["table_full"]["total"].as_u64().context("no total")?;
+    ensure!(total > 0 && total < judge::ask(lab.router())?.drop, "all or nothing: {table}");
+    for by in ["source", "interface"] {
+        let entries = list(table, "drops", by)?;
+        let [only] = entries.as_slice() else { anyhow::bail!("{entries:?}") };
+        let (least, most) = bounds(only)?;
+        // One source, one interface: it is the total.
+        ensure!(least <= total && total <= most && most <= total, "{total}: {only}");
+        ensure!(total - least < total / 2, "a bound that says little: {total}: {only}");
+        ensure!(only["share"].as_f64().is_some_and(|share| share <= 1.0), "{only}");
+    }
     Ok(())
 }
 

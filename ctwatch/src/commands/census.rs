@@ -4,13 +4,14 @@ use std::io::Write;
 
 use anyhow::{Context, Result, bail};
 
-use super::{columns, setup};
+use super::{ABSENT, columns, setup};
 use crate::{
     cli::{self, CensusArgs, CensusBy, Output},
     host::{
-        self, modules,
+        self,
+        modules::{self, Presence},
         privileges::Privileges,
-        visit::{netns_cookie, sysctl},
+        visit::{Source, limit, netns_cookie},
     },
     model::census::Taken,
     output::census::{self, Shown},
@@ -19,11 +20,13 @@ use crate::{
 };
 
 pub fn run(args: &CensusArgs) -> Result<()> {
-    if modules::conntrack().is_none() {
-        bail!("nf_conntrack is not loaded: nothing is tracked, and there is nothing to count");
+    match modules::presence() {
+        Presence::Loaded(_) => {}
+        Presence::Absent => bail!("{ABSENT}: nothing is tracked, and there is nothing to count"),
+        Presence::OutOfSight(why) => bail!("{why}"),
     }
     let taken = take(args)?;
-    let limit = sysctl("nf_conntrack_max").ok();
+    let limit = limit(Source::Ctnetlink).ok();
     let mut bytes = Vec::new();
     match args.output {
         Output::Text => census::text(&mut bytes, &taken, &shown(args, limit))?,

@@ -1,17 +1,18 @@
 //! `ctwatch check`: one line and an exit code for monitoring. No eBPF: it is over too soon to be
 //! worth loading programs for.
 
-use std::{io::Write, path::Path, process::ExitCode, time::Duration};
+use std::{collections::BTreeMap, io::Write, path::Path, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, bail};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
-use super::setup;
+use super::{ABSENT, setup};
 use crate::{
     cli::{self, CheckArgs, LimitArgs},
     collect::{Collector, Scope},
     host::{
-        modules::{self, Life},
+        modules::{self, Life, Presence},
+        netns::{self, Netns},
         privileges::{Privilege, Privileges},
         statefile,
     },
@@ -57,10 +58,17 @@ async fn look(args: &CheckArgs) -> Result<(State, String)> {
         bail!("dropped=N counts from one call to the next: name a file for that with --state");
     }
     let before = args.state.as_deref().map(remembered).transpose()?.flatten();
-    let Some(life) = modules::conntrack() else {
-        modules::conntrack_is_absent()?;
-        return absent(args, before.as_ref());
+    let life = match modules::presence() {
+        Presence::Loaded(life) => life,
+        Presence::Absent => return absent(args, before.as_ref()),
+        Presence::OutOfSight(why) => bail!("{why}"),
     };
+    if args.state.is_some() && life.number().is_none() {
+        bail!(
+            "whether nf_conntrack was loaded again since the last call cannot be seen here: \
+             /sys/module is hidden"
+        );
+    }
     let privileges = Privileges::read();
     let (scope, mut notes) = scope(args.netns.as_ref(), privileges)?;
     let place = place(args.netns.as_ref(), &scope);
@@ -70,7 +78,7 @@ async fn look(args: &CheckArgs) -> Result<(State, String)> {
     let collector = Collector::start(means)?;
     let mut model = Model::default();
     model.advance(&collector.sample().await?);
-    sleep(args.period).await;
+    super::wait(&collector, &mut model, args.period).await?;
     let mut uncounted = None;
     if thresholds.warning.pinned.or(thresholds.critical.pinned).is_some() {
         match census(scope, cookies, privileges).await {
@@ -82,7 +90,9 @@ async fn look(args: &CheckArgs) -> Result<(State, String)> {
     let snapshot = model.advance(&sample);
     let mut since = None;
     if let Some(path) = &args.state {
-        let now = Remembered::new(moment(Some(life), place)?, &sample.tables);
+        let found = if cookies { BTreeMap::new() } else { netns::find()? };
+        let way = |inode: u32| found.get(&inode).and_then(Netns::way);
+        let now = Remembered::new(moment(Some(life), place)?, &sample.tables, way);
         since = Some(now.since(before.as_ref()));
         if before.is_none() {
             notes.push(format!("counting begins with this call, in {}", path.display()));
@@ -97,14 +107,14 @@ async fn look(args: &CheckArgs) -> Result<(State, String)> {
 /// Nothing is tracked now. That may have been otherwise since the last call.
 fn absent(args: &CheckArgs, before: Option<&Remembered>) -> Result<(State, String)> {
     if let Some(path) = &args.state {
-        let now = Remembered::new(moment(None, String::new())?, &[]);
+        let now = Remembered::new(moment(None, String::new())?, &[], |_| None);
         statefile::write(path, &now.text()?)?;
     }
     if let Some(why) = before.and_then(Remembered::lost) {
         return Ok((State::Unknown, check::said(State::Unknown, why)));
     }
-    let text = "nf_conntrack is not loaded: nothing is tracked, and conntrack drops nothing";
-    Ok((State::Ok, check::said(State::Ok, text)))
+    let text = format!("{ABSENT}: nothing is tracked, and conntrack drops nothing");
+    Ok((State::Ok, check::said(State::Ok, &text)))
 }
 
 /// What the last call left; never anything else, which would be overwritten.
@@ -123,7 +133,7 @@ fn moment(life: Option<Life>, scope: String) -> Result<Moment> {
     Ok(Moment {
         time: jiff::Timestamp::now().as_second(),
         boot_id: boot_id.trim().to_owned(),
-        conntrack: life.map(Life::number),
+        conntrack: life.and_then(Life::number),
         scope,
     })
 }
@@ -133,7 +143,7 @@ fn place(wanted: Option<&cli::Netns>, scope: &Scope) -> String {
     match (wanted, scope) {
         // Whichever has that name by now.
         (Some(cli::Netns::Name(name)), _) => format!("namespace {name}"),
-        (_, Scope::One(inode)) => format!("namespace {inode}"),
+        (_, Scope::One(target)) => format!("namespace {}", target.inode),
         (_, Scope::All) => "all namespaces".to_owned(),
         (_, Scope::Own) => "the namespace it runs in".to_owned(),
     }

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, io, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use ctwatch_ebpf::top::{By, Wanted};
 
 use super::{
@@ -16,7 +16,8 @@ use crate::{
     diagnosis::{self, Case, tracking},
     facts::Facts as Machine,
     host::{
-        self, config, modules,
+        self, config,
+        modules::{self, Life, Presence},
         privileges::{Privilege, Privileges},
         visit::Source,
     },
@@ -65,11 +66,13 @@ pub async fn run(args: DoctorArgs) -> Result<()> {
 }
 
 async fn examine(args: &DoctorArgs) -> Result<Report> {
-    if modules::conntrack().is_none() {
-        // Out of sight is not absent.
-        modules::conntrack_is_absent()
-            .context("whether anything is tracked cannot be seen here")?;
-    }
+    let conntrack = match modules::presence() {
+        Presence::Loaded(Life::Module(_)) => Conntrack::Module,
+        Presence::Loaded(Life::BuiltIn) => Conntrack::BuiltIn,
+        Presence::Loaded(Life::Unknown) => Conntrack::Loaded,
+        Presence::Absent => Conntrack::Absent,
+        Presence::OutOfSight(why) => bail!("{why}"),
+    };
     let request = setup::request(args.mechanism);
     let privileges = Privileges::read();
     let lists = Wanted::of(BY);
@@ -99,11 +102,6 @@ async fn examine(args: &DoctorArgs) -> Result<Report> {
         census: census.as_ref().map_err(String::as_str),
         live: live.as_ref(),
     };
-    let conntrack = match modules::conntrack() {
-        None => Conntrack::Absent,
-        Some(life) if life.is_module() => Conntrack::Module,
-        Some(_) => Conntrack::BuiltIn,
-    };
     Ok(Report {
         tracking: tracking::tracking(&machine),
         findings: diagnosis::findings(&case),
@@ -119,7 +117,7 @@ async fn count(means: Means, duration: Duration, say: bool) -> Result<Snapshot> 
     if say {
         aside::say(&format!("counting for {duration:?}"));
     }
-    tokio::time::sleep(duration).await;
+    super::wait(&collector, &mut model, duration).await?;
     Ok(model.advance(&collector.sample().await?))
 }
 

@@ -15,6 +15,15 @@ use std::{io, time::Duration};
 
 use anyhow::Result;
 use rustix::time::{ClockId, clock_gettime};
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    collect::Collector,
+    model::{KEPT_UP, Model},
+};
+
+/// What is said of conntrack, where it is known not to be there, and nowhere else.
+const ABSENT: &str = "nf_conntrack is not loaded";
 
 use crate::{host::files, output::services::Services};
 
@@ -44,6 +53,19 @@ fn columns() -> usize {
 /// How long the machine has been awake.
 fn uptime() -> Result<Duration> {
     Ok(Duration::try_from(clock_gettime(ClockId::Monotonic))?)
+}
+
+/// Waits, and keeps up with counters meanwhile.
+async fn wait(collector: &Collector, model: &mut Model, time: Duration) -> Result<()> {
+    let until = Instant::now() + time;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        sleep(left.min(KEPT_UP)).await;
+        if left <= KEPT_UP {
+            return Ok(());
+        }
+        model.keep_up(&collector.sample().await?);
+    }
 }
 
 /// Whoever read the output has gone.

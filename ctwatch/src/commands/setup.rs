@@ -1,18 +1,20 @@
 //! From what this machine offers to what is needed for watching it.
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use ctwatch_ebpf::top::Wanted;
 
+use super::ABSENT;
 use crate::{
     cli,
     collect::{Means, Scope},
     host::{
         self, config,
         ctnetlink::{Ctnetlink, explained},
-        modules, netns,
+        modules::{self, Presence},
+        netns::{self, Netns, Target},
         privileges::{Privilege, Privileges},
         procstat,
-        visit::{Source, entry_counts, netns_cookie, sysctl},
+        visit::{Source, Visit, Visitor, entry_counts, netns_cookie, sysctl},
     },
     output::Header,
     probe::{
@@ -23,6 +25,7 @@ use crate::{
         read::Probes,
         types,
     },
+    threads,
 };
 
 /// What was found out about this machine, and what came of it.
@@ -49,8 +52,8 @@ pub(super) fn prepare(args: &cli::WatchArgs) -> Result<(Means, Header)> {
         bail!("{why}");
     }
     let source = match plan.mechanism(Signal::Table) {
-        Some(Mechanism::Procfs) => Source::Procfs,
-        _ => Source::Ctnetlink,
+        Some(Mechanism::Ctnetlink) => Source::Ctnetlink,
+        _ => Source::Procfs,
     };
     let mut notes = plan.notes();
     notes.extend(loaded_meanwhile(ctnetlink_came));
@@ -105,38 +108,59 @@ pub(super) fn request(mechanism: cli::Mechanism) -> Request {
 
 pub(super) fn scope(wanted: &cli::Netns, privileges: Privileges) -> Result<Scope> {
     let current = netns::current()?;
-    let inode = match wanted {
+    match wanted {
         cli::Netns::All if privileges.has(Privilege::SysAdmin) => return Ok(Scope::All),
         cli::Netns::All => return Ok(Scope::Own),
-        wanted => inode(wanted)?,
-    };
-    if inode == current.inode {
+        cli::Netns::Inode(inode) if *inode == current.inode => return Ok(Scope::Own),
+        cli::Netns::Inode(_) if !privileges.has(Privilege::SysAdmin) => bail!(OTHERS),
+        cli::Netns::Inode(_) | cli::Netns::Name(_) => {}
+    }
+    let netns = named(wanted)?;
+    if netns.inode == current.inode {
         return Ok(Scope::Own);
     }
     if !privileges.has(Privilege::SysAdmin) {
-        bail!("looking into another network namespace needs CAP_SYS_ADMIN");
+        bail!(OTHERS);
     }
-    // A name was found just now.
-    if matches!(wanted, cli::Netns::Inode(_)) && !netns::find()?.contains_key(&inode) {
-        bail!("no network namespace has the inode number {inode} (lsns -t net lists them)");
-    }
-    Ok(Scope::One(inode))
+    // Going into it changes the thread.
+    threads::apart("namespace", move || target(netns))?.map(Scope::One)
 }
 
-/// The number of a namespace that was named.
-pub(super) fn inode(wanted: &cli::Netns) -> Result<u32> {
+const OTHERS: &str = "looking into another network namespace needs CAP_SYS_ADMIN";
+
+/// The namespace that this way leads to now.
+fn target(netns: Netns) -> Result<Target> {
+    match Visitor::new(Source::Procfs)?.enter(&netns, netns_cookie)? {
+        Visit::Read(cookie) => Ok(Target::new(netns, cookie)),
+        // It is shown as what it is: there, and not to be read.
+        Visit::Refused(_) => Ok(Target::new(netns, None)),
+        Visit::Gone => bail!("the network namespace {} is gone", netns.inode),
+    }
+}
+
+/// The namespace that was asked for.
+pub(super) fn named(wanted: &cli::Netns) -> Result<Netns> {
+    let mut found = netns::find()?;
     let name = match wanted {
-        cli::Netns::All => bail!("all namespaces have no one number"),
-        cli::Netns::Inode(inode) => return Ok(*inode),
+        cli::Netns::All => bail!("all namespaces are not one"),
+        cli::Netns::Inode(inode) => {
+            return found.remove(inode).with_context(|| {
+                format!(
+                    "no network namespace has the inode number {inode} (lsns -t net lists them)"
+                )
+            });
+        }
         cli::Netns::Name(name) => name,
     };
-    let found = netns::find()?;
     let named = found.values().filter(|netns| netns.name.as_deref() == Some(name));
-    let named: Vec<u32> = named.map(|netns| netns.inode).collect();
+    let named: Vec<&Netns> = named.collect();
     match named.as_slice() {
         [] => {}
-        [inode] => return Ok(*inode),
-        many => bail!("{} network namespaces are called so; take one of {many:?}", many.len()),
+        [netns] => return Ok((*netns).clone()),
+        many => {
+            let inodes: Vec<u32> = many.iter().map(|netns| netns.inode).collect();
+            bail!("{} network namespaces are called so; take one of {inodes:?}", many.len())
+        }
     }
     let mut known: Vec<_> = found.values().filter_map(|n| n.name.clone()).collect();
     known.truncate(20);
@@ -274,8 +298,8 @@ fn facts(privileges: Privileges) -> Facts {
     };
     facts.set(Need::Bpf, bpf.and(load::embedded()).and(privileged));
     let procstat = procstat::counters().map(|_| ()).map_err(|error| format!("{error:#}"));
-    let ctnetlink = if modules::conntrack().is_none() {
-        Err("nf_conntrack is not loaded".to_owned())
+    let ctnetlink = if let Some(why) = unseen() {
+        Err(why)
     } else if procstat.is_ok() && modules::ctnetlink_would_be_loaded() {
         Err("asking it would load its module".to_owned())
     } else {
@@ -292,6 +316,15 @@ fn facts(privileges: Privileges) -> Facts {
     let count = sysctl("nf_conntrack_count").map(|_| ()).map_err(|error| format!("{error:#}"));
     facts.set(Need::Procfs, count);
     facts
+}
+
+/// Why conntrack is not to be asked for anything.
+fn unseen() -> Option<String> {
+    match modules::presence() {
+        Presence::Loaded(_) => None,
+        Presence::Absent => Some(ABSENT.to_owned()),
+        Presence::OutOfSight(why) => Some(why),
+    }
 }
 
 /// Where there are no counters, that is why.

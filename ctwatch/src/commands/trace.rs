@@ -8,13 +8,19 @@ use ipnet::IpNet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
+    ABSENT,
     setup::{self, Chosen, Depth},
     signals::Signals,
     writer::Writer,
 };
 use crate::{
     cli::{Netns, Output, TraceArgs},
-    host::{namer::Namer, netns, privileges::Privileges},
+    host::{
+        modules::{self, Presence},
+        namer::Namer,
+        netns,
+        privileges::Privileges,
+    },
     output::{
         aside,
         services::Services,
@@ -29,9 +35,20 @@ use crate::{
 
 pub async fn run(args: TraceArgs) -> Result<()> {
     let mut signals = Signals::new()?;
+    match modules::presence() {
+        Presence::Loaded(_) => {}
+        Presence::Absent => bail!("{ABSENT}: nothing is tracked, and conntrack drops nothing"),
+        Presence::OutOfSight(why) => bail!("{why}"),
+    }
     let cookies = crate::host::visit::netns_cookie().is_some();
     let mut namer = Namer::new(cookies)?;
-    let filter = filter(&args, &namer)?;
+    let wanted = match &args.netns {
+        Netns::All => None,
+        one => Some(setup::named(one)?),
+    };
+    let filter = filter(&args, wanted_id(wanted.as_ref(), &namer)?)?;
+    // By its cookie it is never another's; by its number it may be.
+    let target = wanted.filter(|_| !cookies).map(|netns| netns::Target::new(netns, None));
     let asked = Asked { trace: Some(filter), ..Asked::default() };
     let request = setup::request(args.mechanism);
     let Chosen { plan, probes, .. } =
@@ -63,7 +80,6 @@ pub async fn run(args: TraceArgs) -> Result<()> {
     let mut printer = Printer {
         output: args.output,
         services: super::services(),
-        booted: jiff::Timestamp::now() - super::uptime()?,
         left: args.count,
         shown: 0,
         last: Traced::default(),
@@ -79,6 +95,12 @@ pub async fn run(args: TraceArgs) -> Result<()> {
             ready = trace.readable_mut() => { ready?.clear_ready(); (false, false) }
         };
         let done = printer.drain(trace.get_mut(), &mut namer)?;
+        if tick && target.as_ref().is_some_and(|target| !target.is_there()) {
+            aside::say("what led to the network namespace is gone, and with it the trace");
+            printer.end(trace.get_ref())?;
+            writer.write(printer.bytes(), &mut signals).await?;
+            return Ok(());
+        }
         if tick {
             printer.more(trace.get_ref().traced()?)?;
         }
@@ -104,7 +126,7 @@ fn is_told(reason: Reason, mechanism: Mechanism) -> bool {
     matches!(reason, Reason::Untracked | Reason::Unconfirmed) == by_tracepoint
 }
 
-fn filter(args: &TraceArgs, namer: &Namer) -> Result<Filter> {
+fn filter(args: &TraceArgs, netns: NetnsId) -> Result<Filter> {
     let reasons = args.reason.iter().map(|reason| 1 << Reason::from(*reason) as u32);
     let reasons = reasons.fold(0, |all, one| all | one);
     let (src_family, src, src_mask) = prefix(args.src.as_ref());
@@ -114,7 +136,7 @@ fn filter(args: &TraceArgs, namer: &Namer) -> Result<Filter> {
     }
     Ok(Filter {
         rate: args.rate,
-        netns: wanted_netns(&args.netns, namer)?,
+        netns,
         src,
         src_mask,
         dst,
@@ -147,22 +169,15 @@ fn words(address: IpAddr) -> [u64; 2] {
     [u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes(rest)]
 }
 
-fn wanted_netns(wanted: &Netns, namer: &Namer) -> Result<NetnsId> {
-    if *wanted == Netns::All {
-        return Ok(0);
-    }
-    let inode = setup::inode(wanted)?;
-    let found = netns::find()?;
-    let way =
-        found.get(&inode).with_context(|| format!("there is no network namespace {inode}"))?;
-    namer.id(way)?.with_context(|| format!("the network namespace {inode} is gone"))
+/// What the programs call it.
+fn wanted_id(wanted: Option<&netns::Netns>, namer: &Namer) -> Result<NetnsId> {
+    let Some(netns) = wanted else { return Ok(0) };
+    namer.id(netns)?.with_context(|| format!("the network namespace {} is gone", netns.inode))
 }
 
 struct Printer {
     output: Output,
     services: Services,
-    /// When the machine started, had it never slept.
-    booted: jiff::Timestamp,
     left: Option<u64>,
     shown: u64,
     last: Traced,
@@ -172,10 +187,12 @@ struct Printer {
 impl Printer {
     /// Prints what there is; true when that was enough.
     fn drain(&mut self, trace: &mut Trace, namer: &mut Namer) -> Result<bool> {
+        // When the machine started, had it never slept; anew each time: the clock may be set.
+        let booted = jiff::Timestamp::now() - super::uptime()?;
         while self.left != Some(0)
             && let Some(event) = trace.take()?
         {
-            self.line(&event, namer)?;
+            self.line(&event, booted, namer)?;
             self.left = self.left.map(|left| left - 1);
             self.shown += 1;
         }
@@ -192,9 +209,9 @@ impl Printer {
         Ok(())
     }
 
-    fn line(&mut self, event: &Event, namer: &mut Namer) -> Result<()> {
+    fn line(&mut self, event: &Event, booted: jiff::Timestamp, namer: &mut Namer) -> Result<()> {
         let named = namer.name(event.netns, event.ifindex)?;
-        let time = self.booted + Duration::from_nanos(event.at);
+        let time = booted + Duration::from_nanos(event.at);
         let line = Line { time, event, named: &named };
         match self.output {
             Output::Text => trace::text(&mut self.bytes, &line, &self.services)?,

@@ -5,18 +5,20 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use tokio::{
     sync::oneshot,
     time::{Instant, MissedTickBehavior, interval, interval_at},
 };
 
-use super::{is_closed_pipe, loading::Loading, setup, signals::Signals, size, writer::Writer};
+use super::{
+    ABSENT, is_closed_pipe, loading::Loading, setup, signals::Signals, size, writer::Writer,
+};
 use crate::{
     cli::{self, Output, WatchArgs},
     collect::{Collector, Means},
-    host::modules::{self, Life},
-    model::{Model, Snapshot, census::Taken},
+    host::modules::{self, Life, Presence},
+    model::{KEPT_UP, Model, Snapshot, census::Taken},
     output::{
         Epoch, Header, aside, json,
         text::{Style, Text, Tops},
@@ -74,7 +76,7 @@ impl Watch {
                 Ok(End::Done) => return Ok(()),
                 Ok(End::Unloaded) => {}
                 // It went while it was being looked at.
-                Err(error) if modules::conntrack() == Some(life) || is_closed_pipe(&error) => {
+                Err(error) if modules::life() == Some(life) || is_closed_pipe(&error) => {
                     return Err(error);
                 }
                 Err(_) => {}
@@ -90,7 +92,7 @@ impl Watch {
         let mut model = Model::with_tops(self.args.tops(), &self.args.by());
         let mut screen = Screen::new(&self.args, header);
         let Some(first) = self.first(&collector).await? else { return Ok(End::Done) };
-        if modules::conntrack() != Some(life) {
+        if modules::life() != Some(life) {
             return Ok(End::Unloaded);
         }
         self.lives += 1;
@@ -108,6 +110,9 @@ impl Watch {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut pulse = interval(PULSE);
         pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Between lines that are far apart, counters are read all the same.
+        let mut keeping = interval_at(Instant::now() + KEPT_UP, KEPT_UP);
+        keeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last: Option<Snapshot> = None;
         loop {
             let turn = tokio::select! {
@@ -125,19 +130,28 @@ impl Watch {
                 }
                 _ = pulse.tick() => Turn::Look,
                 _ = ticks.tick() => Turn::Tick,
+                _ = keeping.tick(), if every > KEPT_UP => Turn::Keep,
             };
             for note in self.loading.look() {
                 stop |= self.put(screen.note(&note)?).await?;
             }
-            let mut alive = modules::conntrack() == Some(life);
-            if alive && turn != Turn::Look {
+            let mut alive = modules::life() == Some(life);
+            if alive && turn == Turn::Keep {
+                let sample = self.sample(&collector, &mut screen).await?;
+                alive = modules::life() == Some(life);
+                match sample {
+                    Some(sample) if alive => model.keep_up(&sample),
+                    Some(_) => {}
+                    None => stop = true,
+                }
+            } else if alive && turn != Turn::Look {
                 let mut stops = turn == Turn::Stop || self.left == Some(1);
                 let sample = match stops {
                     true => self.last(&collector, &mut screen).await?,
                     false => self.sample(&collector, &mut screen).await?,
                 };
                 // What was read while it went is of nothing.
-                alive = modules::conntrack() == Some(life);
+                alive = modules::life() == Some(life);
                 if alive {
                     match sample {
                         Some(sample) => {
@@ -220,24 +234,24 @@ impl Watch {
 
     /// `None` when a signal came first.
     async fn wait_for_conntrack(&mut self) -> Result<Option<Life>> {
-        if let Some(life) = modules::conntrack() {
+        if let Some(life) = present()? {
             return Ok(Some(life));
         }
         // Before it is said to be absent: who loads it is to be seen.
         self.loading.start();
-        if let Some(life) = modules::conntrack() {
+        if let Some(life) = present()? {
             return Ok(Some(life));
         }
-        let what = if self.lives > 0 { "was unloaded" } else { "is not loaded" };
+        let what = if self.lives > 0 { "nf_conntrack was unloaded" } else { ABSENT };
         aside::say(&format!(
-            "nf_conntrack {what}: nothing is tracked, and conntrack drops nothing; waiting for it"
+            "{what}: nothing is tracked, and conntrack drops nothing; waiting for it"
         ));
         loop {
             tokio::select! {
                 () = tokio::time::sleep(PULSE) => {}
                 () = self.signals.any() => return Ok(None),
             }
-            let life = modules::conntrack();
+            let life = present()?;
             for note in self.loading.look() {
                 aside::say(&note);
             }
@@ -245,6 +259,15 @@ impl Watch {
                 return Ok(Some(life));
             }
         }
+    }
+}
+
+/// `None` where it can be waited for: what cannot be seen would be waited for in vain.
+fn present() -> Result<Option<Life>> {
+    match modules::presence() {
+        Presence::Loaded(life) => Ok(Some(life)),
+        Presence::Absent => Ok(None),
+        Presence::OutOfSight(why) => bail!("{why}"),
     }
 }
 
@@ -310,6 +333,8 @@ impl Counting {
 enum Turn {
     Look,
     Tick,
+    /// What nobody is shown.
+    Keep,
     Stop,
 }
 

@@ -1,7 +1,7 @@
 //! The number of buckets where no sysctl sets it: a parameter of the module does.
 
 use crate::{
-    facts::{BucketsBy, Facts, Presence},
+    facts::{BucketsBy, Facts, Form},
     report::{Check, File},
 };
 
@@ -25,7 +25,7 @@ pub(super) fn by_hashsize(facts: &Facts, name: &str, to: u64, from: u64) -> Opti
     if facts.buckets_by != Ok(BucketsBy::Hashsize) {
         return None;
     }
-    let is_module = facts.presence == Presence::Module;
+    let is_module = facts.form == Form::Module;
     let content = format!("# Written by ctwatch doctor.\noptions nf_conntrack hashsize={to}\n");
     let file = File { path: format!("/etc/modprobe.d/ctwatch-{name}.conf"), content };
     let note = format!(
@@ -44,13 +44,13 @@ pub(super) fn by_hashsize(facts: &Facts, name: &str, to: u64, from: u64) -> Opti
 mod tests {
     use super::{super::cases::facts, *};
 
-    fn by(buckets_by: Result<BucketsBy, String>, presence: Presence) -> Option<Buckets> {
-        by_hashsize(&Facts { buckets_by, presence, ..facts(0) }, "limit", 4096, 256)
+    fn by(buckets_by: Result<BucketsBy, String>, form: Form) -> Option<Buckets> {
+        by_hashsize(&Facts { buckets_by, form, ..facts(0) }, "limit", 4096, 256)
     }
 
     #[test]
     fn hashsize_sets_them_where_the_sysctl_cannot() {
-        let set = by(Ok(BucketsBy::Hashsize), Presence::Module).unwrap();
+        let set = by(Ok(BucketsBy::Hashsize), Form::Module).unwrap();
         assert_eq!(set.now, "echo 4096 > /sys/module/nf_conntrack/parameters/hashsize");
         assert_eq!(set.undo, "echo 256 > /sys/module/nf_conntrack/parameters/hashsize");
         let file = set.file.unwrap();
@@ -61,13 +61,13 @@ mod tests {
 
     #[test]
     fn a_kernel_without_the_module_gets_no_file_for_it() {
-        let set = by(Ok(BucketsBy::Hashsize), Presence::BuiltIn).unwrap();
+        let set = by(Ok(BucketsBy::Hashsize), Form::BuiltIn).unwrap();
         assert!(set.file.is_none() && set.note.unwrap().contains("nf_conntrack.hashsize=4096"));
     }
 
     #[test]
     fn a_writable_sysctl_needs_no_hashsize() {
-        assert_eq!(by(Ok(BucketsBy::Sysctl), Presence::Module), None);
-        assert_eq!(by(Err("neither".to_owned()), Presence::Module), None);
+        assert_eq!(by(Ok(BucketsBy::Sysctl), Form::Module), None);
+        assert_eq!(by(Err("neither".to_owned()), Form::Module), None);
     }
 }

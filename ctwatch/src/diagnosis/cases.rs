@@ -10,9 +10,8 @@ use ctwatch_ebpf::{
 use super::{Case, findings, tracking};
 use crate::{
     facts::{
-        Act, Base, BucketsBy, Condition, Evidence, Facts, Framework, FullLines, KernelLog,
-        LoadedModule, Namespace, Presence, Rule, RuleTable, RuleUse, Setting, Slab, Tools, Totals,
-        Writable,
+        Act, Base, BucketsBy, Condition, Evidence, Facts, Form, Framework, FullLines, KernelLog,
+        LoadedModule, Namespace, Rule, RuleTable, RuleUse, Setting, Slab, Tools, Totals, Writable,
     },
     model::{
         Model, Snapshot,
@@ -20,8 +19,8 @@ use crate::{
     },
     report::{Finding, Severity},
     sample::{
-        Counted, CpuCounters, Held, HookReadings, Left, Probed, Sample, Status, TableSample,
-        TopCount, TopCounts,
+        Access, Counted, CpuCounters, Held, HookReadings, Left, Probed, Sample, Status,
+        TableSample, TopCount, TopCounts,
     },
 };
 
@@ -85,7 +84,7 @@ pub(super) fn facts(entries: u32) -> Facts {
     };
     Facts {
         release: "6.12".to_owned(),
-        presence: Presence::Module,
+        form: Form::Module,
         modules: Ok(vec![
             module("nf_conntrack", &["nf_nat"]),
             module("nf_nat", &["iptable_nat"]),
@@ -215,7 +214,7 @@ fn refusing() -> Snapshot {
                 id: 1,
                 inode: 1,
                 name: None,
-                reachable: true,
+                access: Access::Entered,
                 entries: Some(1000),
                 counters: Some(vec![CpuCounters { drop: refused, ..CpuCounters::default() }]),
                 unread: None,
@@ -256,8 +255,18 @@ fn who_is_refused_is_named_as_far_as_that_is_certain() {
 #[test]
 fn a_calm_machine_has_nothing_wrong_with_it() {
     assert!(ids(&facts(10)).is_empty(), "{:?}", ids(&facts(10)));
-    let absent = Facts { presence: Presence::Absent, namespaces: Vec::new(), ..facts(0) };
+    let absent = Facts { form: Form::Absent, namespaces: Vec::new(), ..facts(0) };
     assert!(ids(&absent).is_empty());
+}
+
+#[test]
+fn nothing_tracks_where_conntrack_is_absent() {
+    let mut absent = Facts { form: Form::Absent, ..facts(0) };
+    absent.namespaces[0].entries = Err("no such file".to_owned());
+    absent.namespaces[0].hooks = Err("nobody says".to_owned());
+    let tracking = tracking::tracking(&absent);
+    assert!(tracking.namespaces.is_empty(), "{tracking:?}");
+    assert!(!tracking.unknown.iter().any(|why| why.contains("hooked")), "{tracking:?}");
 }
 
 #[test]
@@ -499,7 +508,7 @@ fn tracking_that_no_rule_needs_can_be_stopped() {
     facts.namespaces[0].entries = Ok(0);
     let idle = findings(&Case { facts: &facts, census: Err("no"), live: None });
     assert_eq!((idle[0].id, idle[0].severity), ("tracking_for_nothing", Severity::Info));
-    facts.presence = Presence::BuiltIn;
+    facts.form = Form::BuiltIn;
     assert!(ids(&facts).is_empty(), "nobody can unload it");
 }
 

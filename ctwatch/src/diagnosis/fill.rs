@@ -242,7 +242,7 @@ fn later_settings<'a>(case: &Case<'a>, fix: &Fix) -> Vec<&'a Setting> {
 
 /// What could not be found out: said once, never guessed.
 pub(super) fn unknown(case: &Case<'_>) -> Vec<Finding> {
-    if case.facts.presence == crate::facts::Presence::Absent {
+    if case.facts.form == crate::facts::Form::Absent {
         return Vec::new();
     }
     let mut unknown = Vec::new();

@@ -3,7 +3,7 @@
 use super::{Case, buckets, owners};
 pub(super) use crate::shell::quoted;
 use crate::{
-    facts::{BucketsBy, Namespace, Presence, Tools, Writable},
+    facts::{BucketsBy, Form, Namespace, Tools, Writable},
     report::{Check, Elsewhere, File, Fix},
 };
 
@@ -140,7 +140,7 @@ pub(super) fn set_again(case: &Case<'_>, changes: &[Change<'_>], fix: &mut Fix) 
         let new = lines.into_iter().filter(|line| !fix.lasts.contains(line)).collect::<Vec<_>>();
         fix.lasts.extend(new);
     }
-    if case.facts.presence == Presence::Module {
+    if case.facts.form == Form::Module {
         match udev_rule(tools) {
             Some(file) => fix.files.push(file),
             None => fix.lasts.push(
@@ -198,7 +198,7 @@ fn sysctl_files(case: &Case<'_>, name: &str, values: &[(&str, u64)]) -> Vec<File
         content.push_str(&format!("net.netfilter.{name} = {value}\n"));
     }
     let mut files = vec![File { path: format!("/etc/sysctl.d/90-ctwatch-{name}.conf"), content }];
-    if case.facts.presence == Presence::Module {
+    if case.facts.form == Form::Module {
         files.extend(udev_rule(&case.facts.tools));
     }
     files

@@ -2,7 +2,7 @@
 
 use super::{Case, finding, number, so_many};
 use crate::{
-    facts::{FullLines, KernelLog, Moment, Namespace, Presence, Totals},
+    facts::{Form, FullLines, KernelLog, Moment, Namespace, Totals},
     report::{Finding, Severity},
 };
 
@@ -92,10 +92,10 @@ fn one(case: &Case<'_>, namespace: &Namespace) -> Option<Finding> {
 
 /// From when on the counters count.
 pub(super) fn since(case: &Case<'_>, namespace: &Namespace) -> &'static str {
-    match (namespace.is_host(), case.facts.presence) {
+    match (namespace.is_host(), case.facts.form) {
         (false, _) => "since the namespace was made",
-        (true, Presence::Module) => "since nf_conntrack was loaded",
-        (true, _) => "since boot",
+        (true, Form::BuiltIn) => "since boot",
+        (true, _) => "since nf_conntrack was loaded",
     }
 }
 

@@ -2,13 +2,13 @@
 
 use super::{Case, finding, fixes};
 use crate::{
-    facts::{Presence, Setting},
+    facts::{Form, Setting},
     report::{Finding, Severity},
 };
 
 pub(super) fn lost_at_boot(case: &Case<'_>) -> Vec<Finding> {
     let facts = case.facts;
-    if facts.presence == Presence::Absent {
+    if facts.form == Form::Absent {
         return Vec::new();
     }
     let mut lost: Vec<(&Setting, u64)> = Vec::new();
@@ -30,15 +30,15 @@ pub(super) fn lost_at_boot(case: &Case<'_>) -> Vec<Finding> {
         let Setting { file, name, value } = setting;
         found.evidence.push(format!("{file} says {name} = {value}; the kernel has {now}"));
     }
-    if facts.presence == Presence::Module {
+    if facts.form == Form::Module {
         found.evidence.push(
             "files of sysctl.d are read at boot; conntrack is a module and is loaded later, with \
              its defaults"
                 .to_owned(),
         );
     }
-    let mut fix = fixes::fix(match facts.presence {
-        Presence::Module => "apply them now, and whenever the module is loaded",
+    let mut fix = fixes::fix(match facts.form {
+        Form::Module => "apply them now, and whenever the module is loaded",
         _ => "apply them now",
     });
     let changes: Vec<fixes::Change<'_>> = lost

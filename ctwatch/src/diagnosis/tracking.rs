@@ -9,7 +9,7 @@ use super::{
     so_many,
 };
 use crate::{
-    facts::{Chain, Facts, Framework, Hook, Namespace, Presence, RuleTable, RuleUse},
+    facts::{Chain, Facts, Form, Framework, Hook, Namespace, RuleTable, RuleUse},
     report::{Check, File, Finding, Fix, Severity, Tracked, Tracking},
 };
 
@@ -131,13 +131,15 @@ fn others(facts: &Facts) -> Vec<String> {
 
 /// Whether connections are tracked, where and what for.
 pub fn tracking(facts: &Facts) -> Tracking {
+    let absent = facts.form == Form::Absent;
     let mut unknown = doubts(facts);
     if let Err(why) = &facts.modules {
         unknown.push(format!("modules are unknown: {why}"));
     }
     let hooks: Vec<&String> =
         facts.namespaces.iter().filter_map(|n| n.hooks.as_ref().err()).collect();
-    if let Some(why) = hooks.first() {
+    // Where there is no conntrack, nothing of it is hooked anywhere.
+    if let Some(why) = hooks.first().filter(|_| !absent) {
         unknown.push(format!("where packets are hooked is unknown: {why}"));
     }
     Tracking {
@@ -152,6 +154,7 @@ pub fn tracking(facts: &Facts) -> Tracking {
         namespaces: facts
             .namespaces
             .iter()
+            .filter(|_| !absent)
             .map(|namespace| Tracked {
                 name: namespace.name.clone(),
                 inode: namespace.inode,
@@ -274,12 +277,12 @@ fn expected(namespace: &Namespace) -> String {
 /// Tracking is on, and nothing needs it.
 pub(super) fn for_nothing(case: &Case<'_>) -> Vec<Finding> {
     let facts = case.facts;
-    if facts.presence == Presence::Absent || !reasons(facts).is_empty() {
+    if facts.form == Form::Absent || !reasons(facts).is_empty() {
         return Vec::new();
     }
     let empty = empty_tables(facts);
     let tracked = facts.namespaces.iter().any(|namespace| tracks(namespace) == Some(true));
-    let idle = facts.presence == Presence::Module && !tracked;
+    let idle = facts.form == Form::Module && !tracked;
     if !doubts(facts).is_empty() || !(tracked || idle) {
         return Vec::new();
     }
@@ -348,7 +351,7 @@ fn remove(facts: &Facts, empty: &[(&Namespace, &RuleTable)]) -> Option<Fix> {
             fix.undo.push(fixes::within(tools, namespace, &again)?);
         }
     }
-    if facts.presence == Presence::Module {
+    if facts.form == Form::Module {
         let modules = unloadable(facts);
         fix.now.push(format!("modprobe -r {}", modules.join(" ")));
         let again: Vec<&str> = modules.iter().rev().map(String::as_str).collect();

@@ -15,6 +15,9 @@ const GET_STATS_CPU: u16 = 1 << 8 | 4;
 const GET_STATS: u16 = 1 << 8 | 5;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
+/// What is dumped changed meanwhile: parts may be missing, or there twice.
+/// <https://docs.kernel.org/userspace-api/netlink/intro.html#dump-consistency>
+const NLM_F_DUMP_INTR: u16 = 0x10;
 /// `struct nlmsghdr` and `struct nfgenmsg`.
 const HEADER: usize = 16;
 pub(super) const NFGENMSG: usize = 4;
@@ -33,6 +36,32 @@ pub struct Ctnetlink {
 }
 
 const ANSWER: usize = 64 << 10;
+
+/// Whether all that was dumped is of one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Dumped {
+    Whole,
+    /// It changed meanwhile, as the kernel says itself.
+    Torn,
+}
+
+impl Dumped {
+    pub(super) fn and(self, other: Self) -> Self {
+        if self == Self::Whole { other } else { self }
+    }
+}
+
+/// Reads again what changed while it was read, but not for ever.
+pub(super) fn whole<T>(what: &str, mut read: impl FnMut() -> Result<(T, Dumped)>) -> Result<T> {
+    const TRIES: u32 = 5;
+    for _ in 0..TRIES {
+        if let (read, Dumped::Whole) = read()? {
+            return Ok(read);
+        }
+    }
+    bail!("{what} changed each of the {TRIES} times that they were read")
+}
 
 /// Why ctnetlink is not to be asked here; `Ok` where it answers, and asking loads nothing.
 pub fn answers() -> std::result::Result<(), String> {
@@ -67,20 +96,33 @@ impl Ctnetlink {
 
     /// How many entries there are, those not yet confirmed included.
     pub fn entries(&mut self) -> Result<u32> {
-        let mut entries = None;
-        self.ask(GET_STATS, GET_STATS, 0, |body| {
-            entries = attribute(body, 1)?;
+        self.stats(1)?.context("the kernel's answer has no CTA_STATS_GLOBAL_ENTRIES")
+    }
+
+    /// How many there may be.
+    pub fn limit(&mut self) -> Result<u32> {
+        self.stats(2)?.context("the kernel's answer has no CTA_STATS_GLOBAL_MAX_ENTRIES")
+    }
+
+    fn stats(&mut self, wanted: u16) -> Result<Option<u32>> {
+        let mut value = None;
+        // One answer is of one moment.
+        let _ = self.ask(GET_STATS, GET_STATS, 0, |body| {
+            value = attribute(body, wanted)?;
             Ok(())
         })?;
-        entries.context("the kernel's answer has no CTA_STATS_GLOBAL_ENTRIES")
+        Ok(value)
     }
 
     /// The counters of every possible CPU.
     pub fn counters(&mut self) -> Result<Vec<CpuCounters>> {
-        let mut cpus = Vec::new();
-        self.ask(GET_STATS_CPU, GET_STATS_CPU, NLM_F_DUMP, |body| {
-            cpus.push(cpu_counters(body)?);
-            Ok(())
+        let cpus = whole("the counters", || {
+            let mut cpus = Vec::new();
+            let dumped = self.ask(GET_STATS_CPU, GET_STATS_CPU, NLM_F_DUMP, |body| {
+                cpus.push(cpu_counters(body)?);
+                Ok(())
+            })?;
+            Ok((cpus, dumped))
         })?;
         if cpus.is_empty() {
             bail!("the kernel's answer has no CPU in it");
@@ -94,7 +136,7 @@ impl Ctnetlink {
         request: u16,
         reply: u16,
         each: impl FnMut(&[u8]) -> Result<()>,
-    ) -> Result<()> {
+    ) -> Result<Dumped> {
         self.dump_of(request, reply, 0, &[], each)
     }
 
@@ -107,7 +149,7 @@ impl Ctnetlink {
         family: u8,
         attributes: &[u8],
         each: impl FnMut(&[u8]) -> Result<()>,
-    ) -> Result<()> {
+    ) -> Result<Dumped> {
         self.sequence += 1;
         let mut message = message(request, NLM_F_REQUEST | NLM_F_DUMP, self.sequence);
         message[HEADER] = family;
@@ -123,7 +165,7 @@ impl Ctnetlink {
         reply: u16,
         flags: u16,
         each: impl FnMut(&[u8]) -> Result<()>,
-    ) -> Result<()> {
+    ) -> Result<Dumped> {
         self.sequence += 1;
         let message = message(request, NLM_F_REQUEST | flags, self.sequence);
         self.send(&message, reply, flags & NLM_F_DUMP != 0, each)
@@ -135,17 +177,20 @@ impl Ctnetlink {
         reply: u16,
         dump: bool,
         each: impl FnMut(&[u8]) -> Result<()>,
-    ) -> Result<()> {
+    ) -> Result<Dumped> {
         self.socket.send_to(message, &SocketAddr::new(0, 0), 0).context("cannot ask netfilter")?;
-        let mut each = each;
+        let (mut each, mut dumped) = (each, Dumped::Whole);
         loop {
             self.answer.clear();
             let received = self.socket.recv_from(&mut self.answer, 0);
             let (_, from) = received.context("no answer from netfilter")?;
-            if from.port_number() == 0
-                && messages(&self.answer, reply, self.sequence, dump, &mut each)?
-            {
-                return Ok(());
+            if from.port_number() != 0 {
+                continue;
+            }
+            let (complete, part) = messages(&self.answer, reply, self.sequence, dump, &mut each)?;
+            dumped = dumped.and(part);
+            if complete {
+                return Ok(dumped);
             }
         }
     }
@@ -161,26 +206,31 @@ fn message(request: u16, flags: u16, sequence: u32) -> Vec<u8> {
     bytes
 }
 
-/// Hands the body of each answer in one datagram to `each`; true when the answer is complete.
+/// Hands the body of each answer in one datagram to `each`; true when the answer is complete, and
+/// whether this part of it is whole.
 pub fn messages(
     mut datagram: &[u8],
     reply: u16,
     sequence: u32,
     dump: bool,
     each: &mut impl FnMut(&[u8]) -> Result<()>,
-) -> Result<bool> {
+) -> Result<(bool, Dumped)> {
+    let mut dumped = Dumped::Whole;
     while !datagram.is_empty() {
         let header = datagram.get(..HEADER).context("a netlink header is cut off")?;
         let field = |at: usize| u16::from_ne_bytes([header[at], header[at + 1]]);
         let len = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
         let body = datagram.get(HEADER..len).context("a netlink message is cut off")?;
         let ours = u32::from_ne_bytes([header[8], header[9], header[10], header[11]]) == sequence;
+        if ours && field(6) & NLM_F_DUMP_INTR != 0 {
+            dumped = Dumped::Torn;
+        }
         match field(4) {
             _ if !ours => {}
             kind @ (NLMSG_ERROR | NLMSG_DONE) => {
                 let code = body.first_chunk().map_or(0, |bytes| i32::from_ne_bytes(*bytes));
                 if kind == NLMSG_DONE && code >= 0 {
-                    return Ok(true);
+                    return Ok((true, dumped));
                 }
                 return Err(std::io::Error::from_raw_os_error(code.wrapping_neg()))
                     .context("the kernel refused the question");
@@ -188,14 +238,14 @@ pub fn messages(
             kind if kind == reply => {
                 each(body)?;
                 if !dump {
-                    return Ok(true);
+                    return Ok((true, dumped));
                 }
             }
             kind => bail!("netfilter answered with message type {kind:#x}"),
         }
         datagram = datagram.get(len.next_multiple_of(4)..).unwrap_or_default();
     }
-    Ok(false)
+    Ok((false, dumped))
 }
 
 /// The attribute of this type, a big-endian 32-bit number.
@@ -274,7 +324,7 @@ mod tests {
             cpus.push(cpu_counters(body)?);
             Ok(())
         });
-        assert!(done.unwrap());
+        assert_eq!(done.unwrap(), (true, Dumped::Whole));
         assert_eq!((cpus[0].drop, cpus[0].insert_failed, cpus[0].chaintoolong), (5, 2, None));
         assert_eq!((cpus[1].cpu, cpus[1].drop, cpus[1].chaintoolong), (1, 6, Some(1)));
     }
@@ -300,7 +350,40 @@ mod tests {
     #[test]
     fn an_answer_to_another_question_is_passed_over() {
         let datagram = answer(GET_STATS, 1, &cpu_body(0, &[(1, 99)]));
-        assert!(!messages(&datagram, GET_STATS, 2, false, &mut |_| panic!()).unwrap());
+        let read = messages(&datagram, GET_STATS, 2, false, &mut |_| panic!());
+        assert_eq!(read.unwrap(), (false, Dumped::Whole));
+    }
+
+    #[test]
+    fn a_torn_dump_is_told_from_a_whole_one() {
+        let torn = |mut message: Vec<u8>| {
+            message[6..8].copy_from_slice(&(2 | NLM_F_DUMP_INTR).to_ne_bytes());
+            message
+        };
+        let read =
+            |datagram: &[u8]| messages(datagram, GET_STATS_CPU, 7, true, &mut |_| Ok(())).unwrap();
+        let (cpu, done) =
+            (answer(GET_STATS_CPU, 7, &cpu_body(0, &[])), answer(NLMSG_DONE, 7, &[0; 4]));
+        assert_eq!(read(&[cpu.clone(), done.clone()].concat()), (true, Dumped::Whole));
+        assert_eq!(read(&[torn(cpu.clone()), done.clone()].concat()), (true, Dumped::Torn));
+        assert_eq!(read(&[cpu.clone(), torn(done.clone())].concat()), (true, Dumped::Torn));
+        let others = torn(answer(GET_STATS_CPU, 6, &cpu_body(0, &[])));
+        assert_eq!(read(&[others, done].concat()), (true, Dumped::Whole), "another's");
+    }
+
+    #[test]
+    fn what_changes_is_read_again_but_not_for_ever() {
+        let mut times = 0;
+        let mut read = |torn: u32| {
+            whole("rules", || {
+                times += 1;
+                Ok((times, if times > torn { Dumped::Whole } else { Dumped::Torn }))
+            })
+        };
+        assert_eq!(read(2).unwrap(), 3);
+        let error = format!("{:#}", read(u32::MAX).unwrap_err());
+        assert_eq!(error, "rules changed each of the 5 times that they were read");
+        assert_eq!(times, 8);
     }
 
     #[test]

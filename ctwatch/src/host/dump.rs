@@ -11,7 +11,7 @@ use ctwatch_ebpf::{
 use super::tuple::Tuple;
 use super::{
     attributes::attributes,
-    ctnetlink::{Ctnetlink, NFGENMSG},
+    ctnetlink::{Ctnetlink, Dumped, NFGENMSG},
 };
 use crate::sample::{Held, Left, Status};
 
@@ -38,7 +38,8 @@ const CTA_PROTO_SRC_PORT: u16 = 2;
 const CTA_PROTO_DST_PORT: u16 = 3;
 
 /// Hands over each entry of the namespace that the calling thread is in; `netns` is its name.
-pub fn dump(netns: NetnsId, mut each: impl FnMut(&Held)) -> Result<()> {
+/// What was handed over is not taken back, so one that is torn is not read again.
+pub fn dump(netns: NetnsId, mut each: impl FnMut(&Held)) -> Result<Dumped> {
     Ctnetlink::open()?.dump(GET, NEW, |body| {
         each(&entry(netns, body)?);
         Ok(())

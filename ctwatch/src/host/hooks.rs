@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 
 use super::{
     attributes::{attribute, be32, text},
-    ctnetlink::{Ctnetlink, NFGENMSG},
+    ctnetlink::{Ctnetlink, Dumped, NFGENMSG, whole},
     modules,
     nft::is_unknown,
 };
@@ -28,7 +28,10 @@ pub fn hooks() -> Known<Vec<Hook>> {
         Some(true) => {
             return Err("nfnetlink_hook is not loaded (modprobe nfnetlink_hook)".to_owned());
         }
-        None => return Err("nfnetlink_hook is not loaded, if this kernel has it".to_owned()),
+        None => {
+            let why = "whether nfnetlink_hook is loaded is not known, and asking could load it";
+            return Err(why.to_owned());
+        }
         Some(false) => {}
     }
     read().map_err(|error| match is_unknown(&error) {
@@ -38,18 +41,22 @@ pub fn hooks() -> Known<Vec<Hook>> {
 }
 
 fn read() -> Result<Vec<Hook>> {
-    let mut hooks = Vec::new();
     let mut socket = Ctnetlink::open()?;
+    whole("the hooks", || read_once(&mut socket))
+}
+
+fn read_once(socket: &mut Ctnetlink) -> Result<(Vec<Hook>, Dumped)> {
+    let (mut hooks, mut dumped) = (Vec::new(), Dumped::Whole);
     for (number, family) in FAMILIES {
         for (at, hook) in (0u32..).zip(HOOKS) {
             let question = question(at);
-            socket.dump_of(GET, GET, number, &question, |body| {
+            dumped = dumped.and(socket.dump_of(GET, GET, number, &question, |body| {
                 hooks.push(parse(body, family, hook)?);
                 Ok(())
-            })?;
+            })?);
         }
     }
-    Ok(hooks)
+    Ok((hooks, dumped))
 }
 
 fn question(hook: u32) -> Vec<u8> {

@@ -69,12 +69,10 @@ pub fn take(log: &mut KernelLog, record: &str) {
     } else if let Some(netns) = conntrack.and_then(full_in) {
         log.table_full += 1;
         note(log.full_in.entry(netns).or_default(), seconds);
-    } else if text.starts_with("net_ratelimit: ") && text.ends_with("callbacks suppressed") {
-        let mut words = text.split_whitespace();
-        let more = words.find_map(|word| word.parse::<u64>().ok()).unwrap_or(0);
+    } else if let Some(more) = suppressed(text) {
         log.suppressed = log.suppressed.saturating_add(more);
         return;
-    } else if text.contains("page allocation failure") {
+    } else if is_short_of_memory(text) {
         log.no_memory += 1;
     } else {
         return;
@@ -90,6 +88,17 @@ fn note(full: &mut FullLines, seconds: u64) {
 }
 
 const CONNTRACK: &str = "nf_conntrack: ";
+
+/// `net_ratelimit: 8312 callbacks suppressed`
+fn suppressed(text: &str) -> Option<u64> {
+    text.strip_prefix("net_ratelimit: ")?.strip_suffix(" callbacks suppressed")?.parse().ok()
+}
+
+/// `swapper/0: page allocation failure: order:0, mode:…`: a process' name has at most 15 bytes.
+fn is_short_of_memory(text: &str) -> bool {
+    let name = text.split_once(": page allocation failure: order:").map(|(name, _)| name);
+    name.is_some_and(|name| name.len() <= 15)
+}
 
 /// The namespace whose table it says is full; 0 where it names none.
 fn full_in(text: &str) -> Option<u32> {
@@ -147,8 +156,13 @@ mod tests {
             "4,3,2000000,c;nf_cttable full: page allocation failure: order:0",
             "6,4,3000000,-;usb 1-1: Product: nf_conntrack: table full, dropping packet",
             "4,5,4000000,-;nf_conntrack: table full of it, dropping packet",
+            // A device, and processes, called so.
+            "6,6,4000000,-;usb 1-1: Product: x: page allocation failure: order:0",
+            "4,7,4000000,-;net_ratelimit: 1 2 callbacks suppressed",
+            "6,8,4000000,-;net_ratelimit: 9[7]: segfault at 0, 5 callbacks suppressed",
         ]);
         assert_eq!((log.table_full, log.no_memory, log.full_in.len()), (0, 1, 0));
+        assert_eq!(log.suppressed, 0);
     }
 
     #[test]

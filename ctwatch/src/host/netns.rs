@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    os::unix::ffi::OsStrExt,
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -38,9 +38,72 @@ impl Netns {
         process.to_str()?.parse().ok()
     }
 
+    /// What leads to it, in words that no other mount or process has: when a mount's file was
+    /// made, or a process began. `None` where that is gone.
+    pub fn way(&self) -> Option<String> {
+        let path = self.path.display();
+        if let Some(mount) = self.mount() {
+            // A mount of a namespace keeps its file, and with it the time that it was made.
+            let file = fs::symlink_metadata(mount).ok()?;
+            return Some(format!("{path} of {}.{:09}", file.ctime(), file.ctime_nsec()));
+        }
+        let folder = self.path.parent()?.parent()?;
+        let stat = fs::read_to_string(folder.join("stat")).ok()?;
+        Some(format!("{path} of {}", began(&stat)?))
+    }
+
     /// Where it is mounted, if it is.
     pub fn mount(&self) -> Option<&Path> {
         (!self.path.starts_with("/proc")).then_some(self.path.as_path())
+    }
+}
+
+/// One namespace that was asked for, and by what it is known again: its inode number is used
+/// anew as soon as it is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    pub inode: u32,
+    /// `None` before Linux 5.14, and where it could not be entered.
+    cookie: Option<u64>,
+    /// What led to it.
+    netns: Netns,
+    way: Option<String>,
+}
+
+impl Target {
+    pub fn new(netns: Netns, cookie: Option<u64>) -> Self {
+        Self { inode: netns.inode, cookie, way: netns.way(), netns }
+    }
+
+    /// The way into it, among all that were found, as long as there is one.
+    pub fn among(&self, mut found: BTreeMap<u32, Netns>) -> Option<Netns> {
+        match self.cookie {
+            // Whether it is the same is seen inside.
+            Some(_) => found.remove(&self.inode),
+            None => self.is_there().then(|| self.netns.clone()),
+        }
+    }
+
+    /// Whether the namespace with this cookie is it.
+    pub fn is(&self, cookie: Option<u64>) -> bool {
+        self.cookie.is_none() || self.cookie == cookie
+    }
+
+    /// Whether what the programs count under this number is it; `cookies`: they know them.
+    pub fn is_counted_as(&self, id: u64, cookies: bool) -> bool {
+        match self.cookie.filter(|_| cookies) {
+            Some(cookie) => cookie == id,
+            None => u64::from(self.inode) == id && self.is_there(),
+        }
+    }
+
+    /// Whether the mount or the process that led to it still does. Where there are no cookies, it
+    /// is gone with that.
+    pub fn is_there(&self) -> bool {
+        self.cookie.is_some()
+            || (self.way.is_some()
+                && inode_of(&self.netns).ok() == Some(self.inode)
+                && self.netns.way() == self.way)
     }
 }
 
@@ -60,7 +123,7 @@ impl Finder {
     /// for it.
     pub fn find(&mut self, now: bool) -> Result<BTreeMap<u32, Netns>> {
         let stale = self.scanned.is_none_or(|scanned| scanned.elapsed() >= RESCAN);
-        let moved = |netns: &Netns| inode_of(&netns.path).ok() != Some(netns.inode);
+        let moved = |netns: &Netns| link_inode(&netns.path).ok() != Some(netns.inode);
         if now || stale || self.of_processes.values().any(moved) {
             self.of_processes = of_processes()?;
             self.scanned = Some(Instant::now());
@@ -100,7 +163,7 @@ fn of_mounts() -> Result<BTreeMap<u32, Netns>> {
 /// that is called "host".
 fn current_of_init() -> Result<Netns> {
     let path = PathBuf::from("/proc/1/ns/net");
-    match inode_of(&path) {
+    match link_inode(&path) {
         Ok(inode) => Ok(Netns { inode, name: Some("host".to_owned()), path }),
         Err(_) => current(),
     }
@@ -109,8 +172,8 @@ fn current_of_init() -> Result<Netns> {
 /// The namespace this process is in.
 pub fn current() -> Result<Netns> {
     let path = PathBuf::from("/proc/self/ns/net");
-    let inode = inode_of(&path)?;
-    let init = inode_of(Path::new("/proc/1/ns/net"));
+    let inode = link_inode(&path)?;
+    let init = link_inode(Path::new("/proc/1/ns/net"));
     if init.as_ref().is_ok_and(|init| *init == inode) {
         return Ok(Netns { inode, name: Some("host".to_owned()), path });
     }
@@ -131,7 +194,7 @@ fn of_processes() -> Result<BTreeMap<u32, Netns>> {
         }
         let path = entry.path().join("ns/net");
         // A process that ended meanwhile, or that this user may not look at, has nothing to add.
-        let Ok(inode) = inode_of(&path) else { continue };
+        let Ok(inode) = link_inode(&path) else { continue };
         found.entry(inode).or_insert_with(|| Netns {
             inode,
             name: process_name(&entry.path()),
@@ -149,10 +212,23 @@ fn process_name(process: &Path) -> Option<String> {
     Some(format!("{}[{pid}]", comm.trim_end_matches('\n')))
 }
 
-fn inode_of(link: &Path) -> Result<u32> {
+fn inode_of(netns: &Netns) -> Result<u32> {
+    match netns.mount() {
+        Some(mount) => Ok(u32::try_from(fs::symlink_metadata(mount)?.ino())?),
+        None => link_inode(&netns.path),
+    }
+}
+
+fn link_inode(link: &Path) -> Result<u32> {
     let target = fs::read_link(link).with_context(|| format!("cannot read {}", link.display()))?;
     ns_inode(target.as_os_str().as_bytes())
         .with_context(|| format!("{} is no network namespace", link.display()))
+}
+
+/// The 22nd field of `/proc/PID/stat`; the second is a name that may hold anything.
+/// <https://docs.kernel.org/filesystems/proc.html>
+fn began(stat: &str) -> Option<&str> {
+    stat.rsplit_once(") ")?.1.split(' ').nth(19)
 }
 
 /// `net:[4026531840]`
@@ -224,6 +300,36 @@ garbage
     fn names_tell_who_made_the_namespace() {
         assert_eq!(mount_name(Path::new("/run/netns/rt")), "rt");
         assert_eq!(mount_name(Path::new("/run/docker/netns/1f0b")), "docker/1f0b");
+    }
+
+    #[test]
+    fn a_process_began_whatever_it_is_called() {
+        let rest = "S 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 1 2";
+        for name in ["sh", "a b", "x) S 1", ") R 0 0"] {
+            assert_eq!(began(&format!("12 ({name}) {rest}")), Some("4711"), "{name}");
+        }
+        assert_eq!(began("12 (sh) S 1"), None);
+    }
+
+    #[test]
+    fn an_inode_number_alone_is_no_namespace() {
+        let own = current().unwrap();
+        let found = find().unwrap();
+        // A stranger under the number of one with another cookie.
+        let known = Target::new(own.clone(), Some(7));
+        assert!(known.is(Some(7)) && !known.is(Some(8)) && !known.is(None));
+        assert!(known.is_counted_as(7, true) && !known.is_counted_as(8, true));
+        assert!(!known.is_counted_as(own.inode.into(), true), "its number is used again");
+        // Without cookies it lives as long as what led to it.
+        let process = Netns { path: "/proc/self/ns/net".into(), ..own.clone() };
+        let led = Target::new(process.clone(), None);
+        assert_eq!(led.among(found.clone()), Some(process.clone()));
+        assert!(led.is_counted_as(own.inode.into(), false));
+        let other = Target { way: Some("/proc/self/ns/net of 0".to_owned()), ..led };
+        assert_eq!(other.among(found.clone()), None);
+        assert!(!other.is_counted_as(own.inode.into(), false));
+        let mount = Netns { path: "/run/netns/no such".into(), ..own };
+        assert_eq!(Target::new(mount, None).among(found), None);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use super::{
     attributes::{attribute, attributes, be32, be64, text},
-    ctnetlink::{Ctnetlink, NFGENMSG},
+    ctnetlink::{Ctnetlink, Dumped, NFGENMSG, whole},
     expressions::{Expressions, verdict},
     modules,
     xtables::{self, Match, Target},
@@ -82,16 +82,21 @@ pub fn tables() -> Known<Vec<RuleTable>> {
 }
 
 fn read() -> Result<Vec<RuleTable>> {
-    let mut tables = Vec::new();
     let mut socket = Ctnetlink::open()?;
+    whole("the rules", || read_once(&mut socket))
+}
+
+fn read_once(socket: &mut Ctnetlink) -> Result<(Vec<RuleTable>, Dumped)> {
+    let mut tables = Vec::new();
     let listed = socket.dump(GET_TABLE, NEW_TABLE, |body| take_table(&mut tables, body));
-    match listed {
+    let mut dumped = match listed {
         // A kernel without it.
-        Err(error) if is_unknown(&error) => return Ok(Vec::new()),
+        Err(error) if is_unknown(&error) => return Ok((Vec::new(), Dumped::Whole)),
         other => other?,
-    }
-    socket.dump(GET_CHAIN, NEW_CHAIN, |body| take_chain(&mut tables, body))?;
-    socket.dump(GET_RULE, NEW_RULE, |body| take_rule(&mut tables, body))?;
+    };
+    dumped = dumped
+        .and(socket.dump(GET_CHAIN, NEW_CHAIN, |body| take_chain(&mut tables, body))?)
+        .and(socket.dump(GET_RULE, NEW_RULE, |body| take_rule(&mut tables, body))?);
     for table in &mut tables {
         for set in std::mem::take(&mut table.state_sets) {
             let question =
@@ -105,12 +110,13 @@ fn read() -> Result<Vec<RuleTable>> {
                 |body| take_elements(&mut elements, body),
             );
             // A set that went meanwhile went with its rule.
-            if listed.is_ok() {
+            if let Ok(listed) = listed {
+                dumped = dumped.and(listed);
                 decide(table, &set, &elements);
             }
         }
     }
-    Ok(tables)
+    Ok((tables, dumped))
 }
 
 /// What a rule does that looks the state up, now that it is known what is in its set or map.

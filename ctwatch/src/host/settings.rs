@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::visit::netns_cookie;
+use super::{modules, visit::netns_cookie};
 use crate::{
     facts::{Barred, BucketsBy, Known, LoadedModule, Setting, Slab, Writable},
     family::tracks,
@@ -124,15 +124,17 @@ pub fn family_of(dependencies: &str) -> Vec<String> {
 pub fn loaded() -> Known<Vec<LoadedModule>> {
     const PATH: &str = "/proc/modules";
     match fs::read_to_string(PATH) {
-        Ok(text) => Ok(modules(&text)),
+        Ok(text) => Ok(modules_of(&text)),
         // A kernel without modules has no such file.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !modules::can_be_loaded() => {
+            Ok(Vec::new())
+        }
         Err(error) => Err(format!("cannot read {PATH}: {error}")),
     }
 }
 
 /// `nf_conntrack 196608 3 nf_nat,nft_ct, Live 0x0000000000000000`
-pub fn modules(text: &str) -> Vec<LoadedModule> {
+pub fn modules_of(text: &str) -> Vec<LoadedModule> {
     let module = |line: &str| {
         let mut fields = line.split_whitespace();
         let name = fields.next()?.to_owned();
@@ -263,7 +265,7 @@ mod tests {
     fn modules_and_who_uses_them() {
         let text = "nf_conntrack 196608 3 nf_nat,nft_ct, Live 0x0\nnf_nat 1 0 - Live 0x0\n\
                     x 1 1 [permanent], Live 0x0\nshort\n";
-        let found = modules(text);
+        let found = modules_of(text);
         assert_eq!(found.len(), 3);
         assert_eq!(found[0].users, ["nf_nat", "nft_ct"]);
         assert_eq!((found[0].references, found[1].users.len(), found[2].users.len()), (3, 0, 0));
@@ -293,7 +295,7 @@ mod tests {
         let text = "nf_conntrack_ipv4 20480 1 - Live 0x0\n\
                     nf_defrag_ipv4 16384 1 nf_conntrack_ipv4, Live 0x0\n\
                     nf_conntrack 94208 3 nf_conntrack_ipv4,nf_nat_ipv4,nf_nat, Live 0x0\n";
-        let loaded = Ok(modules(text));
+        let loaded = Ok(modules_of(text));
         let on_disk = "kernel/net/ipv4/netfilter/iptable_nat.ko: x\n\
                        kernel/net/ipv4/netfilter/nf_nat_ipv4.ko: x\n\
                        kernel/net/ipv4/netfilter/nf_conntrack_ipv4.ko: x\n\

@@ -114,7 +114,7 @@ impl Visitor {
         match self.source {
             // Unloaded since: asking would bring it back, and conntrack with it.
             Source::Ctnetlink if modules::ctnetlink_would_be_loaded() => {
-                let gone = || anyhow::anyhow!("the module of ctnetlink is not loaded any more");
+                let gone = || anyhow::anyhow!("asking ctnetlink would load its module");
                 (Err(gone()), Err(gone()))
             }
             Source::Ctnetlink => match Ctnetlink::open() {
@@ -184,6 +184,26 @@ fn refused(netns: &Netns, error: io::Error) -> anyhow::Error {
 
 fn entries() -> Result<u32> {
     sysctl("nf_conntrack_count")
+}
+
+/// How many entries there may be in each namespace. Where sysctls are hidden, ctnetlink tells
+/// (Linux 4.18), if asking it loads nothing.
+pub fn limit(source: Source) -> Result<u32> {
+    sysctl("nf_conntrack_max").or_else(|error| match source {
+        Source::Ctnetlink if !modules::ctnetlink_would_be_loaded() => {
+            Ctnetlink::open().and_then(|mut socket| socket.limit()).or(Err(error))
+        }
+        _ => Err(error),
+    })
+}
+
+/// How many buckets there are for all of them.
+pub fn buckets() -> Result<u32> {
+    const PATH: &str = "/sys/module/nf_conntrack/parameters/hashsize";
+    sysctl("nf_conntrack_buckets").or_else(|error| {
+        let text = fs::read_to_string(PATH).ok();
+        text.and_then(|text| text.trim().parse().ok()).ok_or(error)
+    })
 }
 
 /// A number below `/proc/sys/net/netfilter`, of the calling thread's namespace.

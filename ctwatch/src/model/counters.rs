@@ -1,8 +1,18 @@
 //! Conntrack's own counters, summed over CPUs and freed of their 32-bit wrap-around.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use crate::sample::CpuCounters;
+
+/// No CPU refuses, or finds invalid, more packets in a second: that would be 250 ns for each, all of
+/// the way from the driver to conntrack's hash table, where the fastest seen takes more than 1,000.
+pub const MOST_PER_S: u64 = 4_000_000;
+/// A counter of 32 bits that is read again within this time has gone on by less than 2^31, so what it
+/// has gone on by is known: 2^31 / 4,000,000 a second is 536 s.
+pub(super) const UNREAD: Duration = Duration::from_secs((1 << 31) / MOST_PER_S);
+/// So they are read this often, however seldom they are shown: at a ninth of that time.
+pub const KEPT_UP: Duration = Duration::from_secs(60);
+const _: () = assert!(KEPT_UP.as_secs() * 8 < UNREAD.as_secs());
 
 /// Counts since watching began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,11 +67,19 @@ impl Counters {
     /// Counting began with the namespace itself.
     pub(super) fn from_zero(cpus: &[CpuCounters]) -> Self {
         let mut counters = Self::default();
-        counters.advance(cpus);
+        // From zero it can only go on.
+        let _ = counters.advance(cpus);
         counters
     }
 
-    pub(super) fn advance(&mut self, cpus: &[CpuCounters]) {
+    /// False where one of them went back: then this is what there is at least.
+    pub(super) fn advance(&mut self, cpus: &[CpuCounters]) -> bool {
+        let mut went_on = true;
+        let mut more = |now: u32, last: u32| {
+            let (more, is_so) = more(now, last);
+            went_on &= is_so;
+            more
+        };
         for now in cpus {
             let last = self.last.insert(now.cpu, *now).unwrap_or_default();
             let counts = &mut self.counts;
@@ -78,14 +96,19 @@ impl Counters {
                 *counts.chaintoolong.get_or_insert(0) += more(chain, last);
             }
         }
+        went_on
     }
 }
 
-/// How far a counter went on. One that went back by more than it can have gone on belongs to
-/// another namespace now: on kernels without cookies, an inode number that is used again.
-fn more(now: u32, last: u32) -> u64 {
+/// How far a counter went on, at least; and whether it did. One that went back by more than it can
+/// have gone on belongs to another namespace now (on kernels without cookies, an inode number that is
+/// used again), or was not read for too long.
+fn more(now: u32, last: u32) -> (u64, bool) {
     let gone_on = now.wrapping_sub(last);
-    u64::from(if gone_on > u32::MAX / 2 { now } else { gone_on })
+    match now < last && gone_on > u32::MAX / 2 {
+        true => (now.into(), false),
+        false => (gone_on.into(), true),
+    }
 }
 
 #[cfg(test)]
@@ -107,15 +130,22 @@ mod tests {
     #[test]
     fn a_counter_that_wraps_around_goes_on() {
         let mut counters = Counters::from(&[cpu(0, u32::MAX - 1, 0, None)]);
-        counters.advance(&[cpu(0, 3, 0, None)]);
+        assert!(counters.advance(&[cpu(0, 3, 0, None)]));
         assert_eq!(counters.counts.drop, 5);
     }
 
     #[test]
     fn a_counter_that_begins_anew_counts_from_zero() {
         let mut counters = Counters::from(&[cpu(0, 1000, 0, None)]);
-        counters.advance(&[cpu(0, 7, 0, None)]);
+        assert!(!counters.advance(&[cpu(0, 7, 0, None)]), "what it was is not known");
         assert_eq!(counters.counts.drop, 7);
+    }
+
+    #[test]
+    fn a_step_beyond_half_is_never_less() {
+        let mut counters = Counters::from(&[cpu(0, 1000, 0, None)]);
+        assert!(counters.advance(&[cpu(0, 3_000_000_000, 0, None)]));
+        assert_eq!(counters.counts.drop, 2_999_999_000, "not the value itself");
     }
 
     #[test]

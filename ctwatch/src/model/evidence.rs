@@ -39,6 +39,17 @@ pub(super) struct Seen {
     pub(super) missed: Option<u64>,
 }
 
+impl Seen {
+    /// Both together.
+    fn and(self, other: Self) -> Self {
+        Self {
+            least: self.least.saturating_add(other.least),
+            most: self.most.saturating_add(other.most),
+            missed: self.missed.zip(other.missed).map(|(one, two)| one.saturating_add(two)),
+        }
+    }
+}
+
 /// What the hooks on conntrack's functions saw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Refused {
@@ -63,6 +74,8 @@ pub(super) struct Evidence {
     pub(super) dropped: Option<Dropped>,
     /// `None`: no probe is on the functions.
     pub(super) refused: Option<Refused>,
+    /// So many packets may be counted by one witness and not yet by the other.
+    pub(super) in_flight: u64,
 }
 
 /// An interval for each reason.
@@ -100,10 +113,13 @@ impl Evidence {
         if let Some(refused) = &self.refused {
             let rest = door.without(refused.table_full);
             (tracker, no_memory) = (tracker.of(&rest, &no_memory), no_memory.of(&rest, &tracker));
-            table_full = table_full.meet(refused.table_full);
+            let others = self.tracker.saturating_add(self.no_memory);
+            let apart = self.apart(refused.table_full, others, counts.refused_at_door());
+            table_full = table_full.meet(refused.table_full).wider(apart, refused.table_full);
             if let Some((clashes, exhausted)) = refused.confirm {
-                nat = confirm.without(clashes).meet(exhausted);
-                clash = confirm.without(exhausted).meet(clashes);
+                let apart = self.apart(clashes.and(exhausted), 0, counts.refused_at_confirm());
+                nat = confirm.without(clashes).meet(exhausted).wider(apart, exhausted);
+                clash = confirm.without(exhausted).meet(clashes).wider(apart, clashes);
             }
         }
 
@@ -119,6 +135,21 @@ impl Evidence {
                 .counted(self.counts.map(|counts| counts.chaintoolong.unwrap_or(0))),
             early_drop: self.counted(self.counts.map(|counts| counts.early_drop)),
             invalid: self.counted(self.counts.map(|counts| counts.invalid)),
+        }
+    }
+
+    /// By how much the probes saw more than was counted, and by how much less, beyond what may be on
+    /// its way and what may have had other reasons: then one of the two errs, and nobody knows which.
+    fn apart(&self, seen: Seen, others: u64, counted: u64) -> (u64, u64) {
+        let beyond = |more: u64| if more > self.in_flight { more } else { 0 };
+        match (self.complete, seen.missed) {
+            (false, _) => (0, 0),
+            (true, None) => (beyond(seen.least.saturating_sub(counted)), 0),
+            (true, Some(missed)) => {
+                let most = seen.most.saturating_add(missed).saturating_add(others);
+                let more = beyond(seen.least.saturating_sub(counted));
+                (more, beyond(counted.saturating_sub(most)))
+            }
         }
     }
 
@@ -204,6 +235,15 @@ impl Interval {
         Self { least, ..self }.capped(most_seen).or(most_seen)
     }
 
+    /// Where the witnesses are so far apart, from what the one says to what the other does.
+    fn wider(self, (more_seen, less_seen): (u64, u64), seen: Seen) -> Self {
+        let least = match less_seen {
+            0 => self.least.saturating_sub(more_seen),
+            _ => self.least.min(seen.least),
+        };
+        Self { least, most: self.most.map(|most| most.saturating_add(less_seen)), ..self }
+    }
+
     fn or(self, most: Option<u64>) -> Self {
         Self { most: self.most.or(most), ..self }
     }
@@ -245,6 +285,7 @@ mod tests {
             no_memory: 0,
             dropped: Some(dropped),
             refused: None,
+            in_flight: 0,
         }
     }
 
@@ -400,8 +441,36 @@ mod tests {
         assert_eq!(reasons.clash, Bounds::between(10, 15));
         assert_eq!(reasons.nat_exhausted, Bounds::between(15, 20));
         // What the kernel admits to have missed is no more.
-        let reasons = hooked(counts(100, 0, 0, 0), 97, 0, 0, Some(2)).reasons();
-        assert_eq!(reasons.table_full, Bounds::between(100, 100), "the counters saw them");
+        let mut evidence = hooked(counts(100, 0, 0, 0), 97, 0, 0, Some(2));
+        evidence.in_flight = 2;
+        let full = evidence.reasons().table_full;
+        assert_eq!(full, Bounds::between(100, 100), "one is on its way, and the counters saw it");
+    }
+
+    #[test]
+    fn witnesses_that_contradict_each_other_are_never_exact() {
+        const ROUND: u64 = 1 << 32;
+        let of = |counted, full, confirm: (u64, u64), missed| {
+            let counts = counts(counted + confirm.0, confirm.0, 0, 0);
+            let mut evidence = hooked(counts, full, confirm.1, 0, missed);
+            evidence.in_flight = 4;
+            evidence.reasons()
+        };
+        // A counter that went all the way round.
+        let reasons = of(100, ROUND + 100, (0, 0), Some(0));
+        assert_eq!(reasons.table_full, Bounds::between(100, ROUND + 100));
+        let reasons = of(100, ROUND + 100, (0, 0), Some(7));
+        assert_eq!(reasons.table_full.least(), Some(100));
+        let reasons = of(100, 60, (0, 0), Some(0));
+        assert_eq!(reasons.table_full, Bounds::between(60, 100));
+        let reasons = of(100, 60, (0, 0), Some(10));
+        assert_eq!(reasons.table_full, Bounds::between(60, 100));
+        assert_eq!(of(100, 97, (0, 0), Some(0)).table_full, Bounds::exactly(97), "on their way");
+        let reasons = of(0, 0, (50, 30), Some(0));
+        assert_eq!(reasons.clash, Bounds::between(30, 50));
+        assert_eq!(reasons.nat_exhausted, Bounds::between(0, 20));
+        let reasons = of(0, 0, (30, 50), Some(0));
+        assert_eq!(reasons.clash, Bounds::between(30, 50));
     }
 
     #[test]

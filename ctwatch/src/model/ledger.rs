@@ -1,13 +1,15 @@
 //! What is carried from one reading of a namespace to the next.
 
+use std::time::Duration;
+
 use ctwatch_ebpf::Count;
 
 use super::{
-    counters::{Counters, Counts},
+    counters::{Counters, Counts, UNREAD},
     evidence::{Dropped, Evidence, Reasons, Refused, Seen},
     figure::Bounds,
 };
-use crate::sample::{Counted, HookReadings, Misses, TableSample, inserted_less_removed};
+use crate::sample::{Access, Counted, HookReadings, Misses, TableSample, inserted_less_removed};
 
 /// What is known about the machine as a whole.
 #[derive(Clone, Copy, Debug, Default)]
@@ -20,6 +22,8 @@ pub(super) struct Machine {
     pub(super) counted: Counted,
     /// Since the start: events that the probes may not have seen, or did not place.
     pub(super) missed: Misses,
+    /// When this was read, since the start.
+    pub(super) at: Duration,
 }
 
 /// Refusals at the door that something else may account for: something that is also counted on
@@ -61,11 +65,13 @@ pub(super) struct Ledger {
     /// Refusals that may have been a protocol tracker's verdict: those bump `invalid` too.
     tracker: Suspects,
     no_memory: Suspects,
-    /// Of the refusals between the last two readings of the counters, those that nothing else accounts
-    /// for.
+    /// Of the refusals since somebody last asked, those that nothing else accounts for, as far as the
+    /// counters were read each time.
     certain_now: u64,
     /// The counters were read the last time too.
     was_read: bool,
+    /// When they were last read.
+    read_at: Duration,
     base_hooks: Option<HookReadings>,
     base_entries: Option<u32>,
     /// At the last look inside: entries, and how many had ended by then.
@@ -85,6 +91,7 @@ impl Ledger {
             no_memory: Suspects::default(),
             certain_now: 0,
             was_read: false,
+            read_at: machine.at,
             base_hooks: sample.hooks.map(|hooks| if new { HookReadings::default() } else { hooks }),
             base_entries: if new { Some(0) } else { sample.entries },
             last_seen: None,
@@ -98,11 +105,14 @@ impl Ledger {
     pub(super) fn enter(&mut self, sample: &TableSample, machine: &Machine) {
         let before = self.counts();
         if let Some(cpus) = sample.counters.as_deref() {
+            let in_time = machine.at.saturating_sub(self.read_at) <= UNREAD;
             match &mut self.counters {
-                Some(counters) => counters.advance(cpus),
+                // They may have gone all the way round: what is counted is a lower bound from now on.
+                Some(counters) => self.from_start &= counters.advance(cpus) && in_time,
                 none if self.new => *none = Some(Counters::from_zero(cpus)),
                 none => *none = Some(Counters::from(cpus)),
             }
+            self.read_at = machine.at;
         }
         let now = self.counts();
         let refused = now.refused_at_door().saturating_sub(before.refused_at_door());
@@ -112,7 +122,7 @@ impl Ledger {
         let suspected = self.suspected().saturating_sub(suspected);
         // After a reading without counters, these are of more than one interval.
         let is_of_interval = self.was_read && sample.counters.is_some();
-        self.certain_now = if is_of_interval { refused.saturating_sub(suspected) } else { 0 };
+        self.certain_now += if is_of_interval { refused.saturating_sub(suspected) } else { 0 };
         self.was_read = sample.counters.is_some();
         if let (Some(entries), Some(hooks)) = (sample.entries, sample.hooks) {
             self.last_seen = Some((entries, hooks.before.removed()));
@@ -123,10 +133,10 @@ impl Ledger {
         self.tracker.at_most.saturating_add(self.no_memory.at_most)
     }
 
-    /// Packets that were certainly refused for a full table between the last two readings, whatever
-    /// is in doubt of those before.
-    pub(super) fn certain_now(&self) -> u64 {
-        self.certain_now
+    /// Packets that were certainly refused for a full table since this was last asked, whatever is in
+    /// doubt of those before.
+    pub(super) fn take_certain_now(&mut self) -> u64 {
+        std::mem::take(&mut self.certain_now)
     }
 
     /// What it all adds up to.
@@ -142,6 +152,8 @@ impl Ledger {
             no_memory: self.no_memory.at_most,
             dropped: dropped.map(|dropped| dropped.or_missed(missed_drops)),
             refused,
+            // In a task, and in a softirq on top of it.
+            in_flight: 2 * sample.counters.as_ref().map_or(0, |cpus| cpus.len() as u64),
         };
         let reasons = evidence.reasons();
         let at_door = counts.map_or(0, |counts| counts.refused_at_door());
@@ -275,7 +287,7 @@ impl Ledger {
     /// Nothing leads into the namespace any more, and everything that was last seen in it has
     /// ended: it was taken down, and its table with it.
     fn is_emptied(&self, sample: &TableSample) -> bool {
-        let (Some(hooks), false) = (sample.hooks, sample.reachable) else { return false };
+        let (Some(hooks), Access::Unseen) = (sample.hooks, sample.access) else { return false };
         let (entries, ended) = self.last_seen.unwrap_or((0, 0));
         hooks.after.removed().saturating_sub(ended) >= u64::from(entries)
     }
@@ -309,7 +321,7 @@ mod tests {
             id: 1,
             inode: 1,
             name: None,
-            reachable: true,
+            access: Access::Entered,
             entries: Some(entries),
             counters: Some(vec![CpuCounters { drop, invalid, ..Default::default() }]),
             unread: None,
@@ -319,7 +331,12 @@ mod tests {
     }
 
     fn gone(hooks: (u64, u64)) -> TableSample {
-        TableSample { reachable: false, entries: None, counters: None, ..sample(0, 0, 0, hooks) }
+        TableSample {
+            access: Access::Unseen,
+            entries: None,
+            counters: None,
+            ..sample(0, 0, 0, hooks)
+        }
     }
 
     /// A quiet machine, its programs on tracepoints.
@@ -412,14 +429,14 @@ mod tests {
         let mut ledger = Ledger::open(&sample(50, 0, 0, (0, 0)), false, &quiet());
         let mut enter = |drop, no_memory| {
             ledger.enter(&sample(50, drop, 0, (drop.into(), 0)), &short(no_memory));
-            ledger.certain_now()
+            ledger.take_certain_now()
         };
         assert_eq!(enter(10, 4), 6, "four may be for want of memory");
         assert_eq!(enter(30, 0), 16, "or those four are counted only now");
         assert_eq!(enter(60, 0), 30);
         ledger.enter(&gone((60, 0)), &quiet());
         ledger.enter(&sample(50, 90, 0, (90, 0)), &quiet());
-        assert_eq!(ledger.certain_now(), 0, "of two intervals, nobody knows which");
+        assert_eq!(ledger.take_certain_now(), 0, "of two intervals, nobody knows which");
     }
 
     #[test]
@@ -503,6 +520,22 @@ mod tests {
         assert_eq!(run_on(&believed, false, &again).insertions, Bounds::exactly(10));
         let gone = [&again[..], &[gone((0, 0))]].concat();
         assert_eq!(run_on(&believed, false, &gone).removals, Bounds::at_least(5));
+    }
+
+    #[test]
+    fn counters_unread_for_too_long_claim_no_exact_number() {
+        let after = |seconds| {
+            let mut ledger = Ledger::open(&sample(0, 0, 0, (0, 0)), false, &quiet());
+            let machine = Machine { at: Duration::from_secs(seconds), ..quiet() };
+            let now = sample(0, 10, 0, (10, 0));
+            ledger.enter(&now, &machine);
+            ledger.totals(&now, &machine).reasons.dropped
+        };
+        assert_eq!(after(500), Bounds::exactly(10));
+        assert_eq!(after(600), Bounds::at_least(10), "or 2^32 more");
+        // On a kernel without cookies, the number is another's by now.
+        let totals = run(false, &[sample(0, 1000, 0, (0, 0)), sample(0, 7, 0, (0, 0))]);
+        assert_eq!(totals.reasons.dropped, Bounds::at_least(7));
     }
 
     #[test]

@@ -10,9 +10,12 @@ pub mod loading;
 pub mod names;
 pub mod remembered;
 mod snapshot;
+#[cfg(test)]
+mod snapshot_tests;
 pub mod ties;
 pub mod top;
 mod trend;
 pub mod verdict;
 
+pub use counters::{KEPT_UP, MOST_PER_S};
 pub use snapshot::{Change, Model, Snapshot, Table};

@@ -30,15 +30,26 @@ impl TopEntry {
             By::Service | By::Backend => service(),
             By::Flow => format!("{} > {}", src(), service()),
             By::Interface => match (&self.interface, key.ifindex) {
-                (Some(name), _) => name.clone(),
+                (Some(name), _) => word(name),
                 (None, 0) => "this host".to_owned(),
                 (None, index) => format!("interface {index}"),
             },
             By::Process => match &self.cgroup {
-                Some(cgroup) => format!("{} ({cgroup})", comm(&key.src)),
-                None => comm(&key.src),
+                Some(cgroup) => format!("{} ({})", word(&comm(&key.src)), word(cgroup)),
+                None => word(&comm(&key.src)),
             },
         }
+    }
+}
+
+/// A name that a stranger chose, as one word: in quotes where a reader could take its parts for
+/// words of ours. A quotation mark in it would end them.
+pub fn word(name: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./:@+[]~%".contains(c);
+    // What stands for a namespace without a name.
+    match !name.is_empty() && name.chars().all(plain) && !name.starts_with("net:[") {
+        true => name.to_owned(),
+        false => format!("\"{}\"", name.replace('"', "\\u{22}")),
     }
 }
 
@@ -90,6 +101,24 @@ pub fn protocol_number(text: &str) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_is_one_word() {
+        for plain in ["eth0", "eth0.100", "ss[4711]", "veth@if2", "kworker/0:1", "höst"] {
+            assert_eq!(word(plain), plain);
+        }
+        for (name, quoted) in [
+            ("x netns=a pid=1", "\"x netns=a pid=1\""),
+            ("a 9/s 1%; b", "\"a 9/s 1%; b\""),
+            ("a=b", "\"a=b\""),
+            ("#3", "\"#3\""),
+            ("net:[7]", "\"net:[7]\""),
+            ("a\" b", "\"a\\u{22} b\""),
+            ("", "\"\""),
+        ] {
+            assert_eq!(word(name), quoted);
+        }
+    }
 
     #[test]
     fn what_is_printed_of_a_protocol_is_understood() {

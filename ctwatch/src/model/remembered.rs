@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use ctwatch_ebpf::NetnsId;
 use serde::{Deserialize, Serialize};
 
-use crate::sample::TableSample;
+use super::MOST_PER_S;
+use crate::sample::{Access, TableSample};
 
 /// Of the file's format.
 const SCHEMA: u32 = 1;
@@ -33,6 +34,9 @@ struct Table {
     /// The namespace's cookie, where the kernel has them.
     netns: NetnsId,
     inode: u32,
+    /// What led to it, where the kernel has no cookies: a number alone is used again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    way: Option<String>,
     /// Packets since the namespace was made; `None`: the counters could not be read.
     dropped: Option<u64>,
 }
@@ -66,13 +70,20 @@ pub struct Moment {
 }
 
 impl Remembered {
-    pub fn new(moment: Moment, samples: &[TableSample]) -> Self {
+    /// `way`: what leads to the namespace with this inode number, where there are no cookies.
+    pub fn new(
+        moment: Moment,
+        samples: &[TableSample],
+        way: impl Fn(u32) -> Option<String>,
+    ) -> Self {
         let Moment { time, boot_id, conntrack, scope } = moment;
-        let tables = samples.iter().filter(|sample| sample.reachable).map(|sample| Table {
-            netns: sample.id,
-            inode: sample.inode,
-            dropped: dropped(sample),
-        });
+        let tables =
+            samples.iter().filter(|sample| sample.access != Access::Unseen).map(|sample| Table {
+                netns: sample.id,
+                inode: sample.inode,
+                way: way(sample.inode),
+                dropped: dropped(sample),
+            });
         let tables = tables.collect();
         Self { ctwatch_check: SCHEMA, time, boot_id, conntrack, scope, tables }
     }
@@ -98,6 +109,13 @@ impl Remembered {
         let seconds = before.map(|before| self.time - before.time).filter(|s| *s >= 0);
         let of = self.tables.iter().map(|table| (table.netns, self.of_table(table, before)));
         Remembering { of: of.collect(), seconds }
+    }
+
+    /// In 1,073 seconds a CPU's counter can go on by 2^32. One that has gone round once shows in a sum
+    /// that went back, or not at all.
+    fn may_have_wrapped(&self, before: &Self) -> bool {
+        let seconds = u64::try_from(self.time - before.time).unwrap_or(u64::MAX);
+        seconds.saturating_mul(MOST_PER_S) > u64::from(u32::MAX)
     }
 
     fn of_table(&self, table: &Table, before: Option<&Self>) -> Since {
@@ -126,7 +144,17 @@ impl Remembered {
             ));
         }
         let is_it = |other: &&Table| (other.netns, other.inode) == (table.netns, table.inode);
-        match before.tables.iter().find(is_it).map(|then| then.dropped) {
+        let then = before.tables.iter().find(is_it);
+        if table.netns == NetnsId::from(table.inode)
+            && then.is_some_and(|then| then.way.is_none() || then.way != table.way)
+        {
+            return Since::Unknown(
+                "whether it is the namespace of the last call cannot be known: its number may be \
+                 another's by now"
+                    .to_owned(),
+            );
+        }
+        match then.map(|then| then.dropped) {
             // Made meanwhile.
             None => Since::Counted(now),
             Some(None) => {
@@ -135,6 +163,13 @@ impl Remembered {
             Some(Some(then)) if now < then => Since::Unknown(
                 "its counters went back since the last call: they wrapped around, or it is another \
                  namespace"
+                    .to_owned(),
+            ),
+            // One that is where it was has not gone all the way round, to the packet.
+            Some(Some(then)) if now > then && self.may_have_wrapped(before) => Since::AtLeast(
+                now - then,
+                "the last call is so long ago that counters of 32 bits may have wrapped around: call \
+                 more often"
                     .to_owned(),
             ),
             Some(Some(then)) => Since::Counted(now - then),
@@ -156,21 +191,26 @@ mod tests {
     use super::*;
     use crate::model::verdict::situations::{rt, table, unread};
 
+    /// On a kernel without cookies.
+    fn remember(moment: Moment, samples: &[TableSample]) -> Remembered {
+        Remembered::new(moment, samples, |inode| Some(format!("/run/netns/{inode} of 5")))
+    }
+
     fn at(time: i64) -> Moment {
         Moment { time, boot_id: "b".to_owned(), conntrack: Some(7), scope: "all".to_owned() }
     }
 
     fn since(before: (Moment, TableSample), now: (Moment, TableSample)) -> Since {
-        let before = Remembered::new(before.0, &[before.1]);
+        let before = remember(before.0, &[before.1]);
         // As it comes back from the file.
         let before = Remembered::parse(&before.text().unwrap()).unwrap();
-        let now = Remembered::new(now.0, &[now.1]);
+        let now = remember(now.0, &[now.1]);
         now.since(Some(&before)).of[&1].clone()
     }
 
     #[test]
     fn the_first_call_begins() {
-        let now = Remembered::new(at(60), &[rt(1, 5)]);
+        let now = remember(at(60), &[rt(1, 5)]);
         let remembering = now.since(None);
         assert_eq!((&remembering.of[&1], remembering.seconds), (&Since::Began, None));
     }
@@ -180,10 +220,19 @@ mod tests {
         let of = |then, now| since((at(0), rt(1, then)), (at(60), rt(1, now)));
         assert_eq!(of(5, 5), Since::Counted(0));
         assert_eq!(of(5, 12), Since::Counted(7));
-        let two = |time, drop| Remembered::new(at(time), &[rt(1, 5), table(2, "new", 0, drop)]);
-        let one = Remembered::new(at(0), &[rt(1, 5)]);
+        let two = |time, drop| remember(at(time), &[rt(1, 5), table(2, "new", 0, drop)]);
+        let one = remember(at(0), &[rt(1, 5)]);
         assert_eq!(two(60, 3).since(Some(&one)).of[&2], Since::Counted(3), "made meanwhile");
         assert_eq!(two(60, 3).since(Some(&one)).seconds, Some(60));
+    }
+
+    #[test]
+    fn after_long_a_counter_may_have_wrapped() {
+        let of = |seconds, now| since((at(0), rt(1, 5)), (at(seconds), rt(1, now)));
+        assert_eq!(of(1000, 12), Since::Counted(7));
+        assert_eq!(of(3600, 5), Since::Counted(0));
+        let long = of(3600, 12);
+        assert!(matches!(&long, Since::AtLeast(7, why) if why.contains("wrapped")), "{long:?}");
     }
 
     #[test]
@@ -206,8 +255,23 @@ mod tests {
     }
 
     #[test]
+    fn a_number_that_is_used_again_is_not_the_same_namespace() {
+        let of =
+            |way: &'static str| Remembered::new(at(60), &[rt(1, 9)], move |_| Some(way.to_owned()));
+        let before = Remembered::new(at(0), &[rt(1, 5)], |_| Some("a".to_owned()));
+        assert_eq!(of("a").since(Some(&before)).of[&1], Since::Counted(4));
+        let other = of("b").since(Some(&before)).of[&1].clone();
+        assert!(matches!(&other, Since::Unknown(why) if why.contains("another's")), "{other:?}");
+        // By a cookie it is always known.
+        let known = |drop| TableSample { id: 7, ..rt(1, drop) };
+        let [then, now] = [(0, 5), (60, 9)]
+            .map(|(time, drop)| Remembered::new(at(time), &[known(drop)], |_| None));
+        assert_eq!(now.since(Some(&then)).of[&7], Since::Counted(4));
+    }
+
+    #[test]
     fn another_format_is_none_of_ours() {
-        let text = Remembered::new(at(0), &[]).text().unwrap();
+        let text = remember(at(0), &[]).text().unwrap();
         assert!(Remembered::parse(&text).is_some());
         for other in [
             "",

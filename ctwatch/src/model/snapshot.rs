@@ -9,12 +9,12 @@ use ctwatch_ebpf::{
 
 use super::{
     census::{TableCensus, Taken},
-    figure::{Bounds, Figure},
+    figure::{Bounds, Exactness, Figure},
     ledger::{Ledger, Machine, Totals},
     top::{Context, ControlPlane, Listing, Names, Strangers, Talkers, TopList},
     trend::{Trend, time_to_full},
 };
-use crate::sample::{EntryCounts, Misses, Probed, Sample, TableSample};
+use crate::sample::{Access, EntryCounts, HookReadings, Misses, Probed, Sample, TableSample};
 
 /// Above this fill the kernel's garbage collector removes entries before their time (Linux 6.0).
 /// <https://github.com/torvalds/linux/blob/v6.12/net/netfilter/nf_conntrack_core.c>
@@ -46,7 +46,7 @@ pub struct Table {
     pub id: NetnsId,
     pub inode: u32,
     pub name: Option<String>,
-    pub reachable: bool,
+    pub access: Access,
     pub unread: Option<String>,
     pub entries: Option<u32>,
     pub limit: Option<u32>,
@@ -128,12 +128,18 @@ impl Snapshot {
 
     /// Of the tables that hold or held anything and can be looked into, the fullest.
     pub fn fullest(&self) -> Option<&Table> {
-        let tables = self.tables.iter().filter(|table| table.reachable && table.is_tracking());
+        let there = |table: &&Table| table.access != Access::Unseen && table.is_tracking();
+        let tables = self.tables.iter().filter(there);
         tables.max_by_key(|table| table.entries)
     }
 }
 
 impl Table {
+    /// It is there, and how many entries it holds is not known: nothing can be said of it.
+    pub fn is_unknown(&self) -> bool {
+        self.access != Access::Unseen && self.entries.is_none()
+    }
+
     /// Whether anything was ever tracked here, or anything happens.
     pub fn is_tracking(&self) -> bool {
         let figures = [&self.insertions, &self.removals, &self.invalid];
@@ -170,11 +176,15 @@ struct State {
     saturated: bool,
     /// What the probes had seen before the first reading: totals count from there.
     dropped_before: u64,
+    /// Refusals and insertions that the probes saw while it was first read: totals began among them.
+    meanwhile: (u64, u64),
     /// What a rule has certainly dropped, at the last sample.
     surely_strangers: u64,
     /// What the probes had seen at the last sample, before anything else of it was read.
     dropped_at: u64,
     sample: TableSample,
+    /// The last sample had a row for it.
+    spoken_of: bool,
 }
 
 impl Model {
@@ -191,20 +201,8 @@ impl Model {
 
     /// Takes in the next sample. The first one is the start: totals count from there.
     pub fn advance(&mut self, sample: &Sample) -> Snapshot {
-        let first = self.last.is_none();
         let interval = self.last.map(|last| sample.elapsed.saturating_sub(last));
-        let machine = self.machine(sample);
-        for state in self.tables.values_mut() {
-            state.lose_sight();
-        }
-        for table in &sample.tables {
-            match self.tables.get_mut(&table.id) {
-                Some(state) => state.see(table, &machine),
-                None => {
-                    self.tables.insert(table.id, State::new(table, !first, &machine));
-                }
-            }
-        }
+        let machine = self.see(sample);
         let seconds = interval.map(|interval| interval.as_secs_f64());
         let talking = self.talkers.advance(&sample.tops, seconds);
         self.listing.seconds = seconds;
@@ -220,7 +218,19 @@ impl Model {
                     Stream::Drops => unseen,
                     Stream::Insertions => machine.missed.insertions.unwrap_or(0),
                 };
+                let at_most = |figure: &Figure| {
+                    figure.total.filter(|_| figure.exactness != Exactness::Sampled)
+                };
+                let meanwhile = state.meanwhile;
                 let context = |stream: Stream, by: By| Context {
+                    at_most: match stream {
+                        Stream::Drops => at_most(&table.drops.table_full),
+                        Stream::Insertions => at_most(&table.insertions),
+                    },
+                    meanwhile: match stream {
+                        Stream::Drops => meanwhile.0,
+                        Stream::Insertions => meanwhile.1,
+                    },
                     total: match stream {
                         Stream::Drops => table.drops.table_full.total,
                         Stream::Insertions => table.insertions.total,
@@ -259,6 +269,29 @@ impl Model {
         }
     }
 
+    /// Takes in a sample that is not shown: counters are to be read before they can have gone all the
+    /// way round, which is [`KEPT_UP`](super::KEPT_UP).
+    pub fn keep_up(&mut self, sample: &Sample) {
+        self.see(sample);
+    }
+
+    fn see(&mut self, sample: &Sample) -> Machine {
+        let first = self.last.is_none();
+        let machine = self.machine(sample);
+        for state in self.tables.values_mut() {
+            state.lose_sight();
+        }
+        for table in &sample.tables {
+            match self.tables.get_mut(&table.id) {
+                Some(state) => state.see(table, &machine),
+                None => {
+                    self.tables.insert(table.id, State::new(table, !first, &machine));
+                }
+            }
+        }
+        machine
+    }
+
     fn machine(&mut self, sample: &Sample) -> Machine {
         self.counts_entries |= sample.tables.iter().any(|table| {
             let both = table.entries.zip(table.counters.as_deref());
@@ -266,7 +299,7 @@ impl Model {
         });
         let counts_entries = self.counts_entries;
         let Some(Probed { host, counted, misses, .. }) = sample.probed else {
-            return Machine { counts_entries, ..Machine::default() };
+            return Machine { counts_entries, at: sample.elapsed, ..Machine::default() };
         };
         // What the program was not run for may have been a refusal.
         let no_memory =
@@ -280,6 +313,7 @@ impl Model {
             no_memory: no_memory.map(|now| now.saturating_sub(before)),
             counts_entries,
             counted,
+            at: sample.elapsed,
             missed: Misses {
                 drops: plus(misses.drops, &[HostCount::UnplacedDrops]),
                 refusals: plus(misses.refusals, &[HostCount::UnplacedRefusals]),
@@ -318,7 +352,8 @@ impl Model {
     }
 
     fn forget_departed(&mut self) {
-        let departed = self.tables.iter().filter(|(_, state)| !state.sample.reachable);
+        // One that is hidden and counts is still spoken of, and would be taken for a new one.
+        let departed = self.tables.iter().filter(|(_, state)| !state.spoken_of);
         let keys: Vec<_> = departed.map(|(key, _)| *key).collect();
         for key in keys.iter().take(keys.len().saturating_sub(MAX_DEPARTED)) {
             self.tables.remove(key);
@@ -358,15 +393,25 @@ impl State {
                 true => 0,
                 false => dropped_untracked(sample.hooks.map(|hooks| hooks.before)),
             },
+            meanwhile: match (new, sample.hooks) {
+                (false, Some(HookReadings { before, after })) => {
+                    let of = |count| after.get(count).saturating_sub(before.get(count));
+                    let refused = of(Count::DroppedUntracked) + of(Count::TableFull);
+                    (refused, of(Count::Inserted))
+                }
+                _ => (0, 0),
+            },
             surely_strangers: 0,
             dropped_at: 0,
             sample: sample.clone(),
+            spoken_of: true,
         }
     }
 
     fn see(&mut self, sample: &TableSample, machine: &Machine) {
         self.ledger.enter(sample, machine);
         self.sample = sample.clone();
+        self.spoken_of = true;
     }
 
     /// Packets among the refused that a rule may have dropped: where the probes cannot tell.
@@ -381,7 +426,7 @@ impl State {
         let meanwhile = since(hooks.after).saturating_sub(self.dropped_at);
         self.dropped_at = since(hooks.before);
         // A doubt about what was before is none about what is now.
-        let others = meanwhile.saturating_sub(self.ledger.certain_now());
+        let others = meanwhile.saturating_sub(self.ledger.take_certain_now());
         let now = in_all.saturating_sub(self.surely_strangers).min(others);
         if let Some(Bounds::Within { at_most: Some(most), .. }) = refused {
             self.surely_strangers = since(hooks.before).saturating_sub(most);
@@ -391,7 +436,8 @@ impl State {
 
     /// Until this reading says otherwise, the namespace is gone.
     fn lose_sight(&mut self) {
-        self.sample.reachable = false;
+        self.spoken_of = false;
+        self.sample.access = Access::Unseen;
         self.sample.entries = None;
         self.sample.counters = None;
     }
@@ -419,7 +465,7 @@ impl State {
             id: self.sample.id,
             inode: self.sample.inode,
             name: self.sample.name.clone(),
-            reachable: self.sample.reachable,
+            access: self.sample.access,
             unread: self.sample.unread.clone(),
             entries,
             limit,

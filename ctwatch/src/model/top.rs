@@ -21,7 +21,7 @@ pub struct TopList {
     pub entries: Vec<TopEntry>,
 }
 
-/// `count - error <= true count <= count`, since the start.
+/// `count - error <= true count <= count`, since the first reading, as totals are.
 #[derive(Clone, Debug)]
 pub struct TopEntry {
     pub key: Key,
@@ -61,6 +61,11 @@ pub(super) struct Names<'a> {
 pub(super) struct Context {
     /// All of the stream.
     pub(super) total: Option<u64>,
+    /// There were no more of the stream: no part of it is larger.
+    pub(super) at_most: Option<u64>,
+    /// Events while the first reading was made: the lists and the total began to count in the midst
+    /// of them.
+    pub(super) meanwhile: u64,
     /// The same, a second.
     pub(super) per_s: Option<f64>,
     /// Events that are in no list, in whatever namespace they happened.
@@ -93,6 +98,9 @@ pub(super) struct Listing {
 pub(super) struct Talkers {
     /// Count and error.
     last: HashMap<(Stream, By, Key), (u64, u64)>,
+    /// The same at the first sample, from which on totals count. The programs count from when they
+    /// were attached.
+    base: HashMap<(Stream, By, Key), (u64, u64)>,
     /// Packets of control planes that were certainly refused, so far.
     planes: BTreeMap<(NetnsId, &'static str), Plane>,
     seconds: Option<f64>,
@@ -112,6 +120,9 @@ struct Talker {
     key: Key,
     count: u64,
     error: u64,
+    /// Count and error of the first sample; one that was in no slot then has been counted in its own
+    /// since.
+    base: (u64, u64),
     grown: Option<Grown>,
 }
 
@@ -123,9 +134,19 @@ struct Grown {
 }
 
 impl Talker {
-    /// The least that it can be.
+    /// The least that it can be, since the programs were attached.
     fn certain(&self) -> u64 {
         self.count.saturating_sub(self.error)
+    }
+
+    /// The same since the first sample.
+    fn certain_since(&self) -> u64 {
+        self.certain().saturating_sub(self.base.0)
+    }
+
+    /// The most that it can be since the first sample.
+    fn most_since(&self) -> u64 {
+        self.count.saturating_sub(self.base.0.saturating_sub(self.base.1))
     }
 }
 
@@ -155,16 +176,23 @@ impl Talkers {
                 now.insert(id, (count.count, count.error));
                 let (key, error) = (count.key, count.error);
                 let grown = seconds.map(|_| grown);
-                let talker = Talker { key, count: count.count, error, grown };
+                let base = match seconds {
+                    Some(_) => self.base.get(&id).copied().unwrap_or_default(),
+                    None => (count.count, error),
+                };
+                let talker = Talker { key, count: count.count, error, base, grown };
                 let of = (key.netns, list.stream, list.by);
                 talking.0.entry(of).or_default().push(talker);
             }
+        }
+        if seconds.is_none() {
+            self.base.clone_from(&now);
         }
         self.last = now;
         self.seconds = seconds.filter(|seconds| *seconds > 0.0);
         for talkers in talking.0.values_mut() {
             let grown = |talker: &Talker| talker.grown.map_or(0, |grown| grown.least);
-            talkers.sort_by_key(|talker| Reverse((grown(talker), talker.count)));
+            talkers.sort_by_key(|talker| Reverse((grown(talker), talker.most_since())));
         }
         talking
     }
@@ -239,15 +267,16 @@ impl Talking {
             for by in wanted.by.iter().copied() {
                 let context = context(stream, by);
                 let Some(talkers) = self.0.get(&(netns, stream, by)) else { continue };
-                let mut others: Vec<&Talker> = talkers.iter().skip(most).collect();
-                others.sort_by_key(|talker| Reverse(talker.certain()));
+                // Who was only counted before the first reading is in none of it.
+                let talkers = || talkers.iter().filter(|talker| talker.most_since() > 0);
+                let mut others: Vec<&Talker> = talkers().skip(most).collect();
+                others.sort_by_key(|talker| Reverse(talker.certain_since()));
                 // Among them, those that belong to the first `most` in all.
-                let mut in_all: Vec<u64> = talkers.iter().map(Talker::certain).collect();
+                let mut in_all: Vec<u64> = talkers().map(Talker::certain_since).collect();
                 in_all.sort_by_key(|certain| Reverse(*certain));
                 let enough = in_all.get(most).map_or(1, |certain| certain + 1);
-                let others = others.into_iter().filter(|talker| talker.certain() >= enough);
-                let entries: Vec<TopEntry> = talkers
-                    .iter()
+                let others = others.into_iter().filter(|talker| talker.certain_since() >= enough);
+                let entries: Vec<TopEntry> = talkers()
                     .take(most)
                     .chain(others)
                     .map(|talker| entry(by, talker, names, &context, wanted.seconds))
@@ -266,9 +295,10 @@ fn entry(
     context: &Context,
     seconds: Option<f64>,
 ) -> TopEntry {
-    let count = talker.count.saturating_add(context.unlisted);
-    let error = talker.error.saturating_add(context.unlisted);
-    let error = error.saturating_add(context.strangers.in_all);
+    let most = talker.most_since().saturating_add(context.unlisted);
+    let doubt = context.strangers.in_all.saturating_add(context.meanwhile);
+    let least = talker.certain_since().saturating_sub(doubt);
+    let count = context.at_most.map_or(most, |all| most.min(all));
     let interface = names.interfaces.iter().find(|(index, _)| *index == talker.key.ifindex);
     let cgroup = names.cgroups.iter().find(|(number, _)| *number == talker.key.cgroup());
     let (per_s, per_s_is) = match talker.grown.zip(seconds.filter(|seconds| *seconds > 0.0)) {
@@ -291,7 +321,7 @@ fn entry(
         interface: interface.filter(|_| by == By::Interface).map(|(_, name)| name.clone()),
         cgroup: cgroup.filter(|_| by == By::Process).map(|(_, name)| name.clone()),
         count,
-        error: error.min(count),
+        error: count.saturating_sub(least),
         per_s,
         per_s_is,
         share: total.map(|total| (count as f64 / total as f64).min(1.0)),
@@ -358,7 +388,8 @@ mod tests {
     #[test]
     fn who_is_fastest_now_comes_first_whatever_was_before() {
         let mut talkers = Talkers::default();
-        talkers.advance(&counts(&[(1, 1000, 0), (2, 10, 0)]), None);
+        talkers.advance(&counts(&[]), None);
+        talkers.advance(&counts(&[(1, 1000, 0), (2, 10, 0)]), Some(2.0));
         let talking =
             talkers.advance(&counts(&[(1, 1010, 0), (2, 110, 0), (3, 60, 20)]), Some(2.0));
         let context = Context { total: Some(2360), per_s: Some(100.0), ..Context::default() };
@@ -377,12 +408,44 @@ mod tests {
 
     #[test]
     fn what_is_in_no_list_and_what_is_no_refusal_widens_the_bounds() {
-        let talking = Talkers::default().advance(&counts(&[(1, 100, 5)]), None);
+        let mut talkers = Talkers::default();
+        talkers.advance(&counts(&[]), None);
+        let talking = talkers.advance(&counts(&[(1, 100, 5)]), Some(0.0));
         let strangers = Strangers { in_all: 20, now: 2 };
-        let context = Context { total: Some(50), per_s: None, unlisted: 3, strangers };
-        let entry = &talking.lists(1, &listing(9), Names::default(), |_, _| context)[0].entries[0];
-        assert_eq!((entry.count, entry.error), (103, 28));
-        assert_eq!((entry.share, entry.per_s), (Some(1.0), None));
+        let context = Context { total: Some(50), unlisted: 3, strangers, ..Context::default() };
+        let entry = |context: Context| {
+            talking.lists(1, &listing(9), Names::default(), move |_, _| context)[0].entries[0]
+                .clone()
+        };
+        assert_eq!((entry(context).count, entry(context).error), (103, 28));
+        let capped = entry(Context { at_most: Some(90), ..context });
+        assert_eq!((capped.count, capped.error), (90, 15), "no part is more than the whole");
+    }
+
+    #[test]
+    fn lists_count_from_where_totals_do() {
+        let mut talkers = Talkers::default();
+        let context = Context { total: Some(448), at_most: Some(448), ..Context::default() };
+        let lists = |talking: Talking, context: Context| {
+            talking.lists(1, &listing(9), Names::default(), move |_, _| context)
+        };
+        // A flood ran while the programs were attached.
+        let first = talkers.advance(&counts(&[(1, 49, 0), (2, 20, 8)]), None);
+        let zero = Context { total: Some(0), at_most: Some(0), ..context };
+        assert!(lists(first, zero)[0].entries.iter().all(|entry| entry.count == 0));
+        let talking = talkers.advance(&counts(&[(1, 497, 0), (2, 30, 8), (3, 9, 9)]), Some(1.0));
+        let found = lists(talking, context);
+        let of = |number| found[0].entries.iter().find(|entry| entry.key == source(number));
+        let bounds = |number| of(number).map(|entry| (entry.count - entry.error, entry.count));
+        assert_eq!(bounds(1), Some((448, 448)));
+        assert_eq!(of(1).unwrap().share, Some(1.0));
+        assert_eq!(bounds(2), Some((2, 18)), "what it was before is between 12 and 20");
+        assert_eq!(bounds(3), Some((0, 9)));
+        // Some came while the first reading was made: before the total began, or after.
+        let talking = talkers.advance(&counts(&[(1, 497, 0)]), Some(1.0));
+        let found = lists(talking, Context { meanwhile: 3, ..context });
+        let entry = &found[0].entries[0];
+        assert_eq!((entry.count - entry.error, entry.count), (445, 448));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::{
     figure::Exactness,
     remembered::{Remembering, Since},
 };
+use crate::sample::Access;
 
 /// In the words and numbers of monitoring plugins.
 /// <https://www.monitoring-plugins.org/doc/guidelines.html>
@@ -115,6 +116,8 @@ pub struct Verdict {
     pub tables: Vec<JudgedTable>,
     /// Namespaces that were looked into, also those in which nothing is tracked.
     pub namespaces: usize,
+    /// And those that could not be entered.
+    pub unentered: usize,
 }
 
 impl JudgedTable {
@@ -136,7 +139,8 @@ pub fn judge(
     since: Option<&Remembering>,
     thresholds: &Thresholds,
 ) -> Verdict {
-    let there: Vec<&Table> = snapshot.tables.iter().filter(|table| table.reachable).collect();
+    let there: Vec<&Table> =
+        snapshot.tables.iter().filter(|table| table.access != Access::Unseen).collect();
     // The only one is shown also while it is empty: it may be the one that was asked for.
     // It may have been emptied since.
     let has_dropped = |table: &Table| {
@@ -159,7 +163,9 @@ pub fn judge(
     };
     let watched_s = snapshot.interval.as_secs_f64();
     let since_s = since.and_then(|since| since.seconds);
-    Verdict { state, watched_s, since_s, tables, namespaces: there.len() }
+    let namespaces = there.iter().filter(|table| table.access == Access::Entered).count();
+    let unentered = there.len() - namespaces;
+    Verdict { state, watched_s, since_s, tables, namespaces, unentered }
 }
 
 /// One table, and what else is known of it.
@@ -421,7 +427,7 @@ pub(crate) mod situations {
             id: NetnsId::from(id),
             inode: id,
             name: Some(name.to_owned()),
-            reachable: true,
+            access: Access::Entered,
             entries: Some(entries),
             counters: Some(vec![counters]),
             unread: None,

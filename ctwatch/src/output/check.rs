@@ -136,17 +136,24 @@ fn summary(verdict: &Verdict, names: &[String]) -> String {
     let fullest = known
         .filter_map(|(table, name)| Some((table.entries?, table, name)))
         .max_by_key(|(entries, ..)| *entries);
+    let unentered = match verdict.unentered {
+        0 => String::new(),
+        more => format!("; {more} more could not be entered"),
+    };
     match (fullest, verdict.namespaces) {
+        (_, 0) if verdict.unentered > 0 => {
+            format!("none of {} namespaces could be entered", verdict.unentered)
+        }
         (_, 0) => "the network namespace is gone".to_owned(),
         (Some((entries, table, name)), 1) => {
             format!("{name} {}", share(f64::from(entries), table, "full"))
         }
         (Some((entries, table, name)), all) => {
             let share = share(f64::from(entries), table, "full");
-            format!("{name} {share}, the fullest of {all} namespaces")
+            format!("{name} {share}, the fullest of {all} namespaces{unentered}")
         }
         (None, all) if verdict.tables.is_empty() => {
-            format!("nothing is tracked in {all} namespaces")
+            format!("nothing is tracked in {all} namespaces{unentered}")
         }
         (None, _) => "nothing is beyond its limits".to_owned(),
     }

@@ -130,6 +130,9 @@ fn tracked(report: &Report) -> Vec<String> {
         Conntrack::Absent => "  nf_conntrack is not loaded: nothing is tracked".to_owned(),
         Conntrack::BuiltIn => "  nf_conntrack is built into the kernel".to_owned(),
         Conntrack::Module => "  nf_conntrack is loaded as a module".to_owned(),
+        Conntrack::Loaded => {
+            "  nf_conntrack is loaded; whether as a module cannot be seen here".to_owned()
+        }
     });
     for namespace in namespaces {
         let name = namespace.name.clone().unwrap_or_else(|| format!("netns {}", namespace.inode));
@@ -256,6 +259,10 @@ fn measured(report: &Report) -> Vec<String> {
     }
     lines.push("what would improve it".to_owned());
     match report.advice.as_slice() {
+        // How it is counted is one thing, and whether all of it could be looked at is another.
+        [] if !report.tracking.unknown.is_empty() => lines.push(
+            "  nothing in how it is counted; but not all could be seen, see above".to_owned(),
+        ),
         [] => lines.push("  nothing: this is the best there is".to_owned()),
         advice => lines.extend(advice.iter().map(|advice| format!("  {advice}"))),
     }
@@ -280,8 +287,47 @@ mod tests {
     }
 
     #[test]
+    fn what_was_not_seen_is_not_the_best() {
+        let mut report = report();
+        report.tracking.unknown.push("cannot enter /run/netns/rt".to_owned());
+        let lines = measured(&report);
+        assert!(!lines.iter().any(|line| line.contains("best there is")), "{lines:?}");
+        assert!(lines.iter().any(|line| line.contains("not all could be seen")), "{lines:?}");
+    }
+
+    #[test]
     fn a_report_reads_from_the_answer_to_its_grounds() {
-        let report = Report {
+        let report = report();
+        let mut out = Vec::new();
+        write(&mut out, &report, 200).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        for expected in [
+            "on Linux 6.1.0\\u{1b} (x86_64)\n",
+            "what is wrong\n1. CRITICAL: full\n   seen\n   -> more\n",
+            "      save the rules:\n        s\n",
+            "      arm the undo: it runs by itself after two minutes:\n        r\n      now:\n        a\n",
+            "b <<'END'\nc\nEND\n      see that it worked:\n        k\n        prints: 1\n",
+            "      disarm the undo, if all still works:\n        t\n      to last, in /etc/f:\n        d\n",
+            "      lasts: for ever\n      expect: less\n",
+            "  managed by ufw (chain ufw-x)\n",
+            "      undo:\n        e\n",
+            "  nf_conntrack is loaded as a module\n  host tracks: 7 of 9 entries\n",
+            "  a\\u{1b} tracks perhaps: unknown of 9 entries\n  1 namespace holds no entries (1 not tracking)\n",
+            "  it is needed by\n    host: nft table ip nat\n",
+            "  drops                   not measured\n",
+            "  table_full              upper bound\n",
+            "  no drops by fexit: no BTF\n",
+            "  tracepoints               no: x\n",
+            "  CAP_BPF         no  programs\n",
+            "configuration: unknown, no file\n",
+            "  nothing: this is the best there is\n",
+        ] {
+            assert!(text.contains(expected), "{expected:?} in {text}");
+        }
+    }
+
+    fn report() -> Report {
+        Report {
             version: "0.0.0",
             kernel: "6.1.0\u{1b}".to_owned(),
             architecture: "x86_64",
@@ -300,6 +346,8 @@ mod tests {
             tracking: Tracking {
                 needed_by: vec!["host: nft table ip nat".to_owned()],
                 managed_by: vec!["ufw (chain ufw-x)".to_owned()],
+                // As long as nothing is unknown.
+                unknown: vec![],
                 namespaces: vec![
                     tracked("host", Some(true), Some(7)),
                     tracked("a\u{1b}", None, None),
@@ -327,32 +375,6 @@ mod tests {
                     expect: "less".to_owned(),
                 }],
             }],
-        };
-        let mut out = Vec::new();
-        write(&mut out, &report, 200).unwrap();
-        let text = String::from_utf8(out).unwrap();
-        for expected in [
-            "on Linux 6.1.0\\u{1b} (x86_64)\n",
-            "what is wrong\n1. CRITICAL: full\n   seen\n   -> more\n",
-            "      save the rules:\n        s\n",
-            "      arm the undo: it runs by itself after two minutes:\n        r\n      now:\n        a\n",
-            "b <<'END'\nc\nEND\n      see that it worked:\n        k\n        prints: 1\n",
-            "      disarm the undo, if all still works:\n        t\n      to last, in /etc/f:\n        d\n",
-            "      lasts: for ever\n      expect: less\n",
-            "  managed by ufw (chain ufw-x)\n",
-            "      undo:\n        e\n",
-            "  nf_conntrack is loaded as a module\n  host tracks: 7 of 9 entries\n",
-            "  a\\u{1b} tracks perhaps: unknown of 9 entries\n  1 namespace holds no entries (1 not tracking)\n",
-            "  it is needed by\n    host: nft table ip nat\n",
-            "  drops                   not measured\n",
-            "  table_full              upper bound\n",
-            "  no drops by fexit: no BTF\n",
-            "  tracepoints               no: x\n",
-            "  CAP_BPF         no  programs\n",
-            "configuration: unknown, no file\n",
-            "  nothing: this is the best there is\n",
-        ] {
-            assert!(text.contains(expected), "{expected:?} in {text}");
         }
     }
 }

@@ -7,7 +7,7 @@ use ctwatch_ebpf::{Count, NetnsTally};
 use super::{Epoch, Header};
 use crate::{
     model::{Model, Snapshot},
-    sample::{Counted, CpuCounters, HookReadings, Probed, Sample, TableSample},
+    sample::{Access, Counted, CpuCounters, HookReadings, Probed, Sample, TableSample},
 };
 
 pub(super) const FIRST: Epoch = Epoch { number: 1, gap: None };
@@ -39,7 +39,7 @@ pub(super) fn snapshots() -> [Snapshot; 2] {
                 id: 42,
                 inode: 4_026_532_246,
                 name: Some("rt".to_owned()),
-                reachable: true,
+                access: Access::Entered,
                 entries: Some(entries),
                 counters: Some(vec![CpuCounters {
                     drop,

@@ -12,7 +12,10 @@ use super::{
     loading::LoadedObject,
     who::{self, KeyObject},
 };
-use crate::model::{Snapshot, Table, figure::Figure, loading::Loaded};
+use crate::{
+    model::{Snapshot, Table, figure::Figure, loading::Loaded},
+    sample::Access,
+};
 
 #[derive(Serialize)]
 struct Object<'a> {
@@ -34,6 +37,7 @@ struct Object<'a> {
 #[derive(Serialize)]
 struct TableObject<'a> {
     netns: NetnsObject<'a>,
+    /// It was entered.
     reachable: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     unread: Option<&'a str>,
@@ -172,7 +176,7 @@ fn table<'a>(snapshot: &'a Snapshot, table: &'a Table) -> TableObject<'a> {
     let held = snapshot.census.as_ref().zip(snapshot.census(table));
     TableObject {
         netns: NetnsObject { inode: Some(table.inode), name: table.name.as_deref() },
-        reachable: table.reachable,
+        reachable: table.access == Access::Entered,
         unread: table.unread.as_deref(),
         saturated: table.saturated,
         entries: table.entries,

@@ -2,7 +2,10 @@
 
 use serde::Serialize;
 
-use crate::model::loading::{Asker, Loaded, Process};
+use crate::model::{
+    loading::{Asker, Loaded, Process},
+    names::word,
+};
 
 /// What everybody looks for.
 const CONNTRACK: &str = "nf_conntrack";
@@ -43,7 +46,7 @@ fn note(together: &[Loaded]) -> Option<String> {
 }
 
 fn named(process: &Process) -> String {
-    format!("{}[{}]", process.comm, process.pid)
+    format!("{}[{}]", word(&process.comm), process.pid)
 }
 
 #[derive(Serialize)]

@@ -65,12 +65,19 @@ pub fn preamble(header: &Header, epoch: Epoch, snapshot: &Snapshot) -> Vec<Strin
     if let Some(table) = snapshot.tables.first() {
         let number = |value: Option<u32>| value.map_or_else(|| "?".to_owned(), |v| v.to_string());
         let tracking = snapshot.tables.iter().filter(|table| table.is_tracking()).count();
+        let unknown = snapshot.tables.iter().filter(|t| t.is_unknown() && !t.is_tracking()).count();
+        let known = snapshot.tables.len() - unknown;
+        let namespaces = match (known, unknown) {
+            (known, 0) => format!("{tracking} of {known} namespaces track connections"),
+            (0, unknown) => format!("none of {unknown} namespaces can be read"),
+            (known, unknown) => format!(
+                "{tracking} of {known} namespaces track connections, and {unknown} cannot be read"
+            ),
+        };
         lines.push(format!(
-            "limit {} entries for each namespace, {} buckets for all; {tracking} of {} namespaces \
-             track connections",
+            "limit {} entries for each namespace, {} buckets for all; {namespaces}",
             number(table.limit),
             number(table.buckets),
-            snapshot.tables.len()
         ));
     }
     if let Some(bytes) = header.top_bytes {

@@ -8,9 +8,11 @@ use crate::model::{
 
 pub(super) fn lines(snapshot: &Snapshot, tops: &Tops) -> Vec<String> {
     let mut lines = vec![format!("--- {:.1} s watched", snapshot.elapsed.as_secs_f64())];
-    let mut quiet = 0;
+    let (mut quiet, mut unknown) = (0, 0);
     for table in &snapshot.tables {
-        if table.is_tracking() {
+        if !table.is_tracking() && table.is_unknown() {
+            unknown += 1;
+        } else if table.is_tracking() {
             lines.extend(of_table(table));
             let who = who::lines(table, tops, who::Measure::InAll);
             let held = who::holding(snapshot, table, tops);
@@ -23,6 +25,13 @@ pub(super) fn lines(snapshot: &Snapshot, tops: &Tops) -> Vec<String> {
         0 => {}
         1 => lines.push("1 namespace tracked nothing".to_owned()),
         more => lines.push(format!("{more} namespaces tracked nothing")),
+    }
+    match unknown {
+        0 => {}
+        1 => lines.push("1 namespace could not be read: nothing is known of it".to_owned()),
+        more => {
+            lines.push(format!("{more} namespaces could not be read: nothing is known of them"));
+        }
     }
     if snapshot.forgotten > 0 {
         lines.push(format!(
@@ -40,8 +49,8 @@ fn of_table(table: &Table) -> Vec<String> {
     let mut state = match (table.entries, table.limit) {
         (Some(entries), Some(limit)) if limit > 0 => format!("{entries} of {limit} entries"),
         (Some(entries), _) => format!("{entries} entries, no limit"),
-        (None, _) if table.reachable => "not readable".to_owned(),
-        (None, _) => "gone".to_owned(),
+        (None, _) if table.is_unknown() => "not readable".to_owned(),
+        (None, _) => "gone, or held by an open file only".to_owned(),
     };
     if let Some(why) = &table.unread {
         state = format!("{state} ({})", escaped(why));

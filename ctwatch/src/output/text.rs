@@ -13,9 +13,12 @@ use super::{
     summary, who,
     words::{count, marked, name, number, percent, signed, state, time_to_full},
 };
-use crate::model::{
-    Change, Snapshot, Table,
-    figure::{Exactness, Figure},
+use crate::{
+    model::{
+        Change, Snapshot, Table,
+        figure::{Exactness, Figure},
+    },
+    sample::Access,
 };
 
 /// How the terminal is.
@@ -177,13 +180,7 @@ impl Text {
         }
         if tables.is_empty() {
             self.header(out)?;
-            let seen = snapshot.tables.iter().filter(|table| table.reachable).count();
-            let said = match seen {
-                0 => "no namespace is there any more".to_owned(),
-                1 => "nothing is tracked in the one namespace seen".to_owned(),
-                more => format!("nothing is tracked in the {more} namespaces seen"),
-            };
-            wrapped(out, &format!("{time} {said}"), self.style.columns)?;
+            wrapped(out, &format!("{time} {}", idle(snapshot)), self.style.columns)?;
         }
         Ok(())
     }
@@ -228,6 +225,25 @@ impl Text {
             write!(out, "\x1b[0m")?;
         }
         Ok(())
+    }
+}
+
+/// What there is to say where no table has a line: never of a namespace that was not looked into.
+fn idle(snapshot: &Snapshot) -> String {
+    let there = snapshot.tables.iter().filter(|table| table.access != Access::Unseen);
+    let (unknown, read): (Vec<_>, Vec<_>) = there.partition(|table| table.is_unknown());
+    let first = unknown.iter().find_map(|table| table.unread.as_deref()).unwrap_or_default();
+    match (read.len(), unknown.len()) {
+        (0, 0) => "no namespace is there any more".to_owned(),
+        (1, 0) => "nothing is tracked in the one namespace seen".to_owned(),
+        (more, 0) => format!("nothing is tracked in the {more} namespaces seen"),
+        (0, 1) => format!("the one namespace cannot be read: {}", escaped(first)),
+        (0, all) => format!("none of {all} namespaces can be read: {}", escaped(first)),
+        (read, more) => format!(
+            "nothing is tracked in {read} of {} namespaces; {more} cannot be read: {}",
+            read + more,
+            escaped(first)
+        ),
     }
 }
 
@@ -458,6 +474,32 @@ mod tests {
         let lines = crate::output::preamble(&header(), FIRST, &first);
         let expected = "note: rt is not readable: cannot enter /run/netns/rt: no\\u{1b}";
         assert!(lines.iter().any(|line| line == expected), "{lines:?}");
+    }
+
+    #[test]
+    fn what_was_not_entered_is_not_called_idle() {
+        let [mut snapshot, _] = snapshots();
+        let mut refused = snapshot.tables[0].clone();
+        refused.access = Access::Refused;
+        (refused.entries, refused.fill) = (None, None);
+        refused.unread = Some("cannot enter /run/netns/rt: not permitted".to_owned());
+        assert_eq!(idle(&snapshot), "nothing is tracked in the one namespace seen");
+        snapshot.tables.push(refused.clone());
+        let some = "nothing is tracked in 1 of 2 namespaces; 1 cannot be read: cannot enter";
+        assert!(idle(&snapshot).starts_with(some), "{}", idle(&snapshot));
+        snapshot.tables = vec![refused.clone(), refused];
+        let none = "none of 2 namespaces can be read: cannot enter";
+        assert!(idle(&snapshot).starts_with(none), "{}", idle(&snapshot));
+        let mut text = Text::new(style(usize::MAX));
+        let mut out = Vec::new();
+        text.start(&mut out, &header(), FIRST, &snapshot).unwrap();
+        text.tick(&mut out, &snapshot).unwrap();
+        text.finish(&mut out, &snapshot).unwrap();
+        let out = String::from_utf8(out).unwrap();
+        for sentence in ["nothing is tracked", "tracked nothing", "of 2 namespaces track"] {
+            assert!(!out.contains(sentence), "{sentence:?}: {out}");
+        }
+        assert!(out.contains("2 namespaces could not be read"), "{out}");
     }
 
     #[test]

@@ -61,16 +61,16 @@ pub fn text(out: &mut impl Write, line: &Line<'_>, services: &Services) -> io::R
     }
     match (&named.interface, event.ifindex) {
         (_, 0) => {}
-        (Some(interface), _) => write!(out, " in={}", escaped(interface))?,
+        (Some(interface), _) => write!(out, " in={}", escaped(&names::word(interface)))?,
         (None, index) => write!(out, " in=#{index}")?,
     }
     match (&named.netns, named.inode) {
-        (Some(netns), _) => write!(out, " netns={}", escaped(netns))?,
+        (Some(netns), _) => write!(out, " netns={}", escaped(&names::word(netns)))?,
         (None, Some(inode)) => write!(out, " netns=net:[{inode}]")?,
         (None, None) => write!(out, " netns=#{}", event.netns)?,
     }
     if let Some(comm) = comm(event) {
-        write!(out, " comm={} pid={}", escaped(&comm), event.pid)?;
+        write!(out, " comm={} pid={}", escaped(&names::word(&comm)), event.pid)?;
     }
     writeln!(out)
 }
@@ -169,7 +169,7 @@ mod tests {
         assert!(
             text.ends_with(
                 " table_full udp 17 src=10.1.1.1 dst=10.2.2.2 sport=1024 dport=53 (domain) in=eth0 \
-                 netns=r\\u{1b}t\n"
+                 netns=\"r\\u{1b}t\"\n"
             ),
             "{text}"
         );
@@ -179,12 +179,26 @@ mod tests {
     }
 
     #[test]
+    fn no_name_adds_a_field() {
+        let mut event = Event { ifindex: 3, pid: 42, ..event() };
+        event.comm[..15].copy_from_slice(b"x netns=a pid=1");
+        let named = Named {
+            netns: Some("n comm=sh".to_owned()),
+            inode: Some(9),
+            interface: Some("e=1".to_owned()),
+        };
+        let (text, _) = lines(&event, &named);
+        let fields = " in=\"e=1\" netns=\"n comm=sh\" comm=\"x netns=a pid=1\" pid=42\n";
+        assert!(text.ends_with(fields), "{text}");
+    }
+
+    #[test]
     fn a_refusal_of_this_hosts_own_names_the_process() {
         let mut event = Event { ifindex: 0, pid: 42, reason: 1, ..event() };
         event.comm[..5].copy_from_slice(b"a\x1b[2J");
         let (text, json) = lines(&event, &Named::default());
         assert!(text.contains(" clash udp "), "{text}");
-        assert!(text.ends_with(" netns=#7 comm=a\\u{1b}[2J pid=42\n"), "{text}");
+        assert!(text.ends_with(" netns=#7 comm=\"a\\u{1b}[2J\" pid=42\n"), "{text}");
         assert!(json.contains(r#""pid":42"#) && !json.contains('\u{1b}'), "{json}");
     }
 }

@@ -3,11 +3,12 @@
 use crate::model::{
     Table,
     figure::{Exactness, Figure},
+    names::word,
 };
 
 /// The name, or what stands for it.
 pub(super) fn name(table: &Table) -> String {
-    called(table.name.as_deref(), table.inode)
+    table.name.as_deref().map_or_else(|| called(None, table.inode), word)
 }
 
 pub(super) fn called(name: Option<&str>, inode: u32) -> String {

@@ -13,7 +13,9 @@ use ctwatch::{
         config, ctnetlink, dump, evidence, hooks, kmsg,
         legacy::{self, IPV4, IPV6},
         listing, modules, netns, nft, procstat,
-        settings::{family_of, installs, memory_of, modules as loaded_modules, settings, slab_of},
+        settings::{
+            family_of, installs, memory_of, modules_of as loaded_modules, settings, slab_of,
+        },
         symbols::Symbols,
     },
     model::census::Census,
