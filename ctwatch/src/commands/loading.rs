@@ -6,7 +6,10 @@ use jiff::Timestamp;
 
 use crate::{
     cli,
-    host::privileges::{Privilege, Privileges},
+    host::{
+        privileges::{Privilege, Privileges},
+        zone,
+    },
     model::loading::{self, Loaded},
     output::loading::{notes, untold},
     probe::{load, modules::Watcher},
@@ -70,7 +73,7 @@ impl Loading {
             };
             loaded.extend(self.seen.take(&event, booted).cloned());
         }
-        let mut lines = notes(&loaded);
+        let mut lines = notes(&loaded, &zone::local());
         let so_far = watcher.untold()?;
         if so_far > self.untold {
             lines.push(untold(so_far - self.untold));

@@ -20,6 +20,7 @@ use crate::{
         namer::Namer,
         netns,
         privileges::Privileges,
+        zone,
     },
     output::{
         aside,
@@ -80,6 +81,7 @@ pub async fn run(args: TraceArgs) -> Result<()> {
     let mut printer = Printer {
         output: args.output,
         services: super::services(),
+        zone: zone::local(),
         left: args.count,
         shown: 0,
         last: Traced::default(),
@@ -87,31 +89,54 @@ pub async fn run(args: TraceArgs) -> Result<()> {
     };
     let mut ticks = interval(Duration::from_secs(1));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut left = Left::Nothing;
     loop {
-        let (stop, tick) = tokio::select! {
+        let (mut stop, tick) = tokio::select! {
             biased;
             () = signals.any() => (true, false),
             _ = ticks.tick() => (false, true),
+            () = std::future::ready(()), if left == Left::More => (false, false),
             ready = trace.readable_mut() => { ready?.clear_ready(); (false, false) }
         };
-        let done = printer.drain(trace.get_mut(), &mut namer)?;
-        if tick && target.as_ref().is_some_and(|target| !target.is_there()) {
-            aside::say("what led to the network namespace is gone, and with it the trace");
-            printer.end(trace.get_ref())?;
-            writer.write(printer.bytes(), &mut signals).await?;
-            return Ok(());
-        }
+        left = printer.drain(trace.get_mut(), &mut namer)?;
         if tick {
             printer.more(trace.get_ref().traced()?)?;
+            if target.as_ref().is_some_and(|target| !target.is_there()) {
+                aside::say("what led to the network namespace is gone, and with it the trace");
+                stop = true;
+            }
         }
-        let stop = stop | writer.write(printer.bytes(), &mut signals).await?;
-        if done || stop {
+        stop |= writer.write(printer.bytes(), &mut signals).await?;
+        if left == Left::Enough || stop {
+            // What came while that was written, and not all that may come yet.
+            for _ in 0..LAST {
+                left = printer.drain(trace.get_mut(), &mut namer)?;
+                writer.write(printer.bytes(), &mut signals).await?;
+                if left != Left::More {
+                    break;
+                }
+            }
             printer.end(trace.get_ref())?;
             writer.write(printer.bytes(), &mut signals).await?;
             return Ok(());
         }
     }
 }
+
+/// What is left in the buffer.
+#[derive(Clone, Copy, PartialEq)]
+enum Left {
+    Nothing,
+    /// Perhaps: so many lines are written first.
+    More,
+    /// As many were shown as were asked for.
+    Enough,
+}
+
+/// As many lines are kept until they are written.
+const AT_ONCE: usize = 4096;
+/// So often, at the end.
+const LAST: u32 = 16;
 
 /// Reasons that were asked for and that the programs in use cannot tell.
 fn unseen(args: &TraceArgs, mechanism: Mechanism) -> Option<String> {
@@ -178,6 +203,7 @@ fn wanted_id(wanted: Option<&netns::Netns>, namer: &Namer) -> Result<NetnsId> {
 struct Printer {
     output: Output,
     services: Services,
+    zone: jiff::tz::TimeZone,
     left: Option<u64>,
     shown: u64,
     last: Traced,
@@ -185,18 +211,20 @@ struct Printer {
 }
 
 impl Printer {
-    /// Prints what there is; true when that was enough.
-    fn drain(&mut self, trace: &mut Trace, namer: &mut Namer) -> Result<bool> {
+    /// Prints what there is, or so much of it.
+    fn drain(&mut self, trace: &mut Trace, namer: &mut Namer) -> Result<Left> {
         // When the machine started, had it never slept; anew each time: the clock may be set.
         let booted = jiff::Timestamp::now() - super::uptime()?;
-        while self.left != Some(0)
-            && let Some(event) = trace.take()?
-        {
+        for _ in 0..AT_ONCE {
+            if self.left == Some(0) {
+                return Ok(Left::Enough);
+            }
+            let Some(event) = trace.take()? else { return Ok(Left::Nothing) };
             self.line(&event, booted, namer)?;
             self.left = self.left.map(|left| left - 1);
             self.shown += 1;
         }
-        Ok(self.left == Some(0))
+        Ok(if self.left == Some(0) { Left::Enough } else { Left::More })
     }
 
     /// How many there were since it was last said that were not told.
@@ -212,7 +240,7 @@ impl Printer {
     fn line(&mut self, event: &Event, booted: jiff::Timestamp, namer: &mut Namer) -> Result<()> {
         let named = namer.name(event.netns, event.ifindex)?;
         let time = booted + Duration::from_nanos(event.at);
-        let line = Line { time, event, named: &named };
+        let line = Line { time, zone: &self.zone, event, named: &named };
         match self.output {
             Output::Text => trace::text(&mut self.bytes, &line, &self.services)?,
             Output::Json => trace::json(&mut self.bytes, &line)?,

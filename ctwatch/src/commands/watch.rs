@@ -17,7 +17,10 @@ use super::{
 use crate::{
     cli::{self, Output, WatchArgs},
     collect::{Collector, Means},
-    host::modules::{self, Life, Presence},
+    host::{
+        modules::{self, Life, Presence},
+        zone,
+    },
     model::{KEPT_UP, Model, Snapshot, census::Taken},
     output::{
         Epoch, Header, aside, json,
@@ -91,7 +94,9 @@ impl Watch {
         let collector = Collector::start(means)?;
         let mut model = Model::with_tops(self.args.tops(), &self.args.by());
         let mut screen = Screen::new(&self.args, header);
-        let Some(first) = self.first(&collector).await? else { return Ok(End::Done) };
+        let reading = still_sample(&collector);
+        let (first, mut stop) = self.sample(&collector, &mut screen, reading).await?;
+        let Some(first) = first else { return Ok(End::Done) };
         if modules::life() != Some(life) {
             return Ok(End::Unloaded);
         }
@@ -100,7 +105,7 @@ impl Watch {
         self.last_seen = Some(Instant::now());
         let snapshot = model.advance(&first);
         counting.look(&snapshot);
-        let mut stop = self.put(screen.start(&snapshot, epoch)?).await?;
+        stop |= self.put(screen.start(&snapshot, epoch)?).await?;
         // Who had conntrack loaded, which is there, can no longer be seen: that was not urgent.
         self.loading.start();
         let every = self.args.interval();
@@ -137,19 +142,27 @@ impl Watch {
             }
             let mut alive = modules::life() == Some(life);
             if alive && turn == Turn::Keep {
-                let sample = self.sample(&collector, &mut screen).await?;
+                let reading = collector.sample();
+                let (sample, signalled) = self.sample(&collector, &mut screen, reading).await?;
+                stop |= signalled;
                 alive = modules::life() == Some(life);
-                match sample {
-                    Some(sample) if alive => model.keep_up(&sample),
-                    Some(_) => {}
-                    None => stop = true,
+                if let Some(sample) = sample.filter(|_| alive) {
+                    model.keep_up(&sample);
                 }
             } else if alive && turn != Turn::Look {
                 let mut stops = turn == Turn::Stop || self.left == Some(1);
-                let sample = match stops {
-                    true => self.last(&collector, &mut screen).await?,
-                    false => self.sample(&collector, &mut screen).await?,
+                // Of the last one, nothing is to be between entries and what was counted.
+                let (sample, signalled) = match stops {
+                    true => {
+                        let reading = still_sample(&collector);
+                        self.sample(&collector, &mut screen, reading).await?
+                    }
+                    false => {
+                        let reading = collector.sample();
+                        self.sample(&collector, &mut screen, reading).await?
+                    }
                 };
+                stop |= signalled;
                 // What was read while it went is of nothing.
                 alive = modules::life() == Some(life);
                 if alive {
@@ -163,7 +176,7 @@ impl Watch {
                             self.left = self.left.map(|left| left - 1);
                             last = Some(snapshot);
                         }
-                        // A signal came, and the figures of the line before are the last.
+                        // It did not come, and a signal did.
                         None => stops = true,
                     }
                     if stops {
@@ -189,45 +202,30 @@ impl Watch {
         self.writer.write(bytes, &mut self.signals).await
     }
 
-    /// `None` when a signal came first.
-    async fn first(&mut self, collector: &Collector) -> Result<Option<Sample>> {
-        tokio::select! {
-            biased;
-            () = self.signals.any() => Ok(None),
-            sample = still_sample(collector) => sample.map(Some),
-        }
-    }
-
     /// One reading, however long it takes: after a while it is said which namespace does not answer.
-    /// `None` when a signal came first.
+    /// And whether a signal came meanwhile; then it is waited for no longer than that. `None` where it
+    /// did not come.
     async fn sample(
         &mut self,
         collector: &Collector,
         screen: &mut Screen,
-    ) -> Result<Option<Sample>> {
-        let mut reading = std::pin::pin!(collector.sample());
+        reading: impl Future<Output = Result<Sample>>,
+    ) -> Result<(Option<Sample>, bool)> {
+        let mut reading = std::pin::pin!(reading);
+        let mut stop = false;
         loop {
             tokio::select! {
                 biased;
-                () = self.signals.any() => return Ok(None),
-                sample = &mut reading => return sample.map(Some),
+                sample = &mut reading => return sample.map(|sample| (Some(sample), stop)),
+                () = self.signals.any(), if !stop => stop = true,
                 () = tokio::time::sleep(SLOW) => {
-                    if self.put(screen.note(&slow(collector))?).await? {
-                        return Ok(None);
+                    let gone = if stop { "; the figures before are the last" } else { "" };
+                    let note = format!("{}{gone}", slow(collector));
+                    let told = self.put(screen.note(&note)?).await?;
+                    if stop || told {
+                        return Ok((None, true));
                     }
                 }
-            }
-        }
-    }
-
-    /// The last reading, for which nobody waits for ever. `None` where it does not come.
-    async fn last(&mut self, collector: &Collector, screen: &mut Screen) -> Result<Option<Sample>> {
-        match tokio::time::timeout(SLOW, still_sample(collector)).await {
-            Ok(sample) => sample.map(Some),
-            Err(_) => {
-                let note = slow(collector) + "; the figures of the line before are the last";
-                self.put(screen.note(&note)?).await?;
-                Ok(None)
             }
         }
     }
@@ -435,5 +433,5 @@ fn style(args: &WatchArgs) -> Style {
         // Where there is no such file, numbers will do.
         services: super::services(),
     };
-    Style { columns, rows, colour, zone: jiff::tz::TimeZone::system(), tops }
+    Style { columns, rows, colour, zone: zone::local(), tops }
 }

@@ -39,9 +39,9 @@ pub fn read() -> Known<KernelLog> {
             Err(error) => return Err(unreadable(error)),
         }
     }
-    log.read = u64::try_from(clock_gettime(ClockId::Monotonic).tv_sec)
-        .ok()
-        .map(|since_boot| Moment { since_boot, time: jiff::Zoned::now() });
+    log.read = u64::try_from(clock_gettime(ClockId::Monotonic).tv_sec).ok().map(|since_boot| {
+        Moment { since_boot, time: jiff::Timestamp::now().to_zoned(super::zone::local()) }
+    });
     Ok(log)
 }
 

@@ -33,6 +33,7 @@ pub mod tools;
 pub mod tuple;
 pub mod visit;
 mod xtables;
+pub mod zone;
 
 /// The running kernel's release, `uname -r`.
 pub fn kernel_release() -> String {

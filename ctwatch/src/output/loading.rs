@@ -1,5 +1,6 @@
 //! Who had conntrack's modules loaded.
 
+use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use crate::model::{
@@ -13,10 +14,10 @@ const CONNTRACK: &str = "nf_conntrack";
 /// One line for each process that loaded some: `12:00:01 nf_conntrack was loaded by modprobe[12],
 /// asked for by iptables[11] (iptable_nat), child of bash[7]; and with it nf_nat, iptable_nat`. Not
 /// escaped.
-pub fn notes(loaded: &[Loaded]) -> Vec<String> {
+pub fn notes(loaded: &[Loaded], zone: &TimeZone) -> Vec<String> {
     let together =
         |one: &Loaded, next: &Loaded| (&one.by, &one.asked_by) == (&next.by, &next.asked_by);
-    loaded.chunk_by(together).filter_map(note).collect()
+    loaded.chunk_by(together).filter_map(|one| note(one, zone)).collect()
 }
 
 /// What there was no room for in the kernel, of whatever is loaded.
@@ -24,9 +25,9 @@ pub fn untold(count: u64) -> String {
     format!("{count} more modules were asked for or loaded; by whom, and which, was not seen")
 }
 
-fn note(together: &[Loaded]) -> Option<String> {
+fn note(together: &[Loaded], zone: &TimeZone) -> Option<String> {
     let first = together.iter().find(|loaded| loaded.module == CONNTRACK).or(together.first())?;
-    let time = first.time.to_zoned(jiff::tz::TimeZone::system()).strftime("%H:%M:%S");
+    let time = first.time.to_zoned(zone.clone()).strftime("%H:%M:%S");
     let mut line = format!("{time} {} was loaded by {}", first.module, named(&first.by));
     if let Some(Asker { process, request, parent }) = &first.asked_by {
         line.push_str(&match request {
@@ -118,7 +119,7 @@ pub(super) mod tests {
     fn one_line_for_what_was_loaded_together() {
         let request = Some("iptable_nat");
         let several = ["nf_defrag_ipv4", CONNTRACK, "nf_nat"].map(|module| loaded(module, request));
-        let [line] = notes(&several).try_into().unwrap();
+        let [line] = notes(&several, &TimeZone::UTC).try_into().unwrap();
         assert!(
             line.ends_with(
                 " nf_conntrack was loaded by modprobe[12], asked for by iptables[11] (iptable_nat), \
@@ -126,14 +127,14 @@ pub(super) mod tests {
             ),
             "{line}"
         );
-        assert_eq!(notes(&[]).len(), 0);
+        assert_eq!(notes(&[], &TimeZone::UTC).len(), 0);
     }
 
     #[test]
     fn what_different_processes_loaded_is_told_apart() {
         let by_hand = loaded(CONNTRACK, None);
         let unseen = Loaded { asked_by: None, ..loaded("nf_nat", None) };
-        let [first, second] = notes(&[by_hand, unseen]).try_into().unwrap();
+        let [first, second] = notes(&[by_hand, unseen], &TimeZone::UTC).try_into().unwrap();
         assert!(first.ends_with(" was loaded by modprobe[12], child of iptables[11]"), "{first}");
         assert!(second.ends_with(" nf_nat was loaded by modprobe[12]"), "{second}");
     }

@@ -23,6 +23,7 @@ use crate::{
 
 pub struct Line<'a> {
     pub time: jiff::Timestamp,
+    pub zone: &'a jiff::tz::TimeZone,
     pub event: &'a Event,
     pub named: &'a Named,
 }
@@ -46,8 +47,8 @@ fn comm(event: &Event) -> Option<String> {
 /// `12:00:00.123456 table_full udp 17 src=10.1.1.1 dst=10.2.2.2 sport=1024 dport=53 (domain)
 /// in=eth0 netns=rt`
 pub fn text(out: &mut impl Write, line: &Line<'_>, services: &Services) -> io::Result<()> {
-    let Line { time, event, named } = line;
-    let time = time.to_zoned(jiff::tz::TimeZone::system()).strftime("%H:%M:%S%.6f");
+    let Line { time, zone, event, named } = line;
+    let time = time.to_zoned((*zone).clone()).strftime("%H:%M:%S%.6f");
     let name = protocol(event.protocol);
     write!(out, "{time} {} {name} {}", reason(event), event.protocol)?;
     write!(out, " src={}", address(event.family, &event.src))?;
@@ -94,7 +95,7 @@ struct Object<'a> {
 }
 
 pub fn json(out: &mut impl Write, line: &Line<'_>) -> io::Result<()> {
-    let Line { time, event, named } = line;
+    let Line { time, event, named, .. } = line;
     let port = |port| has_known_ports(event).then(|| u16::from_be(port));
     let comm = comm(event);
     write_line(
@@ -151,7 +152,12 @@ mod tests {
     }
 
     fn lines(event: &Event, named: &Named) -> (String, String) {
-        let line = Line { time: jiff::Timestamp::UNIX_EPOCH, event, named };
+        let line = Line {
+            time: jiff::Timestamp::UNIX_EPOCH,
+            zone: &jiff::tz::TimeZone::UTC,
+            event,
+            named,
+        };
         let (mut as_text, mut as_json) = (Vec::new(), Vec::new());
         text(&mut as_text, &line, &Services::parse("domain 53/udp\n")).unwrap();
         json(&mut as_json, &line).unwrap();
