@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_NOEXIST},
-    helpers::bpf_get_smp_processor_id,
+    helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns},
     macros::map,
     maps::{Array, HashMap, PerCpuArray, PerCpuHashMap},
 };
@@ -53,9 +53,14 @@ const MARK_SLOTS: u32 = 1024;
 #[map]
 static TOP: Array<Set> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// A refusal on this CPU whose packet is not dropped yet: its namespace.
+/// A refusal on this CPU whose packet is not dropped yet: its namespace, and when that was.
 #[map]
-static ANNOUNCED: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+static ANNOUNCED: PerCpuArray<[u64; 2]> = PerCpuArray::with_max_entries(1, 0);
+
+/// Nanoseconds from a refusal to the drop, at most: some thousand, but a hypervisor may stop a CPU in
+/// between. Whoever calls conntrack and drops the packet in another way (act_ct, Open vSwitch) leaves
+/// word that nobody takes: it must not be believed later.
+const ANNOUNCED_FOR: u64 = 100_000_000;
 
 /// Entries that are being confirmed on this CPU, and by which interface they came.
 #[map]
@@ -162,17 +167,31 @@ fn enter_into<const BY: usize>(first: u32, whole: &Key, hash: u64) {
 #[inline(always)]
 pub(crate) fn announce(net: impl Place) {
     if let Some(slot) = ANNOUNCED.get_ptr_mut(0) {
-        // SAFETY: a live per-CPU map value.
-        unsafe { *slot = net.address() };
+        // SAFETY: a live per-CPU map value, and a helper that only reads a clock.
+        unsafe { *slot = [net.address(), bpf_ktime_get_ns()] };
     }
 }
 
-/// The namespace that a refusal was announced for, if any. The word stays.
+/// The word is taken.
+#[inline(always)]
+pub(crate) fn forget_announced() {
+    if let Some(slot) = ANNOUNCED.get_ptr_mut(0) {
+        // SAFETY: a live per-CPU map value.
+        unsafe { *slot = [0, 0] };
+    }
+}
+
+/// The namespace that a refusal was announced for a moment ago, if any. The word stays.
 #[inline(always)]
 pub(crate) fn announced() -> Option<u64> {
     // SAFETY: a live per-CPU map value.
-    let net = unsafe { *ANNOUNCED.get_ptr(0)? };
-    (net != 0).then_some(net)
+    let [net, at] = unsafe { *ANNOUNCED.get_ptr(0)? };
+    if net == 0 {
+        return None;
+    }
+    // SAFETY: it only reads a clock.
+    let now = unsafe { bpf_ktime_get_ns() };
+    (now.wrapping_sub(at) <= ANNOUNCED_FOR).then_some(net)
 }
 
 #[inline(always)]

@@ -44,15 +44,22 @@ pub(crate) fn dropped_for_any_reason(ctx: &impl EbpfContext, skb: u64, location:
     }
 }
 
-/// The packet of a refusal that a hook on `early_drop` has announced: the same CPU, the same
-/// namespace, nothing attached.
+/// As below; and dropped by netfilter, where the kernel says why: a packet that is dropped for
+/// anything else on that CPU has nothing to do with it.
 #[inline(always)]
-pub(crate) fn dropped_as_announced(ctx: &impl EbpfContext, skb: u64) -> Option<()> {
+pub(crate) fn dropped_as_announced(ctx: &impl EbpfContext, skb: u64, reason: u32) -> Option<()> {
+    if reason == layout!(netfilter_drop) { dropped_as_announced_bare(ctx, skb) } else { None }
+}
+
+/// The packet of a refusal that a hook on `early_drop` has announced: the same CPU, a moment ago, the
+/// same namespace, nothing attached.
+#[inline(always)]
+pub(crate) fn dropped_as_announced_bare(ctx: &impl EbpfContext, skb: u64) -> Option<()> {
     let net = tally::announced()?;
     if read::<u64>(skb, layout!(skb_nfct))? != 0 || net_of(skb)? != net {
         return None;
     }
-    tally::announce(Address(0));
+    tally::forget_announced();
     who::refused(ctx, skb, kernel::netns_id(Address(net))?, Reason::TableFull)
 }
 

@@ -74,7 +74,8 @@ const ATTACHMENTS: &[Attachment] = {
         row("page_allocated", Tracepoint("mm_page_alloc"), DROPS, &[Fexit, Kprobe, ByTracepoint]),
         row("dropped", DropTracepoint { reasons: true }, DROPS, &[ByTracepoint]),
         row("dropped_bare", DropTracepoint { reasons: false }, DROPS, &[ByTracepoint]),
-        row("refused", Tracepoint("kfree_skb"), DROPS, &[Fexit, Kprobe]),
+        row("refused", DropTracepoint { reasons: true }, DROPS, &[Fexit, Kprobe]),
+        row("refused_bare", DropTracepoint { reasons: false }, DROPS, &[Fexit, Kprobe]),
         row("freed", Tracepoint("kmem_cache_free"), ENTRIES, &[ByTracepoint]),
         row("freed_missed", Tracepoint("kmem_cache_free"), ENTRIES, &[ByTracepoint]),
         row("fx_early_drop", Function(EarlyDrop, When::Exit), DROPS, &[Fexit]),
@@ -156,7 +157,7 @@ pub(super) fn load(plan: &Plan, resolved: &Resolved, asked: Asked) -> Result<Loa
         _ => None,
     };
     let wanted = |attachment: &&Attachment| match attachment.program {
-        "refused" => !asked.lists.is_none() || asked.trace.is_some(),
+        "refused" | "refused_bare" => !asked.lists.is_none() || asked.trace.is_some(),
         "fx_confirming" => asked.lists.contains(By::Interface),
         // At every new flow: the counter of chains that are too long costs nothing.
         "fx_confirmed" | "kp_confirming" | "kr_confirmed" => asked.trace.is_some(),
