@@ -239,7 +239,7 @@ impl Taker {
             }
             let by_ctnetlink = self.list == List::Ctnetlink;
             // Unloaded since.
-            if by_ctnetlink && self.way != Way::Ctnetlink && modules::ctnetlink_would_be_loaded() {
+            if by_ctnetlink && self.way != Way::Ctnetlink && modules::ctnetlink() == Some(false) {
                 bail!("asking ctnetlink would load its module");
             }
             let name = || netns.name.clone().unwrap_or_else(|| netns.inode.to_string());

@@ -24,16 +24,19 @@ pub(crate) const TESTS: &[Test] = &[
 const UDP: Flows = Flows::of(Family::V4, Protocol::Udp);
 
 /// What no verb may say of a machine that tracks.
-const FALSE: [&str; 4] = ["not loaded", "nothing is tracked", "waiting for it", "loads no modules"];
+const FALSE: [&str; 4] =
+    ["nf_conntrack is not loaded", "nothing is tracked", "waiting for it", "loads no modules"];
 
 const SYSCTLS: &str = "mount -t tmpfs none /proc/sys";
 const MODULES: &str = "mount -t tmpfs none /sys/module";
 
-/// One that ends by itself within twenty seconds, or is killed.
+/// One that ends by itself within twenty seconds, or is killed; a trace, which waits for a refusal,
+/// within five.
 fn behind(hide: &[&str], args: &[&str]) -> Result<Command> {
     let mut command = Command::new("unshare");
     let hide = format!("{}\nexec \"$@\"", hide.join("\n"));
-    command.args(["--mount", "sh", "-ec", &hide, "sh", "timeout", "--signal=KILL", "20"]);
+    command.args(["--mount", "sh", "-ec", &hide, "sh", "timeout", "--signal=KILL"]);
+    command.arg(if args.first() == Some(&"trace") { "5" } else { "20" });
     command.arg(ctwatch()?.get_program()).args(args);
     Ok(command)
 }
@@ -81,6 +84,7 @@ fn hidden() -> Result<()> {
     const SYS: &str = "mount -t tmpfs none /sys";
     // So that conntrack is loaded wherever this runs, and tracks something.
     let lab = Lab::new(Plan::default())?;
+    lab.keep_entries()?;
     lab.send(&Flood::of(UDP, 50))?;
     // Without the counters of /proc/net, which some kernels do not have anyway.
     let no_counters = "mount -t proc -o subset=pid proc /proc";

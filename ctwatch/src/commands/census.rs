@@ -26,7 +26,11 @@ pub fn run(args: &CensusArgs) -> Result<()> {
         Presence::OutOfSight(why) => bail!("{why}"),
     }
     let taken = take(args)?;
-    let limit = limit(Source::Ctnetlink).ok();
+    let source = match modules::ctnetlink_would_be_loaded() {
+        true => Source::Procfs,
+        false => Source::Ctnetlink,
+    };
+    let limit = limit(source).ok();
     let mut bytes = Vec::new();
     match args.output {
         Output::Text => census::text(&mut bytes, &taken, &shown(args, limit))?,

@@ -56,7 +56,7 @@ pub(super) fn prepare(args: &cli::WatchArgs) -> Result<(Means, Header)> {
         _ => Source::Procfs,
     };
     let mut notes = plan.notes();
-    notes.extend(loaded_meanwhile(ctnetlink_came));
+    notes.extend(loaded_meanwhile(&plan, ctnetlink_came));
     if scope == Scope::Own && !privileges.has(Privilege::SysAdmin) {
         notes.push("other namespaces are not looked into: needs CAP_SYS_ADMIN".to_owned());
     }
@@ -86,14 +86,25 @@ pub(super) fn without_programs(
         Some(_) => Source::Procfs,
         None => bail!("nothing can be read here: {}", plan.refusals().join("; ")),
     };
-    let notes = loaded_meanwhile(ctnetlink_came).into_iter().collect();
+    let notes = loaded_meanwhile(&plan, ctnetlink_came).into_iter().collect();
     Ok((Means { source, probes: None, scope, cookies }, notes))
 }
 
 /// Asking ctnetlink may load its module.
-fn loaded_meanwhile(would_be_loaded: bool) -> Option<String> {
-    let was_loaded = would_be_loaded && !modules::ctnetlink_would_be_loaded();
-    was_loaded.then(|| "nf_conntrack_netlink was loaded: nothing else has the counters".to_owned())
+fn loaded_meanwhile(plan: &Plan, would_be_loaded: bool) -> Option<String> {
+    let was_asked = plan.mechanism(Signal::Table) == Some(Mechanism::Ctnetlink);
+    match modules::ctnetlink() {
+        _ if !would_be_loaded => None,
+        Some(true) => {
+            Some("nf_conntrack_netlink was loaded: nothing else has the counters".to_owned())
+        }
+        None if was_asked => Some(
+            "nf_conntrack_netlink was asked, as nothing else has the counters; whether that loaded \
+             it cannot be seen here"
+                .to_owned(),
+        ),
+        _ => None,
+    }
 }
 
 pub(super) fn request(mechanism: cli::Mechanism) -> Request {

@@ -176,17 +176,23 @@ pub fn life() -> Option<Life> {
     }
 }
 
-/// Loaded, and not built in: only modules have a state.
-fn is_module(name: &str) -> bool {
+/// Whether ctnetlink is there: it answers, and asking it loads nothing. `None` where that cannot be
+/// seen.
+pub fn ctnetlink() -> Option<bool> {
+    if life() == Some(Life::BuiltIn) || !can_be_loaded() {
+        return Some(true);
+    }
     match is_of(Path::new(MODULES), SYSFS_MAGIC) {
-        true => Path::new(MODULES).join(name).join("initstate").exists(),
-        false => listed(name) == Some(true),
+        // Only modules have a state.
+        true => Some(Path::new(MODULES).join(CTNETLINK).join("initstate").exists()),
+        false => listed(CTNETLINK),
     }
 }
 
-/// Asking ctnetlink would make the kernel load its module, and with it, if need be, conntrack.
+/// Asking ctnetlink would make the kernel load its module, and with it, if need be, conntrack; or
+/// nobody can tell.
 pub fn ctnetlink_would_be_loaded() -> bool {
-    life() != Some(Life::BuiltIn) && can_be_loaded() && !is_module(CTNETLINK)
+    ctnetlink() != Some(true)
 }
 
 /// Whether this kernel loads modules at all, as far as that can be seen.

@@ -113,7 +113,7 @@ impl Visitor {
     fn counters_here(&self) -> (Result<u32>, Result<Vec<CpuCounters>>) {
         match self.source {
             // Unloaded since: asking would bring it back, and conntrack with it.
-            Source::Ctnetlink if modules::ctnetlink_would_be_loaded() => {
+            Source::Ctnetlink if modules::ctnetlink() == Some(false) => {
                 let gone = || anyhow::anyhow!("asking ctnetlink would load its module");
                 (Err(gone()), Err(gone()))
             }
@@ -187,10 +187,10 @@ fn entries() -> Result<u32> {
 }
 
 /// How many entries there may be in each namespace. Where sysctls are hidden, ctnetlink tells
-/// (Linux 4.18), if asking it loads nothing.
+/// (Linux 4.18), which whoever names it as the source has asked before.
 pub fn limit(source: Source) -> Result<u32> {
     sysctl("nf_conntrack_max").or_else(|error| match source {
-        Source::Ctnetlink if !modules::ctnetlink_would_be_loaded() => {
+        Source::Ctnetlink if modules::ctnetlink() != Some(false) => {
             Ctnetlink::open().and_then(|mut socket| socket.limit()).or(Err(error))
         }
         _ => Err(error),
