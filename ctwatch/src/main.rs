@@ -3,8 +3,9 @@
 
 #![warn(clippy::print_stderr, clippy::print_stdout)]
 
-use std::process::ExitCode;
+use std::{io, os::unix::net::UnixStream, process::ExitCode};
 
+use anyhow::Context;
 use clap::Parser;
 use ctwatch::{
     cli::{CheckArgs, Cli, Command},
@@ -46,14 +47,23 @@ fn wrong(error: &clap::Error) -> ExitCode {
 }
 
 fn check(args: &CheckArgs) -> ExitCode {
-    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    match runtime() {
         Ok(runtime) => runtime.block_on(commands::check::run(args)),
-        Err(error) => commands::check::unknown(&error.to_string()),
+        Err(error) => commands::check::unknown(&format!("{error:#}")),
     }
 }
 
+/// tokio panics where it cannot open what it takes to wait for signals: it is seen before.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    const PAIRS: usize = 4;
+    let enough = (0..PAIRS).map(|_| UnixStream::pair()).collect::<io::Result<Vec<_>>>();
+    enough.context("cannot open files: more descriptors are needed (ulimit -n)")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("cannot start")
+}
+
 fn asynchronously(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = runtime()?;
     match runtime.block_on(work) {
         // Whoever read the output has seen enough.
         Err(error) if commands::is_closed_pipe(&error) => Ok(()),
