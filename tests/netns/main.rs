@@ -9,7 +9,8 @@
 //!
 //! `CTWATCH_LIST` prints all trials that there can be with those mechanisms, and whether the outcome
 //! depends on the kernel; nothing is run. `CTWATCH_TRIALS` names a file with one trial on each line:
-//! exactly these are run, in that order. `CTWATCH_OWNERS` is a root file system with owners of a
+//! exactly these are run, in that order. `CTWATCH_SOAK` is for how many seconds to soak, and nothing else
+//! is run then; with `CTWATCH_FAULTS=all` no fault is left out. `CTWATCH_OWNERS` is a root file system with owners of a
 //! firewall; without it the tests of these are skipped, and say so. After each trial a line says how many milliseconds it took.
 
 mod advice;
@@ -34,6 +35,7 @@ mod owners;
 mod rules;
 mod scenarios;
 mod sight;
+mod soak;
 mod start;
 mod top;
 mod trace;
@@ -78,6 +80,8 @@ enum On {
     OnceWithOwners,
     /// Not a test: measures, where that is all that is asked for.
     Benchmark,
+    /// Not for each change: goes on for as long as is asked for.
+    Soak,
 }
 
 /// What the outcome of a test depends on.
@@ -99,7 +103,7 @@ impl Test {
     }
 }
 
-const GROUPS: [&[Test]; 23] = [
+const GROUPS: [&[Test]; 24] = [
     cases::TESTS,
     floods::TESTS,
     rules::TESTS,
@@ -121,6 +125,7 @@ const GROUPS: [&[Test]; 23] = [
     machine::TESTS,
     loading::TESTS,
     faults::TESTS,
+    soak::TESTS,
     start::TESTS,
     cost::TESTS,
 ];
@@ -139,7 +144,7 @@ impl Machine {
     /// Why this test is none for this machine.
     fn bars(&self, test: &Test, mechanism: Mechanism) -> Option<&'static str> {
         let (good, why) = match test.on {
-            On::Each | On::Once | On::Benchmark => return None,
+            On::Each | On::Once | On::Benchmark | On::Soak => return None,
             On::EachWithPrograms => (mechanism.has_programs(), "this mechanism has no programs"),
             On::EachWithChainLimit | On::OnceWithChainLimit => (self.chains, NO_LIMIT),
             On::OnceAlone => (self.alone, "only on a machine of its own"),
@@ -196,10 +201,10 @@ fn run() -> Result<ExitCode> {
 
 /// All that there can be with these mechanisms.
 fn cases(mechanisms: &[Mechanism], by_mechanism: bool) -> Vec<Case> {
-    let bench = var_os("CTWATCH_BENCH").is_some();
+    let (bench, soak) = (var_os("CTWATCH_BENCH").is_some(), var_os(soak::SECONDS).is_some());
     let mut cases = Vec::new();
     for test in GROUPS.into_iter().flatten() {
-        if bench != (test.on == On::Benchmark) {
+        if bench != (test.on == On::Benchmark) || soak != (test.on == On::Soak) {
             continue;
         }
         let each = [On::Each, On::EachWithPrograms, On::EachWithChainLimit].contains(&test.on);

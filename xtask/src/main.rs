@@ -56,6 +56,12 @@ enum Command {
     Lab(commands::lab::Args),
     /// Measure what watching costs, beside nothing and beside conntrack -E (root)
     Bench(commands::bench::Args),
+    /// Watch while namespaces come and go and tables overflow: nothing may grow, each figure must hold (root)
+    Soak(commands::live::Soak),
+    /// Make every output, limit, capability and file fail around each verb (root)
+    ///
+    /// `cargo xtask test` does a slice of it.
+    Faults(commands::live::Faults),
     /// Feed nonsense to every parser, guided by what it reaches (libFuzzer; needs a C++ compiler)
     ///
     /// `cargo xtask test` does the same, shorter and unguided. What makes a parser fall is kept in
@@ -91,6 +97,8 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Matrix(args) => commands::matrix::run(&args),
         Command::Lab(args) => commands::lab::run(&args),
         Command::Bench(args) => commands::bench::run(&args),
+        Command::Soak(args) => commands::live::soak(&args),
+        Command::Faults(args) => commands::live::faults(&args),
         Command::Fuzz(args) => commands::fuzz::run(&args),
         Command::Vm(args) => commands::vm::run(&args),
         Command::Lint => commands::lint::run().map(|()| ExitCode::SUCCESS),

@@ -5,6 +5,7 @@ pub(crate) mod build;
 pub(crate) mod fuzz;
 pub(crate) mod lab;
 pub(crate) mod lint;
+pub(crate) mod live;
 pub(crate) mod matrix;
 pub(crate) mod run;
 pub(crate) mod test;
