@@ -774,5 +774,29 @@ fn policy() -> Result<()> {
     datagrams(&client, 40_000..40_100, "10.100.0.2:9000")?;
     thread::sleep(Duration::from_millis(500));
     ensure!(arrived()? >= came + 100, "it is cut off");
-    undo(&cure)
+    undo(&cure)?;
+    // Where there are several ways out, the mark of a connection may say which.
+    let marks = ["nft", "iptables-nft", "iptables-legacy"];
+    for tool in marks {
+        match tool {
+            "nft" => router.nft(
+                "table inet ways { chain p { type filter hook prerouting priority mangle;
+                 ct mark != 0 meta mark set ct mark & 0xff; }\n }",
+            )?,
+            tool => words(
+                &router,
+                &format!("{tool} -t mangle -A PREROUTING -j CONNMARK --restore-mark"),
+            )?,
+        }
+        let said = report(&[])?;
+        let talkers = found(&said, "top_talkers", router.name())?;
+        ensure!(talkers["fixes"].as_array().is_some_and(Vec::is_empty), "{tool}: {talkers:#}");
+        let why = "it gives packets the mark of their connection";
+        ensure!(talkers["evidence"].to_string().contains(why), "{tool}: {talkers:#}");
+        match tool {
+            "nft" => router.nft("delete table inet ways")?,
+            tool => words(&router, &format!("{tool} -t mangle -F PREROUTING"))?,
+        }
+    }
+    Ok(())
 }

@@ -239,6 +239,13 @@ impl Walk<'_> {
         if matched == Truth::No {
             return Step::Next;
         }
+        if rule.act == Act::Restore {
+            let here = named(self.table, chain, rule);
+            return Step::Leave(End::Cut(format!(
+                "{here}: it gives packets the mark of their connection, by which they may be routed or \
+                 let in"
+            )));
+        }
         let asked = rule.conditions.iter().filter_map(|condition| match condition {
             Condition::Tracking(holds) => Some(match holds {
                 Some(true) => Truth::Yes,

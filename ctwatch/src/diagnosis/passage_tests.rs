@@ -49,6 +49,17 @@ fn a_policy_cuts_off_what_only_a_state_lets_in() {
 }
 
 #[test]
+fn a_mark_of_the_connection_would_be_missing() {
+    let restore = |asked: &[Condition]| rule(asked, Act::Restore);
+    assert!(is_cut(&[("forward", false, &[restore(&[])])]));
+    // nft reads the mark first, which alone needs a connection.
+    assert!(is_cut(&[("forward", false, &[restore(&[Condition::Tracking(Some(false))])])]));
+    assert!(is_cut(&[("forward", false, &[restore(&[Condition::Other])])]), "perhaps");
+    let other = restore(&[Condition::DestinationPort(80, 80)]);
+    assert!(!is_cut(&[("forward", false, &[other])]), "of other packets");
+}
+
+#[test]
 fn a_rule_that_drops_cuts_off_only_after_a_state() {
     let drop = rule(&[Condition::Other], Act::Drop);
     assert!(is_cut(&[("forward", false, &[established(), drop.clone()])]));

@@ -67,6 +67,8 @@ pub enum Act {
     TranslateDestination,
     /// A helper is assigned.
     Help,
+    /// A packet is given the mark of its connection, by which it may be routed, queued or let in.
+    Restore,
     /// Depends on a map, or on a target that is not known here.
     Unknown,
 }

@@ -15,6 +15,7 @@ const NFTA_CT_DREG: u16 = 1;
 const NFTA_CT_KEY: u16 = 2;
 const NFTA_META_DREG: u16 = 1;
 const NFTA_META_KEY: u16 = 2;
+const NFTA_META_SREG: u16 = 3;
 const NFTA_PAYLOAD_DREG: u16 = 1;
 const NFTA_PAYLOAD_BASE: u16 = 2;
 const NFTA_PAYLOAD_OFFSET: u16 = 3;
@@ -41,6 +42,8 @@ const NFTA_XT_NAME: u16 = 1;
 const NFTA_XT_INFO: u16 = 3;
 
 const NFT_CT_STATE: u32 = 0;
+const NFT_CT_MARK: u32 = 3;
+const NFT_META_MARK: u32 = 3;
 const NFT_META_NFPROTO: u32 = 15;
 const NFT_META_L4PROTO: u32 = 16;
 const NFT_OBJECT_CT_HELPER: u32 = 3;
@@ -55,6 +58,8 @@ const UNTRACKED: u32 = 1 << 6;
 enum Loaded {
     /// The state, and the bits of it that are kept.
     State(Option<u32>),
+    /// Of the connection.
+    Mark,
     Protocol,
     SourcePort,
     DestinationPort,
@@ -85,11 +90,16 @@ impl Expressions {
                     // No rule goes on that asks a connection that is not there.
                     _ => {
                         self.ask(Condition::Tracking(Some(false)));
-                        self.load(Some(to), Loaded::Other);
+                        let is_mark = number(NFTA_CT_KEY) == Some(NFT_CT_MARK);
+                        self.load(Some(to), if is_mark { Loaded::Mark } else { Loaded::Other });
                     }
                 }
             }
             "meta" => {
+                let is_mark = number(NFTA_META_KEY) == Some(NFT_META_MARK);
+                if is_mark && *self.held(number(NFTA_META_SREG)) == Loaded::Mark {
+                    self.act = Act::Restore;
+                }
                 let Some(to) = number(NFTA_META_DREG) else { return };
                 let loaded = match number(NFTA_META_KEY) {
                     Some(NFT_META_L4PROTO) => Loaded::Protocol,
@@ -189,6 +199,7 @@ impl Expressions {
         // The state stays what it is about, also where it cannot be told what is asked of it.
         let unknown = match self.held(from) {
             Loaded::State(_) => Loaded::State(Some(0)),
+            Loaded::Mark => Loaded::Mark,
             _ => Loaded::Other,
         };
         self.load(to, masked.unwrap_or(unknown));
@@ -397,6 +408,19 @@ mod tests {
         assert_eq!(asked, expected);
         assert_eq!(read(&[load(2, 2, 2), compare(1, &[0, 53])]).conditions, [Condition::Other]);
         assert_eq!(read(&[load(3, 2, 2), compare(0, &[0, 53])]).conditions, [Condition::Other]);
+    }
+
+    #[test]
+    fn a_mark_that_is_restored_is_the_connections() {
+        let ct = |key| ("ct", vec![word(1, 1), word(2, key)]);
+        let and = ("bitwise", vec![word(1, 1), word(2, 1), data(4, &[255, 0, 0, 0])]);
+        let set = |key| ("meta", vec![word(2, key), word(3, 1)]);
+        assert_eq!(read(&[ct(3), and.clone(), set(3)]).act, Act::Restore);
+        assert_eq!(read(&[ct(3), set(3)]).act, Act::Restore);
+        // Something else of the connection, or of the packet.
+        assert_eq!(read(&[ct(1), set(3)]).act, Act::Next);
+        assert_eq!(read(&[ct(3), set(9)]).act, Act::Next);
+        assert_eq!(read(&[set(3)]).act, Act::Next);
     }
 
     #[test]

@@ -198,6 +198,9 @@ pub(super) fn act(name: &str, info: &[u8]) -> Act {
     ];
     match name {
         "REJECT" | "TARPIT" => Act::Drop,
+        // Three numbers, and then the mode; in the newest revision after a shift.
+        "CONNMARK" if info.get(12) == Some(&2) || info.get(14) == Some(&2) => Act::Restore,
+        "CONNSECMARK" if info.first() == Some(&2) => Act::Restore,
         "MASQUERADE" | "SNAT" => Act::TranslateSource,
         "DNAT" | "REDIRECT" | "NETMAP" | "CLUSTERIP" => Act::TranslateDestination,
         // `struct xt_ct_target_info`: flags, zone, two masks of events, and the helper's name.
@@ -262,6 +265,13 @@ mod tests {
         helper[12] = b'f';
         assert_eq!(act("CT", &helper), Act::Help);
         assert_eq!(act("TPROXY", &[]), Act::Unknown);
+        let connmark = |at: usize, mode: u8| {
+            let mut info = vec![0; 16];
+            info[at] = mode;
+            act("CONNMARK", &info)
+        };
+        assert_eq!([connmark(12, 2), connmark(14, 2)], [Act::Restore, Act::Restore]);
+        assert_eq!([connmark(12, 1), connmark(14, 0)], [Act::Next, Act::Next], "saved, set");
     }
 
     fn conntrack(matches: u16, inverted: u16, states: u16) -> Vec<u8> {
