@@ -182,7 +182,7 @@ fn measured(facts: &Facts, plan: &Plan, privileges: Privileges, conntrack: Connt
     }
 }
 
-/// What each figure is worth by what was chosen; README.md says it at length.
+/// What each figure is worth by what was chosen; docs/exactness.md says it at length.
 fn figures(plan: &Plan, kprobe_misses: bool, counters: bool) -> Vec<Figure> {
     use Mechanism::{Counters, Fexit, Kprobe, Tracepoint};
     const EXACT: &str = "exact";

@@ -24,6 +24,8 @@ const PATHS: &[(&str, &[Touches])] = {
     use Touches::{Everything, Mechanism, Named, Nothing};
     &[
         ("README.md", &[Nothing]),
+        ("CONTRIBUTING.md", &[Nothing]),
+        ("SECURITY.md", &[Nothing]),
         ("CHANGELOG.md", &[Nothing]),
         ("ARCHITECTURE.md", &[Nothing]),
         ("LICENSE", &[Nothing]),
@@ -47,7 +49,10 @@ const PATHS: &[(&str, &[Touches])] = {
         ("ctwatch/src/probe/tracing.rs", &[Mechanism("fexit")]),
         ("ctwatch/src/probe/table.rs", &[Named("census"), Named("table_is")]),
         ("ctwatch/src/probe/modules.rs", &[Named("load")]),
-        ("ctwatch/src/diagnosis/", &[Named("doctor"), Named("story"), Named("listed")]),
+        (
+            "ctwatch/src/diagnosis/",
+            &[Named("doctor"), Named("advice"), Named("story"), Named("listed")],
+        ),
         ("ctwatch/src/output/doctor.rs", &[Named("doctor"), Named("listed")]),
         ("ctwatch/src/output/census.rs", &[Named("census")]),
         ("ctwatch/src/output/check.rs", &[Named("check")]),
