@@ -19,7 +19,7 @@ use super::{
 };
 
 /// With another name whenever what is in it is another.
-const FOLDER: &str = "guest-3";
+const FOLDER: &str = "guest-4";
 
 const PACKAGES: [&str; 15] = [
     // Spares the program that would merge them, and its perl.
@@ -101,9 +101,11 @@ fn unpack(store: &Store, dir: &Path) -> Result<()> {
     }
     // What the packages' installation scripts would have chosen.
     for tool in ["iptables", "ip6tables"] {
-        let link = dir.join("usr/sbin").join(tool);
-        if link.symlink_metadata().is_err() {
-            symlink(format!("{tool}-legacy"), link)?;
+        for what in ["", "-save", "-restore"] {
+            let link = dir.join("usr/sbin").join(format!("{tool}{what}"));
+            if link.symlink_metadata().is_err() {
+                symlink(format!("{tool}-legacy{what}"), link)?;
+            }
         }
     }
     let awk = dir.join("usr/bin/awk");
