@@ -1,6 +1,11 @@
 //! Who it is: against a generator that knows whom it sent for.
 
-use std::{collections::HashMap, thread};
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use ctwatch_lab::{
@@ -260,11 +265,22 @@ fn own() -> Result<()> {
 fn among() -> Result<()> {
     let mut lab = Lab::new(Plan::default())?;
     full(&mut lab)?;
+    let over = &AtomicBool::new(false);
     let watch = thread::scope(|scope| {
-        let flood = scope.spawn(|| {
-            lab.send(&Flood { rate: Some(2000), ..Flood::of(Flows { sources: 1, ..UDP }, 3000) })
+        let lab = &lab;
+        // However long it takes to start.
+        let flood = scope.spawn(move || -> Result<()> {
+            let mut first = 0;
+            while !over.load(Ordering::Relaxed) {
+                let flows = Flows { sources: 1, ..UDP };
+                lab.send(&Flood { first, rate: Some(2000), ..Flood::of(flows, 200) })?;
+                first += 200;
+            }
+            Ok(())
         });
         let watch = Watch::start(&["--top", "9"]);
+        thread::sleep(Duration::from_millis(500));
+        over.store(true, Ordering::Relaxed);
         flood.join().map_err(|_| anyhow::anyhow!("the flood panicked"))??;
         watch
     })?;
