@@ -64,8 +64,9 @@ pub struct TraceArgs {
     /// Only packets to this port
     #[arg(long, value_name = "PORT")]
     pub dport: Option<u16>,
-    /// Only in this network namespace, by name or inode number
-    #[arg(long, value_name = "NAME|INODE|all", default_value = "all")]
+    /// Only in this network namespace: a name, a path (/run/netns/rt, /proc/7/ns/net), an inode number,
+    /// or name:NAME, inode:NUMBER, net:[NUMBER] where that is not clear
+    #[arg(long, value_name = "NETNS|all", default_value = "all")]
     pub netns: Netns,
     /// How to find them: the best this kernel offers, or only this
     #[arg(long, value_enum, default_value_t = Mechanism::Auto)]
@@ -143,8 +144,9 @@ pub struct CensusArgs {
     #[arg(long, value_name = "N", default_value_t = 10,
           value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub top: u16,
-    /// Count one network namespace, by name or inode number, or all
-    #[arg(long, value_name = "NAME|INODE|all", default_value = "all")]
+    /// Count one network namespace, or all: a name, a path (/run/netns/rt, /proc/7/ns/net), an inode
+    /// number, or name:NAME, inode:NUMBER, net:[NUMBER] where that is not clear
+    #[arg(long, value_name = "NETNS|all", default_value = "all")]
     pub netns: Netns,
     /// How to count: the best this kernel offers, or only this
     #[arg(long, value_enum, default_value_t = CensusMechanism::Auto)]
@@ -224,9 +226,10 @@ pub struct CheckArgs {
     /// How long to watch, for drops and the time to full
     #[arg(long = "for", value_name = "TIME", value_parser = period, default_value = "1s")]
     pub period: Duration,
-    /// Check one network namespace, by name or inode number, or all [default: all that may be looked
-    /// into]
-    #[arg(long, value_name = "NAME|INODE|all")]
+    /// Check one network namespace, or all [default: all that may be looked into]: a name, a path
+    /// (/run/netns/rt, /proc/7/ns/net), an inode number, or name:NAME, inode:NUMBER, net:[NUMBER]
+    /// where that is not clear
+    #[arg(long, value_name = "NETNS|all")]
     pub netns: Option<Netns>,
     /// Remember in FILE what was counted, for what is dropped from one call to the next: one file
     /// for each check, which it makes
@@ -293,8 +296,9 @@ pub struct DoctorArgs {
     /// Count refusals for so long; by itself for a second, and only where a table is full
     #[arg(long = "for", value_name = "TIME", value_parser = interval)]
     pub duration: Option<Duration>,
-    /// Look into one network namespace, by name or inode number, or into all
-    #[arg(long, value_name = "NAME|INODE|all", default_value = "all")]
+    /// Look into one network namespace, or into all: a name, a path (/run/netns/rt, /proc/7/ns/net),
+    /// an inode number, or name:NAME, inode:NUMBER, net:[NUMBER] where that is not clear
+    #[arg(long, value_name = "NETNS|all", default_value = "all")]
     pub netns: Netns,
     /// Write the files of each fix below this folder, which must not exist or be empty
     #[arg(long, value_name = "DIR")]
@@ -321,8 +325,9 @@ pub struct WatchArgs {
     /// Stop after so many intervals
     #[arg(short = 'n', long, value_name = "N", value_parser = count())]
     pub count: Option<u64>,
-    /// Watch one network namespace, by name or inode number, or all
-    #[arg(long, value_name = "NAME|INODE|all", default_value = "all")]
+    /// Watch one network namespace, or all: a name, a path (/run/netns/rt, /proc/7/ns/net), an inode
+    /// number, or name:NAME, inode:NUMBER, net:[NUMBER] where that is not clear
+    #[arg(long, value_name = "NETNS|all", default_value = "all")]
     pub netns: Netns,
     /// How to count: the best this kernel offers, or only this
     #[arg(long, value_enum, default_value_t = Mechanism::Auto)]
@@ -412,16 +417,26 @@ pub enum Netns {
     All,
     Inode(u32),
     Name(String),
+    Path(std::path::PathBuf),
+    /// A name where one is called so, else an inode number.
+    Word(String),
 }
 
 impl std::str::FromStr for Netns {
-    type Err = std::convert::Infallible;
+    type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(match (text, text.parse()) {
-            ("all", _) => Self::All,
-            (_, Ok(inode)) => Self::Inode(inode),
-            _ => Self::Name(text.to_owned()),
+        // As lsns, readlink and mountinfo print it.
+        let printed = text.strip_prefix("net:[").and_then(|rest| rest.strip_suffix(']'));
+        if let Some(number) = text.strip_prefix("inode:").or(printed) {
+            let wrong = || format!("{number:?} is no inode number of a network namespace");
+            return number.parse().map(Self::Inode).map_err(|_| wrong());
+        }
+        Ok(match text.strip_prefix("name:") {
+            Some(name) => Self::Name(name.to_owned()),
+            None if text == "all" => Self::All,
+            None if text.starts_with('/') => Self::Path(text.into()),
+            None => Self::Word(text.to_owned()),
         })
     }
 }
@@ -519,9 +534,22 @@ mod tests {
     }
 
     #[test]
-    fn namespaces_are_meant_by_name_or_number() {
-        assert_eq!("all".parse(), Ok(Netns::All));
-        assert_eq!("4026532246".parse(), Ok(Netns::Inode(4_026_532_246)));
-        assert_eq!("rt".parse(), Ok(Netns::Name("rt".to_owned())));
+    fn namespaces_are_meant_in_many_forms() {
+        for (text, meant) in [
+            ("all", Netns::All),
+            ("name:all", Netns::Name("all".to_owned())),
+            ("name:name:x", Netns::Name("name:x".to_owned())),
+            ("4711", Netns::Word("4711".to_owned())),
+            ("docker/1f0b", Netns::Word("docker/1f0b".to_owned())),
+            ("inode:4711", Netns::Inode(4711)),
+            ("net:[4026532246]", Netns::Inode(4_026_532_246)),
+            ("/run/netns/rt", Netns::Path("/run/netns/rt".into())),
+            ("/proc/1/ns/net", Netns::Path("/proc/1/ns/net".into())),
+        ] {
+            assert_eq!(text.parse(), Ok(meant), "{text}");
+        }
+        for bad in ["inode:", "inode:rt", "net:[]", "net:[99999999999]"] {
+            assert!(bad.parse::<Netns>().is_err(), "{bad}");
+        }
     }
 }

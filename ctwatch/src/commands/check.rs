@@ -142,7 +142,8 @@ fn moment(life: Option<Life>, scope: String) -> Result<Moment> {
 fn place(wanted: Option<&cli::Netns>, scope: &Scope) -> String {
     match (wanted, scope) {
         // Whichever has that name by now.
-        (Some(cli::Netns::Name(name)), _) => format!("namespace {name}"),
+        (Some(cli::Netns::Name(name) | cli::Netns::Word(name)), _) => format!("namespace {name}"),
+        (Some(cli::Netns::Path(path)), _) => format!("namespace {}", path.display()),
         (_, Scope::One(target)) => format!("namespace {}", target.inode),
         (_, Scope::All) => "all namespaces".to_owned(),
         (_, Scope::Own) => "the namespace it runs in".to_owned(),
