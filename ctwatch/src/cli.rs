@@ -61,9 +61,9 @@ pub struct TraceArgs {
     /// Only this protocol, by name or number
     #[arg(long, value_name = "PROTOCOL")]
     pub proto: Option<Protocol>,
-    /// Only packets to this port
+    /// Only packets to this port, by number or by its name in /etc/services
     #[arg(long, value_name = "PORT")]
-    pub dport: Option<u16>,
+    pub dport: Option<Port>,
     /// Only in this network namespace: a name, a path (/run/netns/rt, /proc/7/ns/net), an inode number,
     /// or name:NAME, inode:NUMBER, net:[NUMBER] where that is not clear
     #[arg(long, value_name = "NETNS|all", default_value = "all")]
@@ -126,6 +126,26 @@ impl std::str::FromStr for Protocol {
     }
 }
 
+/// A port, as it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Port {
+    Number(u16),
+    Service(String),
+}
+
+impl std::str::FromStr for Port {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.parse() {
+            Ok(number) => Ok(Self::Number(number)),
+            // A name has a letter in it.
+            Err(_) if text.chars().any(char::is_alphabetic) => Ok(Self::Service(text.to_owned())),
+            Err(_) => Err("neither a port up to 65535 nor the name of a service".to_owned()),
+        }
+    }
+}
+
 fn prefix(text: &str) -> Result<IpNet, String> {
     let address = || text.parse::<std::net::IpAddr>().map(IpNet::from);
     text.parse::<IpNet>()
@@ -154,6 +174,13 @@ pub struct CensusArgs {
     /// Text for people, or one JSON object
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     pub output: Output,
+}
+
+impl CensusArgs {
+    /// What there are to be lists by.
+    pub fn keys(&self) -> Vec<top::By> {
+        distinct(self.by.iter().filter_map(CensusBy::key))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -203,7 +230,7 @@ impl CensusBy {
 
 #[derive(Clone, Debug, Args)]
 pub struct CheckArgs {
-    /// When to warn: fill=80% (from there on), pinned=60%, drops=1 (more than that a second),
+    /// When to warn: fill=80% or 80% (from there on), pinned=60%, drops=1 (more than that a second),
     /// full=10m (less than that to go), dropped=0 (more than that since the last call, with
     /// --state); several with commas
     #[arg(
@@ -214,7 +241,7 @@ pub struct CheckArgs {
         default_value = "fill=80%,drops=0"
     )]
     pub warning: Vec<LimitArgs>,
-    /// When it is critical
+    /// When it is critical, which is never before its warning
     #[arg(
         short,
         long,
@@ -256,7 +283,12 @@ impl std::str::FromStr for LimitArgs {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let Some((what, limit)) = text.split_once('=') else {
-            let written = "a limit is written fill=80%, pinned=60%, drops=1, full=10m or dropped=0";
+            // As users of other plugins write it.
+            if text.ends_with('%') {
+                return percent(text).map(Self::Fill);
+            }
+            let written = "a limit is written fill=80% (or 80%), pinned=60%, drops=1, full=10m or \
+                           dropped=0";
             return Err(written.to_owned());
         };
         Ok(match what {
@@ -351,7 +383,7 @@ impl WatchArgs {
     }
 
     pub fn by(&self) -> Vec<top::By> {
-        self.by.iter().map(top::By::from).collect()
+        distinct(self.by.iter().map(top::By::from))
     }
 
     /// Entries of a top list.
@@ -441,6 +473,16 @@ impl std::str::FromStr for Netns {
     }
 }
 
+/// In the order in which each was named first.
+fn distinct<T: PartialEq>(all: impl Iterator<Item = T>) -> Vec<T> {
+    all.fold(Vec::new(), |mut seen, one| {
+        if !seen.contains(&one) {
+            seen.push(one);
+        }
+        seen
+    })
+}
+
 fn count() -> clap::builder::RangedU64ValueParser {
     clap::value_parser!(u64).range(1..)
 }
@@ -503,8 +545,30 @@ mod tests {
     }
 
     #[test]
+    fn a_key_named_again_counts_once() {
+        let words = ["ctwatch", "--by", "service,source,service", "--by", "source"];
+        let cli = Cli::try_parse_from(words).unwrap();
+        assert_eq!(cli.watch.by(), [top::By::Service, top::By::Source]);
+        let words = ["ctwatch", "census", "--by", "state,flow,flow,state,zone"];
+        let Some(Command::Census(census)) = Cli::try_parse_from(words).unwrap().command else {
+            panic!()
+        };
+        assert_eq!(census.keys(), [top::By::Flow]);
+    }
+
+    #[test]
+    fn ports_are_numbers_or_have_a_letter() {
+        assert_eq!("53".parse(), Ok(Port::Number(53)));
+        assert_eq!("http-alt".parse(), Ok(Port::Service("http-alt".to_owned())));
+        for bad in ["", "-1", "65536", "5.3", "*"] {
+            assert!(bad.parse::<Port>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn limits_have_the_unit_of_their_figure() {
         assert_eq!("fill=82.5%".parse(), Ok(LimitArgs::Fill(82.5)));
+        assert_eq!("75%".parse(), Ok(LimitArgs::Fill(75.0)));
         assert_eq!("pinned=100%".parse(), Ok(LimitArgs::Pinned(100.0)));
         assert_eq!("drops=0".parse(), Ok(LimitArgs::Drops(0.0)));
         assert_eq!("dropped=0".parse(), Ok(LimitArgs::Dropped(0)));
@@ -526,7 +590,8 @@ mod tests {
             "full=soon",
             "dropped=0.5",
             "dropped=-1",
-            "80%",
+            "80",
+            "0%",
             "load=5",
         ] {
             assert!(bad.parse::<LimitArgs>().is_err(), "{bad}");

@@ -144,7 +144,7 @@ fn every_name() -> Result<()> {
     named("/mnt/a/twin", stranger)?;
     named("/mnt/b/twin", third.inode()?)?;
     for name in ["4711", "/run/netns/777", "name:all"] {
-        for args in [&["census"][..], &["check", "--for", "100ms", "-w", "fill=99%"], &["doctor"]] {
+        for args in [&["census"][..], &["check", "--for", "100ms", "-c", "99%"], &["doctor"]] {
             let (out, errors, code) = run(args, name)?;
             ensure!(code == Some(0), "{args:?} {name}: {code:?} {out}{errors}");
         }

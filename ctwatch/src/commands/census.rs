@@ -49,7 +49,7 @@ fn take(args: &CensusArgs) -> Result<Taken> {
         cli::CensusMechanism::Procfs => Way::Procfs,
     };
     let question = Question {
-        by: args.by.iter().filter_map(CensusBy::key).collect(),
+        by: args.keys(),
         most: usize::from(args.top),
         scope: setup::scope(&args.netns, Privileges::read())?,
     };

@@ -53,6 +53,9 @@ fn end(state: State, line: &str) -> ExitCode {
 async fn look(args: &CheckArgs) -> Result<(State, String)> {
     let thresholds =
         Thresholds { warning: limits(&args.warning)?, critical: limits(&args.critical)? };
+    if let Some(why) = thresholds.contradiction() {
+        bail!(why);
+    }
     let asked = thresholds.warning.dropped.or(thresholds.critical.dropped).is_some();
     if asked && args.state.is_none() {
         bail!("dropped=N counts from one call to the next: name a file for that with --state");
