@@ -13,7 +13,7 @@ use crate::{
     host::{
         modules::{self, Life, Presence},
         netns::{self, Netns},
-        privileges::{Privilege, Privileges},
+        privileges::{Privilege, Privileges, Work, keep},
         statefile,
     },
     model::{
@@ -77,6 +77,7 @@ async fn look(args: &CheckArgs) -> Result<(State, String)> {
     let place = place(args.netns.as_ref(), &scope);
     let (means, costs) = setup::without_programs(scope.clone(), privileges)?;
     notes.extend(costs);
+    notes.extend(setup::unseen_processes(&scope, privileges));
     let cookies = means.cookies;
     let collector = Collector::start(means)?;
     let mut model = Model::default();
@@ -100,6 +101,8 @@ async fn look(args: &CheckArgs) -> Result<(State, String)> {
         if before.is_none() {
             notes.push(format!("counting begins with this call, in {}", path.display()));
         }
+        // All but what files may take.
+        keep(Work::Rest, true)?;
         // Before anything is said: what cannot be kept would be missed at the next call.
         statefile::write(path, &now.text()?)?;
     }

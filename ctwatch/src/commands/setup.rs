@@ -60,6 +60,7 @@ pub(super) fn prepare(args: &cli::WatchArgs) -> Result<(Means, Header)> {
     if scope == Scope::Own && !privileges.has(Privilege::SysAdmin) {
         notes.push("other namespaces are not looked into: needs CAP_SYS_ADMIN".to_owned());
     }
+    notes.extend(unseen_processes(&scope, privileges));
     let header = Header {
         version: env!("CARGO_PKG_VERSION"),
         kernel: host::kernel_release(),
@@ -125,6 +126,14 @@ pub(super) fn scope(wanted: &cli::Netns, privileges: Privileges) -> Result<Scope
     }
     // Going into it changes the thread.
     threads::apart("namespace", move || target(netns))?.map(Scope::One)
+}
+
+/// Namespaces that only such a process shows are not seen, and nothing else says so.
+pub(super) fn unseen_processes(scope: &Scope, privileges: Privileges) -> Option<String> {
+    const UNSEEN: &str = "namespaces that nothing but processes with more capabilities shows are \
+                          not seen: needs CAP_SYS_PTRACE";
+    let unseen = *scope == Scope::All && !privileges.has(Privilege::SysPtrace);
+    unseen.then(|| UNSEEN.to_owned())
 }
 
 const OTHERS: &str = "looking into another network namespace needs CAP_SYS_ADMIN";

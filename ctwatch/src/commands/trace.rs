@@ -19,7 +19,7 @@ use crate::{
         modules::{self, Presence},
         namer::Namer,
         netns,
-        privileges::Privileges,
+        privileges::{Privileges, Work, keep},
     },
     model::names,
     output::{
@@ -79,6 +79,8 @@ pub async fn run(args: TraceArgs) -> Result<()> {
         mechanism.name(),
         args.rate
     ));
+    // What is attached stays; namespaces are still to be named.
+    keep(Work::Look, false)?;
     let writer = Writer::start()?;
     let trace = probes.take_trace().context("the probes do not trace")?;
     let mut trace = trace.wait_for()?;
