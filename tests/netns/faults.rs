@@ -29,6 +29,7 @@ pub(crate) const TESTS: &[Test] = &[
     test(On::Once, "limits_that_are_too_tight", limits).anywhere(),
     test(On::Once, "capabilities_that_are_missing", capabilities),
     test(On::Once, "capabilities_are_given_up_for_good", given_up),
+    test(On::Once, "a_full_disk_leaves_nothing_behind", full_disk).anywhere(),
     test(On::Once, "files_that_are_no_files", files).anywhere(),
     test(On::Once, "signals_are_heard_while_nobody_reads", unread).anywhere(),
     test(On::Once, "killed_while_it_starts", killed),
@@ -307,6 +308,36 @@ fn given_up() -> Result<()> {
             "{args:?}: {errors}"
         );
     }
+    Ok(())
+}
+
+fn full_disk() -> Result<()> {
+    let mut lab = Lab::new(Plan::default())?;
+    lab.set_limit(200)?;
+    lab.send(&Flood::of(UDP, 1000))?;
+    let run = |size: &str, args: &[&str]| -> Result<(String, String, Option<i32>)> {
+        let mount = format!(
+            "mount -t tmpfs -o size={size} none /mnt\n\"$@\" && code=0 || code=$?\nfind /mnt -mindepth 1\nexit $code"
+        );
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-ec", &mount, "sh"]);
+        command.arg(ctwatch()?.get_program()).args(args);
+        finished(command.args(["--netns", lab.router().name()]))
+    };
+    let doctor = ["doctor", "--write", "/mnt/fixes"];
+    let (out, errors, code) = run("4k", &doctor)?;
+    ensure!(code == Some(1) && errors.contains("cannot write"), "{code:?} {errors}");
+    ensure!(!out.lines().any(|line| line.starts_with("/mnt/")), "{out}");
+    let (out, errors, code) = run("1m", &doctor)?;
+    ensure!(code == Some(0) && out.contains("/mnt/fixes/README"), "{code:?} {out}{errors}");
+    ensure!(!out.contains("unfinished"), "{out}");
+    // A page is no room for a page and the next.
+    let state = ["check", "--for", "100ms", "--state", "/mnt/state"];
+    let (out, _, code) = run("4k,nr_inodes=1", &state)?;
+    ensure!(
+        code == Some(3) && !out.lines().any(|line| line.starts_with("/mnt/")),
+        "{code:?} {out}"
+    );
     Ok(())
 }
 
