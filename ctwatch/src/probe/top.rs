@@ -127,12 +127,13 @@ fn settled(first: Option<Set>, mut read: impl FnMut() -> Option<Set>) -> Option<
 }
 
 /// One set of a table, as each CPU has it: a key is in the same set everywhere. A CPU that does
-/// not hold a key may have counted it as often as the least that it does hold.
-fn merge(cpus: &[Set], list: &mut TopCounts) {
+/// not hold a key may have counted it as often as the least that it does hold. One that is torn adds
+/// up to nonsense, and to nothing worse.
+pub fn merge(cpus: &[Set], list: &mut TopCounts) {
     let first = list.counts.len();
     for set in cpus {
         for slot in set.slots() {
-            list.offered += slot.count;
+            list.offered = list.offered.saturating_add(slot.count);
             let found = list.counts[first..].iter().any(|found| found.key == slot.key);
             if found {
                 continue;
@@ -141,13 +142,13 @@ fn merge(cpus: &[Set], list: &mut TopCounts) {
             for other in cpus {
                 match other.slots().find(|other| other.key == slot.key) {
                     Some(other) => {
-                        sum.count += other.count;
-                        sum.error += other.error;
+                        sum.count = sum.count.saturating_add(other.count);
+                        sum.error = sum.error.saturating_add(other.error);
                     }
                     None => {
                         let least = other.least();
-                        sum.count += least;
-                        sum.error += least;
+                        sum.count = sum.count.saturating_add(least);
+                        sum.error = sum.error.saturating_add(least);
                     }
                 }
             }
