@@ -5,6 +5,7 @@
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 pub mod census;
+pub mod ipv6;
 pub mod loading;
 pub mod top;
 pub mod trace;

@@ -61,11 +61,12 @@ pub struct TraceArgs {
     /// Only this protocol, by name or number
     #[arg(long, value_name = "PROTOCOL")]
     pub proto: Option<Protocol>,
-    /// Only packets to this port
+    /// Only packets to this port, by number or by its name in /etc/services
     #[arg(long, value_name = "PORT")]
-    pub dport: Option<u16>,
-    /// Only in this network namespace, by name or inode number
-    #[arg(long, value_name = "NAME|INODE|all", default_value = "all")]
+    pub dport: Option<Port>,
+    /// Only in this network namespace: a name, a path (/run/netns/rt, /proc/7/ns/net), an inode number,
+    /// or name:NAME, inode:NUMBER, net:[NUMBER] where that is not clear
+    #[arg(long, value_name = "NETNS|all", default_value = "all")]
     pub netns: Netns,
     /// How to find them: the best this kernel offers, or only this
     #[arg(long, value_enum, default_value_t = Mechanism::Auto)]
@@ -125,6 +126,26 @@ impl std::str::FromStr for Protocol {
     }
 }
 
+/// A port, as it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Port {
+    Number(u16),
+    Service(String),
+}
+
+impl std::str::FromStr for Port {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.parse() {
+            Ok(number) => Ok(Self::Number(number)),
+            // A name has a letter in it.
+            Err(_) if text.chars().any(char::is_alphabetic) => Ok(Self::Service(text.to_owned())),
+            Err(_) => Err("neither a port up to 65535 nor the name of a service".to_owned()),
+        }
+    }
+}
+
 fn prefix(text: &str) -> Result<IpNet, String> {
     let address = || text.parse::<std::net::IpAddr>().map(IpNet::from);
     text.parse::<IpNet>()
@@ -143,8 +164,9 @@ pub struct CensusArgs {
     #[arg(long, value_name = "N", default_value_t = 10,
           value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub top: u16,
-    /// Count one network namespace, by name or inode number, or all
-    #[arg(long, value_name = "NAME|INODE|all", default_value = "all")]
+    /// Count one network namespace, or all: a name, a path (/run/netns/rt, /proc/7/ns/net), an inode
+    /// number, or name:NAME, inode:NUMBER, net:[NUMBER] where that is not clear
+    #[arg(long, value_name = "NETNS|all", default_value = "all")]
     pub netns: Netns,
     /// How to count: the best this kernel offers, or only this
     #[arg(long, value_enum, default_value_t = CensusMechanism::Auto)]
@@ -152,6 +174,13 @@ pub struct CensusArgs {
     /// Text for people, or one JSON object
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     pub output: Output,
+}
+
+impl CensusArgs {
+    /// What there are to be lists by.
+    pub fn keys(&self) -> Vec<top::By> {
+        distinct(self.by.iter().filter_map(CensusBy::key))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -201,7 +230,7 @@ impl CensusBy {
 
 #[derive(Clone, Debug, Args)]
 pub struct CheckArgs {
-    /// When to warn: fill=80% (from there on), pinned=60%, drops=1 (more than that a second),
+    /// When to warn: fill=80% or 80% (from there on), pinned=60%, drops=1 (more than that a second),
     /// full=10m (less than that to go), dropped=0 (more than that since the last call, with
     /// --state); several with commas
     #[arg(
@@ -212,7 +241,7 @@ pub struct CheckArgs {
         default_value = "fill=80%,drops=0"
     )]
     pub warning: Vec<LimitArgs>,
-    /// When it is critical
+    /// When it is critical, which is never before its warning
     #[arg(
         short,
         long,
@@ -224,9 +253,10 @@ pub struct CheckArgs {
     /// How long to watch, for drops and the time to full
     #[arg(long = "for", value_name = "TIME", value_parser = period, default_value = "1s")]
     pub period: Duration,
-    /// Check one network namespace, by name or inode number, or all [default: all that may be looked
-    /// into]
-    #[arg(long, value_name = "NAME|INODE|all")]
+    /// Check one network namespace, or all [default: all that may be looked into]: a name, a path
+    /// (/run/netns/rt, /proc/7/ns/net), an inode number, or name:NAME, inode:NUMBER, net:[NUMBER]
+    /// where that is not clear
+    #[arg(long, value_name = "NETNS|all")]
     pub netns: Option<Netns>,
     /// Remember in FILE what was counted, for what is dropped from one call to the next: one file
     /// for each check, which it makes
@@ -253,7 +283,12 @@ impl std::str::FromStr for LimitArgs {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let Some((what, limit)) = text.split_once('=') else {
-            let written = "a limit is written fill=80%, pinned=60%, drops=1, full=10m or dropped=0";
+            // As users of other plugins write it.
+            if text.ends_with('%') {
+                return percent(text).map(Self::Fill);
+            }
+            let written = "a limit is written fill=80% (or 80%), pinned=60%, drops=1, full=10m or \
+                           dropped=0";
             return Err(written.to_owned());
         };
         Ok(match what {
@@ -293,8 +328,9 @@ pub struct DoctorArgs {
     /// Count refusals for so long; by itself for a second, and only where a table is full
     #[arg(long = "for", value_name = "TIME", value_parser = interval)]
     pub duration: Option<Duration>,
-    /// Look into one network namespace, by name or inode number, or into all
-    #[arg(long, value_name = "NAME|INODE|all", default_value = "all")]
+    /// Look into one network namespace, or into all: a name, a path (/run/netns/rt, /proc/7/ns/net),
+    /// an inode number, or name:NAME, inode:NUMBER, net:[NUMBER] where that is not clear
+    #[arg(long, value_name = "NETNS|all", default_value = "all")]
     pub netns: Netns,
     /// Write the files of each fix below this folder, which must not exist or be empty
     #[arg(long, value_name = "DIR")]
@@ -321,8 +357,9 @@ pub struct WatchArgs {
     /// Stop after so many intervals
     #[arg(short = 'n', long, value_name = "N", value_parser = count())]
     pub count: Option<u64>,
-    /// Watch one network namespace, by name or inode number, or all
-    #[arg(long, value_name = "NAME|INODE|all", default_value = "all")]
+    /// Watch one network namespace, or all: a name, a path (/run/netns/rt, /proc/7/ns/net), an inode
+    /// number, or name:NAME, inode:NUMBER, net:[NUMBER] where that is not clear
+    #[arg(long, value_name = "NETNS|all", default_value = "all")]
     pub netns: Netns,
     /// How to count: the best this kernel offers, or only this
     #[arg(long, value_enum, default_value_t = Mechanism::Auto)]
@@ -346,7 +383,7 @@ impl WatchArgs {
     }
 
     pub fn by(&self) -> Vec<top::By> {
-        self.by.iter().map(top::By::from).collect()
+        distinct(self.by.iter().map(top::By::from))
     }
 
     /// Entries of a top list.
@@ -412,18 +449,38 @@ pub enum Netns {
     All,
     Inode(u32),
     Name(String),
+    Path(std::path::PathBuf),
+    /// A name where one is called so, else an inode number.
+    Word(String),
 }
 
 impl std::str::FromStr for Netns {
-    type Err = std::convert::Infallible;
+    type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(match (text, text.parse()) {
-            ("all", _) => Self::All,
-            (_, Ok(inode)) => Self::Inode(inode),
-            _ => Self::Name(text.to_owned()),
+        // As lsns, readlink and mountinfo print it.
+        let printed = text.strip_prefix("net:[").and_then(|rest| rest.strip_suffix(']'));
+        if let Some(number) = text.strip_prefix("inode:").or(printed) {
+            let wrong = || format!("{number:?} is no inode number of a network namespace");
+            return number.parse().map(Self::Inode).map_err(|_| wrong());
+        }
+        Ok(match text.strip_prefix("name:") {
+            Some(name) => Self::Name(name.to_owned()),
+            None if text == "all" => Self::All,
+            None if text.starts_with('/') => Self::Path(text.into()),
+            None => Self::Word(text.to_owned()),
         })
     }
+}
+
+/// In the order in which each was named first.
+fn distinct<T: PartialEq>(all: impl Iterator<Item = T>) -> Vec<T> {
+    all.fold(Vec::new(), |mut seen, one| {
+        if !seen.contains(&one) {
+            seen.push(one);
+        }
+        seen
+    })
 }
 
 fn count() -> clap::builder::RangedU64ValueParser {
@@ -488,8 +545,30 @@ mod tests {
     }
 
     #[test]
+    fn a_key_named_again_counts_once() {
+        let words = ["ctwatch", "--by", "service,source,service", "--by", "source"];
+        let cli = Cli::try_parse_from(words).unwrap();
+        assert_eq!(cli.watch.by(), [top::By::Service, top::By::Source]);
+        let words = ["ctwatch", "census", "--by", "state,flow,flow,state,zone"];
+        let Some(Command::Census(census)) = Cli::try_parse_from(words).unwrap().command else {
+            panic!()
+        };
+        assert_eq!(census.keys(), [top::By::Flow]);
+    }
+
+    #[test]
+    fn ports_are_numbers_or_have_a_letter() {
+        assert_eq!("53".parse(), Ok(Port::Number(53)));
+        assert_eq!("http-alt".parse(), Ok(Port::Service("http-alt".to_owned())));
+        for bad in ["", "-1", "65536", "5.3", "*"] {
+            assert!(bad.parse::<Port>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn limits_have_the_unit_of_their_figure() {
         assert_eq!("fill=82.5%".parse(), Ok(LimitArgs::Fill(82.5)));
+        assert_eq!("75%".parse(), Ok(LimitArgs::Fill(75.0)));
         assert_eq!("pinned=100%".parse(), Ok(LimitArgs::Pinned(100.0)));
         assert_eq!("drops=0".parse(), Ok(LimitArgs::Drops(0.0)));
         assert_eq!("dropped=0".parse(), Ok(LimitArgs::Dropped(0)));
@@ -511,7 +590,8 @@ mod tests {
             "full=soon",
             "dropped=0.5",
             "dropped=-1",
-            "80%",
+            "80",
+            "0%",
             "load=5",
         ] {
             assert!(bad.parse::<LimitArgs>().is_err(), "{bad}");
@@ -519,9 +599,22 @@ mod tests {
     }
 
     #[test]
-    fn namespaces_are_meant_by_name_or_number() {
-        assert_eq!("all".parse(), Ok(Netns::All));
-        assert_eq!("4026532246".parse(), Ok(Netns::Inode(4_026_532_246)));
-        assert_eq!("rt".parse(), Ok(Netns::Name("rt".to_owned())));
+    fn namespaces_are_meant_in_many_forms() {
+        for (text, meant) in [
+            ("all", Netns::All),
+            ("name:all", Netns::Name("all".to_owned())),
+            ("name:name:x", Netns::Name("name:x".to_owned())),
+            ("4711", Netns::Word("4711".to_owned())),
+            ("docker/1f0b", Netns::Word("docker/1f0b".to_owned())),
+            ("inode:4711", Netns::Inode(4711)),
+            ("net:[4026532246]", Netns::Inode(4_026_532_246)),
+            ("/run/netns/rt", Netns::Path("/run/netns/rt".into())),
+            ("/proc/1/ns/net", Netns::Path("/proc/1/ns/net".into())),
+        ] {
+            assert_eq!(text.parse(), Ok(meant), "{text}");
+        }
+        for bad in ["inode:", "inode:rt", "net:[]", "net:[99999999999]"] {
+            assert!(bad.parse::<Netns>().is_err(), "{bad}");
+        }
     }
 }

@@ -264,13 +264,23 @@ pub struct Tools {
     pub systemd: bool,
     /// udev applies rules on this machine.
     pub udev: bool,
-    /// What applies files of sysctl.d to conntrack alone; `None`: nothing does.
-    pub apply: Option<String>,
+    /// What applies files of sysctl.d; `None`: nothing does.
+    pub apply: Option<Apply>,
     /// Where root keeps files, and where those are that go with the next boot.
     pub home: String,
     pub run: String,
     /// The time, as part of a name that no other file has.
     pub stamp: String,
+}
+
+/// How settings are applied without touching those of others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Apply {
+    /// A command that applies all that is written down for conntrack, and nothing else.
+    Prefix(String),
+    /// The path of a `sysctl` that applies one file. Asked for all files (`--system`), it would set
+    /// again what others have changed since.
+    File(String),
 }
 
 impl Tools {

@@ -12,7 +12,7 @@ pub enum Role {
 }
 
 /// With all that begin like it.
-const FAMILIES: [(&str, Role); 9] = [
+const FAMILIES: [(&str, Role); 10] = [
     // With helpers, and before Linux 4.19 with a module for each of IPv4 and IPv6.
     ("nf_conntrack", Role::Tracks),
     ("nf_nat", Role::Tracks),
@@ -24,9 +24,11 @@ const FAMILIES: [(&str, Role); 9] = [
     ("ip_vs", Role::Uses),
     ("nf_defrag", Role::Serves),
     ("nf_synproxy", Role::Uses),
+    // Of Open vSwitch.
+    ("vport_", Role::Uses),
 ];
 
-const MODULES: [(&str, Role); 32] = [
+const MODULES: [(&str, Role); 36] = [
     ("act_connmark", Role::Tracks),
     ("act_ct", Role::Tracks),
     ("act_ctinfo", Role::Tracks),
@@ -37,6 +39,9 @@ const MODULES: [(&str, Role); 32] = [
     ("ipt_MASQUERADE", Role::Tracks),
     ("ipt_SYNPROXY", Role::Uses),
     ("iptable_nat", Role::Tracks),
+    ("nf_conncount", Role::Tracks),
+    ("nfnetlink_cthelper", Role::Tracks),
+    ("nfnetlink_cttimeout", Role::Tracks),
     ("nft_connlimit", Role::Tracks),
     ("nft_ct", Role::Tracks),
     ("nft_flow_offload", Role::Uses),
@@ -57,6 +62,7 @@ const MODULES: [(&str, Role); 32] = [
     ("xt_connmark", Role::Tracks),
     ("xt_conntrack", Role::Tracks),
     ("xt_helper", Role::Tracks),
+    ("xt_ipvs", Role::Uses),
     ("xt_nat", Role::Tracks),
     ("xt_state", Role::Tracks),
 ];
@@ -94,6 +100,49 @@ mod tests {
         ] {
             assert!(tracks(module), "{module}");
         }
+    }
+
+    /// All that `modules.dep` of Linux 5.10 to 7.3, as Debian builds it, has depend on nf_conntrack.
+    #[test]
+    fn all_that_depends_on_conntrack_has_a_role() {
+        for module in [
+            "act_connmark",
+            "act_ct",
+            "act_ctinfo",
+            "ip_vs",
+            "ip_vs_ftp",
+            "ipt_CLUSTERIP",
+            "nf_conncount",
+            "nf_conntrack_bridge",
+            "nf_conntrack_netlink",
+            "nf_flow_table_inet",
+            "nf_nat_sip",
+            "nf_synproxy_core",
+            "nfnetlink_cthelper",
+            "nfnetlink_cttimeout",
+            "nft_chain_nat",
+            "nft_connlimit",
+            "nft_ct",
+            "nft_flow_offload",
+            "nft_masq",
+            "nft_nat",
+            "nft_redir",
+            "nft_synproxy",
+            "openvswitch",
+            "vport_geneve",
+            "vport_gre",
+            "vport_vxlan",
+            "xt_CT",
+            "xt_cluster",
+            "xt_connbytes",
+            "xt_conntrack",
+            "xt_ipvs",
+            "xt_nat",
+            "xt_state",
+        ] {
+            assert!(role(module).is_some(), "{module}");
+        }
+        assert!(tracks("nf_conncount") && !tracks("vport_vxlan"));
     }
 
     #[test]

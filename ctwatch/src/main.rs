@@ -10,6 +10,7 @@ use clap::Parser;
 use ctwatch::{
     cli::{CheckArgs, Cli, Command},
     commands,
+    host::privileges::{Work, keep},
     output::aside,
 };
 
@@ -18,8 +19,17 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return wrong(&error),
     };
-    let outcome = match cli.command.unwrap_or(Command::Watch(cli.watch)) {
-        Command::Check(args) => return check(&args),
+    let command = cli.command.unwrap_or(Command::Watch(cli.watch));
+    // Before anything else, and before there is a thread that would keep its own.
+    let (work, writes) = match &command {
+        Command::Check(args) => (Work::Look, args.state.is_some()),
+        Command::Doctor(args) => (Work::All, args.write.is_some()),
+        _ => (Work::All, false),
+    };
+    let kept = keep(work, writes);
+    let outcome = match command {
+        Command::Check(args) => return check(&args, kept),
+        _ if kept.is_err() => kept,
         Command::Watch(args) => asynchronously(commands::watch::run(args)),
         Command::Trace(args) => asynchronously(commands::trace::run(args)),
         Command::Census(args) => commands::census::run(&args),
@@ -29,7 +39,10 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             aside::say(&format!("{error:#}"));
-            ExitCode::FAILURE
+            match error.is::<commands::WrongUsage>() {
+                true => ExitCode::from(2),
+                false => ExitCode::FAILURE,
+            }
         }
     }
 }
@@ -46,8 +59,8 @@ fn wrong(error: &clap::Error) -> ExitCode {
     commands::check::unknown(complaint.trim_start_matches("error: "))
 }
 
-fn check(args: &CheckArgs) -> ExitCode {
-    match runtime() {
+fn check(args: &CheckArgs, kept: anyhow::Result<()>) -> ExitCode {
+    match kept.and_then(|()| runtime()) {
         Ok(runtime) => runtime.block_on(commands::check::run(args)),
         Err(error) => commands::check::unknown(&format!("{error:#}")),
     }

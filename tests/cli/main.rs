@@ -69,6 +69,21 @@ fn a_namespace_that_does_not_exist_exits_1_in_one_line() {
     assert!(!errors.contains('\u{1b}'), "{errors:?}");
 }
 
+#[test]
+fn what_no_packet_can_be_is_wrong_usage() {
+    for (args, complaint) in [
+        (&["--src", "10.0.0.0/8", "--dst", "fd00::/8"][..], "of different families"),
+        (&["--dport", "no-such-service"], "no service is called"),
+        (&["--dport", "ssh", "--proto", "dccp"], "no dccp service is called"),
+        (&["--dport", "70000"], "neither a port"),
+    ] {
+        let output = ctwatch(&[&["trace"], args].concat());
+        let errors = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {errors}");
+        assert!(errors.contains(complaint), "{args:?}: {errors}");
+    }
+}
+
 /// What a check says, which is one line, and in words what its exit code says.
 fn check(args: &[&str]) -> plugin::Output {
     let output = ctwatch(&[&["check"], args].concat());
@@ -87,7 +102,17 @@ fn wrong_usage_of_check_is_unknown_and_not_critical() {
         (&["rt"], "unexpected argument"),
         (&["-w"], "a value is required"),
         (&["-w", ""], "a limit is written"),
-        (&["-w", "80%"], "a limit is written"),
+        (&["-w", "80"], "a limit is written"),
+        (&["-w", "75%,fill=80%"], "fill has two limits"),
+        (&["-w", "0%"], "no share such as 80%"),
+        (
+            &["-w", "90%", "-c", "fill=80%"],
+            "fill: the warning at 90% is beyond the critical at 80%",
+        ),
+        (&["-w", "98%"], "beyond the critical at 95%"),
+        (&["-w", "pinned=2%", "-c", "pinned=1%"], "pinned: the warning"),
+        (&["-w", "drops=2"], "drops: the warning at 2 a second"),
+        (&["-w", "full=1m", "-c", "full=2m"], "full: the warning at 60 s"),
         (&["-w", "fill=80"], "no share such as 80%"),
         (&["-w", "fill=0%"], "no share such as 80%"),
         (&["-c", "fill=101%"], "no share such as 80%"),

@@ -21,13 +21,15 @@ use crate::{
     On, Test,
     behaviour::until_no_programs,
     test,
-    watch::{ctwatch, finished},
+    watch::{Watch, ctwatch, finished, table},
 };
 
 pub(crate) const TESTS: &[Test] = &[
     test(On::Once, "outputs_that_cannot_be_written", outputs).anywhere(),
     test(On::Once, "limits_that_are_too_tight", limits).anywhere(),
     test(On::Once, "capabilities_that_are_missing", capabilities),
+    test(On::Once, "capabilities_are_given_up_for_good", given_up),
+    test(On::Once, "a_full_disk_leaves_nothing_behind", full_disk).anywhere(),
     test(On::Once, "files_that_are_no_files", files).anywhere(),
     test(On::Once, "signals_are_heard_while_nobody_reads", unread).anywhere(),
     test(On::Once, "killed_while_it_starts", killed),
@@ -195,6 +197,148 @@ fn capabilities() -> Result<()> {
         Fault::of(&format!("without CAP_{}", name.to_uppercase()), &drop)
     };
     suffer(&slice(NAMES.map(without).into()))
+}
+
+/// Of each thread, the sets that hold more than may be kept, or no word of new privileges.
+fn kept_too_much(pid: u32, sets: &[&str], most: u64) -> Result<Vec<String>> {
+    let mut wrong = Vec::new();
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        // One that ended meanwhile.
+        let Ok(status) = std::fs::read_to_string(task?.path().join("status")) else { continue };
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.map(|value| value.trim_start_matches(':').trim()).context("no such field")
+        };
+        for set in sets {
+            if u64::from_str_radix(field(set)?, 16)? & !most != 0 {
+                wrong.push(format!("{} {set} {}", field("Name")?, field(set)?));
+            }
+        }
+        if field("NoNewPrivs")? != "1" {
+            wrong.push(format!("{} may get new privileges", field("Name")?));
+        }
+    }
+    Ok(wrong)
+}
+
+/// By number, as in capability.h.
+const KEPT: [u32; 8] = [
+    2,  // DAC_READ_SEARCH
+    12, // NET_ADMIN
+    19, // SYS_PTRACE
+    21, // SYS_ADMIN
+    24, // SYS_RESOURCE, before Linux 5.11
+    34, // SYSLOG
+    38, // PERFMON
+    39, // BPF
+];
+
+pub(crate) fn only_what_is_listed(pid: u32) -> Result<()> {
+    let most = KEPT.iter().fold(0, |set, number| set | 1_u64 << number);
+    let wrong = kept_too_much(pid, &["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"], most)?;
+    ensure!(wrong.is_empty(), "{wrong:?}");
+    Ok(())
+}
+
+/// And what comes later still works: a first census while a table is saturated, a new namespace.
+fn given_up() -> Result<()> {
+    let mut lab = Lab::new(Plan::default())?;
+    lab.set_limit(200)?;
+    let mut watch = Watch::start(&[])?;
+    only_what_is_listed(watch.pid())?;
+    lab.send(&Flood::of(UDP, 1000))?;
+    let router = lab.router().clone();
+    let counted = |object: &Value| {
+        table(object, &router).is_ok_and(|table| table["census"]["entries"].as_u64() > Some(0))
+    };
+    watch.until(counted).context("no census")?;
+    let new = lab.add_netns("new")?;
+    let seen = |object: &Value| {
+        table(object, &new).is_ok_and(|table| table["reachable"] == true && table["entries"] == 0)
+    };
+    watch.until(seen).context("the new namespace is not seen")?;
+    only_what_is_listed(watch.pid())?;
+    watch.stop()?;
+    // A trace, which loads nothing more, keeps less.
+    let mut trace = ctwatch()?;
+    trace.args(["trace"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut trace = trace.spawn()?;
+    let mut said = [0; 16];
+    trace.stderr.take().context("no errors")?.read_exact(&mut said)?;
+    let until = Instant::now() + Duration::from_secs(20);
+    let tracing = 1 << 38 | 1 << 34;
+    let mut outcome = Ok(Vec::new());
+    while Instant::now() < until {
+        outcome = kept_too_much(trace.id(), &["CapInh", "CapPrm", "CapEff", "CapAmb"], !tracing);
+        if outcome.as_ref().is_ok_and(Vec::is_empty) {
+            break;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    trace.kill()?;
+    trace.wait()?;
+    let wrong = outcome?;
+    ensure!(wrong.is_empty(), "the trace keeps {wrong:?}");
+    // Root writes where it always could.
+    let folder = tempfile::tempdir()?;
+    rustix::fs::chown(
+        folder.path(),
+        Some(rustix::fs::Uid::from_raw(65534)),
+        Some(rustix::fs::Gid::from_raw(65534)),
+    )?;
+    let place = |name: &str| folder.path().join(name).display().to_string();
+    for args in [
+        &[
+            "check",
+            "--for",
+            "100ms",
+            "-w",
+            "dropped=0",
+            "-c",
+            "dropped=99999",
+            "--state",
+            &place("s"),
+        ][..],
+        &["doctor", "--write", &place("fixes")],
+    ] {
+        let (out, errors, code) = finished(ctwatch()?.args(args).args(["--netns", router.name()]))?;
+        ensure!(code.is_some_and(|code| code < 3), "{args:?}: {code:?} {out}{errors}");
+        ensure!(
+            std::path::Path::new(args.last().context("a path")?).exists(),
+            "{args:?}: {errors}"
+        );
+    }
+    Ok(())
+}
+
+fn full_disk() -> Result<()> {
+    let mut lab = Lab::new(Plan::default())?;
+    lab.set_limit(200)?;
+    lab.send(&Flood::of(UDP, 1000))?;
+    let run = |size: &str, args: &[&str]| -> Result<(String, String, Option<i32>)> {
+        let mount = format!(
+            "mount -t tmpfs -o size={size} none /mnt\n\"$@\" && code=0 || code=$?\nfind /mnt -mindepth 1\nexit $code"
+        );
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-ec", &mount, "sh"]);
+        command.arg(ctwatch()?.get_program()).args(args);
+        finished(command.args(["--netns", lab.router().name()]))
+    };
+    let doctor = ["doctor", "--write", "/mnt/fixes"];
+    let (out, errors, code) = run("4k", &doctor)?;
+    ensure!(code == Some(1) && errors.contains("cannot write"), "{code:?} {errors}");
+    ensure!(!out.lines().any(|line| line.starts_with("/mnt/")), "{out}");
+    let (out, errors, code) = run("1m", &doctor)?;
+    ensure!(code == Some(0) && out.contains("/mnt/fixes/README"), "{code:?} {out}{errors}");
+    ensure!(!out.contains("unfinished"), "{out}");
+    // A page is no room for a page and the next.
+    let state = ["check", "--for", "100ms", "--state", "/mnt/state"];
+    let (out, _, code) = run("4k,nr_inodes=1", &state)?;
+    ensure!(
+        code == Some(3) && !out.lines().any(|line| line.starts_with("/mnt/")),
+        "{code:?} {out}"
+    );
+    Ok(())
 }
 
 fn files() -> Result<()> {

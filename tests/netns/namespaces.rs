@@ -21,6 +21,7 @@ pub(crate) const TESTS: &[Test] = &[
     test(On::EachWithPrograms, "made_saturated_and_deleted_meanwhile", comes_and_goes),
     test(On::Once, "two_hundred_idle_namespaces", many).anywhere(),
     test(On::Once, "one_namespace_by_name_and_by_inode", one).anywhere(),
+    test(On::Once, "every_namespace_can_be_named", every_name).anywhere(),
     test(On::Once, "a_namespace_deleted_under_watch_is_really_gone", not_kept_alive),
     test(On::Once, "a_scope_never_turns_to_a_stranger", stranger),
     test(On::Once, "hostile_names_cannot_speak_to_the_terminal", hostile).anywhere(),
@@ -82,6 +83,77 @@ fn one() -> Result<()> {
         let tables = object["tables"].as_array().context("no tables")?;
         ensure!(tables.len() == 1, "{} tables for {wanted}", tables.len());
         table(&object, lab.router())?;
+    }
+    Ok(())
+}
+
+/// Also one that is called as a number is, or as `all` is, or as another is that `ip netns` does not
+/// know; and what other tools print is taken.
+fn every_name() -> Result<()> {
+    let mut lab = Lab::new(Plan::default())?;
+    let others = lab.add_many(&["other", "third"])?;
+    let (wanted, other, third) = (lab.router(), &others[0], &others[1]);
+    let (inode, stranger) = (wanted.inode()?, other.inode()?);
+    // As a mount namespace of its own sees it.
+    let mounts = format!(
+        "mount -t tmpfs none /mnt
+         mkdir -p /mnt/a /mnt/b /mnt/netns
+         cd /mnt
+         touch netns/4711 netns/777 netns/all netns/{stranger} a/twin b/twin a/777 a/{inode}
+         mount --bind {wanted} netns/4711
+         mount --bind {wanted} netns/777
+         mount --bind {wanted} netns/all
+         mount --bind {wanted} netns/{stranger}
+         mount --bind {other} a/777
+         mount --bind {other} a/twin
+         mount --bind {third} b/twin
+         mount --rbind netns /run/netns
+         exec \"$@\"",
+        wanted = wanted.path().display(),
+        other = other.path().display(),
+        third = third.path().display(),
+    );
+    let run = |args: &[&str], name: &str| -> Result<(String, String, Option<i32>)> {
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--mount", "sh", "-ec", &mounts, "sh", "timeout", "--signal=KILL", "20"]);
+        command.arg(ctwatch()?.get_program()).args(args);
+        finished(command.args(["--netns", name]))
+    };
+    let named = |name: &str, inode: u64| -> Result<()> {
+        let (json, errors, code) = run(&["watch", "-i", "100ms", "-n", "1", "-o", "json"], name)?;
+        ensure!(code == Some(0), "{name}: {code:?} {errors}");
+        let object: Value = serde_json::from_str(&json)?;
+        let tables = object["tables"].as_array().context("no tables")?;
+        ensure!(tables.len() == 1, "{name}: {object}");
+        ensure!(tables[0]["netns"]["inode"] == inode, "{name}: {}", tables[0]);
+        Ok(())
+    };
+    for name in ["4711", "777", "name:777", "name:all", "/run/netns/777", "/mnt/netns/4711"] {
+        named(name, inode)?;
+    }
+    let by_number = [format!("inode:{inode}"), format!("net:[{inode}]"), inode.to_string()];
+    by_number.iter().try_for_each(|name| named(name, inode))?;
+    // A name wins; what can be nothing but a number does not.
+    named(&stranger.to_string(), inode)?;
+    named(&format!("net:[{stranger}]"), stranger)?;
+    named("/mnt/a/777", stranger)?;
+    let host = std::fs::metadata("/proc/self/ns/net")?;
+    named("/proc/self/ns/net", std::os::unix::fs::MetadataExt::ino(&host))?;
+    let (_, errors, code) = run(&["watch"], "twin")?;
+    ensure!(code == Some(1) && errors.contains("/mnt/a/twin, /mnt/b/twin"), "{code:?} {errors}");
+    named("/mnt/a/twin", stranger)?;
+    named("/mnt/b/twin", third.inode()?)?;
+    for name in ["4711", "/run/netns/777", "name:all"] {
+        for args in [&["census"][..], &["check", "--for", "100ms", "-c", "99%"], &["doctor"]] {
+            let (out, errors, code) = run(args, name)?;
+            ensure!(code == Some(0), "{args:?} {name}: {code:?} {out}{errors}");
+        }
+        // It waits for a refusal, until its time is over.
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--mount", "sh", "-ec", &mounts, "sh", "timeout", "2"]);
+        command.arg(ctwatch()?.get_program()).args(["trace", "--netns", name]);
+        let (_, errors, _) = finished(&mut command)?;
+        ensure!(errors.contains("tracing refusals"), "trace {name}: {errors}");
     }
     Ok(())
 }

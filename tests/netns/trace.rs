@@ -18,6 +18,7 @@ use crate::{On, Test, mechanism, test, watch::ctwatch};
 pub(crate) const TESTS: &[Test] = &[
     test(On::EachWithPrograms, "each_refusal_is_traced", each),
     test(On::EachWithPrograms, "traced_by_filter_and_rate", filtered),
+    test(On::EachWithPrograms, "ports_behind_extension_headers", extended),
     test(On::EachWithPrograms, "refusals_at_confirmation_are_traced", at_confirmation),
     test(On::Once, "a_trace_names_the_process_of_this_host", local),
 ];
@@ -91,7 +92,12 @@ fn each() -> Result<()> {
         verdict.drop > 1000 && (more, refused) == (0, verdict.drop),
         "{more} {refused}: {verdict:?}"
     );
-    ensure!(shown.len() as u64 == verdict.drop, "{} shown: {verdict:?}", shown.len());
+    ensure!(
+        shown.len() as u64 == verdict.drop,
+        "{} shown of {refused}, {} of IPv6: {verdict:?}",
+        shown.len(),
+        shown.iter().filter(|o| o["src"].as_str().is_some_and(|s| s.contains(":"))).count()
+    );
     for object in &shown {
         ensure!(matches!(object["reason"].as_str(), Some("table_full" | "untracked")), "{object}");
         let of = |field: &str| object[field].as_str().context("an address");
@@ -106,6 +112,36 @@ fn each() -> Result<()> {
         ensure!(sent.remove(&flow), "{flow:?} was not sent, or told twice: {object}");
         ensure!(object["iface"] == "down0" && object["comm"] == Value::Null, "{object}");
         ensure!(object["netns"]["name"] == lab.router().name(), "{object}");
+    }
+    Ok(())
+}
+
+/// IPv6's hop-by-hop and destination options stand before the ports.
+fn extended() -> Result<()> {
+    let mut lab = Lab::new(Plan::default())?;
+    lab.set_limit(50)?;
+    let flows = Flows { extended: true, services: 3, ..Flows::of(Family::V6, Protocol::Udp) };
+    lab.send(&Flood::of(flows, 100))?;
+    let name = lab.router().name();
+    let wanted = ["--netns", name, "--proto", "udp", "--dport", "2", "--rate", "1000000"];
+    let trace = Trace::start(&wanted)?;
+    let before = judge::ask(lab.router())?.drop;
+    lab.send(&Flood { first: 1 << 32, ..Flood::of(flows, 300) })?;
+    let (shown, _, refused) = trace.stop()?;
+    let dropped = judge::ask(lab.router())?.drop - before;
+    ensure!(dropped > 250, "only {dropped} of 300 refused");
+    ensure!(refused >= 80 && shown.len() as u64 == refused, "{refused} refused");
+    let sent: HashSet<_> = (1 << 32..(1 << 32) + 300).map(|index| flows.flow(index)).collect();
+    for object in &shown {
+        let of = |field: &str| object[field].as_str().context("an address");
+        let port = |field: &str| object[field].as_u64().and_then(|port| u16::try_from(port).ok());
+        let flow = ctwatch_lab::traffic::Flow {
+            src: of("src")?.parse()?,
+            dst: of("dst")?.parse()?,
+            sport: port("sport").context("a port")?,
+            dport: port("dport").context("a port")?,
+        };
+        ensure!(flow.dport == 2 && sent.contains(&flow), "{object}");
     }
     Ok(())
 }

@@ -136,3 +136,17 @@ fn files(place: &Path) -> Vec<(String, String)> {
     let entries = fs::read_dir(place).into_iter().flatten().flatten();
     entries.flat_map(|entry| files(&entry.path())).collect()
 }
+
+#[test]
+fn every_licence_that_is_named_is_here() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let manifest = fs::read_to_string(root.join("Cargo.toml")).unwrap();
+    let line = manifest.lines().find_map(|line| line.strip_prefix("license = ")).unwrap();
+    for (name, file, words) in [
+        ("MIT", "LICENSE-MIT", "without restriction, including without limitation"),
+        ("Apache-2.0", "LICENSE-APACHE", "Apache License"),
+    ] {
+        assert!(line.contains(name), "{line}");
+        assert!(fs::read_to_string(root.join(file)).unwrap().contains(words), "{file}");
+    }
+}

@@ -5,7 +5,7 @@ use aya_ebpf::{
     helpers::{bpf_get_current_comm, generated::bpf_get_current_cgroup_id},
 };
 use ctwatch_ebpf::{
-    NetnsId,
+    NetnsId, ipv6,
     top::{AF_INET, AF_INET6, By, Key, Stream, has_ports},
     trace::Reason,
 };
@@ -131,8 +131,7 @@ fn process(stream: Stream, mut key: Key) {
     }
 }
 
-/// From the packet's own headers: an entry it does not have. Behind IPv6 extension headers, and in
-/// later fragments, no port is looked for.
+/// From the packet's own headers: an entry it does not have. In later fragments no port is looked for.
 ///
 /// A function of its own, so that what it keeps on the stack is gone before the next one is called.
 #[inline(never)]
@@ -160,14 +159,20 @@ fn read_headers(skb: u64, packet: &mut Packet) -> Option<()> {
         }
         6 => {
             key.family = AF_INET6;
-            key.protocol = header[6];
             key.src = read(ip, 8)?;
             key.dst = read(ip, 24)?;
-            Some(40)
+            let header_at = |distance: u32| match u32::from(at) + distance + 8 <= tail {
+                true => read::<[u8; 8]>(ip, distance),
+                false => None,
+            };
+            let found = ipv6::transport(header[6], header_at);
+            key.protocol = found.protocol;
+            found.at
         }
         _ => return None,
     };
-    if has_ports(key.protocol) {
+    let behind = key.family == AF_INET6 && ipv6::is_extension(key.protocol);
+    if has_ports(key.protocol) || behind {
         // What is beyond the tail is in pages of its own, and this memory somebody else's.
         let is_there = |at_transport: &u32| u32::from(at) + at_transport + 4 <= tail;
         match transport.filter(is_there) {

@@ -10,7 +10,7 @@ use crate::{
     host::{
         self,
         modules::{self, Presence},
-        privileges::Privileges,
+        privileges::{Privileges, Work, keep},
         visit::{Source, limit, netns_cookie},
     },
     model::census::Taken,
@@ -31,6 +31,7 @@ pub fn run(args: &CensusArgs) -> Result<()> {
         false => Source::Ctnetlink,
     };
     let limit = limit(source).ok();
+    keep(Work::Rest, false)?;
     let mut bytes = Vec::new();
     match args.output {
         Output::Text => census::text(&mut bytes, &taken, &shown(args, limit))?,
@@ -53,12 +54,18 @@ fn take(args: &CensusArgs) -> Result<Taken> {
         cli::CensusMechanism::Procfs => Way::Procfs,
     };
     let question = Question {
-        by: args.by.iter().filter_map(CensusBy::key).collect(),
+        by: args.keys(),
         most: usize::from(args.top),
         scope: setup::scope(&args.netns, Privileges::read())?,
     };
-    let take = move || Taker::new(way, netns_cookie().is_some())?.take(&question);
-    threads::apart("census", take)?
+    let unseen = setup::unseen_processes(&question.scope, Privileges::read());
+    let take = move || {
+        let mut taker = Taker::new(way, netns_cookie().is_some())?;
+        keep(Work::Look, false)?;
+        taker.take(&question)
+    };
+    let taken = threads::apart("census", take)??;
+    Ok(Taken { notes: taken.notes.into_iter().chain(unseen).collect(), ..taken })
 }
 
 fn shown(args: &CensusArgs, limit: Option<u32>) -> Shown {

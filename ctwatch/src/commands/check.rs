@@ -13,7 +13,7 @@ use crate::{
     host::{
         modules::{self, Life, Presence},
         netns::{self, Netns},
-        privileges::{Privilege, Privileges},
+        privileges::{Privilege, Privileges, Work, keep},
         statefile,
     },
     model::{
@@ -53,6 +53,9 @@ fn end(state: State, line: &str) -> ExitCode {
 async fn look(args: &CheckArgs) -> Result<(State, String)> {
     let thresholds =
         Thresholds { warning: limits(&args.warning)?, critical: limits(&args.critical)? };
+    if let Some(why) = thresholds.contradiction() {
+        bail!(why);
+    }
     let asked = thresholds.warning.dropped.or(thresholds.critical.dropped).is_some();
     if asked && args.state.is_none() {
         bail!("dropped=N counts from one call to the next: name a file for that with --state");
@@ -74,6 +77,7 @@ async fn look(args: &CheckArgs) -> Result<(State, String)> {
     let place = place(args.netns.as_ref(), &scope);
     let (means, costs) = setup::without_programs(scope.clone(), privileges)?;
     notes.extend(costs);
+    notes.extend(setup::unseen_processes(&scope, privileges));
     let cookies = means.cookies;
     let collector = Collector::start(means)?;
     let mut model = Model::default();
@@ -97,6 +101,8 @@ async fn look(args: &CheckArgs) -> Result<(State, String)> {
         if before.is_none() {
             notes.push(format!("counting begins with this call, in {}", path.display()));
         }
+        // All but what files may take.
+        keep(Work::Rest, true)?;
         // Before anything is said: what cannot be kept would be missed at the next call.
         statefile::write(path, &now.text()?)?;
     }
@@ -142,7 +148,8 @@ fn moment(life: Option<Life>, scope: String) -> Result<Moment> {
 fn place(wanted: Option<&cli::Netns>, scope: &Scope) -> String {
     match (wanted, scope) {
         // Whichever has that name by now.
-        (Some(cli::Netns::Name(name)), _) => format!("namespace {name}"),
+        (Some(cli::Netns::Name(name) | cli::Netns::Word(name)), _) => format!("namespace {name}"),
+        (Some(cli::Netns::Path(path)), _) => format!("namespace {}", path.display()),
         (_, Scope::One(target)) => format!("namespace {}", target.inode),
         (_, Scope::All) => "all namespaces".to_owned(),
         (_, Scope::Own) => "the namespace it runs in".to_owned(),

@@ -18,7 +18,7 @@ use crate::{
     host::{
         self, config,
         modules::{self, Life, Presence},
-        privileges::{Privilege, Privileges},
+        privileges::{Privilege, Privileges, Work, keep},
         visit::Source,
     },
     model::{Model, Snapshot, census::Taken},
@@ -48,6 +48,7 @@ pub async fn run(args: DoctorArgs) -> Result<()> {
     // Before anything else: what cannot be written is known at once.
     let folder = args.write.as_deref().map(write::Folder::open).transpose()?;
     let report = examine(&args).await?;
+    keep(Work::Rest, folder.is_some())?;
     let files = folder.map(|folder| folder.write(&report.findings)).transpose();
     for file in files.iter().flatten().flatten() {
         aside::say(&format!("wrote {}", file.display()));
@@ -83,7 +84,8 @@ async fn examine(args: &DoctorArgs) -> Result<Report> {
         _ => Source::Procfs,
     };
     let scope = setup::scope(&args.netns, privileges)?;
-    let machine = survey::survey(scope.clone(), source, cookies, args.netns != Netns::All)?;
+    let mut machine = survey::survey(scope.clone(), source, cookies, args.netns != Netns::All)?;
+    machine.unvisited.extend(setup::unseen_processes(&scope, privileges));
     let worth = diagnosis::is_worth_counting(&machine);
     let live = match args.duration.or(worth.then_some(COUNT)) {
         Some(duration) => {

@@ -68,6 +68,18 @@ async fn wait(collector: &Collector, model: &mut Model, time: Duration) -> Resul
     }
 }
 
+/// Options that make no sense, of which the parser of the command line cannot tell.
+#[derive(Debug)]
+pub struct WrongUsage(String);
+
+impl std::fmt::Display for WrongUsage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for WrongUsage {}
+
 /// Whoever read the output has gone.
 pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error

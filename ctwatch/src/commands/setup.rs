@@ -1,6 +1,6 @@
 //! From what this machine offers to what is needed for watching it.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use ctwatch_ebpf::top::Wanted;
 
 use super::ABSENT;
@@ -60,6 +60,7 @@ pub(super) fn prepare(args: &cli::WatchArgs) -> Result<(Means, Header)> {
     if scope == Scope::Own && !privileges.has(Privilege::SysAdmin) {
         notes.push("other namespaces are not looked into: needs CAP_SYS_ADMIN".to_owned());
     }
+    notes.extend(unseen_processes(&scope, privileges));
     let header = Header {
         version: env!("CARGO_PKG_VERSION"),
         kernel: host::kernel_release(),
@@ -118,23 +119,32 @@ pub(super) fn request(mechanism: cli::Mechanism) -> Request {
 }
 
 pub(super) fn scope(wanted: &cli::Netns, privileges: Privileges) -> Result<Scope> {
+    let may = privileges.has(Privilege::SysAdmin);
     let current = netns::current()?;
-    match wanted {
-        cli::Netns::All if privileges.has(Privilege::SysAdmin) => return Ok(Scope::All),
+    let netns = match wanted {
+        cli::Netns::All if may => return Ok(Scope::All),
         cli::Netns::All => return Ok(Scope::Own),
         cli::Netns::Inode(inode) if *inode == current.inode => return Ok(Scope::Own),
-        cli::Netns::Inode(_) if !privileges.has(Privilege::SysAdmin) => bail!(OTHERS),
-        cli::Netns::Inode(_) | cli::Netns::Name(_) => {}
-    }
-    let netns = named(wanted)?;
+        // Without it, others may be there and not be seen.
+        cli::Netns::Inode(_) if !may => bail!(OTHERS),
+        _ => named(wanted)?,
+    };
     if netns.inode == current.inode {
         return Ok(Scope::Own);
     }
-    if !privileges.has(Privilege::SysAdmin) {
+    if !may {
         bail!(OTHERS);
     }
     // Going into it changes the thread.
     threads::apart("namespace", move || target(netns))?.map(Scope::One)
+}
+
+/// Namespaces that only such a process shows are not seen, and nothing else says so.
+pub(super) fn unseen_processes(scope: &Scope, privileges: Privileges) -> Option<String> {
+    const UNSEEN: &str = "namespaces that nothing but processes with more capabilities shows are \
+                          not seen: needs CAP_SYS_PTRACE";
+    let unseen = *scope == Scope::All && !privileges.has(Privilege::SysPtrace);
+    unseen.then(|| UNSEEN.to_owned())
 }
 
 const OTHERS: &str = "looking into another network namespace needs CAP_SYS_ADMIN";
@@ -151,31 +161,50 @@ fn target(netns: Netns) -> Result<Target> {
 
 /// The namespace that was asked for.
 pub(super) fn named(wanted: &cli::Netns) -> Result<Netns> {
-    let mut found = netns::find()?;
-    let name = match wanted {
+    match wanted {
         cli::Netns::All => bail!("all namespaces are not one"),
-        cli::Netns::Inode(inode) => {
-            return found.remove(inode).with_context(|| {
-                format!(
-                    "no network namespace has the inode number {inode} (lsns -t net lists them)"
-                )
-            });
-        }
-        cli::Netns::Name(name) => name,
-    };
-    let named = found.values().filter(|netns| netns.name.as_deref() == Some(name));
-    let named: Vec<&Netns> = named.collect();
-    match named.as_slice() {
-        [] => {}
-        [netns] => return Ok((*netns).clone()),
-        many => {
-            let inodes: Vec<u32> = many.iter().map(|netns| netns.inode).collect();
-            bail!("{} network namespaces are called so; take one of {inodes:?}", many.len())
-        }
+        cli::Netns::Path(path) => netns::at(path),
+        cli::Netns::Inode(inode) => numbered(*inode),
+        cli::Netns::Name(name) => called(name)?.with_context(|| no_such(name)),
+        cli::Netns::Word(word) => match (called(word)?, word.parse()) {
+            (Some(netns), _) => Ok(netns),
+            (None, Ok(inode)) => numbered(inode),
+            (None, Err(_)) => Err(anyhow!(no_such(word))),
+        },
     }
-    let mut known: Vec<_> = found.values().filter_map(|n| n.name.clone()).collect();
+}
+
+fn numbered(inode: u32) -> Result<Netns> {
+    let mut found = netns::find()?;
+    // Also where it cannot be looked for, one's own is there.
+    let current = netns::current()?;
+    found.entry(current.inode).or_insert(current);
+    found.remove(&inode).with_context(|| {
+        format!(
+            "no network namespace that can be seen has the inode number {inode} (lsns -t net lists \
+             them), and none that name"
+        )
+    })
+}
+
+fn called(name: &str) -> Result<Option<Netns>> {
+    let mut named = netns::called(name)?;
+    if named.len() > 1 {
+        let paths: Vec<_> = named.iter().map(|netns| netns.path.display().to_string()).collect();
+        bail!(
+            "{} network namespaces are called so; take one of their paths: {}",
+            named.len(),
+            paths.join(", ")
+        );
+    }
+    Ok(named.pop())
+}
+
+fn no_such(name: &str) -> String {
+    let found = netns::find().unwrap_or_default();
+    let mut known: Vec<_> = found.into_values().filter_map(|netns| netns.name).collect();
     known.truncate(20);
-    bail!("no network namespace is called {name:?}; there are: {}", known.join(", "))
+    format!("no network namespace is called {name:?}; there are: {}", known.join(", "))
 }
 
 /// How much is to be found out.

@@ -8,20 +8,21 @@ use ipnet::IpNet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
-    ABSENT,
+    ABSENT, WrongUsage,
     setup::{self, Chosen, Depth},
     signals::Signals,
     writer::Writer,
 };
 use crate::{
-    cli::{Netns, Output, TraceArgs},
+    cli::{Netns, Output, Port, TraceArgs},
     host::{
         modules::{self, Presence},
         namer::Namer,
         netns,
-        privileges::Privileges,
+        privileges::{Privileges, Work, keep},
         zone,
     },
+    model::names,
     output::{
         aside,
         services::Services,
@@ -35,6 +36,10 @@ use crate::{
 };
 
 pub async fn run(args: TraceArgs) -> Result<()> {
+    // Before anything else: what makes no sense loads nothing.
+    let services = super::services();
+    let port = port(&args, &services).map_err(WrongUsage)?;
+    let filter = filter(&args, port).map_err(WrongUsage)?;
     let mut signals = Signals::new()?;
     match modules::presence() {
         Presence::Loaded(_) => {}
@@ -47,7 +52,7 @@ pub async fn run(args: TraceArgs) -> Result<()> {
         Netns::All => None,
         one => Some(setup::named(one)?),
     };
-    let filter = filter(&args, wanted_id(wanted.as_ref(), &namer)?)?;
+    let filter = Filter { netns: wanted_id(wanted.as_ref(), &namer)?, ..filter };
     // By its cookie it is never another's; by its number it may be.
     let target = wanted.filter(|_| !cookies).map(|netns| netns::Target::new(netns, None));
     let asked = Asked { trace: Some(filter), ..Asked::default() };
@@ -75,12 +80,14 @@ pub async fn run(args: TraceArgs) -> Result<()> {
         mechanism.name(),
         args.rate
     ));
+    // What is attached stays; namespaces are still to be named.
+    keep(Work::Look, false)?;
     let writer = Writer::start()?;
     let trace = probes.take_trace().context("the probes do not trace")?;
     let mut trace = trace.wait_for()?;
     let mut printer = Printer {
         output: args.output,
-        services: super::services(),
+        services,
         zone: zone::local(),
         left: args.count,
         shown: 0,
@@ -151,17 +158,28 @@ fn is_told(reason: Reason, mechanism: Mechanism) -> bool {
     matches!(reason, Reason::Untracked | Reason::Unconfirmed) == by_tracepoint
 }
 
-fn filter(args: &TraceArgs, netns: NetnsId) -> Result<Filter> {
+/// The port that is wanted, whatever it is called.
+fn port(args: &TraceArgs, services: &Services) -> Result<Option<u16>, String> {
+    let protocol = args.proto.map(|protocol| names::protocol(protocol.0));
+    match &args.dport {
+        None => Ok(None),
+        Some(Port::Number(port)) => Ok(Some(*port)),
+        Some(Port::Service(name)) => services.port(name, protocol.as_deref()).map(Some),
+    }
+}
+
+/// In whichever namespace.
+fn filter(args: &TraceArgs, dport: Option<u16>) -> Result<Filter, String> {
     let reasons = args.reason.iter().map(|reason| 1 << Reason::from(*reason) as u32);
     let reasons = reasons.fold(0, |all, one| all | one);
     let (src_family, src, src_mask) = prefix(args.src.as_ref());
     let (dst_family, dst, dst_mask) = prefix(args.dst.as_ref());
     if src_family != 0 && dst_family != 0 && src_family != dst_family {
-        bail!("--src and --dst are of different families: no packet has both");
+        return Err("--src and --dst are of different families: no packet has both".to_owned());
     }
     Ok(Filter {
         rate: args.rate,
-        netns,
+        netns: 0,
         src,
         src_mask,
         dst,
@@ -169,7 +187,7 @@ fn filter(args: &TraceArgs, netns: NetnsId) -> Result<Filter> {
         reasons: if reasons == 0 { u32::MAX } else { reasons },
         family: src_family.max(dst_family),
         protocol: args.proto.map_or(256, |protocol| protocol.0.into()),
-        dport: args.dport.map_or(65_536, |port| port.to_be().into()),
+        dport: dport.map_or(65_536, |port| port.to_be().into()),
     })
 }
 

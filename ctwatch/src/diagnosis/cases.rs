@@ -123,7 +123,7 @@ pub(super) fn tools() -> Tools {
     Tools {
         there: there.map(str::to_owned).to_vec(),
         udev: true,
-        apply: Some("/sbin/apply".to_owned()),
+        apply: Some(crate::facts::Apply::Prefix("/sbin/apply".to_owned())),
         home: "/root".to_owned(),
         run: "/run".to_owned(),
         stamp: "now".to_owned(),

@@ -3,11 +3,12 @@
 use super::{Case, buckets, owners};
 pub(super) use crate::shell::quoted;
 use crate::{
-    facts::{BucketsBy, Form, Namespace, Tools, Writable},
+    facts::{Apply, BucketsBy, Form, Namespace, Tools, Writable},
     report::{Check, Elsewhere, File, Fix},
 };
 
 /// Named after this program, as all files are, so that whoever finds it knows where it is from.
+const OWN_FILES: &str = "/etc/sysctl.d/90-ctwatch-";
 const UDEV_FILE: &str = "/etc/udev/rules.d/90-ctwatch-conntrack.rules";
 
 pub(super) fn fix(title: &str) -> Fix {
@@ -141,7 +142,9 @@ pub(super) fn set_again(case: &Case<'_>, changes: &[Change<'_>], fix: &mut Fix) 
         fix.lasts.extend(new);
     }
     if case.facts.form == Form::Module {
-        match udev_rule(tools) {
+        // They may be in any file.
+        let by_prefix = matches!(tools.apply, Some(Apply::Prefix(_)));
+        match udev_rule(tools).filter(|_| by_prefix) {
             Some(file) => fix.files.push(file),
             None => fix.lasts.push(
                 "have the module loaded before files of sysctl.d are read: nothing here applies them \
@@ -197,18 +200,24 @@ fn sysctl_files(case: &Case<'_>, name: &str, values: &[(&str, u64)]) -> Vec<File
     for (name, value) in values {
         content.push_str(&format!("net.netfilter.{name} = {value}\n"));
     }
-    let mut files = vec![File { path: format!("/etc/sysctl.d/90-ctwatch-{name}.conf"), content }];
+    let mut files = vec![File { path: format!("{OWN_FILES}{name}.conf"), content }];
     if case.facts.form == Form::Module {
         files.extend(udev_rule(&case.facts.tools));
     }
     files
 }
 
-/// Applies what is written down for conntrack, and nothing else, when its module is loaded. `None`
-/// where nobody would read it.
+/// Applies what is written down for conntrack, or at least what is written below, and nothing else,
+/// when its module is loaded. `None` where nobody would read it.
 /// <https://www.freedesktop.org/software/systemd/man/latest/sysctl.d.html>, example 3
 fn udev_rule(tools: &Tools) -> Option<File> {
-    let apply = tools.apply.as_ref().filter(|_| tools.udev)?;
+    let apply = match tools.apply.as_ref().filter(|_| tools.udev)? {
+        Apply::Prefix(command) => command.clone(),
+        // udev takes a single dollar for its own.
+        Apply::File(sysctl) => {
+            format!("/bin/sh -c 'for f in {OWN_FILES}*.conf; do {sysctl} -q -p $$f; done'")
+        }
+    };
     let content = format!(
         "# Written by ctwatch doctor: conntrack's sysctls are there only once it is loaded.\n\
          ACTION==\"add\", SUBSYSTEM==\"module\", KERNEL==\"nf_conntrack\", RUN+=\"{apply}\"\n"
@@ -247,4 +256,24 @@ pub(super) fn arm(tools: &Tools, name: &str, fix: &mut Fix) {
     ));
     fix.disarm.push(format!("rm {token}"));
     fix.undo.insert(0, format!("rm -f {token}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_applies_only_what_is_conntracks() {
+        let rule = |apply| {
+            let tools = Tools { udev: true, apply, ..Tools::default() };
+            udev_rule(&tools).map(|file| file.content)
+        };
+        let prefix = rule(Some(Apply::Prefix("/x --prefix=/net/netfilter".to_owned()))).unwrap();
+        assert!(prefix.contains("RUN+=\"/x --prefix=/net/netfilter\""), "{prefix}");
+        let own = rule(Some(Apply::File("/sbin/sysctl".to_owned()))).unwrap();
+        let wanted = "RUN+=\"/bin/sh -c 'for f in /etc/sysctl.d/90-ctwatch-*.conf; do /sbin/sysctl -q -p \
+                      $$f; done'\"";
+        assert!(own.contains(wanted) && !own.contains("--system"), "{own}");
+        assert_eq!(rule(None), None);
+    }
 }

@@ -54,9 +54,24 @@ pub struct Btf {
     milestones: Vec<usize>,
     /// What was wanted and is there: the first of each name and kind.
     found: Vec<Found>,
+    /// A kind that nobody here knows, and how long its types are.
+    learned: Option<Learned>,
     /// Why the types from `end` on could not be read.
     cut: Option<String>,
 }
+
+/// How many bytes follow the common words of each type of a kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Learned {
+    kind: u32,
+    fixed: usize,
+    /// For each of what `len` counts.
+    each: usize,
+}
+
+/// What kinds so far are made of, and a little more.
+const FIXED: [usize; 5] = [0, 4, 8, 12, 16];
+const EACH: [usize; 5] = [0, 4, 8, 12, 16];
 
 struct Found {
     name: &'static str,
@@ -109,6 +124,11 @@ impl Record {
 
     fn kind_flag(self) -> bool {
         self.info >> 31 == 1
+    }
+
+    /// Whether bits are set that no kind has used so far.
+    fn is_odd(self) -> bool {
+        self.info & 0x60ff_0000 != 0 || self.kind() == 0
     }
 
     /// How many bytes follow the common words; `None` for a kind that nobody here knows.
@@ -231,6 +251,7 @@ impl Btf {
             end: first,
             milestones: Vec::new(),
             found: Vec::new(),
+            learned: None,
             cut: None,
         };
         btf.look_over(wanted)?;
@@ -255,7 +276,10 @@ impl Btf {
             {
                 found.push(Found { name, id, record });
             }
-            let Some(tail) = record.tail() else {
+            if record.tail().is_none() && self.learned.is_none() {
+                self.learned = self.learn(at, kind);
+            }
+            let Some(tail) = self.tail(record) else {
                 // What comes before it may be all that is wanted.
                 self.cut = Some(format!("type {id} is of the unknown kind {kind}"));
                 break;
@@ -266,6 +290,50 @@ impl Btf {
         }
         (self.end, self.found, self.milestones) = (id, found, milestones);
         Ok(())
+    }
+
+    /// As the record itself, and by what was learned.
+    fn tail(&self, record: Record) -> Option<usize> {
+        let learned = self.learned.filter(|learned| learned.kind == record.kind());
+        record.tail().or_else(|| learned.map(|it| it.fixed + it.each * record.len()))
+    }
+
+    /// How long types of a kind are that nobody here knows, the first of which is here: as long as it
+    /// takes for all that follows to be types, up to the very end, and as many as can be: what is
+    /// longer hides some. `None` where that is so in more than one way: a wrong number would name
+    /// another function.
+    fn learn(&self, at: usize, kind: u32) -> Option<Learned> {
+        let ways = FIXED.into_iter().flat_map(|fixed| EACH.map(|each| (fixed, each)));
+        let mut found: Option<(Learned, (usize, usize))> = None;
+        for (fixed, each) in ways {
+            let learned = Learned { kind, fixed, each };
+            let Some(walked) = self.walk(at, learned) else { continue };
+            match found {
+                // Two ways to the same places are one.
+                Some((_, known)) if known == walked || known.0 > walked.0 => {}
+                Some((_, known)) if known.0 == walked.0 => return None,
+                _ => found = Some((learned, walked)),
+            }
+        }
+        found.map(|(learned, _)| learned)
+    }
+
+    /// How many types there are from here on, and the sum of where they begin.
+    fn walk(&self, mut at: usize, learned: Learned) -> Option<(usize, usize)> {
+        let names = self.strings.len() + self.base.as_ref().map_or(0, |base| base.strings.len());
+        let (mut types, mut places) = (0, 0_usize);
+        while at < self.types.end {
+            let record = self.record_at(at).ok()?;
+            if record.is_odd() || record.name as usize >= names.max(1) {
+                return None;
+            }
+            let known = record.tail();
+            let is_it = record.kind() == learned.kind;
+            let tail = known.or(is_it.then_some(learned.fixed + learned.each * record.len()))?;
+            (types, places) = (types + 1, places.wrapping_add(at));
+            at = record.rest.checked_add(tail)?;
+        }
+        (at == self.types.end).then_some((types, places))
     }
 
     fn record_at(&self, at: usize) -> Result<Record> {
@@ -293,7 +361,7 @@ impl Btf {
         let milestone = self.milestones.get((index / STRIDE) as usize);
         let mut record = self.record_at(*milestone.context("no milestone")?)?;
         for _ in 0..index % STRIDE {
-            record = self.record_at(record.rest + record.tail().context("an unknown kind")?)?;
+            record = self.record_at(record.rest + self.tail(record).context("an unknown kind")?)?;
         }
         Ok(record)
     }
@@ -601,10 +669,36 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_kind_ends_what_comes_after_it_only() {
+    fn an_unknown_kind_is_stepped_over() {
+        for (kind, len, tail) in [(31, 0, 0), (20, 0, 1), (20, 3, 3), (25, 2, 6), (29, 1, 4)] {
+            let mut w = Writer::default();
+            w.composite(kind::STRUCT, "net", &[("x", 1, 64)]); // 1
+            let odd = w.name("odd");
+            w.words(&[odd, kind << 24 | len, 7]); // 2
+            w.words(&vec![0xffff_ffff; tail]);
+            for id in 3..=STRIDE * 2 {
+                w.words(&[0, kind::FUNC_PROTO << 24 | 1, 0, 0, id]);
+            }
+            w.composite(kind::STRUCT, "sock", &[("x", 1, 32)]);
+            let btf = parse(w.finish()).unwrap();
+            assert_eq!(btf.offset("net", "x").unwrap(), 8);
+            assert_eq!(btf.offset("sock", "x").unwrap(), 4, "{kind} {len} {tail}");
+            assert_eq!(btf.end, STRIDE * 2 + 2);
+            assert_eq!(
+                word(&btf.bytes, btf.record(STRIDE * 2).unwrap().rest + 4).unwrap(),
+                STRIDE * 2
+            );
+        }
+    }
+
+    #[test]
+    fn an_unknown_kind_that_cannot_be_measured_ends_it() {
         let mut w = Writer::default();
         w.composite(kind::STRUCT, "net", &[("x", 1, 64)]);
         w.words(&[0, 31 << 24, 0]);
+        // A type that nothing is known of, or part of the one before.
+        w.words(&[0, kind::INT << 24, 4, 32]);
+        w.words(&[0, 30 << 24, 0]);
         w.composite(kind::STRUCT, "sock", &[("x", 1, 64)]);
         let btf = parse(w.finish()).unwrap();
         assert_eq!(btf.offset("net", "x").unwrap(), 8);

@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, fs, io, net::IpAddr, os::fd::AsRawFd};
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::net::{AddressFamily, SocketType, ipproto, socket};
+use rustix::net::{AddressFamily, SocketType, socket};
 
 use super::{
     attributes::text,
@@ -107,8 +107,8 @@ pub fn tables() -> Known<Vec<RuleTable>> {
 }
 
 fn read(kind: Kind, name: &str) -> Result<RuleTable> {
-    let socket = socket(kind.domain, SocketType::RAW, Some(ipproto::RAW))
-        .context("cannot open a raw socket")?;
+    // Any socket of the family is asked as well as a raw one, which would take CAP_NET_RAW.
+    let socket = socket(kind.domain, SocketType::DGRAM, None).context("cannot open a socket")?;
     let ask = |option: i32, buffer: &mut [u8]| -> Result<usize> {
         let mut len = libc::socklen_t::try_from(buffer.len())?;
         // SAFETY: an open socket, and a buffer of the length that is passed along.

@@ -5,14 +5,18 @@
 //! still count in it, under its inode number.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
-    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    os::{
+        fd::AsRawFd,
+        unix::{ffi::OsStrExt, fs::MetadataExt},
+    },
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use rustix::fs::{Mode, OFlags, fstat, fstatfs, open};
 
 /// Where `ip netns` keeps its bind mounts.
 const IP_NETNS: &str = "/run/netns";
@@ -144,19 +148,78 @@ pub fn find() -> Result<BTreeMap<u32, Netns>> {
     Finder::default().find(true)
 }
 
+/// The namespaces that go by this name, each once: by any of their mounts, as `host`, or by a process
+/// where nothing else shows them.
+pub fn called(name: &str) -> Result<Vec<Netns>> {
+    let mut ways = mounts()?;
+    // Also where its namespace is mounted, and goes by another name.
+    ways.push(current_of_init()?);
+    ways.extend(find()?.into_values());
+    ways.retain(|way| way.name.as_deref() == Some(name));
+    ways.retain(leads_there);
+    Ok(chosen(ways))
+}
+
+/// Not so where another was mounted over it, or the process is gone.
+fn leads_there(way: &Netns) -> bool {
+    inode_of(way).ok() == Some(way.inode)
+}
+
+/// One of each namespace; what `ip netns` calls so is what is meant, where it calls any so.
+fn chosen(mut ways: Vec<Netns>) -> Vec<Netns> {
+    if ways.iter().any(Netns::is_by_ip) {
+        ways.retain(Netns::is_by_ip);
+    }
+    let mut seen = BTreeSet::new();
+    ways.retain(|way| seen.insert(way.inode));
+    ways
+}
+
+/// The namespace that this path leads to: a mount of it, or a process's `ns/net`.
+pub fn at(path: &Path) -> Result<Netns> {
+    let place = path.display();
+    // What it is does not matter to this kind of opening, and nothing comes of it.
+    let file = open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .with_context(|| format!("cannot open {place}"))?;
+    let inode = u32::try_from(fstat(&file)?.st_ino);
+    let is_of_nsfs = fstatfs(&file)?.f_type.cast_unsigned() == NSFS_MAGIC;
+    let inode = inode.ok().filter(|_| is_of_nsfs);
+    let inode = inode.with_context(|| format!("{place} is no network namespace"))?;
+    // A process's file tells its kind; of a mounted one, mountinfo does.
+    let link = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    let mounts = mounts()?;
+    let is_net = link_inode(&link).is_ok() || mounts.iter().any(|mounted| mounted.inode == inode);
+    ensure!(is_net, "{place} is a namespace of another kind");
+    let name = find()?.remove(&inode).and_then(|known| known.name);
+    // Links on the way are resolved, but never that of a process, which leads to no path.
+    let path = match path.canonicalize() {
+        Ok(path) => path,
+        Err(_) => path.to_owned(),
+    };
+    Ok(Netns { inode, name, path })
+}
+
+/// <https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/magic.h>
+const NSFS_MAGIC: u64 = 0x6e73_6673;
+
 fn of_mounts() -> Result<BTreeMap<u32, Netns>> {
-    let mut found = BTreeMap::new();
-    let mounts = fs::read("/proc/self/mountinfo").context("cannot read /proc/self/mountinfo")?;
-    for (inode, path) in bind_mounts(&mounts) {
-        let name = Some(mount_name(&path));
-        let netns = Netns { inode, name, path };
-        // The name of `ip netns` is the one that an operator knows.
-        match found.get(&inode) {
-            Some(Netns { path, .. }) if path.starts_with(IP_NETNS) => {}
-            _ => _ = found.insert(inode, netns),
+    let mut found: BTreeMap<u32, Netns> = BTreeMap::new();
+    for netns in mounts()? {
+        match found.get(&netns.inode) {
+            // The name of `ip netns` is the one that an operator knows, unless another was mounted
+            // over it.
+            Some(known) if known.is_by_ip() && leads_there(known) => {}
+            Some(_) if !leads_there(&netns) => {}
+            _ => _ = found.insert(netns.inode, netns),
         }
     }
     Ok(found)
+}
+
+fn mounts() -> Result<Vec<Netns>> {
+    let mounts = fs::read("/proc/self/mountinfo").context("cannot read /proc/self/mountinfo")?;
+    let mounts = bind_mounts(&mounts);
+    Ok(mounts.map(|(inode, path)| Netns { inode, name: Some(mount_name(&path)), path }).collect())
 }
 
 /// The namespace of the init process where that may be read, else this process's own: the one
@@ -300,6 +363,31 @@ garbage
     fn names_tell_who_made_the_namespace() {
         assert_eq!(mount_name(Path::new("/run/netns/rt")), "rt");
         assert_eq!(mount_name(Path::new("/run/docker/netns/1f0b")), "docker/1f0b");
+    }
+
+    #[test]
+    fn a_name_of_ip_netns_is_not_ambiguous() {
+        let way = |inode, path: &str| Netns { inode, name: None, path: path.into() };
+        let (ip, same) = (way(1, "/run/netns/rt"), way(1, "/mnt/rt"));
+        let (other, process) = (way(2, "/mnt/other/rt"), way(3, "/proc/7/ns/net"));
+        let all = vec![same.clone(), other.clone(), process, ip.clone()];
+        assert_eq!(chosen(all), [ip]);
+        let two = vec![same.clone(), other.clone(), same.clone()];
+        assert_eq!(chosen(two), [same, other]);
+    }
+
+    #[test]
+    fn paths_lead_to_network_namespaces_only() {
+        let own = current().unwrap();
+        assert_eq!(at(Path::new("/proc/self/ns/net")).unwrap().inode, own.inode);
+        let why = |path: &str| format!("{:#}", at(Path::new(path)).unwrap_err());
+        assert!(
+            why("/proc/self/ns/mnt").contains("of another kind"),
+            "{}",
+            why("/proc/self/ns/mnt")
+        );
+        assert!(why("/dev/null").contains("no network namespace"));
+        assert!(why("/no such").contains("cannot open"));
     }
 
     #[test]

@@ -44,7 +44,15 @@ pub fn write(path: &Path, text: &str) -> Result<()> {
     let beside = PathBuf::from(beside);
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let written = (|| -> Result<()> {
-        let file = open(&beside, flags, Mode::RUSR | Mode::WUSR)?;
+        let new = || open(&beside, flags, Mode::RUSR | Mode::WUSR);
+        let file = match new() {
+            // Left by one that was killed, and had this number: in a container many have.
+            Err(Errno::EXIST) => {
+                fs::remove_file(&beside)?;
+                new()?
+            }
+            file => file?,
+        };
         let mut file = File::from(file);
         let renamed = file
             .write_all(text.as_bytes())
@@ -74,6 +82,17 @@ mod tests {
         assert_eq!(read(&path).unwrap().as_deref(), Some("two"));
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn what_a_killed_call_left_is_in_no_ones_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state");
+        let left = folder.path().join(format!("state.{}", getpid().as_raw_nonzero()));
+        fs::write(&left, "half").unwrap();
+        write(&path, "whole").unwrap();
+        assert_eq!(read(&path).unwrap().as_deref(), Some("whole"));
+        assert!(!left.exists());
     }
 
     #[test]

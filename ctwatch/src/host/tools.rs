@@ -2,7 +2,7 @@
 
 use std::{env, fs, path::Path};
 
-use crate::facts::{Framework, Tools};
+use crate::facts::{Apply, Framework, Tools};
 
 /// Whatever the doctor may want to be typed.
 const TOOLS: [&str; 26] = [
@@ -73,17 +73,12 @@ fn backend(iptables: &str) -> Option<Framework> {
     }
 }
 
-/// What applies files of sysctl.d to conntrack's settings and to no others.
-fn apply(systemd_sysctl: Option<&str>) -> Option<String> {
+fn apply(systemd_sysctl: Option<&str>) -> Option<Apply> {
     if let Some(path) = systemd_sysctl {
-        return Some(format!("{path} --prefix=/net/netfilter --prefix=/net/nf_conntrack_max"));
+        let command = format!("{path} --prefix=/net/netfilter --prefix=/net/nf_conntrack_max");
+        return Some(Apply::Prefix(command));
     }
-    let sysctl = find("sysctl")?;
-    // That of busybox knows no folders.
-    let real = fs::canonicalize(&sysctl).ok()?;
-    let is_busybox =
-        real.file_name().is_some_and(|name| name.to_string_lossy().contains("busybox"));
-    (!is_busybox).then(|| format!("{sysctl} --system --pattern ^net.(netfilter.)?nf_conntrack"))
+    find("sysctl").map(Apply::File)
 }
 
 #[cfg(test)]
@@ -94,6 +89,13 @@ mod tests {
     fn a_shell_is_found_and_nonsense_is_not() {
         assert!(find("sh").is_some());
         assert_eq!(find("no-such-program"), None);
+    }
+
+    #[test]
+    fn nothing_applies_the_settings_of_others() {
+        let Some(Apply::Prefix(command)) = apply(Some("/x")) else { panic!() };
+        assert!(command.starts_with("/x --prefix=/net/netfilter"), "{command}");
+        assert!(!matches!(apply(None), Some(Apply::Prefix(_))));
     }
 
     #[test]

@@ -61,6 +61,31 @@ pub struct Thresholds {
     pub critical: Limits,
 }
 
+impl Thresholds {
+    /// A warning that nobody would ever see: it is critical before.
+    pub fn contradiction(&self) -> Option<String> {
+        let (warning, critical) = (&self.warning, &self.critical);
+        let beyond = |a: Option<f64>, b: Option<f64>| Some((a?, b?)).filter(|(a, b)| a > b);
+        let above = [
+            ("fill", beyond(warning.fill, critical.fill), "%"),
+            ("pinned", beyond(warning.pinned, critical.pinned), "%"),
+            ("drops", beyond(warning.drops, critical.drops), " a second"),
+            ("dropped", beyond(warning.dropped, critical.dropped), ""),
+        ];
+        // There less is worse.
+        let below = beyond(critical.full, warning.full);
+        let below = ("full", below.map(|(critical, warning)| (warning, critical)), " s");
+        let found = above.into_iter().chain([below]);
+        let found = found.filter_map(|(name, limits, unit)| Some((name, limits?, unit)));
+        found.into_iter().next().map(|(name, (warning, critical), unit)| {
+            format!(
+                "{name}: the warning at {warning}{unit} is beyond the critical at \
+                 {critical}{unit}, so it would never come (-w and -c set them)"
+            )
+        })
+    }
+}
+
 /// What has limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {

@@ -38,17 +38,17 @@ const TRIES: u32 = 3;
 
 /// Where things are in an entry.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Offsets {
-    references: usize,
-    timeout: usize,
+pub struct Offsets {
+    pub references: usize,
+    pub timeout: usize,
     /// `None` where this kernel has no zones.
-    zone: Option<usize>,
-    tuple: usize,
+    pub zone: Option<usize>,
+    pub tuple: usize,
     /// The tuple of the reply.
-    reply: usize,
-    status: usize,
-    tcp_state: usize,
-    sctp_state: usize,
+    pub reply: usize,
+    pub status: usize,
+    pub tcp_state: usize,
+    pub sctp_state: usize,
 }
 
 /// What can walk the table, and where it has got to.
@@ -249,7 +249,7 @@ impl Offsets {
     }
 
     /// `None` for what is no entry in the table: freed a moment ago.
-    fn held(&self, record: &Record, jiffies: u64, hz: u32) -> Option<Held> {
+    pub fn held(&self, record: &Record, jiffies: u64, hz: u32) -> Option<Held> {
         const ORIGINAL: u8 = 0;
         let bytes = &record.entry;
         let byte = |at: usize| bytes.get(at).copied();

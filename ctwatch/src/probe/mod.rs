@@ -14,7 +14,7 @@ pub mod read;
 pub mod symbols;
 pub mod table;
 mod talk;
-mod top;
+pub mod top;
 pub mod trace;
 mod tracing;
 pub mod types;

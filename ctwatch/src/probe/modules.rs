@@ -41,15 +41,20 @@ impl Watcher {
     /// The next one, if there is any yet.
     pub fn take(&mut self) -> Result<Option<Event>> {
         let Some(item) = self.ring.next() else { return Ok(None) };
-        ensure!(item.len() >= size_of::<Event>(), "an event of {} bytes", item.len());
-        // SAFETY: as many bytes as that, and any of them are a value of the type.
-        Ok(Some(unsafe { item.as_ptr().cast::<Event>().read_unaligned() }))
+        event(&item).map(Some)
     }
 
     /// How many there was no room for since the start.
     pub fn untold(&self) -> Result<u64> {
         self.untold.get(&0, 0).context("cannot read how many were not told")
     }
+}
+
+/// What a program wrote.
+pub fn event(bytes: &[u8]) -> Result<Event> {
+    ensure!(bytes.len() >= size_of::<Event>(), "an event of {} bytes", bytes.len());
+    // SAFETY: as many bytes as that, and any of them are a value of the type.
+    Ok(unsafe { bytes.as_ptr().cast::<Event>().read_unaligned() })
 }
 
 /// Where things are in a process and in a module.

@@ -84,7 +84,9 @@ fn is_table(table: u64, buckets: u64, word: &mut impl FnMut(u64) -> Option<u64>)
     let (mut right, mut wrong) = (0, 0);
     for number in 0..looked_at {
         let bucket = number * buckets / looked_at;
-        match end_of_chain(table + bucket * 8, word) {
+        // What is no table may stand too near the end of memory for so many buckets.
+        let head = table.checked_add(bucket * 8);
+        match head.and_then(|head| end_of_chain(head, word)) {
             Some(end) if end >> 1 == bucket => right += 1,
             _ => wrong += 1,
         }

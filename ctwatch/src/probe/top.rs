@@ -1,6 +1,9 @@
 //! Heavy hitters: reading what the programs write, where they write it, and adding up the CPUs.
 
-use std::os::fd::BorrowedFd;
+use std::{
+    os::fd::BorrowedFd,
+    sync::atomic::{Ordering, fence},
+};
 
 use anyhow::{Context, Result};
 use ctwatch_ebpf::top::{By, Set, Stream, TABLES, WAYS, table};
@@ -51,11 +54,23 @@ impl Tops {
     fn list(&self, stream: Stream, by: By) -> TopCounts {
         let mut list = TopCounts { stream, by, offered: 0, counts: Vec::new() };
         let mut cpus = Vec::with_capacity(self.cpus);
+        let at = |set: usize, cpu: usize| {
+            (cpu * TABLES as usize + table(stream, by) as usize) * self.sets + set
+        };
+        // Before any is read again, so that time passes in between.
+        let places = (0..self.sets).flat_map(|set| (0..self.cpus).map(move |cpu| (set, cpu)));
+        let first: Vec<Option<Set>> = match SHOWS_IN_ORDER {
+            true => Vec::new(),
+            false => places.map(|(set, cpu)| self.set(at(set, cpu))).collect(),
+        };
         for set in 0..self.sets {
             cpus.clear();
             for cpu in 0..self.cpus {
-                let table = cpu * TABLES as usize + table(stream, by) as usize;
-                cpus.extend(self.set(table * self.sets + set));
+                let read = || self.set(at(set, cpu));
+                cpus.extend(match first.get(set * self.cpus + cpu) {
+                    None => read(),
+                    Some(first) => settled(*first, read),
+                });
             }
             merge(&cpus, &mut list);
         }
@@ -74,7 +89,10 @@ impl Tops {
                 if before == 0 {
                     return None;
                 }
+                // Nothing of the set is read before its sequence, or after it is read again.
+                fence(Ordering::Acquire);
                 let set = at.read_volatile();
+                fence(Ordering::Acquire);
                 if before.is_multiple_of(2) && sequence.read_volatile() == before {
                     return Some(set);
                 }
@@ -86,13 +104,36 @@ impl Tops {
     }
 }
 
+/// Whether this CPU shows others its stores in the order in which it made them, as x86 does. Where it
+/// does not, an even sequence may be seen before what it stands for, or an odd one after it began.
+const SHOWS_IN_ORDER: bool = cfg!(any(target_arch = "x86", target_arch = "x86_64"));
+
+/// How often it is read again where it changes.
+const TRIES: u32 = 4;
+
+/// What two readings in a row agree on. What a CPU has not shown yet at the first it has at the
+/// second: it does so within a microsecond, and there is a list between the two. Not that any
+/// architecture promises it; what is torn all the same is a few slots of two moments.
+fn settled(first: Option<Set>, mut read: impl FnMut() -> Option<Set>) -> Option<Set> {
+    let mut last = first;
+    for _ in 0..TRIES {
+        let next = read();
+        if next == last {
+            break;
+        }
+        last = next;
+    }
+    last
+}
+
 /// One set of a table, as each CPU has it: a key is in the same set everywhere. A CPU that does
-/// not hold a key may have counted it as often as the least that it does hold.
-fn merge(cpus: &[Set], list: &mut TopCounts) {
+/// not hold a key may have counted it as often as the least that it does hold. One that is torn adds
+/// up to nonsense, and to nothing worse.
+pub fn merge(cpus: &[Set], list: &mut TopCounts) {
     let first = list.counts.len();
     for set in cpus {
         for slot in set.slots() {
-            list.offered += slot.count;
+            list.offered = list.offered.saturating_add(slot.count);
             let found = list.counts[first..].iter().any(|found| found.key == slot.key);
             if found {
                 continue;
@@ -101,13 +142,13 @@ fn merge(cpus: &[Set], list: &mut TopCounts) {
             for other in cpus {
                 match other.slots().find(|other| other.key == slot.key) {
                     Some(other) => {
-                        sum.count += other.count;
-                        sum.error += other.error;
+                        sum.count = sum.count.saturating_add(other.count);
+                        sum.error = sum.error.saturating_add(other.error);
                     }
                     None => {
                         let least = other.least();
-                        sum.count += least;
-                        sum.error += least;
+                        sum.count = sum.count.saturating_add(least);
+                        sum.error = sum.error.saturating_add(least);
                     }
                 }
             }
@@ -134,6 +175,39 @@ mod tests {
             assert!(bytes <= MOST_BYTES || sets == FEWEST_SETS, "{cpus} CPUs: {bytes}");
         }
         assert_eq!((sets_for(1), sets_for(8)), (128, 128));
+    }
+
+    #[test]
+    fn a_set_is_believed_when_it_stays_as_it_is() {
+        let hash = |key: &Key| key.hashes(|at| 3 << at).of(By::Source);
+        let of = |sequence| {
+            let mut set = Set::default();
+            set.sequence = sequence;
+            set
+        };
+        let mut whole = of(2);
+        let key = Key { family: 2, ..Key::default() };
+        whole.offer(By::Source, &key, hash(&key));
+        // The sequence is there, and the rest not yet.
+        let torn = of(2);
+        let mut readings = [whole, whole].into_iter();
+        assert_eq!(settled(Some(torn), || readings.next()), Some(whole));
+        let mut reads = 0;
+        assert_eq!(
+            settled(None, || {
+                reads += 1;
+                None
+            }),
+            None
+        );
+        assert_eq!(reads, 1);
+        // One that never stops changing is read so often and no more.
+        let mut sequence = 2;
+        let last = settled(Some(torn), || {
+            sequence += 2;
+            Some(of(sequence))
+        });
+        assert_eq!(last.map(|set| set.sequence), Some(2 + 2 * TRIES));
     }
 
     #[test]

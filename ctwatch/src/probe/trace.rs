@@ -33,15 +33,20 @@ impl Trace {
     /// The next one, if there is any yet.
     pub fn take(&mut self) -> Result<Option<Event>> {
         let Some(item) = self.ring.next() else { return Ok(None) };
-        ensure!(item.len() >= size_of::<Event>(), "an event of {} bytes", item.len());
-        // SAFETY: as many bytes as that, and any of them are a value of the type.
-        Ok(Some(unsafe { item.as_ptr().cast::<Event>().read_unaligned() }))
+        event(&item).map(Some)
     }
 
     /// How many there were.
     pub fn traced(&self) -> Result<Traced> {
         self.traced.get(&0, 0).context("cannot read how many were traced")
     }
+}
+
+/// What a program wrote.
+pub fn event(bytes: &[u8]) -> Result<Event> {
+    ensure!(bytes.len() >= size_of::<Event>(), "an event of {} bytes", bytes.len());
+    // SAFETY: as many bytes as that, and any of them are a value of the type.
+    Ok(unsafe { bytes.as_ptr().cast::<Event>().read_unaligned() })
 }
 
 impl AsRawFd for Trace {

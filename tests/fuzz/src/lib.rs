@@ -4,8 +4,9 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use clap::Parser as _;
 use ctwatch::{
-    cli::LimitArgs,
+    cli::{Cli, LimitArgs},
     facts::KernelLog,
     host::{
         addresses,
@@ -18,10 +19,15 @@ use ctwatch::{
         },
         symbols::Symbols,
     },
-    model::census::Census,
-    output::{escape::escaped, services::Services},
+    model::{census::Census, loading::Loading},
+    output::{escape::escaped, services::Services, trace as lines},
+    probe::{self, census::Offsets, table},
+    sample::{Held, Named, TopCounts},
 };
-use ctwatch_ebpf::top::{By, Seed};
+use ctwatch_ebpf::{
+    census::{ENTRY, Record},
+    top::{By, Seed, Set, Stream},
+};
 
 /// A parser, by the name of the folder with its seeds.
 pub struct Parser {
@@ -37,11 +43,10 @@ pub const PARSERS: &[Parser] = &[
     parser("addresses_ipv4", |bytes| drop(addresses::ipv4(&text(bytes)))),
     parser("addresses_ipv6", |bytes| drop(addresses::ipv6(&text(bytes)))),
     parser("btf", btf),
-    parser("command_line", |bytes| {
-        let _ = text(bytes).parse::<LimitArgs>();
-    }),
+    parser("command_line", command_line),
     parser("config", |bytes| drop(config::parse("config", bytes))),
     parser("conntrack_list", conntrack_list),
+    parser("copied_entry", copied_entry),
     parser("cpu_counters", |bytes| drop(ctnetlink::cpu_counters(bytes))),
     parser("datagram", datagram),
     parser("entry", entry),
@@ -49,9 +54,11 @@ pub const PARSERS: &[Parser] = &[
     parser("hook", |bytes| drop(hooks::parse(bytes, "ip", "input"))),
     parser("iptables", iptables),
     parser("kernel_log", kernel_log),
+    parser("mapped_sets", mapped_sets),
     parser("meminfo", |bytes| {
         memory_of(&text(bytes));
     }),
+    parser("module_event", module_event),
     parser("modprobe_file", |bytes| drop(installs("file", &text(bytes)))),
     parser("modules", |bytes| drop(loaded_modules(&text(bytes)))),
     parser("modules_on_disk", |bytes| {
@@ -87,6 +94,7 @@ pub const PARSERS: &[Parser] = &[
             assert_eq!(rows.len() + 1, text.lines().count());
         }
     }),
+    parser("refusal_event", refusal_event),
     parser("services", |bytes| drop(Services::parse(&text(bytes)))),
     parser("slabinfo", |bytes| {
         slab_of(&text(bytes));
@@ -99,7 +107,103 @@ pub const PARSERS: &[Parser] = &[
         }
     }),
     parser("sysctl_file", |bytes| drop(settings("file", &text(bytes)))),
+    parser("table_candidates", table_candidates),
 ];
+
+/// Words apart by spaces, and the first of them as a limit.
+fn command_line(bytes: &[u8]) {
+    let text = text(bytes);
+    let _ = text.parse::<LimitArgs>();
+    let words = std::iter::once("ctwatch").chain(text.split(' '));
+    if let Ok(cli) = Cli::try_parse_from(words) {
+        let by = cli.watch.by();
+        let twice = |by: &By| cli.watch.by().iter().filter(|other| *other == by).count() > 1;
+        assert!(!by.iter().any(twice), "{by:?}");
+        assert!(!cli.watch.interval().is_zero());
+    }
+}
+
+/// As the walk copies it, without a lock: eight bytes for the clock, and what may be an entry.
+fn copied_entry(bytes: &[u8]) {
+    const OFFSETS: Offsets = Offsets {
+        references: 0,
+        timeout: 8,
+        zone: Some(12),
+        tuple: 32,
+        reply: 88,
+        status: 128,
+        tcp_state: 200,
+        sctp_state: 200,
+    };
+    let Some((jiffies, rest)) = bytes.split_first_chunk() else { return };
+    let mut entry = [0; ENTRY];
+    let length = rest.len().min(ENTRY);
+    entry[..length].copy_from_slice(&rest[..length]);
+    let jiffies = u64::from_ne_bytes(*jiffies);
+    let Some(held) = OFFSETS.held(&Record { netns: 1, entry }, jiffies, 250) else { return };
+    assert!(matches!(held.key.family, 2 | 10), "{held:?}");
+    into_census(&held);
+}
+
+/// The code of a function, and behind it the memory that it may refer to.
+fn table_candidates(bytes: &[u8]) {
+    const START: u64 = 0xffff_ffff_8100_0000;
+    let (code, memory) = bytes.split_at(bytes.len().min(64));
+    let word = |at: u64| {
+        let at = usize::try_from(at & 0x7ff).ok()?;
+        Some(u64::from_ne_bytes(*memory.get(at..)?.first_chunk()?))
+    };
+    for referred in [table::x86_64, table::aarch64] {
+        let referred = referred(code, START);
+        for buckets in [0, 1, 64, u32::MAX] {
+            if let Ok(place) = table::find(&referred, buckets, word) {
+                let both = [place.table_at, place.size_at];
+                assert!(both.iter().all(|at| referred.contains(at)), "{place:?}");
+            }
+        }
+    }
+}
+
+/// As many CPUs' as there are bytes for.
+fn mapped_sets(bytes: &[u8]) {
+    let sets: Vec<Set> = bytes
+        .chunks_exact(size_of::<Set>())
+        // SAFETY: as many bytes as a set has, any of which are a value of it.
+        .map(|bytes| unsafe { bytes.as_ptr().cast::<Set>().read_unaligned() })
+        .collect();
+    let mut list =
+        TopCounts { stream: Stream::Drops, by: By::Source, offered: 0, counts: Vec::new() };
+    probe::top::merge(&sets, &mut list);
+    assert!(list.counts.iter().all(|count| count.count > 0), "{list:?}");
+}
+
+fn refusal_event(bytes: &[u8]) {
+    let Ok(event) = probe::trace::event(bytes) else { return };
+    let line = lines::Line {
+        time: jiff::Timestamp::UNIX_EPOCH + std::time::Duration::from_nanos(event.at),
+        zone: &jiff::tz::TimeZone::UTC,
+        event: &event,
+        named: &Named::default(),
+    };
+    let (mut text, mut json) = (Vec::new(), Vec::new());
+    lines::text(&mut text, &line, &Services::default()).unwrap_or_default();
+    lines::json(&mut json, &line).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    assert!(!text.trim_end_matches('\n').chars().any(char::is_control), "{text:?}");
+    let object = serde_json::from_slice::<serde_json::Value>(&json);
+    assert!(object.is_ok_and(|object| object["reason"].is_string()), "{json:?}");
+}
+
+fn module_event(bytes: &[u8]) {
+    let mut loading = Loading::default();
+    let length = size_of::<ctwatch_ebpf::loading::Event>();
+    for bytes in bytes.chunks(length) {
+        let Ok(event) = probe::modules::event(bytes) else { return };
+        loading.take(&event, jiff::Timestamp::UNIX_EPOCH);
+    }
+    let events = bytes.len() / length;
+    assert!(loading.loaded().len() <= events, "{loading:?}");
+}
 
 /// Nonsense or not, files are read as if they were UTF-8.
 fn text(bytes: &[u8]) -> String {
@@ -132,10 +236,15 @@ fn datagram(bytes: &[u8]) {
 
 /// All the way into a census.
 fn entry(bytes: &[u8]) {
-    let Ok(held) = dump::entry(1, bytes) else { return };
+    if let Ok(held) = dump::entry(1, bytes) {
+        into_census(&held);
+    }
+}
+
+fn into_census(held: &Held) {
     let seed = Seed(std::array::from_fn(|at| 0x9e37_79b9_7f4a_7c15 << at));
     let mut census = Census::new(&[By::Source, By::Service], seed);
-    census.enter(&held);
+    census.enter(held);
     let counted = census.finish(3);
     assert_eq!(counted.holds().all(), 1, "{held:?}");
     assert_eq!(counted.lists(1).count(), 2, "{held:?}");

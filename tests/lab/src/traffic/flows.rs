@@ -51,6 +51,8 @@ pub struct Flows {
     /// So many destination ports take turns; of no meaning for ICMP.
     pub services: u16,
     pub towards: Towards,
+    /// IPv6 only: with two extension headers before the transport's.
+    pub extended: bool,
 }
 
 /// One flow's addresses and ports.
@@ -71,7 +73,14 @@ const DESTINATIONS: u64 = 60_000;
 impl Flows {
     /// From one source to one service, through the router.
     pub const fn of(family: Family, protocol: Protocol) -> Self {
-        Self { family, protocol, sources: 1, services: 1, towards: Towards::Server }
+        Self {
+            family,
+            protocol,
+            sources: 1,
+            services: 1,
+            towards: Towards::Server,
+            extended: false,
+        }
     }
 
     /// Flow number `index`; distinct for all numbers below `60,000 x 60,000 x sources x services`,

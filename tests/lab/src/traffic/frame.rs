@@ -9,7 +9,8 @@ const PAYLOAD: usize = 18;
 const ETHERNET: usize = 14;
 
 /// Writes the frame of `flow` into `out`, which keeps its capacity from frame to frame.
-pub(super) fn write(out: &mut Vec<u8>, flow: &Flow, protocol: Protocol) {
+/// `extended`: with [`extensions`], if it is of IPv6.
+pub(super) fn write(out: &mut Vec<u8>, flow: &Flow, protocol: Protocol, extended: bool) {
     out.clear();
     out.extend_from_slice(&ROUTER_MAC);
     out.extend_from_slice(&CLIENT_MAC);
@@ -33,10 +34,14 @@ pub(super) fn write(out: &mut Vec<u8>, flow: &Flow, protocol: Protocol) {
         (IpAddr::V6(src), IpAddr::V6(dst)) => {
             out.extend_from_slice(&[0x86, 0xdd]);
             let next = next_header(protocol, true);
-            let len = word(transport_len);
-            out.extend_from_slice(&[0x60, 0, 0, 0, len[0], len[1], next, 64]);
+            let extensions = if extended { extensions(next).to_vec() } else { Vec::new() };
+            let first = if extended { HOP_BY_HOP } else { next };
+            let payload = word(extensions.len() + transport_len);
+            out.extend_from_slice(&[0x60, 0, 0, 0, payload[0], payload[1], first, 64]);
             out.extend_from_slice(&src.octets());
             out.extend_from_slice(&dst.octets());
+            out.extend_from_slice(&extensions);
+            let len = word(transport_len);
             let addresses = sum(sum(0, &src.octets()), &dst.octets());
             addresses + u32::from(next) + u32::from(u16::from_be_bytes(len))
         }
@@ -47,6 +52,22 @@ pub(super) fn write(out: &mut Vec<u8>, flow: &Flow, protocol: Protocol) {
     let checksum_at = start + transport(out, flow, protocol);
     let checksum = folded(sum(pseudo, &out[start..]));
     out[checksum_at..checksum_at + 2].copy_from_slice(&checksum);
+}
+
+const HOP_BY_HOP: u8 = 0;
+
+/// Hop-by-hop options and destination options, of padding both, before the header of this number.
+/// <https://www.rfc-editor.org/rfc/rfc8200#section-4.2>
+fn extensions(next: u8) -> [u8; 24] {
+    const DESTINATION: u8 = 60;
+    const PAD_4: [u8; 6] = [1, 4, 0, 0, 0, 0];
+    let [a, b, c, d, e, f] = PAD_4;
+    let short = [DESTINATION, 0, a, b, c, d, e, f];
+    let long = [next, 1, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let mut both = [0; 24];
+    both[..8].copy_from_slice(&short);
+    both[8..].copy_from_slice(&long);
+    both
 }
 
 /// Appends header and payload, the checksum still zero; returns where the checksum goes.
@@ -144,7 +165,7 @@ mod tests {
             ] {
                 let flows = Flows { sources: 1000, services: 7, ..Flows::of(family, protocol) };
                 for index in 0..5000 {
-                    write(&mut frame, &flows.flow(index), protocol);
+                    write(&mut frame, &flows.flow(index), protocol, false);
                     assert!(verifies(&frame, protocol, family == Family::V6));
                     if family == Family::V4 {
                         assert_eq!(folded(sum(0, &frame[14..34])), [0xff, 0xff]);

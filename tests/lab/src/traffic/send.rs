@@ -129,7 +129,7 @@ impl Batch {
         self.filled = 0;
         for (number, frame) in (sent..sent + wanted).zip(&mut self.frames) {
             let flow = flood.flows.flow(flood.first + number / flood.each.max(1));
-            frame::write(frame, &flow, flood.flows.protocol);
+            frame::write(frame, &flow, flood.flows.protocol, flood.flows.extended);
             self.filled += 1;
         }
     }
