@@ -6,7 +6,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ctwatch_ebpf::{top, trace};
 use ipnet::IpNet;
 
-use crate::model::names;
+use crate::{
+    model::names,
+    wanted::{Pattern, Whose},
+};
 
 /// Watches the connection tracking table: how full it is, where it is heading, and which packets
 /// it refuses.
@@ -143,9 +146,8 @@ pub struct CensusArgs {
     #[arg(long, value_name = "N", default_value_t = 10,
           value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub top: u16,
-    /// Count one network namespace, by name or inode number, or all
-    #[arg(long, value_name = "NAME|INODE|all", default_value = "all")]
-    pub netns: Netns,
+    #[command(flatten)]
+    pub which: Which,
     /// How to count: the best this kernel offers, or only this
     #[arg(long, value_enum, default_value_t = CensusMechanism::Auto)]
     pub mechanism: CensusMechanism,
@@ -224,10 +226,8 @@ pub struct CheckArgs {
     /// How long to watch, for drops and the time to full
     #[arg(long = "for", value_name = "TIME", value_parser = period, default_value = "1s")]
     pub period: Duration,
-    /// Check one network namespace, by name or inode number, or all [default: all that may be looked
-    /// into]
-    #[arg(long, value_name = "NAME|INODE|all")]
-    pub netns: Option<Netns>,
+    #[command(flatten)]
+    pub which: Which,
     /// Remember in FILE what was counted, for what is dropped from one call to the next: one file
     /// for each check, which it makes
     #[arg(long, value_name = "FILE")]
@@ -293,9 +293,8 @@ pub struct DoctorArgs {
     /// Count refusals for so long; by itself for a second, and only where a table is full
     #[arg(long = "for", value_name = "TIME", value_parser = interval)]
     pub duration: Option<Duration>,
-    /// Look into one network namespace, by name or inode number, or into all
-    #[arg(long, value_name = "NAME|INODE|all", default_value = "all")]
-    pub netns: Netns,
+    #[command(flatten)]
+    pub which: Which,
     /// Write the files of each fix below this folder, which must not exist or be empty
     #[arg(long, value_name = "DIR")]
     pub write: Option<std::path::PathBuf>,
@@ -321,9 +320,8 @@ pub struct WatchArgs {
     /// Stop after so many intervals
     #[arg(short = 'n', long, value_name = "N", value_parser = count())]
     pub count: Option<u64>,
-    /// Watch one network namespace, by name or inode number, or all
-    #[arg(long, value_name = "NAME|INODE|all", default_value = "all")]
-    pub netns: Netns,
+    #[command(flatten)]
+    pub which: Which,
     /// How to count: the best this kernel offers, or only this
     #[arg(long, value_enum, default_value_t = Mechanism::Auto)]
     pub mechanism: Mechanism,
@@ -396,6 +394,69 @@ impl From<&By> for top::By {
             By::Flow => Self::Flow,
             By::Interface => Self::Interface,
             By::Process => Self::Process,
+        }
+    }
+}
+
+/// Which namespaces.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Which {
+    /// Only network namespaces of this name or inode number, or called like this (pod-*); several, each
+    /// with an option of its own; !NAME leaves out [default: all that may be looked into]
+    #[arg(long, value_name = "NAME|INODE|PATTERN|!PATTERN|all")]
+    pub netns: Vec<Word>,
+    /// Only those of this owner: the host's own (their user namespace is the first one, or root made
+    /// it), an unprivileged user's, by number, or all alike [default: all are shown, and the host's own
+    /// raise alarms]
+    #[arg(long, value_name = "host|UID|all")]
+    pub owner: Option<Whose>,
+}
+
+impl Which {
+    /// The only one that was asked for, where nothing else was.
+    pub fn one(&self) -> Option<&Netns> {
+        match self.netns.as_slice() {
+            [Word::One(netns)] => Some(netns),
+            _ => None,
+        }
+    }
+
+    /// Nobody said which.
+    pub fn is_any(&self) -> bool {
+        matches!(self.netns.as_slice(), [] | [Word::One(Netns::All)])
+    }
+
+    /// In words that another call compares with its own.
+    pub fn words(&self) -> String {
+        let words = self.netns.iter().map(|word| match word {
+            Word::One(Netns::All) => "all".to_owned(),
+            Word::One(Netns::Inode(inode)) => inode.to_string(),
+            Word::One(Netns::Name(name)) => name.clone(),
+            Word::Like(pattern) => pattern.to_string(),
+            Word::Not(pattern) => format!("!{pattern}"),
+        });
+        words.collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// What one `--netns` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Word {
+    One(Netns),
+    Like(Pattern),
+    Not(Pattern),
+}
+
+impl std::str::FromStr for Word {
+    type Err = <Netns as std::str::FromStr>::Err;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Some(rest) = text.strip_prefix('!') {
+            return Ok(Self::Not(Pattern::exactly(rest)));
+        }
+        match Pattern::of(text) {
+            Some(pattern) => Ok(Self::Like(pattern)),
+            None => text.parse().map(Self::One),
         }
     }
 }
@@ -523,5 +584,25 @@ mod tests {
         assert_eq!("all".parse(), Ok(Netns::All));
         assert_eq!("4026532246".parse(), Ok(Netns::Inode(4_026_532_246)));
         assert_eq!("rt".parse(), Ok(Netns::Name("rt".to_owned())));
+    }
+
+    #[test]
+    fn namespaces_are_meant_by_pattern_too() {
+        let of = |args: &[&str]| {
+            let args = ["ctwatch", "watch"].iter().chain(args);
+            let cli = Cli::try_parse_from(args).unwrap();
+            let Some(Command::Watch(watch)) = cli.command else { panic!() };
+            watch.which
+        };
+        let which = of(&["--netns", "pod-*", "--netns", "!pod-x", "--netns", "rt", "--owner", "7"]);
+        let like = Word::Like(Pattern::of("pod-*").unwrap());
+        let rt = Netns::Name("rt".to_owned());
+        let not = Word::Not(Pattern::exactly("pod-x"));
+        assert_eq!(which.netns, [like, not, Word::One(rt.clone())]);
+        assert_eq!((which.owner, which.one()), (Some(Whose::User(7)), None));
+        assert_eq!(which.words(), "pod-* !pod-x rt");
+        assert_eq!(of(&["--netns", "rt"]).one(), Some(&rt));
+        assert!(of(&[]).is_any() && of(&["--netns", "all"]).is_any());
+        assert!(!of(&["--netns", "!rt"]).is_any());
     }
 }

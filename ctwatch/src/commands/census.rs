@@ -52,10 +52,13 @@ fn take(args: &CensusArgs) -> Result<Taken> {
         cli::CensusMechanism::Ctnetlink => Way::Ctnetlink,
         cli::CensusMechanism::Procfs => Way::Procfs,
     };
+    let scope = setup::scope(&args.which, Privileges::read())?;
     let question = Question {
         by: args.by.iter().filter_map(CensusBy::key).collect(),
         most: usize::from(args.top),
-        scope: setup::scope(&args.netns, Privileges::read())?,
+        whose: setup::whose(&args.which, &scope),
+        scope,
+        only_judged: false,
     };
     let take = move || Taker::new(way, netns_cookie().is_some())?.take(&question);
     threads::apart("census", take)?

@@ -24,6 +24,11 @@ pub fn line(verdict: &Verdict, notes: &[String]) -> String {
     if left_out > 0 {
         parts.push(format!("numbers of {left_out} more namespaces left out"));
     }
+    match verdict.others {
+        0 => {}
+        1 => parts.push("1 namespace of an unprivileged user not judged".to_owned()),
+        more => parts.push(format!("{more} namespaces of unprivileged users not judged")),
+    }
     parts.extend_from_slice(notes);
     let line = said(verdict.state, &parts.join("; "));
     let data: Vec<String> = verdict

@@ -17,7 +17,7 @@ mod words;
 #[cfg(test)]
 mod fixtures;
 
-use crate::model::Snapshot;
+use crate::model::{Snapshot, others::Others};
 
 /// What does not change while watching.
 #[derive(Clone, Debug)]
@@ -64,9 +64,10 @@ pub fn preamble(header: &Header, epoch: Epoch, snapshot: &Snapshot) -> Vec<Strin
     )];
     if let Some(table) = snapshot.tables.first() {
         let number = |value: Option<u32>| value.map_or_else(|| "?".to_owned(), |v| v.to_string());
-        let tracking = snapshot.tables.iter().filter(|table| table.is_tracking()).count();
-        let unknown = snapshot.tables.iter().filter(|t| t.is_unknown() && !t.is_tracking()).count();
-        let known = snapshot.tables.len() - unknown;
+        let judged: Vec<_> = snapshot.tables.iter().filter(|table| table.is_judged).collect();
+        let tracking = judged.iter().filter(|table| table.is_tracking()).count();
+        let unknown = judged.iter().filter(|t| t.is_unknown() && !t.is_tracking()).count();
+        let known = judged.len() - unknown;
         let namespaces = match (known, unknown) {
             (known, 0) => format!("{tracking} of {known} namespaces track connections"),
             (0, unknown) => format!("none of {unknown} namespaces can be read"),
@@ -74,8 +75,13 @@ pub fn preamble(header: &Header, epoch: Epoch, snapshot: &Snapshot) -> Vec<Strin
                 "{tracking} of {known} namespaces track connections, and {unknown} cannot be read"
             ),
         };
+        let others = match snapshot.tables.len() - judged.len() {
+            0 => String::new(),
+            1 => "; 1 more is of an unprivileged user".to_owned(),
+            more => format!("; {more} more are of unprivileged users"),
+        };
         lines.push(format!(
-            "limit {} entries for each namespace, {} buckets for all; {namespaces}",
+            "limit {} entries for each namespace, {} buckets for all; {namespaces}{others}",
             number(table.limit),
             number(table.buckets),
         ));
@@ -88,6 +94,26 @@ pub fn preamble(header: &Header, epoch: Epoch, snapshot: &Snapshot) -> Vec<Strin
     lines.extend(unread(snapshot));
     lines.extend(header.notes.iter().map(|note| format!("note: {}", escape::escaped(note))));
     lines.push("/s rates over the interval; <= at most, >= at least, - not measured".to_owned());
+    lines
+}
+
+/// Of so many owners there is a line; there may be tens of thousands.
+const MOST_OWNERS: usize = 3;
+
+/// Of those that decide no alarm, a line for each owner, the worst first.
+fn others(
+    snapshot: &Snapshot,
+    wanted: impl Fn(&Others<'_>) -> bool,
+    measure: who::Measure,
+) -> Vec<String> {
+    let mut others = snapshot.others();
+    others.retain(wanted);
+    let more = others.len().saturating_sub(MOST_OWNERS);
+    let mut lines: Vec<String> =
+        others.iter().take(MOST_OWNERS).map(|others| words::others(others, measure)).collect();
+    if more > 0 {
+        lines.push(format!("and namespaces of {more} more users"));
+    }
     lines
 }
 
