@@ -100,6 +100,16 @@ impl Whose {
     }
 }
 
+impl fmt::Display for Whose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::HostFirst | Self::Host => f.write_str("host"),
+            Self::User(uid) => write!(f, "uid {uid}"),
+            Self::All => f.write_str("all"),
+        }
+    }
+}
+
 impl FromStr for Whose {
     type Err = String;
 

@@ -145,13 +145,17 @@ fn moment(life: Option<Life>, scope: String) -> Result<Moment> {
 
 /// In words that a later call compares with its own.
 fn place(which: &Which, scope: &Scope) -> String {
-    match (which.one(), scope) {
+    let place = match (which.one(), scope) {
         // Whichever has that name by now.
         (Some(cli::Netns::Name(name)), _) => format!("namespace {name}"),
         (_, Scope::One(target)) => format!("namespace {}", target.inode),
         (_, Scope::Some(..)) => format!("namespaces {}", which.words()),
         (_, Scope::All) => "all namespaces".to_owned(),
         (_, Scope::Own) => "the namespace it runs in".to_owned(),
+    };
+    match which.owner {
+        Some(owner) => format!("{place}, owner {owner}"),
+        None => place,
     }
 }
 

@@ -35,6 +35,9 @@ pub struct Snapshot {
     /// Events that happened, by the kernel's own counters, and that the probes did not see; and
     /// those they saw in more namespaces than they have room for.
     pub lost: u64,
+    /// Events in namespaces of unprivileged users beyond those that have room: in all of theirs
+    /// together, and in none of the host's.
+    pub unplaced_of_others: u64,
     pub tables: Vec<Table>,
     /// Namespaces that are gone and were left out of `tables` to keep memory bounded.
     pub forgotten: u64,
@@ -271,6 +274,7 @@ impl Model {
             interval: interval.unwrap_or_default(),
             elapsed: sample.elapsed,
             lost: self.lost(sample),
+            unplaced_of_others: unplaced_of_others(sample),
             tables,
             forgotten: self.forgotten,
             census: self
@@ -393,6 +397,20 @@ fn unlisted(sample: &Sample, stream: Stream, by: By) -> u64 {
     let by = if by == By::Process { By::Interface } else { by };
     let list = sample.tops.iter().find(|list| (list.stream, list.by) == (stream, by));
     list.map_or(0, |list| happened.saturating_sub(list.offered))
+}
+
+fn unplaced_of_others(sample: &Sample) -> u64 {
+    let rest = sample.probed.unwrap_or_default().strangers_rest;
+    let counts = [
+        Count::DroppedUntracked,
+        Count::DroppedUnconfirmed,
+        Count::TableFull,
+        Count::TableFullCtnetlink,
+        Count::Clash,
+        Count::NatExhausted,
+        Count::Inserted,
+    ];
+    counts.map(|count| rest.get(count)).iter().sum::<u64>() + rest.ended()
 }
 
 fn dropped_untracked(tally: Option<NetnsTally>) -> u64 {

@@ -27,6 +27,7 @@ struct Object<'a> {
     kernel: &'a str,
     mechanisms: Pairs<Vec<(&'a str, Option<&'a str>)>>,
     lost: u64,
+    unplaced_of_others: u64,
     forgotten: u64,
     /// Null where nobody could see it.
     loaded: Option<Vec<LoadedObject<'a>>>,
@@ -181,6 +182,7 @@ pub fn write<'a>(
         kernel: &header.kernel,
         mechanisms: Pairs(header.mechanisms.clone()),
         lost: snapshot.lost,
+        unplaced_of_others: snapshot.unplaced_of_others,
         forgotten: snapshot.forgotten,
         loaded: loaded.map(|loaded| loaded.map(LoadedObject::from).collect()),
         loaded_since: loaded_since.map(|since| since.to_string()),

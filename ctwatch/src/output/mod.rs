@@ -17,7 +17,10 @@ mod words;
 #[cfg(test)]
 mod fixtures;
 
-use crate::model::{Snapshot, others::Others};
+use crate::{
+    model::{Snapshot, Table, others::Others},
+    sample::Owner,
+};
 
 /// What does not change while watching.
 #[derive(Clone, Debug)]
@@ -92,6 +95,7 @@ pub fn preamble(header: &Header, epoch: Epoch, snapshot: &Snapshot) -> Vec<Strin
     }
     lines.extend(epoch.note().map(|note| format!("*** {note}")));
     lines.extend(unread(snapshot));
+    lines.extend(unowned(snapshot));
     lines.extend(header.notes.iter().map(|note| format!("note: {}", escape::escaped(note))));
     lines.push("/s rates over the interval; <= at most, >= at least, - not measured".to_owned());
     lines
@@ -131,6 +135,25 @@ fn mechanisms(header: &Header) -> String {
         None => format!("{} not measured", signals.join(", ")),
     });
     groups.collect::<Vec<_>>().join("; ")
+}
+
+/// Namespaces whose owner is unknown: how many, and why the first is.
+fn unowned(snapshot: &Snapshot) -> Option<String> {
+    let unowned = |table: &Table| match &table.owner {
+        Owner::Unknown(why) => Some((words::name(table), why.clone())),
+        Owner::Host | Owner::User(_) => None,
+    };
+    let mut unowned = snapshot.tables.iter().filter_map(unowned);
+    let (name, why) = unowned.next()?;
+    let name = escape::escaped(&name);
+    let (of, it) = match unowned.count() {
+        0 => (name, "it counts"),
+        more => (format!("{name} and {more} more"), "they count"),
+    };
+    Some(format!(
+        "note: the owner of {of} is unknown, so {it} as the host's: {}",
+        escape::escaped(&why)
+    ))
 }
 
 /// Namespaces that could not be looked into: how many, and why the first could not.

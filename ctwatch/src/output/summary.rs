@@ -40,6 +40,12 @@ pub(super) fn lines(snapshot: &Snapshot, tops: &Tops) -> Vec<String> {
             snapshot.forgotten
         ));
     }
+    if snapshot.unplaced_of_others > 0 {
+        lines.push(format!(
+            "{} events in namespaces of unprivileged users were not told apart: there were too many",
+            snapshot.unplaced_of_others
+        ));
+    }
     if snapshot.lost > 0 {
         lines.push(format!("{} events were not seen by the probes", snapshot.lost));
     }

@@ -488,6 +488,17 @@ mod tests {
     }
 
     #[test]
+    fn an_unknown_owner_is_said_with_the_reason() {
+        let [mut first, _] = snapshots();
+        first.tables[0].owner = Owner::Unknown("no \u{1b}way".to_owned());
+        let mut out = Vec::new();
+        Text::new(style(200)).start(&mut out, &header(), FIRST, &first).unwrap();
+        let out = String::from_utf8(out).unwrap();
+        let note = "the owner of rt is unknown, so it counts as the host's: no \\u{1b}way";
+        assert!(out.contains(note), "{out}");
+    }
+
+    #[test]
     fn a_table_that_has_room_by_now_is_not_called_full() {
         let mut text = Text::new(style(120));
         let mut out = Vec::new();
