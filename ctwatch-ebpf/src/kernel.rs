@@ -26,6 +26,8 @@ pub(crate) static LAYOUT: Layout = Layout {
     hash_tuple: 0,
     net_inum: 0,
     net_cookie: 0,
+    net_user_ns: 0,
+    user_ns_owner: 0,
     pt_regs_sp: 0,
     freed_before_told: 0,
     skb_before_head: 0,
@@ -212,4 +214,13 @@ pub(crate) fn netns_id(net: impl Place) -> Option<NetnsId> {
 #[inline(always)]
 pub(crate) fn netns_inode(net: impl Place) -> Option<u32> {
     read(net.address(), layout!(net_inum))
+}
+
+/// Who made the user namespace that the namespace belongs to: root made the first one.
+#[inline(always)]
+pub(crate) fn netns_owner(net: u64) -> Option<u32> {
+    if layout!(user_ns_owner) == 0 {
+        return None;
+    }
+    read(read(net, layout!(net_user_ns))?, layout!(user_ns_owner))
 }

@@ -16,6 +16,10 @@ use top::{HALVES, Seed, Wanted};
 /// inside a tracepoint of the allocator could recurse): 1,024 x 104 bytes for each possible CPU.
 pub const MAX_NETNS: u32 = 1024;
 
+/// The same for namespaces that an unprivileged user made, in a map of their own: however many he
+/// makes, they take no place from the host's.
+pub const MAX_STRANGERS: u32 = 1024;
+
 /// Names a network namespace: `net->net_cookie`, what `SO_NETNS_COOKIE` reports.
 ///
 /// Inode numbers are used again as soon as a namespace is gone, the cookie never is. Where it is
@@ -71,12 +75,38 @@ pub struct NetnsTally {
     counts: [u64; Count::ALL],
     /// `net->ns.inum`, what `ls -l /proc/PID/ns/net` shows.
     inode: u32,
-    padding: u32,
+    /// `net->user_ns->owner`: 0 is root, who also owns the first user namespace.
+    owner: u32,
 }
+
+/// `INVALID_UID`, which is no user's.
+const NO_UID: u32 = u32::MAX;
 
 impl NetnsTally {
     pub const fn of(inode: u32) -> Self {
-        Self { counts: [0; Count::ALL], inode, padding: 0 }
+        Self { counts: [0; Count::ALL], inode, owner: 0 }
+    }
+
+    /// `None`: it could not be read.
+    #[inline(always)]
+    #[must_use]
+    pub const fn owned_by(mut self, uid: Option<u32>) -> Self {
+        self.owner = match uid {
+            Some(uid) => uid,
+            None => NO_UID,
+        };
+        self
+    }
+
+    /// The user who made its user namespace; `None` where that could not be read.
+    pub fn owner(&self) -> Option<u32> {
+        (self.owner != NO_UID).then_some(self.owner)
+    }
+
+    /// Neither root's, nor of an owner who could not be read.
+    #[inline(always)]
+    pub fn is_strangers(&self) -> bool {
+        self.owner != 0 && self.owner != NO_UID
     }
 
     pub fn inode(&self) -> u32 {
@@ -96,8 +126,9 @@ impl NetnsTally {
     /// Adds what another CPU counted.
     pub fn add(&mut self, other: &Self) {
         add(&mut self.counts, &other.counts);
-        // A CPU that never counted in this namespace has no inode number either.
+        // A CPU that never counted in this namespace has neither inode number nor owner.
         self.inode = self.inode.max(other.inode);
+        self.owner = self.owner.max(other.owner);
     }
 
     /// Entries that were in the table and ended, whichever program saw it.
@@ -120,7 +151,8 @@ pub enum HostCount {
     /// Times that the page allocator had not even a single page. The slab allocator asks it last
     /// of all, so at most so many entries were refused for lack of memory.
     NoMemory = 0,
-    /// Events in a namespace that the map had no room for, by the program that saw them.
+    /// Events in a namespace of the host's that the map had no room for, by the program that saw
+    /// them.
     UnplacedDrops = 1,
     UnplacedEnds = 2,
     UnplacedEndsMissed = 3,
@@ -235,6 +267,10 @@ pub struct Layout {
     pub net_inum: u32,
     /// 0 where the inode number is to stand in for the cookie.
     pub net_cookie: u32,
+    /// The owner of a namespace: `net->user_ns`, and `owner` in that. 0 where this kernel does not
+    /// say where it is: then all are taken for the host's.
+    pub net_user_ns: u32,
+    pub user_ns_owner: u32,
     /// The stack pointer in the `struct pt_regs` of a kprobe.
     pub pt_regs_sp: u32,
     /// Not 0: `kmem:kmem_cache_free` comes after the object was given back, not before. It may have
@@ -257,7 +293,7 @@ pub struct Layout {
 const _: () = {
     assert!(size_of::<NetnsTally>() == 8 * Count::ALL + 8);
     assert!(size_of::<HostTally>() == 8 * HostCount::ALL);
-    assert!(size_of::<Layout>() == 2 * 16 + 24 * 4 + 8 * HALVES);
+    assert!(size_of::<Layout>() == 2 * 16 + 26 * 4 + 8 * HALVES);
 };
 
 #[cfg(not(target_arch = "bpf"))]
@@ -298,5 +334,16 @@ mod tests {
         assert_eq!((a.removed(), a.ended(), a.inode()), (3, 3, 7));
         assert_eq!(a.get(Count::DroppedUntracked), 1);
         assert_eq!(a.get(Count::NeverInserted), 0);
+    }
+    #[test]
+    fn an_owner_outlives_cpus_that_never_counted() {
+        let mut sum = NetnsTally::default();
+        sum.add(&NetnsTally::of(7).owned_by(Some(1000)));
+        sum.add(&NetnsTally::default());
+        assert!(sum.is_strangers());
+        assert_eq!(sum.owner(), Some(1000));
+        let unknown = NetnsTally::of(7).owned_by(None);
+        assert_eq!((unknown.owner(), unknown.is_strangers()), (None, false));
+        assert!(!NetnsTally::of(7).owned_by(Some(0)).is_strangers());
     }
 }

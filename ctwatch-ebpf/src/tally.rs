@@ -9,7 +9,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray, PerCpuHashMap},
 };
 use ctwatch_ebpf::{
-    Count, HostCount, HostTally, MAX_NETNS, NetnsId, NetnsTally,
+    Count, HostCount, HostTally, MAX_NETNS, MAX_STRANGERS, NetnsId, NetnsTally,
     top::{By, Hashes, Key, Set, Stream, TABLES, table},
 };
 
@@ -17,6 +17,15 @@ use crate::kernel::{self, Address, Place, layout};
 
 #[map]
 static NETNS: PerCpuHashMap<NetnsId, NetnsTally> = PerCpuHashMap::with_max_entries(MAX_NETNS, 0);
+
+/// Of unprivileged users: they fill this one, and not the host's.
+#[map]
+static STRANGERS: PerCpuHashMap<NetnsId, NetnsTally> =
+    PerCpuHashMap::with_max_entries(MAX_STRANGERS, 0);
+
+/// What happened in those of them that had no room, all together.
+#[map]
+static STRANGERS_REST: PerCpuArray<NetnsTally> = PerCpuArray::with_max_entries(1, 0);
 
 #[map]
 static HOST: PerCpuArray<HostTally> = PerCpuArray::with_max_entries(1, 0);
@@ -369,11 +378,20 @@ fn bump(net: impl Place, id: NetnsId, counts: &[Count]) -> Option<()> {
     Some(())
 }
 
-/// The first event in a namespace.
+/// The first event in a namespace of the host's, and each in those of others: so the host's pay
+/// nothing for their being told apart.
 #[inline(never)]
 fn add(net: u64, id: NetnsId) -> Option<*mut NetnsTally> {
-    let tally = NetnsTally::of(kernel::netns_inode(Address(net))?);
+    if let Some(tally) = STRANGERS.get_ptr_mut(id) {
+        return Some(tally);
+    }
+    let inode = kernel::netns_inode(Address(net))?;
+    let tally = NetnsTally::of(inode).owned_by(kernel::netns_owner(net));
     // Another CPU may have been first: that is as good.
+    if tally.is_strangers() {
+        let _ = STRANGERS.insert(id, tally, u64::from(BPF_NOEXIST));
+        return STRANGERS.get_ptr_mut(id).or_else(|| STRANGERS_REST.get_ptr_mut(0));
+    }
     let _ = NETNS.insert(id, tally, u64::from(BPF_NOEXIST));
     NETNS.get_ptr_mut(id)
 }

@@ -6,7 +6,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ctwatch_ebpf::{top, trace};
 use ipnet::IpNet;
 
-use crate::model::names;
+use crate::{
+    model::names,
+    wanted::{Pattern, Whose},
+};
 
 /// Watches the connection tracking table: how full it is, where it is heading, and which packets
 /// it refuses.
@@ -164,10 +167,8 @@ pub struct CensusArgs {
     #[arg(long, value_name = "N", default_value_t = 10,
           value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub top: u16,
-    /// Count one network namespace, or all: a name, a path (/run/netns/rt, /proc/7/ns/net), an inode
-    /// number, or name:NAME, inode:NUMBER, net:[NUMBER] where that is not clear
-    #[arg(long, value_name = "NETNS|all", default_value = "all")]
-    pub netns: Netns,
+    #[command(flatten)]
+    pub which: Which,
     /// How to count: the best this kernel offers, or only this
     #[arg(long, value_enum, default_value_t = CensusMechanism::Auto)]
     pub mechanism: CensusMechanism,
@@ -253,11 +254,8 @@ pub struct CheckArgs {
     /// How long to watch, for drops and the time to full
     #[arg(long = "for", value_name = "TIME", value_parser = period, default_value = "1s")]
     pub period: Duration,
-    /// Check one network namespace, or all [default: all that may be looked into]: a name, a path
-    /// (/run/netns/rt, /proc/7/ns/net), an inode number, or name:NAME, inode:NUMBER, net:[NUMBER]
-    /// where that is not clear
-    #[arg(long, value_name = "NETNS|all")]
-    pub netns: Option<Netns>,
+    #[command(flatten)]
+    pub which: Which,
     /// Remember in FILE what was counted, for what is dropped from one call to the next: one file
     /// for each check, which it makes
     #[arg(long, value_name = "FILE")]
@@ -328,10 +326,8 @@ pub struct DoctorArgs {
     /// Count refusals for so long; by itself for a second, and only where a table is full
     #[arg(long = "for", value_name = "TIME", value_parser = interval)]
     pub duration: Option<Duration>,
-    /// Look into one network namespace, or into all: a name, a path (/run/netns/rt, /proc/7/ns/net),
-    /// an inode number, or name:NAME, inode:NUMBER, net:[NUMBER] where that is not clear
-    #[arg(long, value_name = "NETNS|all", default_value = "all")]
-    pub netns: Netns,
+    #[command(flatten)]
+    pub which: Which,
     /// Write the files of each fix below this folder, which must not exist or be empty
     #[arg(long, value_name = "DIR")]
     pub write: Option<std::path::PathBuf>,
@@ -357,10 +353,8 @@ pub struct WatchArgs {
     /// Stop after so many intervals
     #[arg(short = 'n', long, value_name = "N", value_parser = count())]
     pub count: Option<u64>,
-    /// Watch one network namespace, or all: a name, a path (/run/netns/rt, /proc/7/ns/net), an inode
-    /// number, or name:NAME, inode:NUMBER, net:[NUMBER] where that is not clear
-    #[arg(long, value_name = "NETNS|all", default_value = "all")]
-    pub netns: Netns,
+    #[command(flatten)]
+    pub which: Which,
     /// How to count: the best this kernel offers, or only this
     #[arg(long, value_enum, default_value_t = Mechanism::Auto)]
     pub mechanism: Mechanism,
@@ -433,6 +427,72 @@ impl From<&By> for top::By {
             By::Flow => Self::Flow,
             By::Interface => Self::Interface,
             By::Process => Self::Process,
+        }
+    }
+}
+
+/// Which namespaces.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Which {
+    /// Only these network namespaces, each with an option of its own: a name, a path (/run/netns/rt,
+    /// /proc/7/ns/net), an inode number, or name:NAME, inode:NUMBER, net:[NUMBER] where that is not clear;
+    /// a pattern (pod-*); !PATTERN leaves out [default: all that may be looked into]
+    #[arg(long, value_name = "NETNS|PATTERN|!PATTERN|all")]
+    pub netns: Vec<Word>,
+    /// Only those of this owner: the host's own (their user namespace is the first one, or root made
+    /// it), an unprivileged user's, by number, or all alike [default: all are shown, and the host's own
+    /// raise alarms]
+    #[arg(long, value_name = "host|UID|all")]
+    pub owner: Option<Whose>,
+}
+
+impl Which {
+    /// The only one that was asked for, where nothing else was.
+    pub fn one(&self) -> Option<&Netns> {
+        match self.netns.as_slice() {
+            [Word::One(netns)] => Some(netns),
+            _ => None,
+        }
+    }
+
+    /// Nobody said which.
+    pub fn is_any(&self) -> bool {
+        matches!(self.netns.as_slice(), [] | [Word::One(Netns::All)])
+    }
+
+    /// In words that another call compares with its own.
+    pub fn words(&self) -> String {
+        let words = self.netns.iter().map(|word| match word {
+            Word::One(Netns::All) => "all".to_owned(),
+            Word::One(Netns::Inode(inode)) => format!("inode:{inode}"),
+            Word::One(Netns::Name(name)) => format!("name:{name}"),
+            Word::One(Netns::Path(path)) => path.display().to_string(),
+            Word::One(Netns::Word(word)) => word.clone(),
+            Word::Like(pattern) => pattern.to_string(),
+            Word::Not(pattern) => format!("!{pattern}"),
+        });
+        words.collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// What one `--netns` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Word {
+    One(Netns),
+    Like(Pattern),
+    Not(Pattern),
+}
+
+impl std::str::FromStr for Word {
+    type Err = <Netns as std::str::FromStr>::Err;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Some(rest) = text.strip_prefix('!') {
+            return Ok(Self::Not(Pattern::exactly(rest)));
+        }
+        match Pattern::of(text) {
+            Some(pattern) => Ok(Self::Like(pattern)),
+            None => text.parse().map(Self::One),
         }
     }
 }
@@ -616,5 +676,25 @@ mod tests {
         for bad in ["inode:", "inode:rt", "net:[]", "net:[99999999999]"] {
             assert!(bad.parse::<Netns>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn namespaces_are_meant_by_pattern_too() {
+        let of = |args: &[&str]| {
+            let args = ["ctwatch", "watch"].iter().chain(args);
+            let cli = Cli::try_parse_from(args).unwrap();
+            let Some(Command::Watch(watch)) = cli.command else { panic!() };
+            watch.which
+        };
+        let which = of(&["--netns", "pod-*", "--netns", "!pod-x", "--netns", "rt", "--owner", "7"]);
+        let like = Word::Like(Pattern::of("pod-*").unwrap());
+        let rt = Netns::Word("rt".to_owned());
+        let not = Word::Not(Pattern::exactly("pod-x"));
+        assert_eq!(which.netns, [like, not, Word::One(rt.clone())]);
+        assert_eq!((which.owner, which.one()), (Some(Whose::User(7)), None));
+        assert_eq!(which.words(), "pod-* !pod-x rt");
+        assert_eq!(of(&["--netns", "rt"]).one(), Some(&rt));
+        assert!(of(&[]).is_any() && of(&["--netns", "all"]).is_any());
+        assert!(!of(&["--netns", "!rt"]).is_any());
     }
 }

@@ -8,18 +8,20 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use ctwatch_ebpf::{MAX_NETNS, NetnsId, NetnsTally, top::By};
+use ctwatch_ebpf::{MAX_NETNS, MAX_STRANGERS, NetnsId, NetnsTally, top::By};
 use tokio::sync::oneshot;
 
 use crate::{
     host::{
         cgroups::Cgroups,
         netns::{self, Finder, Netns, Target},
+        owner,
         visit::{self, Reading, Source, Visit, Visitor},
     },
     probe::read::Probes,
-    sample::{Access, HookReadings, Probed, Sample, TableSample, TopCounts},
+    sample::{Access, HookReadings, Owner, Probed, Sample, TableSample, TopCounts},
     threads,
+    wanted::{Patterns, Whose},
 };
 
 /// Of each namespace, at most so many interfaces are looked up by name.
@@ -33,6 +35,9 @@ pub enum Scope {
     /// This process's own: what may be read without `CAP_SYS_ADMIN`.
     Own,
     One(Target),
+    /// Those that were named, and those that are called like that, whenever they come; all, where
+    /// it is only said which are not wanted.
+    Some(Vec<Target>, Patterns),
 }
 
 /// What is needed to read.
@@ -40,6 +45,7 @@ pub struct Means {
     pub source: Source,
     pub probes: Option<Probes>,
     pub scope: Scope,
+    pub whose: Whose,
     /// The programs name namespaces by cookie too, so both sides must.
     pub cookies: bool,
 }
@@ -85,6 +91,8 @@ struct Worker {
     started: Instant,
     /// What the namespaces that are still spoken of were called when they were last seen.
     names: HashMap<NetnsId, String>,
+    /// And whose they are: that never changes. Kept where an id is never used again.
+    owners: HashMap<NetnsId, Owner>,
     finder: Finder,
     /// Namespaces that the probes counted in and that were looked for in vain.
     hidden: HashSet<NetnsId>,
@@ -105,6 +113,7 @@ impl Worker {
             means,
             started: Instant::now(),
             names: HashMap::new(),
+            owners: HashMap::new(),
             finder: Finder::default(),
             hidden: HashSet::new(),
             set_aside: SetAside::default(),
@@ -125,7 +134,10 @@ impl Worker {
             None => visitor.insert(Visitor::new(self.means.source)?),
         };
         let before = self.tallies()?;
-        let everywhere = self.set_aside.everywhere(before.as_ref());
+        let mut everywhere = self.set_aside.everywhere(before.as_ref());
+        if let Some(probes) = &self.means.probes {
+            everywhere.add(&probes.strangers_rest()?);
+        }
         let tops = self.tops();
         let cgroups = self.cgroups(&tops);
         let found = self.find(before.as_ref())?;
@@ -161,14 +173,19 @@ impl Worker {
     fn find(&mut self, counted: Option<&HashMap<NetnsId, NetnsTally>>) -> Result<Vec<Netns>> {
         let mut found = match self.means.scope {
             Scope::Own => return Ok(vec![netns::current()?]),
-            Scope::All | Scope::One(_) => self.finder.find(false)?,
+            Scope::All | Scope::One(_) | Scope::Some(..) => self.finder.find(false)?,
         };
         // The probes may know of a namespace before anybody here does. What is not found then
-        // either is gone, or hidden for good.
+        // either is gone, or hidden for good. Those of strangers are found when it is time: else
+        // they could have all processes looked through at each tick.
         let strange: Vec<NetnsId> = counted
             .into_iter()
             .flatten()
-            .filter(|(id, tally)| !found.contains_key(&tally.inode()) && !self.hidden.contains(*id))
+            .filter(|(id, tally)| {
+                !tally.is_strangers()
+                    && !found.contains_key(&tally.inode())
+                    && !self.hidden.contains(*id)
+            })
             .map(|(id, _)| *id)
             .collect();
         if !strange.is_empty() {
@@ -233,12 +250,23 @@ impl Worker {
         };
         let mut tables: Vec<TableSample> = Vec::with_capacity(visits.len());
         for (netns, visit) in visits {
+            let cookie = match &visit {
+                Visit::Read(reading) => reading.cookie,
+                Visit::Refused(_) => None,
+                Visit::Gone => continue,
+            };
+            // Another by now, under the number of the one that was asked for.
+            if !self.means.scope.is(&netns, cookie) {
+                continue;
+            }
+            let owner = self.owner(&netns, cookie.filter(|_| self.means.cookies));
+            if !self.means.whose.admits(&owner) {
+                continue;
+            }
+            let whose = (self.means.whose.judges(&owner), owner);
             let mut table = match visit {
-                // A stranger by now, under the number of the one that was asked for.
-                Visit::Read(reading) if !self.means.scope.is(reading.cookie) => continue,
-                Visit::Read(reading) => read_table(netns, reading, self.means.cookies),
-                Visit::Refused(_) if !self.means.scope.is(None) => continue,
-                Visit::Refused(error) => refused_table(id_of(netns.inode), netns, &error),
+                Visit::Read(reading) => read_table(netns, whose, reading, self.means.cookies),
+                Visit::Refused(error) => refused_table(id_of(netns.inode), netns, whose, &error),
                 Visit::Gone => continue,
             };
             table.hooks = hooks(&table.id);
@@ -249,12 +277,23 @@ impl Worker {
         }
         let seen: HashSet<NetnsId> = tables.iter().map(|table| table.id).collect();
         for (id, tally) in after.into_iter().flatten() {
-            let admits = self.means.scope.admits(*id, tally.inode(), self.means.cookies);
-            if admits && !seen.contains(id) {
+            let name = self.names.get(id);
+            let admits = self.means.scope.admits(*id, tally.inode(), name, self.means.cookies);
+            let owner = || match self.owners.get(id) {
+                Some(owner) => owner.clone(),
+                None => owner::as_counted(tally.owner()),
+            };
+            if admits
+                && !seen.contains(id)
+                && let owner = owner()
+                && self.means.whose.admits(&owner)
+            {
                 tables.push(TableSample {
                     id: *id,
                     inode: tally.inode(),
-                    name: self.names.get(id).cloned(),
+                    name: name.cloned(),
+                    is_judged: self.means.whose.judges(&owner),
+                    owner,
                     access: Access::Unseen,
                     entries: None,
                     counters: None,
@@ -266,25 +305,43 @@ impl Worker {
         }
         let spoken_of: HashSet<NetnsId> = tables.iter().map(|table| table.id).collect();
         self.names.retain(|id, _| spoken_of.contains(id));
+        self.owners.retain(|id, _| spoken_of.contains(id));
         tables
+    }
+
+    /// Asked for once, where it is known by what is never used again.
+    fn owner(&mut self, netns: &Netns, cookie: Option<u64>) -> Owner {
+        if let Some(known) = cookie.and_then(|id| self.owners.get(&id)) {
+            return known.clone();
+        }
+        let owner = owner::owner(netns);
+        if let Some(id) = cookie.filter(|_| !matches!(owner, Owner::Unknown(_))) {
+            self.owners.insert(id, owner.clone());
+        }
+        owner
     }
 
     /// The probes' map holds so many namespaces and no more: where it fills up, those make room that
     /// nothing leads to and in which nothing happens: the gone ones, and of the hidden ones those
-    /// that can be taken up again. What they counted has been handed on in this sample.
+    /// that can be taken up again. What they counted has been handed on in this sample. Strangers have
+    /// a map of their own, and make room for each other alone.
     fn make_room(&mut self, sample: &Sample) -> Result<()> {
         let Some(probes) = self.means.probes.as_mut() else { return Ok(()) };
         let unseen = sample.tables.iter().filter(|table| table.access == Access::Unseen);
         let unseen = unseen.filter_map(|table| Some((table.id, table.hooks?.after)));
         let before = std::mem::replace(&mut self.unseen, unseen.collect());
-        let known = sample.tables.iter().filter(|table| table.hooks.is_some()).count();
-        if known <= MAX_NETNS as usize * 3 / 4 {
-            return Ok(());
-        }
+        let crowded = [(false, MAX_NETNS), (true, MAX_STRANGERS)].map(|(strangers, room)| {
+            let counted = sample.tables.iter().filter_map(|table| table.hooks);
+            let there = counted.filter(|hooks| hooks.after.inode() != 0);
+            let there = there.filter(|hooks| hooks.after.is_strangers() == strangers);
+            there.count() > room as usize * 3 / 4
+        });
         for (id, tally) in still(&before, &self.unseen) {
-            probes.forget(&id)?;
-            self.set_aside.take(id, tally);
-            self.hidden.remove(&id);
+            if crowded[usize::from(tally.is_strangers())] {
+                probes.forget(&id, tally.is_strangers())?;
+                self.set_aside.take(id, tally);
+                self.hidden.remove(&id);
+            }
         }
         Ok(())
     }
@@ -304,23 +361,24 @@ fn still(
 #[derive(Debug, Default)]
 struct SetAside {
     kept: HashMap<NetnsId, NetnsTally>,
-    /// The order in which they were.
-    order: VecDeque<NetnsId>,
+    /// The order in which they were: the host's, and others', who must not crowd those out.
+    order: [VecDeque<NetnsId>; 2],
     /// Of those that are not kept any more.
     rest: NetnsTally,
 }
 
 impl SetAside {
-    /// Half a megabyte.
+    /// Half a megabyte, twice.
     const MOST: usize = 4096;
 
     /// `tally`: all that was ever counted there.
     fn take(&mut self, id: NetnsId, tally: NetnsTally) {
+        let order = &mut self.order[usize::from(tally.is_strangers())];
         if self.kept.insert(id, tally).is_none() {
-            self.order.push_back(id);
+            order.push_back(id);
         }
-        if self.kept.len() > Self::MOST
-            && let Some(oldest) = self.order.pop_front()
+        if order.len() > Self::MOST
+            && let Some(oldest) = order.pop_front()
             && let Some(tally) = self.kept.remove(&oldest)
         {
             self.rest.add(&tally);
@@ -350,28 +408,58 @@ impl Scope {
     pub fn among(&self, found: BTreeMap<u32, Netns>) -> Vec<Netns> {
         match self {
             Self::One(target) => target.among(found).into_iter().collect(),
+            Self::Some(targets, patterns) => {
+                let named: Vec<Netns> =
+                    targets.iter().filter_map(|target| target.among(found.clone())).collect();
+                let all = targets.is_empty() && patterns.only.is_empty();
+                let wanted = |netns: &Netns| {
+                    let name = netns.called();
+                    let is_named = named.iter().any(|named| named.inode == netns.inode);
+                    !patterns.leave_out(&name) && (all || is_named || patterns.name(&name))
+                };
+                found.into_values().filter(wanted).collect()
+            }
             Self::All | Self::Own => found.into_values().collect(),
         }
     }
 
     /// Whether the one that was entered, and has this cookie, is wanted.
-    pub fn is(&self, cookie: Option<u64>) -> bool {
+    pub fn is(&self, netns: &Netns, cookie: Option<u64>) -> bool {
         match self {
             Self::One(target) => target.is(cookie),
+            Self::Some(targets, patterns) => {
+                let is_it = |target: &Target| target.inode == netns.inode && target.is(cookie);
+                targets.is_empty() && patterns.only.is_empty()
+                    || targets.iter().any(is_it)
+                    || patterns.name(&netns.called())
+            }
             Self::All | Self::Own => true,
         }
     }
 
-    fn admits(&self, id: NetnsId, inode: u32, cookies: bool) -> bool {
+    /// `name`: what one that only the programs know was called.
+    fn admits(&self, id: NetnsId, inode: u32, name: Option<&String>, cookies: bool) -> bool {
         match self {
             Self::All => true,
             Self::Own => netns::current().is_ok_and(|own| own.inode == inode),
             Self::One(target) => target.is_counted_as(id, cookies),
+            Self::Some(targets, patterns) => {
+                let name = netns::called(name.map(String::as_str), inode);
+                let all = targets.is_empty() && patterns.only.is_empty();
+                let is_named = targets.iter().any(|target| target.is_counted_as(id, cookies));
+                !patterns.leave_out(&name) && (all || is_named || patterns.name(&name))
+            }
         }
     }
 }
 
-fn read_table(netns: Netns, reading: Reading, cookies: bool) -> TableSample {
+/// `whose`: whether it is judged, and the owner.
+fn read_table(
+    netns: Netns,
+    (is_judged, owner): (bool, Owner),
+    reading: Reading,
+    cookies: bool,
+) -> TableSample {
     let cookie = reading.cookie.filter(|_| cookies);
     let mut unread = None;
     let mut note = |error: anyhow::Error| {
@@ -381,6 +469,8 @@ fn read_table(netns: Netns, reading: Reading, cookies: bool) -> TableSample {
         id: cookie.unwrap_or(NetnsId::from(netns.inode)),
         inode: netns.inode,
         name: netns.name,
+        owner,
+        is_judged,
         access: Access::Entered,
         entries: reading.entries.map_err(&mut note).ok(),
         counters: reading.counters.map_err(&mut note).ok(),
@@ -390,11 +480,18 @@ fn read_table(netns: Netns, reading: Reading, cookies: bool) -> TableSample {
     }
 }
 
-fn refused_table(id: NetnsId, netns: Netns, error: &anyhow::Error) -> TableSample {
+fn refused_table(
+    id: NetnsId,
+    netns: Netns,
+    (is_judged, owner): (bool, Owner),
+    error: &anyhow::Error,
+) -> TableSample {
     TableSample {
         id,
         inode: netns.inode,
         name: netns.name,
+        owner,
+        is_judged,
         access: Access::Refused,
         entries: None,
         counters: None,
@@ -434,7 +531,7 @@ mod tests {
         assert_eq!(refused(&aside, &[(7, 1), (8, 1)]), (Some(8), 9));
         // However many there are, nothing is lost of what happened anywhere.
         (100..10_000).for_each(|id| aside.take(id, tally(1)));
-        assert!(aside.kept.len() <= SetAside::MOST && aside.order.len() <= SetAside::MOST);
+        assert!(aside.kept.len() <= SetAside::MOST && aside.order[0].len() <= SetAside::MOST);
         assert_eq!(refused(&aside, &[(8, 1)]).1, 7 + 9_900 + 1);
     }
 

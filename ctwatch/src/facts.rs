@@ -365,6 +365,24 @@ impl Namespace {
     }
 }
 
+/// A namespace of an unprivileged user. Only counted: to look into all that he makes would be a cost
+/// that he causes.
+#[derive(Clone, Debug)]
+pub struct Stranger {
+    pub uid: u32,
+    pub inode: u32,
+    pub name: Option<String>,
+    pub entries: Known<u32>,
+    pub totals: Known<Totals>,
+}
+
+impl Stranger {
+    /// As it is spoken of.
+    pub fn called(&self) -> String {
+        self.name.clone().unwrap_or_else(|| format!("netns {}", self.inode))
+    }
+}
+
 /// What a cloud's network counts of an interface: it tracks connections too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Allowance {
@@ -394,7 +412,10 @@ pub struct Facts {
     pub log: Known<KernelLog>,
     pub settings: Vec<Setting>,
     pub barred: Vec<Barred>,
+    /// Those that decide what is found: the host's own, or those that were asked for.
     pub namespaces: Vec<Namespace>,
+    /// And those of unprivileged users.
+    pub others: Vec<Stranger>,
     pub tools: Tools,
     pub evidence: Evidence,
     pub limit_is: Writable,

@@ -23,3 +23,4 @@ mod shell;
 pub mod survey;
 pub mod taker;
 mod threads;
+pub mod wanted;

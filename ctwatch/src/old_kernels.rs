@@ -12,7 +12,7 @@ use crate::{
         census::{Census, Holds, SEED},
         figure::Exactness,
     },
-    sample::{Access, CpuCounters, Sample, TableSample},
+    sample::{Access, CpuCounters, Owner, Sample, TableSample},
 };
 
 const COUNTING: &str = "4.4.34";
@@ -75,6 +75,8 @@ fn sample(seconds: u64, entries: u32, counters: Vec<CpuCounters>) -> Sample {
         id: 1,
         inode: 1,
         name: None,
+        owner: Owner::Host,
+        is_judged: true,
         access: Access::Entered,
         entries: Some(entries),
         counters: Some(counters),

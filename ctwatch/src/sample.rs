@@ -54,6 +54,8 @@ pub struct Probed {
     pub misses: Misses,
     /// What was counted in all namespaces, also those that nobody asked for, before any was read.
     pub everywhere: NetnsTally,
+    /// What was counted in namespaces of unprivileged users that there was no room to tell apart.
+    pub strangers_rest: NetnsTally,
 }
 
 /// Which counts the running programs fill in. The others are zero and mean nothing.
@@ -77,6 +79,9 @@ pub struct TableSample {
     pub id: NetnsId,
     pub inode: u32,
     pub name: Option<String>,
+    pub owner: Owner,
+    /// What happens in it is worth an alarm: it is the host's own, or was asked for.
+    pub is_judged: bool,
     pub access: Access,
     pub entries: Option<u32>,
     pub counters: Option<Vec<CpuCounters>>,
@@ -85,6 +90,32 @@ pub struct TableSample {
     pub hooks: Option<HookReadings>,
     /// What some of its interfaces are called.
     pub interfaces: Vec<(u32, String)>,
+}
+
+/// Who is behind a network namespace: whoever made the user namespace that it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// The first user namespace, or one that root made.
+    Host,
+    /// An unprivileged user made it, and everything in it is his doing.
+    User(u32),
+    /// And why. It counts as the host's: an alarm too many does less harm than one that is missed.
+    Unknown(String),
+}
+
+impl Owner {
+    pub fn is_stranger(&self) -> bool {
+        matches!(self, Self::User(_))
+    }
+
+    /// The user, where it is known.
+    pub fn uid(&self) -> Option<u32> {
+        match self {
+            Self::Host => Some(0),
+            Self::User(uid) => Some(*uid),
+            Self::Unknown(_) => None,
+        }
+    }
 }
 
 /// Whether a namespace was looked into.

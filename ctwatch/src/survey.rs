@@ -9,16 +9,17 @@ use ctwatch_ebpf::NetnsId;
 
 use crate::{
     collect::Scope,
-    facts::{Facts, Form, Known, Namespace, Totals},
+    facts::{Facts, Form, Known, Namespace, Stranger, Totals},
     host::{
         self, addresses, allowances, bridges, evidence, hooks, kmsg, legacy,
         modules::{self, Life},
         netns::{self, Finder, Netns},
-        nft, settings, tools,
+        nft, owner, settings, tools,
         visit::{self, Reading, Source, Visit, Visitor, sysctl},
     },
-    sample::CpuCounters,
+    sample::{CpuCounters, Owner},
     threads,
+    wanted::Whose,
 };
 
 const SYSCTLS: &str = "/proc/sys/net/netfilter";
@@ -27,15 +28,22 @@ const EXPECTATIONS: &str = "/proc/thread-self/net/nf_conntrack_expect";
 
 /// All that can be found out without counting anything. `cookies`: whether namespaces are known by
 /// their cookies; `asked`: whether somebody wanted this scope and no more.
-pub fn survey(scope: Scope, source: Source, cookies: bool, asked: bool) -> Result<Facts> {
-    threads::apart("survey", move || look(&scope, source, cookies, asked))?
+pub fn survey(
+    scope: Scope,
+    whose: Whose,
+    source: Source,
+    cookies: bool,
+    asked: bool,
+) -> Result<Facts> {
+    threads::apart("survey", move || look(&scope, whose, source, cookies, asked))?
 }
 
-fn look(scope: &Scope, source: Source, cookies: bool, asked: bool) -> Result<Facts> {
+fn look(scope: &Scope, whose: Whose, source: Source, cookies: bool, asked: bool) -> Result<Facts> {
     let release = host::kernel_release();
     let said = |error: anyhow::Error| format!("{error:#}");
     let visitor = Visitor::new(source)?;
     let (mut namespaces, mut unvisited) = (Vec::new(), Vec::new());
+    let mut others = Vec::new();
     match scope {
         Scope::All => {}
         Scope::Own if !asked => {
@@ -44,7 +52,20 @@ fn look(scope: &Scope, source: Source, cookies: bool, asked: bool) -> Result<Fac
         _ => unvisited.push("other namespaces are not looked into: --netns says so".to_owned()),
     }
     let own = netns::current().map(|own| own.inode).ok();
+    if let Whose::Host | Whose::User(_) = whose {
+        unvisited.push("those of other owners are not looked into: --owner says so".to_owned());
+    }
     for netns in &find(scope)? {
+        let owner = owner::owner(netns);
+        if !whose.admits(&owner) {
+            continue;
+        }
+        if let Owner::User(uid) = owner
+            && !whose.judges(&owner)
+        {
+            others.extend(stranger(uid, netns, visitor.read(netns, &[])?));
+            continue;
+        }
         match visitor.enter(netns, || namespace(netns, &visitor, cookies, own))? {
             Visit::Read(namespace) => namespaces.push(namespace),
             Visit::Refused(error) => unvisited.push(said(error)),
@@ -71,6 +92,7 @@ fn look(scope: &Scope, source: Source, cookies: bool, asked: bool) -> Result<Fac
         settings: settings::sysctls(),
         barred: settings::barred(),
         namespaces,
+        others,
         tools: tools::tools(),
         evidence: evidence::evidence(),
         limit_is: settings::limit_is(),
@@ -109,6 +131,20 @@ fn namespace(netns: &Netns, visitor: &Visitor, cookies: bool, own: Option<u32>) 
         nft: nft::tables(),
         legacy: legacy::tables(),
     }
+}
+
+/// `None` where it is gone.
+fn stranger(uid: u32, netns: &Netns, visit: Visit) -> Option<Stranger> {
+    let said = |error: anyhow::Error| format!("{error:#}");
+    let (entries, totals) = match visit {
+        Visit::Read(Reading { entries, counters, .. }) => {
+            (entries.map_err(said), counters.map(|cpus| totals(&cpus)).map_err(said))
+        }
+        Visit::Refused(error) => (Err(said(error)), Err("it could not be entered".to_owned())),
+        Visit::Gone => return None,
+    };
+    let name = netns.name.clone();
+    Some(Stranger { uid, inode: netns.inode, name, entries, totals })
 }
 
 fn totals(cpus: &[CpuCounters]) -> Totals {

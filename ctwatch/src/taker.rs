@@ -23,11 +23,13 @@ use crate::{
         ctnetlink::{self, Dumped},
         dump, listing, modules,
         netns::{self, Finder, Netns},
+        owner,
         visit::{Reading, Source, Visit, Visitor},
     },
     model::census::{self, KernelCount, Taken},
     probe::census::Walker,
     threads,
+    wanted::Whose,
 };
 
 /// Which way is wanted.
@@ -48,6 +50,10 @@ pub struct Question {
     pub by: Vec<By>,
     pub most: usize,
     pub scope: Scope,
+    pub whose: Whose,
+    /// Where entries are listed namespace by namespace, of these alone: to list what strangers hold
+    /// would be a cost that they cause.
+    pub only_judged: bool,
 }
 
 /// A thread that takes a census when it is asked to.
@@ -138,13 +144,14 @@ impl Taker {
         let found = self.find(&question.scope)?;
         let mut notes: Vec<String> =
             self.why.iter().map(|why| format!("not by walk: {why}")).collect();
-        let mut kernel = self.counts(&question.scope, &found, &mut notes)?;
+        let mut kernel = self.counts(question, &found, &mut notes)?;
         let seed = Seed(host::secrets());
         let new = || census::Census::new(&question.by, seed);
         let (census, by, strayed) = match &mut self.walker {
             Some(walker) => {
                 let wanted: Vec<NetnsId> = kernel.iter().map(|count| count.netns).collect();
-                let all = question.scope == Scope::All;
+                let all_owners = matches!(question.whose, Whose::All | Whose::HostFirst);
+                let all = question.scope == Scope::All && all_owners;
                 let (census, walked) = walker.census(new, |census, held| {
                     if all || wanted.contains(&held.key.netns) {
                         census.enter(held);
@@ -159,10 +166,10 @@ impl Taker {
                     List::Ctnetlink => "ctnetlink",
                     List::Procfs => "procfs",
                 };
-                (self.lists(new(), &found, &mut kernel, &mut notes)?, by, 0)
+                (self.lists(new(), question, &found, &mut kernel, &mut notes)?, by, 0)
             }
         };
-        let after = self.counts(&question.scope, &found, &mut Vec::new())?;
+        let after = self.counts(question, &found, &mut Vec::new())?;
         for count in &mut kernel {
             let after = after.iter().find(|after| after.netns == count.netns);
             count.after = after.and_then(|after| after.before);
@@ -189,14 +196,18 @@ impl Taker {
     /// How full the kernel says that each is.
     fn counts(
         &self,
-        scope: &Scope,
+        Question { scope, whose, .. }: &Question,
         found: &[Netns],
         notes: &mut Vec<String>,
     ) -> Result<Vec<KernelCount>> {
         let mut counts = Vec::with_capacity(found.len());
         for netns in found {
+            let owner = owner::owner(netns);
+            if !whose.admits(&owner) {
+                continue;
+            }
             let reading = match self.visitor.read(netns, &[])? {
-                Visit::Read(reading) if scope.is(reading.cookie) => reading,
+                Visit::Read(reading) if scope.is(netns, reading.cookie) => reading,
                 // Gone, and its number is another's.
                 Visit::Read(_) => continue,
                 Visit::Refused(error) => {
@@ -207,6 +218,8 @@ impl Taker {
             };
             counts.push(KernelCount {
                 netns: self.id(netns, &reading),
+                is_judged: whose.judges(&owner),
+                owner,
                 inode: netns.inode,
                 name: netns.name.clone(),
                 before: reading.entries.ok(),
@@ -225,6 +238,7 @@ impl Taker {
     fn lists(
         &self,
         mut census: census::Census,
+        question: &Question,
         found: &[Netns],
         kernel: &mut [KernelCount],
         notes: &mut Vec<String>,
@@ -234,7 +248,7 @@ impl Taker {
             let Some(count) = kernel.iter_mut().find(|count| count.inode == netns.inode) else {
                 continue;
             };
-            if count.before == Some(0) {
+            if count.before == Some(0) || (question.only_judged && !count.is_judged) {
                 continue;
             }
             let by_ctnetlink = self.list == List::Ctnetlink;

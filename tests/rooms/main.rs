@@ -96,6 +96,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("collect.rs", &["aya", "crate::taker", "crate::model", "crate::output", "crate::commands"]),
     ("taker.rs", &["aya", "crate::output", "crate::commands"]),
     ("sample.rs", &["aya", "crate::"]),
+    ("wanted.rs", &["aya", "crate::host", "crate::model", "crate::collect", "crate::commands"]),
     ("facts.rs", &["aya", "crate::"]),
     ("family.rs", &["aya", "crate::"]),
 ];

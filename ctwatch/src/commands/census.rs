@@ -53,10 +53,13 @@ fn take(args: &CensusArgs) -> Result<Taken> {
         cli::CensusMechanism::Ctnetlink => Way::Ctnetlink,
         cli::CensusMechanism::Procfs => Way::Procfs,
     };
+    let scope = setup::scope(&args.which, Privileges::read())?;
     let question = Question {
         by: args.keys(),
         most: usize::from(args.top),
-        scope: setup::scope(&args.netns, Privileges::read())?,
+        whose: setup::whose(&args.which, &scope),
+        scope,
+        only_judged: false,
     };
     let unseen = setup::unseen_processes(&question.scope, Privileges::read());
     let take = move || {

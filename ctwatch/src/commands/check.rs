@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use super::{ABSENT, setup};
 use crate::{
-    cli::{self, CheckArgs, LimitArgs},
+    cli::{self, CheckArgs, LimitArgs, Which},
     collect::{Collector, Scope},
     host::{
         modules::{self, Life, Presence},
@@ -24,6 +24,7 @@ use crate::{
     },
     output::check,
     taker::{Census, Question, Way},
+    wanted::Whose,
 };
 
 /// Whoever runs plugins gives up on one that is late, and does not learn why. Beyond the time that
@@ -73,9 +74,10 @@ async fn look(args: &CheckArgs) -> Result<(State, String)> {
         );
     }
     let privileges = Privileges::read();
-    let (scope, mut notes) = scope(args.netns.as_ref(), privileges)?;
-    let place = place(args.netns.as_ref(), &scope);
-    let (means, costs) = setup::without_programs(scope.clone(), privileges)?;
+    let (scope, mut notes) = scope(&args.which, privileges)?;
+    let whose = setup::whose(&args.which, &scope);
+    let place = place(&args.which, &scope);
+    let (means, costs) = setup::without_programs(scope.clone(), whose, privileges)?;
     notes.extend(costs);
     notes.extend(setup::unseen_processes(&scope, privileges));
     let cookies = means.cookies;
@@ -85,7 +87,7 @@ async fn look(args: &CheckArgs) -> Result<(State, String)> {
     super::wait(&collector, &mut model, args.period).await?;
     let mut uncounted = None;
     if thresholds.warning.pinned.or(thresholds.critical.pinned).is_some() {
-        match census(scope, cookies, privileges).await {
+        match census(scope, whose, cookies, privileges).await {
             Ok(census) => model.take_in(census),
             Err(error) => uncounted = Some(format!("{error:#}")),
         }
@@ -96,7 +98,10 @@ async fn look(args: &CheckArgs) -> Result<(State, String)> {
     if let Some(path) = &args.state {
         let found = if cookies { BTreeMap::new() } else { netns::find()? };
         let way = |inode: u32| found.get(&inode).and_then(Netns::way);
-        let now = Remembered::new(moment(Some(life), place)?, &sample.tables, way);
+        // The file does not grow with what strangers make.
+        let judged: Vec<_> =
+            sample.tables.iter().filter(|table| table.is_judged).cloned().collect();
+        let now = Remembered::new(moment(Some(life), place)?, &judged, way);
         since = Some(now.since(before.as_ref()));
         if before.is_none() {
             notes.push(format!("counting begins with this call, in {}", path.display()));
@@ -145,34 +150,44 @@ fn moment(life: Option<Life>, scope: String) -> Result<Moment> {
 }
 
 /// In words that a later call compares with its own.
-fn place(wanted: Option<&cli::Netns>, scope: &Scope) -> String {
-    match (wanted, scope) {
+fn place(which: &Which, scope: &Scope) -> String {
+    let place = match (which.one(), scope) {
         // Whichever has that name by now.
         (Some(cli::Netns::Name(name) | cli::Netns::Word(name)), _) => format!("namespace {name}"),
         (Some(cli::Netns::Path(path)), _) => format!("namespace {}", path.display()),
         (_, Scope::One(target)) => format!("namespace {}", target.inode),
+        (_, Scope::Some(..)) => format!("namespaces {}", which.words()),
         (_, Scope::All) => "all namespaces".to_owned(),
         (_, Scope::Own) => "the namespace it runs in".to_owned(),
+    };
+    match which.owner {
+        Some(owner) => format!("{place}, owner {owner}"),
+        None => place,
     }
 }
 
 /// Where nobody said which, as much as may be looked into; and what was not.
-fn scope(wanted: Option<&cli::Netns>, privileges: Privileges) -> Result<(Scope, Vec<String>)> {
+fn scope(which: &Which, privileges: Privileges) -> Result<(Scope, Vec<String>)> {
     const OTHERS: &str = "other namespaces not looked into: needs CAP_SYS_ADMIN";
-    let scope = setup::scope(wanted.unwrap_or(&cli::Netns::All), privileges)?;
+    let scope = setup::scope(which, privileges)?;
     let alone = scope == Scope::Own && !privileges.has(Privilege::SysAdmin);
-    match wanted {
+    match which.one() {
         Some(cli::Netns::All) if alone => bail!(OTHERS),
-        None if alone => Ok((scope, vec![OTHERS.to_owned()])),
+        None if alone && which.is_any() => Ok((scope, vec![OTHERS.to_owned()])),
         _ => Ok((scope, Vec::new())),
     }
 }
 
-async fn census(scope: Scope, cookies: bool, privileges: Privileges) -> Result<Taken> {
+async fn census(
+    scope: Scope,
+    whose: Whose,
+    cookies: bool,
+    privileges: Privileges,
+) -> Result<Taken> {
     if !privileges.has(Privilege::NetAdmin) {
         bail!("needs CAP_NET_ADMIN");
     }
-    let question = Question { by: Vec::new(), most: 0, scope };
+    let question = Question { by: Vec::new(), most: 0, scope, whose, only_judged: true };
     let census = Census::start(Way::NoProgram, cookies, question)?;
     census.ask()?.await.context("the thread of the census has ended")?
 }

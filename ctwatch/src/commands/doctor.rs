@@ -11,7 +11,7 @@ use super::{
     write,
 };
 use crate::{
-    cli::{DoctorArgs, Netns, Output},
+    cli::{DoctorArgs, Output},
     collect::{Collector, Means, Scope},
     diagnosis::{self, Case, tracking},
     facts::Facts as Machine,
@@ -34,6 +34,7 @@ use crate::{
     survey,
     taker::{Question, Taker, Way},
     threads,
+    wanted::Whose,
 };
 
 /// A table that is full, or in which insertions failed, is counted for so long, unless somebody says
@@ -83,13 +84,14 @@ async fn examine(args: &DoctorArgs) -> Result<Report> {
         Some(Mechanism::Ctnetlink) => Source::Ctnetlink,
         _ => Source::Procfs,
     };
-    let scope = setup::scope(&args.netns, privileges)?;
-    let mut machine = survey::survey(scope.clone(), source, cookies, args.netns != Netns::All)?;
+    let scope = setup::scope(&args.which, privileges)?;
+    let whose = setup::whose(&args.which, &scope);
+    let mut machine = survey::survey(scope.clone(), whose, source, cookies, !args.which.is_any())?;
     machine.unvisited.extend(setup::unseen_processes(&scope, privileges));
     let worth = diagnosis::is_worth_counting(&machine);
     let live = match args.duration.or(worth.then_some(COUNT)) {
         Some(duration) => {
-            let means = Means { source, probes, scope: scope.clone(), cookies };
+            let means = Means { source, probes, scope: scope.clone(), whose, cookies };
             Some(count(means, duration, args.duration.is_some()).await?)
         }
         // What was attached to find out that it can be is let go again.
@@ -98,7 +100,7 @@ async fn examine(args: &DoctorArgs) -> Result<Report> {
             None
         }
     };
-    let census = census(&machine, scope, cookies);
+    let census = census(&machine, scope, whose, cookies);
     let case = Case {
         facts: &machine,
         census: census.as_ref().map_err(String::as_str),
@@ -124,13 +126,18 @@ async fn count(means: Means, duration: Duration, say: bool) -> Result<Snapshot> 
 }
 
 /// Not where there is nothing to count.
-fn census(machine: &Machine, scope: Scope, cookies: bool) -> Result<Taken, String> {
+fn census(machine: &Machine, scope: Scope, whose: Whose, cookies: bool) -> Result<Taken, String> {
     let holds = |entries: &Result<u32, String>| entries.as_ref().map_or(true, |count| *count > 0);
     if !machine.namespaces.iter().any(|namespace| holds(&namespace.entries)) {
         return Err("nothing is in the tables".to_owned());
     }
-    let question =
-        Question { by: vec![By::Service, By::Source, By::Destination], most: MOST, scope };
+    let question = Question {
+        by: vec![By::Service, By::Source, By::Destination],
+        most: MOST,
+        scope,
+        whose,
+        only_judged: true,
+    };
     let take = move || Taker::new(Way::Best, cookies)?.take(&question);
     threads::apart("census", take).flatten().map_err(|error| format!("{error:#}"))
 }

@@ -5,7 +5,7 @@ use ctwatch_ebpf::top::Wanted;
 
 use super::ABSENT;
 use crate::{
-    cli,
+    cli::{self, Which, Word},
     collect::{Means, Scope},
     host::{
         self, config,
@@ -26,6 +26,7 @@ use crate::{
         types,
     },
     threads,
+    wanted::{Pattern, Patterns, Whose},
 };
 
 /// What was found out about this machine, and what came of it.
@@ -39,7 +40,8 @@ pub(super) struct Chosen {
 /// Chooses the mechanisms, loads the probes, and says what cannot be had and why.
 pub(super) fn prepare(args: &cli::WatchArgs) -> Result<(Means, Header)> {
     let privileges = Privileges::read();
-    let scope = scope(&args.netns, privileges)?;
+    let scope = scope(&args.which, privileges)?;
+    let whose = whose(&args.which, &scope);
     let request = request(args.mechanism);
     let ctnetlink_came = modules::ctnetlink_would_be_loaded();
     let lists = match args.tops() {
@@ -71,12 +73,13 @@ pub(super) fn prepare(args: &cli::WatchArgs) -> Result<(Means, Header)> {
         notes,
         top_bytes: probes.as_ref().and_then(Probes::top_bytes),
     };
-    Ok((Means { source, probes, scope, cookies }, header))
+    Ok((Means { source, probes, scope, whose, cookies }, header))
 }
 
 /// What it takes to read the kernel's own counters, and no more; and what that costs.
 pub(super) fn without_programs(
     scope: Scope,
+    whose: Whose,
     privileges: Privileges,
 ) -> Result<(Means, Vec<String>)> {
     let request = Request::Only(Mechanism::Counters);
@@ -88,7 +91,7 @@ pub(super) fn without_programs(
         None => bail!("nothing can be read here: {}", plan.refusals().join("; ")),
     };
     let notes = loaded_meanwhile(&plan, ctnetlink_came).into_iter().collect();
-    Ok((Means { source, probes: None, scope, cookies }, notes))
+    Ok((Means { source, probes: None, scope, whose, cookies }, notes))
 }
 
 /// Asking ctnetlink may load its module.
@@ -118,7 +121,43 @@ pub(super) fn request(mechanism: cli::Mechanism) -> Request {
     }
 }
 
-pub(super) fn scope(wanted: &cli::Netns, privileges: Privileges) -> Result<Scope> {
+pub(super) fn scope(which: &Which, privileges: Privileges) -> Result<Scope> {
+    if which.is_any() {
+        return one(&cli::Netns::All, privileges);
+    }
+    if let Some(wanted) = which.one() {
+        return one(wanted, privileges);
+    }
+    if !privileges.has(Privilege::SysAdmin) {
+        bail!(OTHERS);
+    }
+    let (mut targets, mut patterns) = (Vec::new(), Patterns::default());
+    for word in &which.netns {
+        match word {
+            Word::One(cli::Netns::All) => patterns.only.push(Pattern::exactly("*")),
+            Word::One(wanted) => {
+                let netns = named(wanted)?;
+                targets.push(threads::apart("namespace", move || target(netns))??);
+            }
+            Word::Like(pattern) => patterns.only.push(pattern.clone()),
+            Word::Not(pattern) => patterns.not.push(pattern.clone()),
+        }
+    }
+    Ok(Scope::Some(targets, patterns))
+}
+
+/// Those that were asked for by name raise alarms whoever owns them. A pattern is no name: whoever
+/// names his own processes after it must not raise one.
+pub(super) fn whose(which: &Which, scope: &Scope) -> Whose {
+    let is_named = match scope {
+        Scope::Own | Scope::One(_) => true,
+        Scope::Some(targets, patterns) => !targets.is_empty() && patterns.only.is_empty(),
+        Scope::All => false,
+    };
+    which.owner.unwrap_or(if is_named { Whose::All } else { Whose::default() })
+}
+
+fn one(wanted: &cli::Netns, privileges: Privileges) -> Result<Scope> {
     let may = privileges.has(Privilege::SysAdmin);
     let current = netns::current()?;
     let netns = match wanted {
@@ -188,7 +227,7 @@ fn numbered(inode: u32) -> Result<Netns> {
 }
 
 fn called(name: &str) -> Result<Option<Netns>> {
-    let mut named = netns::called(name)?;
+    let mut named = netns::by_name(name)?;
     if named.len() > 1 {
         let paths: Vec<_> = named.iter().map(|netns| netns.path.display().to_string()).collect();
         bail!(

@@ -291,7 +291,9 @@ impl Counting {
             _ => Way::Best,
         };
         let by = args.by().into_iter().filter(|by| by.is_of_entries());
-        let question = Question { by: by.collect(), most: args.tops(), scope: means.scope.clone() };
+        let (scope, whose) = (means.scope.clone(), means.whose);
+        let (by, most) = (by.collect(), args.tops());
+        let question = Question { by, most, scope, whose, only_judged: true };
         Self {
             question: (args.tops() > 0).then_some((way, means.cookies, question)),
             always: args.top.is_some(),
@@ -303,7 +305,8 @@ impl Counting {
 
     /// Asks for one where it is wanted and due.
     fn look(&mut self, snapshot: &Snapshot) {
-        let wanted = self.always || snapshot.tables.iter().any(|table| table.saturated);
+        let wanted =
+            self.always || snapshot.tables.iter().any(|table| table.saturated && table.is_judged);
         if !wanted || self.answer.is_some() || Instant::now() < self.due {
             return;
         }

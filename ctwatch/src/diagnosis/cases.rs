@@ -19,7 +19,7 @@ use crate::{
     },
     report::{Finding, Severity},
     sample::{
-        Access, Counted, CpuCounters, Held, HookReadings, Left, Probed, Sample, Status,
+        Access, Counted, CpuCounters, Held, HookReadings, Left, Owner, Probed, Sample, Status,
         TableSample, TopCount, TopCounts,
     },
 };
@@ -101,6 +101,7 @@ pub(super) fn facts(entries: u32) -> Facts {
         settings: Vec::new(),
         barred: Vec::new(),
         namespaces: vec![namespace(entries)],
+        others: Vec::new(),
         unvisited: Vec::new(),
         tools: tools(),
         evidence: Evidence { files: vec!["/etc/sysctl.d".to_owned()], ..Evidence::default() },
@@ -214,6 +215,8 @@ fn refusing() -> Snapshot {
                 id: 1,
                 inode: 1,
                 name: None,
+                owner: Owner::Host,
+                is_judged: true,
                 access: Access::Entered,
                 entries: Some(1000),
                 counters: Some(vec![CpuCounters { drop: refused, ..CpuCounters::default() }]),

@@ -128,7 +128,10 @@ pub(super) fn few_buckets(case: &Case<'_>) -> Vec<Finding> {
         return Vec::new();
     };
     let (limit, buckets) = (u64::from(limit), u64::from(*buckets));
-    let entries = case.facts.namespaces.iter().filter_map(|n| n.entries.as_ref().ok());
+    // Strangers' are in the same chains.
+    let others = case.facts.others.iter().map(|other| &other.entries);
+    let all = case.facts.namespaces.iter().map(|namespace| &namespace.entries).chain(others);
+    let entries = all.filter_map(|entries| entries.as_ref().ok());
     let entries: u64 = entries.map(|entries| u64::from(*entries)).sum();
     // While there are few entries, chains are short all the same.
     if buckets == 0 || limit <= TIMES * buckets || entries <= buckets {

@@ -2,7 +2,7 @@
 //! command is run. Each finding is a row of [`ROWS`]; adding one is adding one row.
 
 use crate::{
-    facts::{Facts, Namespace},
+    facts::{Facts, Known, Namespace},
     model::{Snapshot, Table, census::Taken},
     report::{Finding, Severity},
 };
@@ -16,6 +16,7 @@ mod incident;
 mod lasting;
 mod lookalikes;
 mod notrack;
+mod others;
 mod owners;
 mod passage;
 mod persistence;
@@ -53,6 +54,7 @@ const ROWS: &[Row] = &[
     lookalikes::invalid_rules,
     persistence::lost_at_boot,
     fill::unknown,
+    others::in_trouble,
 ];
 
 /// The worst first; among equals, what helps most.
@@ -84,7 +86,11 @@ impl Case<'_> {
 
     /// Entries by limit.
     fn fill(&self, namespace: &Namespace) -> Option<f64> {
-        let entries = namespace.entries.as_ref().ok()?;
+        self.fill_of(&namespace.entries)
+    }
+
+    fn fill_of(&self, entries: &Known<u32>) -> Option<f64> {
+        let entries = entries.as_ref().ok()?;
         Some(f64::from(*entries) / f64::from(self.limit()?))
     }
 

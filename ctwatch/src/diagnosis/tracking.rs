@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Case, finding, fixes, number,
+    Case, finding, fixes, number, others,
     owners::{self, Owner},
     removal::{self, Place, nft_name},
     so_many,
@@ -133,6 +133,7 @@ fn others(facts: &Facts) -> Vec<String> {
 pub fn tracking(facts: &Facts) -> Tracking {
     let absent = facts.form == Form::Absent;
     let mut unknown = doubts(facts);
+    unknown.extend(others::unread(facts));
     if let Err(why) = &facts.modules {
         unknown.push(format!("modules are unknown: {why}"));
     }
@@ -282,7 +283,8 @@ pub(super) fn for_nothing(case: &Case<'_>) -> Vec<Finding> {
     }
     let empty = empty_tables(facts);
     let tracked = facts.namespaces.iter().any(|namespace| tracks(namespace) == Some(true));
-    let idle = facts.form == Form::Module && !tracked;
+    // What a stranger tracks needs it too.
+    let idle = facts.form == Form::Module && !tracked && !others::track(facts);
     if !doubts(facts).is_empty() || !(tracked || idle) {
         return Vec::new();
     }
@@ -318,6 +320,7 @@ pub(super) fn for_nothing(case: &Case<'_>) -> Vec<Finding> {
         ));
     }
     found.evidence.extend(chains(facts));
+    found.evidence.extend(others::unread(facts));
     let owned = owners::of_settings(facts);
     let wanting: Vec<_> = owned.into_iter().filter(|owned| wants_modules(owned.owner)).collect();
     match wanting.as_slice() {

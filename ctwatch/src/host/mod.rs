@@ -24,6 +24,7 @@ pub mod modules;
 pub mod namer;
 pub mod netns;
 pub mod nft;
+pub mod owner;
 pub mod privileges;
 pub mod procstat;
 pub mod settings;

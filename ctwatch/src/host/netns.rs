@@ -36,6 +36,11 @@ impl Netns {
         self.path.starts_with(IP_NETNS)
     }
 
+    /// As it is spoken of, and as patterns know it.
+    pub fn called(&self) -> String {
+        called(self.name.as_deref(), self.inode)
+    }
+
     /// A process that lives in it, where that is what showed it.
     pub fn pid(&self) -> Option<u32> {
         let process = self.path.strip_prefix("/proc").ok()?.iter().next()?;
@@ -60,6 +65,11 @@ impl Netns {
     pub fn mount(&self) -> Option<&Path> {
         (!self.path.starts_with("/proc")).then_some(self.path.as_path())
     }
+}
+
+/// `net:[4026532246]`, where it has no name.
+pub fn called(name: Option<&str>, inode: u32) -> String {
+    name.map_or_else(|| format!("net:[{inode}]"), str::to_owned)
 }
 
 /// One namespace that was asked for, and by what it is known again: its inode number is used
@@ -150,7 +160,7 @@ pub fn find() -> Result<BTreeMap<u32, Netns>> {
 
 /// The namespaces that go by this name, each once: by any of their mounts, as `host`, or by a process
 /// where nothing else shows them.
-pub fn called(name: &str) -> Result<Vec<Netns>> {
+pub fn by_name(name: &str) -> Result<Vec<Netns>> {
     let mut ways = mounts()?;
     // Also where its namespace is mounted, and goes by another name.
     ways.push(current_of_init()?);

@@ -9,7 +9,7 @@ use ctwatch_ebpf::{
 };
 
 use super::{figure::Exactness, ties::Ties, top::TopEntry};
-use crate::sample::{Held, Left, Status, states};
+use crate::sample::{Held, Left, Owner, Status, states};
 
 /// Of each list, over all namespaces: 32,768 slots in 2.3 MB.
 const SETS: usize = 4096;
@@ -402,6 +402,9 @@ pub struct Taken {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelCount {
     pub netns: NetnsId,
+    pub owner: Owner,
+    /// It is the host's own, or was asked for.
+    pub is_judged: bool,
     pub inode: u32,
     pub name: Option<String>,
     pub before: Option<u32>,
@@ -614,6 +617,8 @@ mod tests {
         (0..10).for_each(|source| census.enter(&held(1, source, 17, 0, false)));
         let kernel = KernelCount {
             netns: 1,
+            owner: Owner::Host,
+            is_judged: true,
             inode: 1,
             name: None,
             before: Some(9),

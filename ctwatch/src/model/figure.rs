@@ -35,6 +35,34 @@ pub struct Figure {
     pub exactness: Exactness,
 }
 
+impl Figure {
+    /// Of several namespaces together. Where something is missing from one, it is missing from the sum.
+    pub fn sum<'a>(figures: impl Iterator<Item = &'a Self>) -> Self {
+        let (mut at_least, mut total, mut per_s) = (0, Some(0), Some(0.0));
+        let (mut none, mut exactness) = (true, Exactness::Exact);
+        for figure in figures {
+            none &= figure.total.is_none();
+            at_least += figure.at_least.unwrap_or(0);
+            total = total.zip(figure.total).map(|(sum, more)| sum + more);
+            per_s = per_s.zip(figure.per_s).map(|(sum, more)| sum + more);
+            exactness = match (exactness, figure.exactness) {
+                (Exactness::Exact, other) => other,
+                (bound, Exactness::Exact) => bound,
+                (Exactness::UpperBound, Exactness::UpperBound) => Exactness::UpperBound,
+                _ => Exactness::Sampled,
+            };
+        }
+        if none {
+            return Bounds::Unmeasured.figure(None, None);
+        }
+        if matches!(exactness, Exactness::Sampled | Exactness::Unavailable) {
+            let total = Some(at_least);
+            return Self { total, at_least: total, per_s, exactness: Exactness::Sampled };
+        }
+        Self { total, at_least: Some(at_least), per_s, exactness }
+    }
+}
+
 /// What the evidence says about a count: not less than `at_least`, not more than `at_most`.
 ///
 /// Every cause of doubt widens the interval, every independent witness narrows it; the exactness
@@ -116,6 +144,22 @@ mod tests {
         assert_eq!(Bounds::between(3, 4).exactness(), Exactness::UpperBound);
         assert_eq!(Bounds::at_least(3).exactness(), Exactness::Sampled);
         assert_eq!(Bounds::Unmeasured.exactness(), Exactness::Unavailable);
+    }
+
+    #[test]
+    fn a_sum_is_as_good_as_its_worst_part() {
+        let of = |bounds: &[Bounds]| {
+            let figures: Vec<Figure> =
+                bounds.iter().map(|bounds| bounds.figure(Some(0), Some(1.0))).collect();
+            let sum = Figure::sum(figures.iter());
+            (sum.at_least, sum.total, sum.exactness)
+        };
+        let (exact, some, least) = (Bounds::exactly(3), Bounds::between(1, 5), Bounds::at_least(2));
+        assert_eq!(of(&[exact, exact]), (Some(6), Some(6), Exactness::Exact));
+        assert_eq!(of(&[exact, some]), (Some(4), Some(8), Exactness::UpperBound));
+        assert_eq!(of(&[some, least]), (Some(3), Some(3), Exactness::Sampled));
+        assert_eq!(of(&[exact, Bounds::Unmeasured]), (Some(3), Some(3), Exactness::Sampled));
+        assert_eq!(of(&[Bounds::Unmeasured]), (None, None, Exactness::Unavailable));
     }
 
     #[test]

@@ -9,7 +9,9 @@ use super::{
     evidence::{Dropped, Evidence, Reasons, Refused, Seen},
     figure::Bounds,
 };
-use crate::sample::{Access, Counted, HookReadings, Misses, TableSample, inserted_less_removed};
+use crate::sample::{
+    Access, Counted, HookReadings, Misses, Sample, TableSample, inserted_less_removed,
+};
 
 /// What is known about the machine as a whole.
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,6 +26,32 @@ pub(super) struct Machine {
     pub(super) missed: Misses,
     /// When this was read, since the start.
     pub(super) at: Duration,
+}
+
+impl Machine {
+    /// As it is for the namespaces of unprivileged users: what there was no room for may be any of
+    /// theirs.
+    pub(super) fn of_strangers(&self, sample: &Sample) -> Self {
+        let rest = sample.probed.unwrap_or_default().strangers_rest;
+        let plus =
+            |missed: Option<u64>, more: u64| missed.map(|missed| missed.saturating_add(more));
+        let of = |counts: &[Count]| counts.iter().map(|count| rest.get(*count)).sum::<u64>();
+        use Count::{
+            Clash, DroppedUnconfirmed, DroppedUntracked, Inserted, NatExhausted, TableFull,
+            TableFullCtnetlink,
+        };
+        Self {
+            missed: Misses {
+                drops: plus(self.missed.drops, of(&[DroppedUntracked, DroppedUnconfirmed])),
+                refusals: plus(self.missed.refusals, of(&[TableFull, TableFullCtnetlink])),
+                clashes: plus(self.missed.clashes, of(&[Clash, NatExhausted])),
+                insertions: plus(self.missed.insertions, of(&[Inserted])),
+                ends: plus(self.missed.ends, rest.ended()),
+                ..self.missed
+            },
+            ..*self
+        }
+    }
 }
 
 /// Refusals at the door that something else may account for: something that is also counted on
@@ -306,7 +334,7 @@ mod tests {
     use ctwatch_ebpf::NetnsTally;
 
     use super::*;
-    use crate::sample::CpuCounters;
+    use crate::sample::{CpuCounters, Owner};
 
     fn tally(untracked: u64, removed: u64) -> NetnsTally {
         let mut tally = NetnsTally::of(1);
@@ -321,6 +349,8 @@ mod tests {
             id: 1,
             inode: 1,
             name: None,
+            owner: Owner::Host,
+            is_judged: true,
             access: Access::Entered,
             entries: Some(entries),
             counters: Some(vec![CpuCounters { drop, invalid, ..Default::default() }]),

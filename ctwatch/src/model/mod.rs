@@ -8,6 +8,7 @@ pub mod figure;
 mod ledger;
 pub mod loading;
 pub mod names;
+pub mod others;
 pub mod remembered;
 mod snapshot;
 #[cfg(test)]

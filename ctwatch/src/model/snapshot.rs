@@ -14,7 +14,9 @@ use super::{
     top::{Context, ControlPlane, Listing, Names, Strangers, Talkers, TopList},
     trend::{Trend, time_to_full},
 };
-use crate::sample::{Access, EntryCounts, HookReadings, Misses, Probed, Sample, TableSample};
+use crate::sample::{
+    Access, EntryCounts, HookReadings, Misses, Owner, Probed, Sample, TableSample,
+};
 
 /// Above this fill the kernel's garbage collector removes entries before their time (Linux 6.0).
 /// <https://github.com/torvalds/linux/blob/v6.12/net/netfilter/nf_conntrack_core.c>
@@ -33,6 +35,9 @@ pub struct Snapshot {
     /// Events that happened, by the kernel's own counters, and that the probes did not see; and
     /// those they saw in more namespaces than they have room for.
     pub lost: u64,
+    /// Events in namespaces of unprivileged users beyond those that have room: in all of theirs
+    /// together, and in none of the host's.
+    pub unplaced_of_others: u64,
     pub tables: Vec<Table>,
     /// Namespaces that are gone and were left out of `tables` to keep memory bounded.
     pub forgotten: u64,
@@ -46,6 +51,9 @@ pub struct Table {
     pub id: NetnsId,
     pub inode: u32,
     pub name: Option<String>,
+    pub owner: Owner,
+    /// It decides alarms: it is the host's own, or was asked for.
+    pub is_judged: bool,
     pub access: Access,
     pub unread: Option<String>,
     pub entries: Option<u32>,
@@ -126,9 +134,11 @@ impl Snapshot {
         self.census.as_ref()?.0.counted.table(table.id)
     }
 
-    /// Of the tables that hold or held anything and can be looked into, the fullest.
+    /// Of the judged tables that hold or held anything and can be looked into, the fullest.
     pub fn fullest(&self) -> Option<&Table> {
-        let there = |table: &&Table| table.access != Access::Unseen && table.is_tracking();
+        let there = |table: &&Table| {
+            table.is_judged && table.access != Access::Unseen && table.is_tracking()
+        };
         let tables = self.tables.iter().filter(there);
         tables.max_by_key(|table| table.entries)
     }
@@ -207,11 +217,14 @@ impl Model {
         let talking = self.talkers.advance(&sample.tops, seconds);
         self.listing.seconds = seconds;
         let Self { tables, talkers, listing, .. } = self;
-        let tables = tables
+        let of_strangers = machine.of_strangers(sample);
+        let mut tables: Vec<Table> = tables
             .values_mut()
             .map(|state| {
-                let mut table = state.table(sample, &machine, seconds);
-                let strangers = state.strangers(&machine);
+                let machine =
+                    if state.sample.owner.is_stranger() { &of_strangers } else { &machine };
+                let mut table = state.table(sample, machine, seconds);
+                let strangers = state.strangers(machine);
                 // What the probes were not run for is in no list either.
                 let unseen = state.totals.as_ref().map_or(0, |totals| totals.unseen);
                 let missed = |stream: Stream| match stream {
@@ -253,6 +266,7 @@ impl Model {
                 table
             })
             .collect();
+        tables.sort_by_key(|table| !table.is_judged);
         self.last = Some(sample.elapsed);
         self.forget_departed();
         Snapshot {
@@ -260,6 +274,7 @@ impl Model {
             interval: interval.unwrap_or_default(),
             elapsed: sample.elapsed,
             lost: self.lost(sample),
+            unplaced_of_others: unplaced_of_others(sample),
             tables,
             forgotten: self.forgotten,
             census: self
@@ -281,11 +296,13 @@ impl Model {
         for state in self.tables.values_mut() {
             state.lose_sight();
         }
+        let of_strangers = machine.of_strangers(sample);
         for table in &sample.tables {
+            let machine = if table.owner.is_stranger() { &of_strangers } else { &machine };
             match self.tables.get_mut(&table.id) {
-                Some(state) => state.see(table, &machine),
+                Some(state) => state.see(table, machine),
                 None => {
-                    self.tables.insert(table.id, State::new(table, !first, &machine));
+                    self.tables.insert(table.id, State::new(table, !first, machine));
                 }
             }
         }
@@ -354,7 +371,11 @@ impl Model {
     fn forget_departed(&mut self) {
         // One that is hidden and counts is still spoken of, and would be taken for a new one.
         let departed = self.tables.iter().filter(|(_, state)| !state.spoken_of);
-        let keys: Vec<_> = departed.map(|(key, _)| *key).collect();
+        let mut departed: Vec<_> =
+            departed.map(|(key, state)| (state.sample.is_judged, *key)).collect();
+        // However many others there were, the host's are remembered.
+        departed.sort_unstable();
+        let keys: Vec<_> = departed.into_iter().map(|(_, key)| key).collect();
         for key in keys.iter().take(keys.len().saturating_sub(MAX_DEPARTED)) {
             self.tables.remove(key);
             self.talkers.forget(*key);
@@ -376,6 +397,20 @@ fn unlisted(sample: &Sample, stream: Stream, by: By) -> u64 {
     let by = if by == By::Process { By::Interface } else { by };
     let list = sample.tops.iter().find(|list| (list.stream, list.by) == (stream, by));
     list.map_or(0, |list| happened.saturating_sub(list.offered))
+}
+
+fn unplaced_of_others(sample: &Sample) -> u64 {
+    let rest = sample.probed.unwrap_or_default().strangers_rest;
+    let counts = [
+        Count::DroppedUntracked,
+        Count::DroppedUnconfirmed,
+        Count::TableFull,
+        Count::TableFullCtnetlink,
+        Count::Clash,
+        Count::NatExhausted,
+        Count::Inserted,
+    ];
+    counts.map(|count| rest.get(count)).iter().sum::<u64>() + rest.ended()
 }
 
 fn dropped_untracked(tally: Option<NetnsTally>) -> u64 {
@@ -465,6 +500,8 @@ impl State {
             id: self.sample.id,
             inode: self.sample.inode,
             name: self.sample.name.clone(),
+            owner: self.sample.owner.clone(),
+            is_judged: self.sample.is_judged,
             access: self.sample.access,
             unread: self.sample.unread.clone(),
             entries,

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use ctwatch_ebpf::{Count, NetnsTally};
 
-use super::{KEPT_UP, Model, Snapshot, figure::Exactness, verdict::situations::table};
-use crate::sample::{Access, Counted, HookReadings, Probed, Sample, TableSample};
+use super::{KEPT_UP, Model, Snapshot, Table, figure::Exactness, verdict::situations::table};
+use crate::sample::{Access, Counted, HookReadings, Owner, Probed, Sample, TableSample};
 
 /// A reading of one namespace, whose counter of drops is at this.
 fn reading(second: u64, drop: u32) -> Sample {
@@ -49,6 +49,39 @@ fn a_counter_not_kept_up_with_is_not_exact() {
     model.advance(&reading(0, 0));
     let last = model.advance(&reading(86_400, 25_032_704));
     assert_eq!(dropped(&last), (Some(25_032_704), Exactness::Sampled));
+}
+
+/// What had no room may have been any stranger's, and is none of the host's.
+#[test]
+fn strangers_without_room_widen_strangers_alone() {
+    let mut model = Model::default();
+    let mut at = |second: u64, unplaced: u64| {
+        let counted = Counted { ends: true, ..Counted::default() };
+        let mut sample = reading(second, 0);
+        let mut strangers_rest = NetnsTally::of(9).owned_by(Some(1000));
+        (0..unplaced).for_each(|_| strangers_rest.bump(Count::Removed));
+        sample.probed = Some(Probed { counted, strangers_rest, ..Probed::default() });
+        sample.tables = [Owner::Host, Owner::User(1000), Owner::Unknown(String::new())]
+            .into_iter()
+            .zip(1..)
+            .map(|(owner, id)| {
+                let tally = NetnsTally::of(id);
+                let hooks = Some(HookReadings { before: tally, after: tally });
+                TableSample { hooks, owner, ..table(id, "x", 0, 0) }
+            })
+            .collect();
+        model.advance(&sample)
+    };
+    at(0, 0);
+    let snapshot = at(1, 7);
+    let removals = |at: usize| {
+        let table: &Table = &snapshot.tables[at];
+        (table.removals.at_least, table.removals.total, table.removals.exactness)
+    };
+    assert_eq!(removals(0), (Some(0), Some(0), Exactness::Exact));
+    assert_eq!(removals(1), (Some(0), Some(7), Exactness::UpperBound));
+    assert_eq!(removals(2), (Some(0), Some(0), Exactness::Exact));
+    assert_eq!((snapshot.lost, snapshot.unplaced_of_others), (0, 7));
 }
 
 /// More of them than are kept of those that are gone.

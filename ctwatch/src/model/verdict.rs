@@ -143,6 +143,8 @@ pub struct Verdict {
     pub namespaces: usize,
     /// And those that could not be entered.
     pub unentered: usize,
+    /// Those of unprivileged users, which decide nothing.
+    pub others: usize,
 }
 
 impl JudgedTable {
@@ -164,8 +166,8 @@ pub fn judge(
     since: Option<&Remembering>,
     thresholds: &Thresholds,
 ) -> Verdict {
-    let there: Vec<&Table> =
-        snapshot.tables.iter().filter(|table| table.access != Access::Unseen).collect();
+    let there = snapshot.tables.iter().filter(|table| table.access != Access::Unseen);
+    let (there, others): (Vec<&Table>, Vec<&Table>) = there.partition(|table| table.is_judged);
     // The only one is shown also while it is empty: it may be the one that was asked for.
     // It may have been emptied since.
     let has_dropped = |table: &Table| {
@@ -190,7 +192,7 @@ pub fn judge(
     let since_s = since.and_then(|since| since.seconds);
     let namespaces = there.iter().filter(|table| table.access == Access::Entered).count();
     let unentered = there.len() - namespaces;
-    Verdict { state, watched_s, since_s, tables, namespaces, unentered }
+    Verdict { state, watched_s, since_s, tables, namespaces, unentered, others: others.len() }
 }
 
 /// One table, and what else is known of it.
@@ -364,7 +366,7 @@ pub(crate) mod situations {
             Model,
             census::{Census, KernelCount, SEED, Taken},
         },
-        sample::{CpuCounters, Held, Left, Sample, Status, TableSample},
+        sample::{CpuCounters, Held, Left, Owner, Sample, Status, TableSample},
     };
     use ctwatch_ebpf::{NetnsId, top::Key};
 
@@ -404,6 +406,8 @@ pub(crate) mod situations {
             }
             let kernel = KernelCount {
                 netns: 1,
+                owner: Owner::Host,
+                is_judged: true,
                 inode: 1,
                 name: None,
                 before: None,
@@ -452,6 +456,8 @@ pub(crate) mod situations {
             id: NetnsId::from(id),
             inode: id,
             name: Some(name.to_owned()),
+            owner: Owner::Host,
+            is_judged: true,
             access: Access::Entered,
             entries: Some(entries),
             counters: Some(vec![counters]),
@@ -622,6 +628,7 @@ pub(crate) mod situations {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::{situations::*, *};
+    use crate::sample::{Owner, TableSample};
 
     #[test]
     fn thresholds_and_situations() {
@@ -671,6 +678,24 @@ pub(crate) mod tests {
         let since = Remembering { of, seconds: None };
         let verdict = judge(&snapshot, None, Some(&since), &thresholds);
         assert_eq!((verdict.state, verdict.tables.len()), (State::Warning, 1));
+    }
+
+    #[test]
+    fn strangers_decide_nothing() {
+        let stranger = |table: TableSample, is_judged| {
+            vec![rt(5, 0), TableSample { owner: Owner::User(1000), is_judged, ..table }]
+        };
+        for bad in [table(2, "x", 1000, 0), table(2, "x", 5, 90), unread(2, "x")] {
+            for (is_judged, is_ok) in [(false, true), (true, false)] {
+                let first = stranger(table(2, "x", 5, 0), is_judged);
+                let last = stranger(bad.clone(), is_judged);
+                let verdict =
+                    judge(&Situation::of(first, last).snapshot(), None, None, &columns()[5]);
+                assert_eq!(verdict.state == State::Ok, is_ok, "{verdict:?}");
+                assert_eq!(verdict.others, usize::from(!is_judged));
+                assert_eq!(verdict.tables.len(), 1 + usize::from(is_judged), "no numbers either");
+            }
+        }
     }
 
     #[test]

@@ -9,12 +9,13 @@ use ctwatch_ebpf::top::By;
 use serde::Serialize;
 
 use super::{
+    MOST_OWNERS,
     escape::escaped,
     json::{NetnsObject, Pairs, write_line},
     services::Services,
     text::wrapped,
     who::{self, KeyObject},
-    words::{called, percent},
+    words::{called, owner, percent},
 };
 use crate::model::{
     census::{self, Holders, Holds, KernelCount, StateCount, TableCensus, Taken},
@@ -66,7 +67,7 @@ fn tables(taken: &Taken) -> Vec<(&KernelCount, &TableCensus)> {
     let counts = taken.kernel.iter();
     let mut tables: Vec<_> =
         counts.filter_map(|count| Some((count, taken.counted.table(count.netns)?))).collect();
-    tables.sort_by_key(|(_, table)| std::cmp::Reverse(table.holds.all()));
+    tables.sort_by_key(|(count, table)| (!count.is_judged, std::cmp::Reverse(table.holds.all())));
     tables
 }
 
@@ -111,9 +112,10 @@ pub fn text(out: &mut impl Write, taken: &Taken, shown: &Shown) -> io::Result<()
             taken.counted.unplaced
         ));
     }
-    for (count, table) in &tables {
+    for (count, table) in tables.iter().filter(|(count, _)| count.is_judged) {
         lines.extend(of_table(taken, count, table, shown));
     }
+    lines.extend(others(&tables));
     for table in elsewhere(taken) {
         lines.push(format!(
             "a namespace that nothing leads into: {} entries, {}",
@@ -125,6 +127,38 @@ pub fn text(out: &mut impl Write, taken: &Taken, shown: &Shown) -> io::Result<()
         wrapped(out, &line, shown.columns)?;
     }
     Ok(())
+}
+
+/// Namespaces of unprivileged users, a line for each owner, who holds most first.
+fn others(tables: &[(&KernelCount, &TableCensus)]) -> Vec<String> {
+    let mut others: Vec<_> = tables.iter().filter(|(count, _)| !count.is_judged).collect();
+    others.sort_by_key(|(count, _)| count.owner.uid());
+    let of_one = others.chunk_by(|(a, _), (b, _)| a.owner == b.owner);
+    let mut lines: Vec<(u64, String)> = of_one
+        .filter_map(|of| {
+            let (fullest, table) = of.first()?;
+            let all = of.iter().map(|(_, table)| table.holds.all()).sum();
+            let namespaces = match of.len() {
+                1 => "1 namespace".to_owned(),
+                more => format!("{more} namespaces"),
+            };
+            let line = format!(
+                "{}: {namespaces}, {all} entries; the fullest: {}, {}",
+                owner(&fullest.owner),
+                escaped(&called(fullest.name.as_deref(), fullest.inode)),
+                table.holds.all()
+            );
+            Some((all, line))
+        })
+        .collect();
+    lines.sort_by_key(|(all, _)| std::cmp::Reverse(*all));
+    let more = lines.len().saturating_sub(MOST_OWNERS);
+    let mut lines: Vec<String> = lines.into_iter().map(|(_, line)| line).collect();
+    lines.truncate(MOST_OWNERS);
+    if more > 0 {
+        lines.push(format!("and namespaces of {more} more users"));
+    }
+    lines
 }
 
 fn of_table(taken: &Taken, count: &KernelCount, table: &TableCensus, shown: &Shown) -> Vec<String> {
@@ -330,7 +364,8 @@ pub(super) fn holding<'a>(lists: impl Iterator<Item = &'a Holders>) -> Vec<Holdi
 }
 
 fn netns(count: &KernelCount) -> NetnsObject<'_> {
-    NetnsObject { inode: Some(count.inode), name: count.name.as_deref() }
+    NetnsObject { inode: Some(count.inode), name: count.name.as_deref(), ..NetnsObject::default() }
+        .owned(&count.owner)
 }
 
 #[derive(Serialize)]
@@ -411,6 +446,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::sample::Owner;
     use crate::{
         model::census::{Census, SEED},
         sample::{Held, Left, Status},
@@ -430,6 +466,8 @@ mod tests {
         }
         let kernel = KernelCount {
             netns: 1,
+            owner: Owner::Host,
+            is_judged: true,
             inode: 77,
             name: Some("r\u{1b}t".to_owned()),
             before: Some(102),

@@ -24,6 +24,11 @@ pub fn line(verdict: &Verdict, notes: &[String]) -> String {
     if left_out > 0 {
         parts.push(format!("numbers of {left_out} more namespaces left out"));
     }
+    match verdict.others {
+        0 => {}
+        1 => parts.push("1 namespace of an unprivileged user not judged".to_owned()),
+        more => parts.push(format!("{more} namespaces of unprivileged users not judged")),
+    }
     parts.extend_from_slice(notes);
     let line = said(verdict.state, &parts.join("; "));
     let data: Vec<String> = verdict
@@ -144,7 +149,7 @@ fn summary(verdict: &Verdict, names: &[String]) -> String {
         (_, 0) if verdict.unentered > 0 => {
             format!("none of {} namespaces could be entered", verdict.unentered)
         }
-        (_, 0) => "the network namespace is gone".to_owned(),
+        (_, 0) => "no such network namespace is there".to_owned(),
         (Some((entries, table, name)), 1) => {
             format!("{name} {}", share(f64::from(entries), table, "full"))
         }
@@ -271,7 +276,7 @@ mod tests {
             (
                 Situation::of(vec![rt(5, 0)], vec![]),
                 BOTH,
-                "CTWATCH UNKNOWN - the network namespace is gone",
+                "CTWATCH UNKNOWN - no such network namespace is there",
             ),
         ] {
             assert_eq!(shown(&situation, column), expected);

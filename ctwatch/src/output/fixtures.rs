@@ -7,7 +7,7 @@ use ctwatch_ebpf::{Count, NetnsTally};
 use super::{Epoch, Header};
 use crate::{
     model::{Model, Snapshot},
-    sample::{Access, Counted, CpuCounters, HookReadings, Probed, Sample, TableSample},
+    sample::{Access, Counted, CpuCounters, HookReadings, Owner, Probed, Sample, TableSample},
 };
 
 pub(super) const FIRST: Epoch = Epoch { number: 1, gap: None };
@@ -39,6 +39,8 @@ pub(super) fn snapshots() -> [Snapshot; 2] {
                 id: 42,
                 inode: 4_026_532_246,
                 name: Some("rt".to_owned()),
+                owner: Owner::Host,
+                is_judged: true,
                 access: Access::Entered,
                 entries: Some(entries),
                 counters: Some(vec![CpuCounters {

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     model::{Snapshot, Table, figure::Figure, loading::Loaded},
-    sample::Access,
+    sample::{Access, Owner},
 };
 
 #[derive(Serialize)]
@@ -27,6 +27,7 @@ struct Object<'a> {
     kernel: &'a str,
     mechanisms: Pairs<Vec<(&'a str, Option<&'a str>)>>,
     lost: u64,
+    unplaced_of_others: u64,
     forgotten: u64,
     /// Null where nobody could see it.
     loaded: Option<Vec<LoadedObject<'a>>>,
@@ -37,6 +38,8 @@ struct Object<'a> {
 #[derive(Serialize)]
 struct TableObject<'a> {
     netns: NetnsObject<'a>,
+    /// It decides alarms: it is the host's own, or was asked for.
+    judged: bool,
     /// It was entered.
     reachable: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -97,10 +100,35 @@ struct ControlPlaneObject {
 }
 
 /// A namespace; without a number where it was gone before anybody looked.
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 pub(super) struct NetnsObject<'a> {
     pub(super) inode: Option<u32>,
     pub(super) name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) owner: Option<OwnerObject>,
+    /// Why the owner is null.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) owner_unknown: Option<&'a str>,
+}
+
+impl<'a> NetnsObject<'a> {
+    pub(super) fn owned(self, owner: &'a Owner) -> Self {
+        let (owner, owner_unknown) = match owner {
+            Owner::Host => (OwnerObject::Named("host"), None),
+            Owner::User(uid) => (OwnerObject::User(*uid), None),
+            Owner::Unknown(why) => (OwnerObject::Unknown(()), Some(why.as_str())),
+        };
+        Self { owner: Some(owner), owner_unknown, ..self }
+    }
+}
+
+/// `"host"`, the number of a user, or null.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(super) enum OwnerObject {
+    Named(&'static str),
+    User(u32),
+    Unknown(()),
 }
 
 #[derive(Serialize)]
@@ -154,6 +182,7 @@ pub fn write<'a>(
         kernel: &header.kernel,
         mechanisms: Pairs(header.mechanisms.clone()),
         lost: snapshot.lost,
+        unplaced_of_others: snapshot.unplaced_of_others,
         forgotten: snapshot.forgotten,
         loaded: loaded.map(|loaded| loaded.map(LoadedObject::from).collect()),
         loaded_since: loaded_since.map(|since| since.to_string()),
@@ -175,7 +204,13 @@ pub(crate) fn write_line(out: &mut impl Write, object: &impl Serialize) -> io::R
 fn table<'a>(snapshot: &'a Snapshot, table: &'a Table) -> TableObject<'a> {
     let held = snapshot.census.as_ref().zip(snapshot.census(table));
     TableObject {
-        netns: NetnsObject { inode: Some(table.inode), name: table.name.as_deref() },
+        netns: NetnsObject {
+            inode: Some(table.inode),
+            name: table.name.as_deref(),
+            ..NetnsObject::default()
+        }
+        .owned(&table.owner),
+        judged: table.is_judged,
         reachable: table.access == Access::Entered,
         unread: table.unread.as_deref(),
         saturated: table.saturated,
@@ -279,6 +314,18 @@ mod tests {
     }
 
     #[test]
+    fn an_owner_is_a_number_or_unknown_with_a_reason() {
+        let netns = |owner: &Owner| {
+            let none = NetnsObject { inode: Some(1), ..NetnsObject::default() };
+            serde_json::to_value(none.owned(owner)).unwrap()
+        };
+        let user = json!({"inode": 1, "name": null, "owner": 1000});
+        assert_eq!(netns(&Owner::User(1000)), user);
+        let unknown = json!({"inode": 1, "name": null, "owner": null, "owner_unknown": "why"});
+        assert_eq!(netns(&Owner::Unknown("why".to_owned())), unknown);
+    }
+
+    #[test]
     fn the_contract_holds() {
         let object = object();
         assert_eq!(object["time"], "1970-01-01T00:00:01Z");
@@ -288,7 +335,9 @@ mod tests {
         assert_eq!(object["lost"], 0);
         assert_eq!(object["mechanisms"], json!({"drops": "tracepoint", "insertions": null}));
         let table = &object["tables"][0];
-        assert_eq!(table["netns"], json!({"inode": 4_026_532_246_u32, "name": "rt"}));
+        let netns = json!({"inode": 4_026_532_246_u32, "name": "rt", "owner": "host"});
+        assert_eq!(table["netns"], netns);
+        assert_eq!(table["judged"], true);
         assert_eq!(table["entries"], 200);
         assert_eq!(table["limit"], 200);
         assert_eq!(table["buckets"], 262_144);

@@ -17,7 +17,10 @@ mod words;
 #[cfg(test)]
 mod fixtures;
 
-use crate::model::Snapshot;
+use crate::{
+    model::{Snapshot, Table, others::Others},
+    sample::Owner,
+};
 
 /// What does not change while watching.
 #[derive(Clone, Debug)]
@@ -64,9 +67,10 @@ pub fn preamble(header: &Header, epoch: Epoch, snapshot: &Snapshot) -> Vec<Strin
     )];
     if let Some(table) = snapshot.tables.first() {
         let number = |value: Option<u32>| value.map_or_else(|| "?".to_owned(), |v| v.to_string());
-        let tracking = snapshot.tables.iter().filter(|table| table.is_tracking()).count();
-        let unknown = snapshot.tables.iter().filter(|t| t.is_unknown() && !t.is_tracking()).count();
-        let known = snapshot.tables.len() - unknown;
+        let judged: Vec<_> = snapshot.tables.iter().filter(|table| table.is_judged).collect();
+        let tracking = judged.iter().filter(|table| table.is_tracking()).count();
+        let unknown = judged.iter().filter(|t| t.is_unknown() && !t.is_tracking()).count();
+        let known = judged.len() - unknown;
         let namespaces = match (known, unknown) {
             (known, 0) => format!("{tracking} of {known} namespaces track connections"),
             (0, unknown) => format!("none of {unknown} namespaces can be read"),
@@ -74,8 +78,13 @@ pub fn preamble(header: &Header, epoch: Epoch, snapshot: &Snapshot) -> Vec<Strin
                 "{tracking} of {known} namespaces track connections, and {unknown} cannot be read"
             ),
         };
+        let others = match snapshot.tables.len() - judged.len() {
+            0 => String::new(),
+            1 => "; 1 more is of an unprivileged user".to_owned(),
+            more => format!("; {more} more are of unprivileged users"),
+        };
         lines.push(format!(
-            "limit {} entries for each namespace, {} buckets for all; {namespaces}",
+            "limit {} entries for each namespace, {} buckets for all; {namespaces}{others}",
             number(table.limit),
             number(table.buckets),
         ));
@@ -86,8 +95,29 @@ pub fn preamble(header: &Header, epoch: Epoch, snapshot: &Snapshot) -> Vec<Strin
     }
     lines.extend(epoch.note().map(|note| format!("*** {note}")));
     lines.extend(unread(snapshot));
+    lines.extend(unowned(snapshot));
     lines.extend(header.notes.iter().map(|note| format!("note: {}", escape::escaped(note))));
     lines.push("/s rates over the interval; <= at most, >= at least, - not measured".to_owned());
+    lines
+}
+
+/// Of so many owners there is a line; there may be tens of thousands.
+const MOST_OWNERS: usize = 3;
+
+/// Of those that decide no alarm, a line for each owner, the worst first.
+fn others(
+    snapshot: &Snapshot,
+    wanted: impl Fn(&Others<'_>) -> bool,
+    measure: who::Measure,
+) -> Vec<String> {
+    let mut others = snapshot.others();
+    others.retain(wanted);
+    let more = others.len().saturating_sub(MOST_OWNERS);
+    let mut lines: Vec<String> =
+        others.iter().take(MOST_OWNERS).map(|others| words::others(others, measure)).collect();
+    if more > 0 {
+        lines.push(format!("and namespaces of {more} more users"));
+    }
     lines
 }
 
@@ -105,6 +135,25 @@ fn mechanisms(header: &Header) -> String {
         None => format!("{} not measured", signals.join(", ")),
     });
     groups.collect::<Vec<_>>().join("; ")
+}
+
+/// Namespaces whose owner is unknown: how many, and why the first is.
+fn unowned(snapshot: &Snapshot) -> Option<String> {
+    let unowned = |table: &Table| match &table.owner {
+        Owner::Unknown(why) => Some((words::name(table), why.clone())),
+        Owner::Host | Owner::User(_) => None,
+    };
+    let mut unowned = snapshot.tables.iter().filter_map(unowned);
+    let (name, why) = unowned.next()?;
+    let name = escape::escaped(&name);
+    let (of, it) = match unowned.count() {
+        0 => (name, "it counts"),
+        more => (format!("{name} and {more} more"), "they count"),
+    };
+    Some(format!(
+        "note: the owner of {of} is unknown, so {it} as the host's: {}",
+        escape::escaped(&why)
+    ))
 }
 
 /// Namespaces that could not be looked into: how many, and why the first could not.

@@ -9,7 +9,7 @@ use crate::model::{
 pub(super) fn lines(snapshot: &Snapshot, tops: &Tops) -> Vec<String> {
     let mut lines = vec![format!("--- {:.1} s watched", snapshot.elapsed.as_secs_f64())];
     let (mut quiet, mut unknown) = (0, 0);
-    for table in &snapshot.tables {
+    for table in snapshot.tables.iter().filter(|table| table.is_judged) {
         if !table.is_tracking() && table.is_unknown() {
             unknown += 1;
         } else if table.is_tracking() {
@@ -33,10 +33,17 @@ pub(super) fn lines(snapshot: &Snapshot, tops: &Tops) -> Vec<String> {
             lines.push(format!("{more} namespaces could not be read: nothing is known of them"));
         }
     }
+    lines.extend(super::others(snapshot, |_| true, who::Measure::InAll));
     if snapshot.forgotten > 0 {
         lines.push(format!(
             "{} namespaces that are gone are not listed any more",
             snapshot.forgotten
+        ));
+    }
+    if snapshot.unplaced_of_others > 0 {
+        lines.push(format!(
+            "{} events in namespaces of unprivileged users were not told apart: there were too many",
+            snapshot.unplaced_of_others
         ));
     }
     if snapshot.lost > 0 {

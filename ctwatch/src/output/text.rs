@@ -10,13 +10,15 @@ use super::{
     Epoch, Header,
     escape::escaped,
     services::Services,
-    summary, who,
+    summary,
+    who::{self, Measure},
     words::{count, marked, name, number, percent, signed, state, time_to_full},
 };
 use crate::{
     model::{
         Change, Snapshot, Table,
         figure::{Exactness, Figure},
+        others::Others,
     },
     sample::Access,
 };
@@ -142,11 +144,12 @@ impl Text {
     /// Who it is, of those that anything happens to.
     fn tops(&self, out: &mut impl Write, snapshot: &Snapshot) -> io::Result<()> {
         let tops = &self.style.tops;
-        for table in snapshot.tables.iter().filter(|table| table.saturated || tops.always) {
+        let judged = snapshot.tables.iter().filter(|table| table.is_judged);
+        for table in judged.filter(|table| table.saturated || tops.always) {
             // A census is taken now and then: each is shown once.
             let held = snapshot.census.as_ref().filter(|(_, age)| *age <= snapshot.interval);
             let held = held.map(|_| who::holding(snapshot, table, tops)).unwrap_or_default();
-            for line in who::lines(table, tops, who::Measure::Now).into_iter().chain(held) {
+            for line in who::lines(table, tops, Measure::Now).into_iter().chain(held) {
                 wrapped(
                     out,
                     &format!("  {}: {}", escaped(&name(table)), escaped(&line)),
@@ -164,7 +167,8 @@ impl Text {
         wanted: fn(&Table) -> bool,
     ) -> io::Result<()> {
         let time = snapshot.time.to_zoned(self.style.zone.clone()).strftime("%H:%M:%S").to_string();
-        let mut tables: Vec<_> = snapshot.tables.iter().filter(|table| wanted(table)).collect();
+        let judged = snapshot.tables.iter().filter(|table| table.is_judged);
+        let mut tables: Vec<_> = judged.filter(|table| wanted(table)).collect();
         // Where nothing moves, how full the fullest table is still is worth a line.
         if tables.is_empty() {
             tables.extend(snapshot.fullest());
@@ -178,9 +182,15 @@ impl Text {
             }
             writeln!(out, "{}", line.trim_end())?;
         }
-        if tables.is_empty() {
+        // Where there are strangers' alone, they have their lines.
+        let any = snapshot.tables.is_empty() || snapshot.tables.iter().any(|t| t.is_judged);
+        if tables.is_empty() && any {
             self.header(out)?;
             wrapped(out, &format!("{time} {}", idle(snapshot)), self.style.columns)?;
+        }
+        let of = |others: &Others<'_>| others.tables.iter().any(|table| wanted(table));
+        for line in super::others(snapshot, of, Measure::Now) {
+            wrapped(out, &format!("{time} {line}"), self.style.columns)?;
         }
         Ok(())
     }
@@ -198,7 +208,7 @@ impl Text {
     }
 
     fn changes(&self, out: &mut impl Write, snapshot: &Snapshot) -> io::Result<()> {
-        for table in &snapshot.tables {
+        for table in snapshot.tables.iter().filter(|table| table.is_judged) {
             if let Some(change) = table.change {
                 self.loud(out, table, change)?;
             }
@@ -230,13 +240,15 @@ impl Text {
 
 /// What there is to say where no table has a line: never of a namespace that was not looked into.
 fn idle(snapshot: &Snapshot) -> String {
-    let there = snapshot.tables.iter().filter(|table| table.access != Access::Unseen);
+    let (judged, others): (Vec<_>, Vec<_>) = snapshot.tables.iter().partition(|t| t.is_judged);
+    let seen = if others.is_empty() { "seen" } else { "that are the host's" };
+    let there = judged.into_iter().filter(|table| table.access != Access::Unseen);
     let (unknown, read): (Vec<_>, Vec<_>) = there.partition(|table| table.is_unknown());
     let first = unknown.iter().find_map(|table| table.unread.as_deref()).unwrap_or_default();
     match (read.len(), unknown.len()) {
         (0, 0) => "no namespace is there any more".to_owned(),
-        (1, 0) => "nothing is tracked in the one namespace seen".to_owned(),
-        (more, 0) => format!("nothing is tracked in the {more} namespaces seen"),
+        (1, 0) => format!("nothing is tracked in the one namespace {seen}"),
+        (more, 0) => format!("nothing is tracked in the {more} namespaces {seen}"),
         (0, 1) => format!("the one namespace cannot be read: {}", escaped(first)),
         (0, all) => format!("none of {all} namespaces can be read: {}", escaped(first)),
         (read, more) => format!(
@@ -347,7 +359,7 @@ mod tests {
     use crate::{
         model::census::{Census, SEED, Taken},
         output::fixtures::{FIRST, header, snapshots},
-        sample::{Held, Left, Status},
+        sample::{Held, Left, Owner, Status},
     };
 
     fn style(columns: usize) -> Style {
@@ -454,6 +466,36 @@ mod tests {
         let [_, second] = snapshots();
         text.start(&mut out, &header(), FIRST, &second).unwrap();
         assert!(String::from_utf8(out).unwrap().contains("*** rt: TABLE FULL: 200 of 200"));
+    }
+
+    #[test]
+    fn strangers_are_one_line_and_never_loud() {
+        let [_, mut snapshot] = snapshots();
+        snapshot.tables[0].is_judged = false;
+        snapshot.tables[0].owner = Owner::User(1000);
+        snapshot.tables[0].name = Some("\u{1b}sh[1]".to_owned());
+        let mut text = Text::new(style(200));
+        let mut out = Vec::new();
+        text.tick(&mut out, &snapshot).unwrap();
+        text.finish(&mut out, &snapshot).unwrap();
+        let out = String::from_utf8(out).unwrap();
+        let now = "uid 1000: 1 namespace, 200 entries, 217 new/s, 1783 refused/s; the fullest: \
+                   \"\\u{1b}sh[1]\", 100.0%";
+        assert!(out.contains(now), "{out}");
+        assert!(out.contains("200 entries, 217 inserted, 1783 refused;"), "{out}");
+        assert!(!out.contains("***") && !out.contains('\u{1b}'), "{out}");
+        assert!(!out.contains("nothing is tracked") && !out.contains("no namespace"), "{out}");
+    }
+
+    #[test]
+    fn an_unknown_owner_is_said_with_the_reason() {
+        let [mut first, _] = snapshots();
+        first.tables[0].owner = Owner::Unknown("no \u{1b}way".to_owned());
+        let mut out = Vec::new();
+        Text::new(style(200)).start(&mut out, &header(), FIRST, &first).unwrap();
+        let out = String::from_utf8(out).unwrap();
+        let note = "the owner of rt is unknown, so it counts as the host's: no \\u{1b}way";
+        assert!(out.contains(note), "{out}");
     }
 
     #[test]

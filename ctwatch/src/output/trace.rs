@@ -110,7 +110,11 @@ pub fn json(out: &mut impl Write, line: &Line<'_>) -> io::Result<()> {
             dport: port(event.dport),
             ifindex: event.ifindex,
             iface: named.interface.as_deref().filter(|_| event.ifindex != 0),
-            netns: NetnsObject { inode: named.inode, name: named.netns.as_deref() },
+            netns: NetnsObject {
+                inode: named.inode,
+                name: named.netns.as_deref(),
+                ..NetnsObject::default()
+            },
             pid: comm.as_ref().map(|_| event.pid),
             comm,
         },

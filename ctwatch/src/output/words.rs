@@ -1,9 +1,14 @@
 //! Numbers and names as text, with the marks that say how far to trust them.
 
-use crate::model::{
-    Table,
-    figure::{Exactness, Figure},
-    names::word,
+use super::{escape::escaped, who::Measure};
+use crate::{
+    model::{
+        Table,
+        figure::{Exactness, Figure},
+        names::word,
+        others::Others,
+    },
+    sample::Owner,
 };
 
 /// The name, or what stands for it.
@@ -73,6 +78,41 @@ pub(super) fn time(seconds: f64) -> String {
         7_200..=172_799 => format!("{}h{:02}m", seconds / 3600, seconds / 60 % 60),
         172_800..=8_640_000 => format!("{}d", seconds / 86_400),
         _ => ">100d".to_owned(),
+    }
+}
+
+/// `uid 1000: 3 namespaces, 230 entries, 12 new/s, 300 refused/s; the fullest: sh[4711], 100.0%`
+pub(super) fn others(others: &Others<'_>, measure: Measure) -> String {
+    let namespaces = match others.tables.len() {
+        1 => "1 namespace".to_owned(),
+        more => format!("{more} namespaces"),
+    };
+    let figure = |figure: &Figure, what: &str| match (measure, figure.per_s) {
+        (Measure::Now, None) => format!("- {what}/s"),
+        (Measure::Now, Some(per_s)) => {
+            format!("{} {what}/s", marked(figure.exactness, &number(per_s)))
+        }
+        (Measure::InAll, _) => format!("{} {what}", total(figure)),
+    };
+    let new = if measure == Measure::Now { "new" } else { "inserted" };
+    let worst = others.worst().map_or_else(String::new, |worst| {
+        format!("; the fullest: {}, {}", escaped(&name(worst)), percent(worst.fill))
+    });
+    format!(
+        "{}: {namespaces}, {} entries, {}, {}{worst}",
+        owner(others.owner),
+        others.entries,
+        figure(&others.insertions, new),
+        figure(&others.table_full, "refused"),
+    )
+}
+
+/// Whose a namespace is.
+pub(super) fn owner(owner: &Owner) -> String {
+    match owner {
+        Owner::Host => "host".to_owned(),
+        Owner::User(uid) => format!("uid {uid}"),
+        Owner::Unknown(_) => "owner unknown".to_owned(),
     }
 }
 

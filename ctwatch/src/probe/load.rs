@@ -224,7 +224,7 @@ pub(super) fn loading(layout: &loading::Layout) -> Result<Ebpf> {
 /// For those who need no map that is large.
 fn small_loader<'a>() -> Result<EbpfLoader<'a>> {
     let mut loader = lean::loader()?;
-    for map in ["NETNS", "MARKS", "FRAMES"] {
+    for map in ["NETNS", "STRANGERS", "MARKS", "FRAMES"] {
         loader.map_max_entries(map, 1);
     }
     Ok(loader)

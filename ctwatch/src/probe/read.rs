@@ -20,9 +20,13 @@ use super::{
 };
 use crate::sample::{Counted, Misses, Probed, TopCounts};
 
+const UNREADABLE: &str = "cannot read the probes' counters";
+
 /// The attached programs and their maps.
 pub struct Probes {
     netns: PerCpuHashMap<MapData, NetnsId, NetnsTally>,
+    strangers: PerCpuHashMap<MapData, NetnsId, NetnsTally>,
+    strangers_rest: PerCpuArray<MapData, NetnsTally>,
     host: PerCpuArray<MapData, HostTally>,
     loaded: Loaded,
     counted: Counted,
@@ -41,7 +45,10 @@ impl Probes {
             map.with_context(|| format!("the probes hold no map {name}")).map_err(of_all)
         };
         let (netns, host) = (map("NETNS")?, map("HOST")?);
+        let (strangers, rest) = (map("STRANGERS")?, map("STRANGERS_REST")?);
         let netns = PerCpuHashMap::try_from(netns).map_err(|error| of_all(error.into()))?;
+        let strangers = PerCpuHashMap::try_from(strangers).map_err(|error| of_all(error.into()))?;
+        let strangers_rest = PerCpuArray::try_from(rest).map_err(|error| of_all(error.into()))?;
         let host = PerCpuArray::try_from(host).map_err(|error| of_all(error.into()))?;
         let trace = match asked.trace {
             Some(_) => {
@@ -55,7 +62,7 @@ impl Probes {
         };
         let tops =
             (!asked.lists.is_none()).then(|| map_tops(&loaded)).transpose().map_err(of_all)?;
-        Ok(Self { netns, host, loaded, counted, tops, trace })
+        Ok(Self { netns, strangers, strangers_rest, host, loaded, counted, tops, trace })
     }
 
     /// Single refusals, where they were asked for. The programs run for as long as this lives.
@@ -81,18 +88,22 @@ impl Probes {
     /// What was counted in each namespace, over all CPUs, since the start.
     pub fn tallies(&self) -> Result<HashMap<NetnsId, NetnsTally>> {
         let mut tallies = HashMap::new();
-        for entry in self.netns.iter() {
-            let (key, cpus) = entry.context("cannot read the probes' counters")?;
-            let mut sum = NetnsTally::default();
-            cpus.iter().for_each(|cpu| sum.add(cpu));
-            tallies.insert(key, sum);
+        for entry in self.netns.iter().chain(self.strangers.iter()) {
+            let (key, cpus) = entry.context(UNREADABLE)?;
+            tallies.insert(key, sum(&cpus));
         }
         Ok(tallies)
     }
 
+    /// What was counted in namespaces of unprivileged users beyond those that have room.
+    pub fn strangers_rest(&self) -> Result<NetnsTally> {
+        Ok(sum(&self.strangers_rest.get(&0, 0).context(UNREADABLE)?))
+    }
+
     /// Makes room for another namespace in place of one that is gone.
-    pub fn forget(&mut self, key: &NetnsId) -> Result<()> {
-        self.netns.remove(key).context("cannot remove a namespace from the probes' counters")
+    pub fn forget(&mut self, key: &NetnsId, strangers: bool) -> Result<()> {
+        let map = if strangers { &mut self.strangers } else { &mut self.netns };
+        map.remove(key).context("cannot remove a namespace from the probes' counters")
     }
 
     /// Whether the kernel says what the probes on entries miss.
@@ -103,11 +114,13 @@ impl Probes {
 
     /// What is no namespace's, and how far the counts go.
     pub fn probed(&self) -> Result<Probed> {
-        let cpus = self.host.get(&0, 0).context("cannot read the probes' counters")?;
+        let cpus = self.host.get(&0, 0).context(UNREADABLE)?;
         let mut host = HostTally::default();
         cpus.iter().for_each(|cpu| host.add(cpu));
         let misses = self.misses(&host)?;
-        Ok(Probed { host, counted: self.counted, misses, everywhere: NetnsTally::default() })
+        let strangers_rest = self.strangers_rest()?;
+        let everywhere = NetnsTally::default();
+        Ok(Probed { host, counted: self.counted, misses, everywhere, strangers_rest })
     }
 
     fn misses(&self, host: &HostTally) -> Result<Misses> {
@@ -171,6 +184,13 @@ impl Probes {
         let program: &aya::programs::KProbe = program.try_into()?;
         bpf::missed_by_program(program.fd()?.as_fd())
     }
+}
+
+/// Over all CPUs.
+fn sum(cpus: &[NetnsTally]) -> NetnsTally {
+    let mut sum = NetnsTally::default();
+    cpus.iter().for_each(|cpu| sum.add(cpu));
+    sum
 }
 
 fn map_tops(loaded: &Loaded) -> Result<Tops> {

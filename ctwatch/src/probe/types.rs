@@ -29,6 +29,7 @@ const WANTED: &[&str] = &[
     "skb_drop_reason",
     "sock",
     "task_struct",
+    "user_namespace",
     Hook::EarlyDrop.function(),
     Hook::Insert.function(),
     Hook::Free.function(),
@@ -130,6 +131,12 @@ fn find_entries(btf: &Btf, layout: &mut Layout) -> Result<()> {
     layout.nf_conn_reply = layout.nf_conn_original + btf.size(hash)?;
     let tuple = btf.size("nf_conntrack_tuple")?;
     ensure!(tuple == 40, "this kernel's struct nf_conntrack_tuple has {tuple} bytes and not 40");
+    // Without it, all namespaces are taken for the host's.
+    if let (Ok(user_ns), Ok(owner)) =
+        (btf.offset("net", "user_ns"), btf.offset("user_namespace", "owner"))
+    {
+        (layout.net_user_ns, layout.user_ns_owner) = (user_ns, owner);
+    }
     // Kernels before 5.12 have none; the inode number then stands in for it.
     layout.net_cookie = btf.offset("net", "net_cookie").unwrap_or(0);
     Ok(())
