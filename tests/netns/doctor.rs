@@ -93,7 +93,13 @@ fn full() -> Result<()> {
     let evidence = finding["evidence"].to_string();
     ensure!(evidence.contains("reclaimable"), "{evidence}");
     let raise = fix(finding, "raise the limit")?;
+    let expected = raise["expect"].as_str().context("nothing is expected")?;
+    let percents = expected.split('%').next().and_then(|words| words.rsplit(' ').next());
+    let promised: u64 = percents.context("no percentage")?.parse()?;
     type_in(&raise["now"])?;
+    let limit = lab.router().run(&["sysctl", "-n", "net.netfilter.nf_conntrack_max"])?;
+    let is = 100 * judge::ask(lab.router())?.entries / limit.trim().parse::<u64>()?;
+    ensure!(is.abs_diff(promised) <= 10, "{is}% full, {promised}% promised: {raise:#}");
     let sent = lab.send(&Flood { first: 5000, ..Flood::of(UDP, 100) })?;
     let after = judge::ask(lab.router())?;
     ensure!(after.drop == before.drop, "packets are refused still: {before:?} {after:?}");
