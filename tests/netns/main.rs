@@ -35,6 +35,7 @@ mod rules;
 mod scenarios;
 mod sight;
 mod start;
+mod strangers;
 mod top;
 mod trace;
 mod watch;
@@ -99,7 +100,7 @@ impl Test {
     }
 }
 
-const GROUPS: [&[Test]; 23] = [
+const GROUPS: [&[Test]; 24] = [
     cases::TESTS,
     floods::TESTS,
     rules::TESTS,
@@ -111,6 +112,7 @@ const GROUPS: [&[Test]; 23] = [
     claims::TESTS,
     trace::TESTS,
     namespaces::TESTS,
+    strangers::TESTS,
     sight::TESTS,
     behaviour::TESTS,
     lab::TESTS,
@@ -157,6 +159,9 @@ struct Case {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = ctwatch_lab::strangers::stranger() {
+        return code;
+    }
     match run() {
         Ok(code) => code,
         Err(error) => {
