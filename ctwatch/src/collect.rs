@@ -237,10 +237,8 @@ impl Worker {
         before: Option<&HashMap<NetnsId, NetnsTally>>,
         after: Option<&HashMap<NetnsId, NetnsTally>>,
     ) -> Vec<TableSample> {
-        let hooks = |id: &NetnsId| {
-            let of = |tallies: &HashMap<NetnsId, NetnsTally>| {
-                tallies.get(id).copied().unwrap_or_default()
-            };
+        let hooks = |aside: &SetAside, id: &NetnsId| {
+            let of = |tallies| aside.of(id, tallies);
             Some(HookReadings { before: of(before?), after: of(after?) })
         };
         // One that may not be entered tells no cookie: the probes know it by its inode number too.
@@ -269,7 +267,7 @@ impl Worker {
                 Visit::Refused(error) => refused_table(id_of(netns.inode), netns, whose, &error),
                 Visit::Gone => continue,
             };
-            table.hooks = hooks(&table.id);
+            table.hooks = hooks(&self.set_aside, &table.id);
             if let Some(name) = &table.name {
                 self.names.insert(table.id, name.clone());
             }
@@ -298,7 +296,7 @@ impl Worker {
                     entries: None,
                     counters: None,
                     unread: None,
-                    hooks: hooks(id),
+                    hooks: hooks(&self.set_aside, id),
                     interfaces: Vec::new(),
                 });
             }
@@ -391,6 +389,12 @@ impl SetAside {
                 tally.add(kept);
             }
         }
+    }
+
+    /// What was ever counted there, also where it made room and has counted nothing since: it may have
+    /// been found only then.
+    fn of(&self, id: &NetnsId, tallies: &HashMap<NetnsId, NetnsTally>) -> NetnsTally {
+        tallies.get(id).or_else(|| self.kept.get(id)).copied().unwrap_or_default()
     }
 
     /// What was counted in all namespaces, of which these were completed.
@@ -526,6 +530,8 @@ mod tests {
         assert_eq!(refused(&aside, &[(7, 5), (8, 1)]), (Some(5), 6));
         aside.take(7, tally(5));
         assert_eq!(refused(&aside, &[(8, 1)]), (None, 6));
+        let found_late = aside.of(&7, &HashMap::new());
+        assert_eq!(found_late.get(Count::TableFull), 5, "found when it had made room");
         assert_eq!(refused(&aside, &[(7, 2), (8, 1)]), (Some(7), 8), "it was not gone");
         aside.take(7, tally(7));
         assert_eq!(refused(&aside, &[(7, 1), (8, 1)]), (Some(8), 9));

@@ -37,6 +37,7 @@ mod scenarios;
 mod sight;
 mod soak;
 mod start;
+mod strangers;
 mod top;
 mod trace;
 mod watch;
@@ -103,7 +104,7 @@ impl Test {
     }
 }
 
-const GROUPS: [&[Test]; 24] = [
+const GROUPS: [&[Test]; 25] = [
     cases::TESTS,
     floods::TESTS,
     rules::TESTS,
@@ -115,6 +116,7 @@ const GROUPS: [&[Test]; 24] = [
     claims::TESTS,
     trace::TESTS,
     namespaces::TESTS,
+    strangers::TESTS,
     sight::TESTS,
     behaviour::TESTS,
     lab::TESTS,
@@ -162,6 +164,9 @@ struct Case {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = ctwatch_lab::strangers::stranger() {
+        return code;
+    }
     match run() {
         Ok(code) => code,
         Err(error) => {

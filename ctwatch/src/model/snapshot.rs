@@ -352,7 +352,7 @@ impl Model {
     /// Refusals that the counters know of and the probes do not; insertions and ends that the
     /// kernel says they missed; and all that they could not place.
     fn lost(&self, sample: &Sample) -> u64 {
-        let Probed { host, misses, .. } = sample.probed.unwrap_or_default();
+        let Probed { host, misses, strangers_rest: rest, .. } = sample.probed.unwrap_or_default();
         let unplaced = [
             HostCount::UnplacedDrops,
             HostCount::UnplacedEnds,
@@ -361,8 +361,21 @@ impl Model {
             HostCount::UnplacedClashes,
             HostCount::UnplacedInsertions,
         ];
-        let totals = self.tables.values().filter_map(|state| state.totals.as_ref());
-        totals.map(|totals| totals.unseen).sum::<u64>()
+        let unseen = |strangers: bool| {
+            let of = self.tables.values().filter(|s| s.sample.owner.is_stranger() == strangers);
+            of.filter_map(|state| state.totals.as_ref()).map(|totals| totals.unseen).sum::<u64>()
+        };
+        // What had no room was seen.
+        let refused = [
+            Count::DroppedUntracked,
+            Count::DroppedUnconfirmed,
+            Count::TableFull,
+            Count::Clash,
+            Count::NatExhausted,
+        ];
+        let rest = refused.map(|count| rest.get(count)).iter().sum();
+        unseen(false)
+            + unseen(true).saturating_sub(rest)
             + misses.insertions.unwrap_or(0)
             + misses.ends.unwrap_or(0)
             + unplaced.map(|count| host.get(count)).iter().sum::<u64>()

@@ -56,10 +56,11 @@ fn a_counter_not_kept_up_with_is_not_exact() {
 fn strangers_without_room_widen_strangers_alone() {
     let mut model = Model::default();
     let mut at = |second: u64, unplaced: u64| {
-        let counted = Counted { ends: true, ..Counted::default() };
+        let counted = Counted { ends: true, drops: true, ..Counted::default() };
         let mut sample = reading(second, 0);
         let mut strangers_rest = NetnsTally::of(9).owned_by(Some(1000));
         (0..unplaced).for_each(|_| strangers_rest.bump(Count::Removed));
+        (0..unplaced).for_each(|_| strangers_rest.bump(Count::DroppedUntracked));
         sample.probed = Some(Probed { counted, strangers_rest, ..Probed::default() });
         sample.tables = [Owner::Host, Owner::User(1000), Owner::Unknown(String::new())]
             .into_iter()
@@ -67,7 +68,9 @@ fn strangers_without_room_widen_strangers_alone() {
             .map(|(owner, id)| {
                 let tally = NetnsTally::of(id);
                 let hooks = Some(HookReadings { before: tally, after: tally });
-                TableSample { hooks, owner, ..table(id, "x", 0, 0) }
+                let drop = if owner.is_stranger() { unplaced } else { 0 };
+                let drop = u32::try_from(drop).unwrap();
+                TableSample { hooks, owner, ..table(id, "x", 0, drop) }
             })
             .collect();
         model.advance(&sample)
@@ -81,7 +84,7 @@ fn strangers_without_room_widen_strangers_alone() {
     assert_eq!(removals(0), (Some(0), Some(0), Exactness::Exact));
     assert_eq!(removals(1), (Some(0), Some(7), Exactness::UpperBound));
     assert_eq!(removals(2), (Some(0), Some(0), Exactness::Exact));
-    assert_eq!((snapshot.lost, snapshot.unplaced_of_others), (0, 7));
+    assert_eq!((snapshot.lost, snapshot.unplaced_of_others), (0, 14));
 }
 
 /// More of them than are kept of those that are gone.

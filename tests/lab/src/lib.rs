@@ -13,6 +13,7 @@ mod netlink;
 pub mod netns;
 pub mod plugin;
 mod rooms;
+pub mod strangers;
 pub mod topology;
 pub mod traffic;
 
