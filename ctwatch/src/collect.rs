@@ -46,6 +46,9 @@ pub struct Means {
     pub probes: Option<Probes>,
     pub scope: Scope,
     pub whose: Whose,
+    /// Those that are not judged are only told of: else whoever makes a thousand decides how long a
+    /// reading takes.
+    pub only_judged: bool,
     /// The programs name namespaces by cookie too, so both sides must.
     pub cookies: bool,
 }
@@ -141,6 +144,7 @@ impl Worker {
         let tops = self.tops();
         let cgroups = self.cgroups(&tops);
         let found = self.find(before.as_ref())?;
+        let (found, others) = self.split(found);
         let interfaces: Vec<u32> = self.interfaces.values().flatten().copied().collect();
         let visits = found
             .into_iter()
@@ -164,7 +168,11 @@ impl Worker {
                 .map(|probed| Probed { everywhere, ..probed }),
             tops,
             cgroups,
-            tables: self.tables(visits, before.as_ref(), after.as_ref()),
+            tables: {
+                let mut tables = self.tables(visits, before.as_ref(), after.as_ref());
+                tables.extend(others);
+                tables
+            },
         };
         self.make_room(&sample)?;
         Ok(sample)
@@ -193,6 +201,24 @@ impl Worker {
             self.hidden.extend(strange);
         }
         Ok(self.means.scope.among(found))
+    }
+
+    /// Those that are to be read, and rows of those that are not.
+    fn split(&self, found: Vec<Netns>) -> (Vec<Netns>, Vec<TableSample>) {
+        if !self.means.only_judged || self.means.whose == Whose::All {
+            return (found, Vec::new());
+        }
+        let (mut read, mut others) = (Vec::new(), Vec::new());
+        for netns in found {
+            let owner = owner::owner(&netns);
+            if self.means.whose.judges(&owner) {
+                read.push(netns);
+            } else if self.means.whose.admits(&owner) {
+                let why = anyhow::anyhow!("it is a stranger's, and was not looked into");
+                others.push(refused_table(netns.inode.into(), netns, (false, owner), &why));
+            }
+        }
+        (read, others)
     }
 
     /// And which interfaces they are about: their names are known inside their namespaces only.

@@ -91,7 +91,8 @@ async fn examine(args: &DoctorArgs) -> Result<Report> {
     let worth = diagnosis::is_worth_counting(&machine);
     let live = match args.duration.or(worth.then_some(COUNT)) {
         Some(duration) => {
-            let means = Means { source, probes, scope: scope.clone(), whose, cookies };
+            let means =
+                Means { source, probes, scope: scope.clone(), whose, only_judged: true, cookies };
             Some(count(means, duration, args.duration.is_some()).await?)
         }
         // What was attached to find out that it can be is let go again.

@@ -73,7 +73,7 @@ pub(super) fn prepare(args: &cli::WatchArgs) -> Result<(Means, Header)> {
         notes,
         top_bytes: probes.as_ref().and_then(Probes::top_bytes),
     };
-    Ok((Means { source, probes, scope, whose, cookies }, header))
+    Ok((Means { source, probes, scope, whose, only_judged: false, cookies }, header))
 }
 
 /// What it takes to read the kernel's own counters, and no more; and what that costs.
@@ -91,7 +91,7 @@ pub(super) fn without_programs(
         None => bail!("nothing can be read here: {}", plan.refusals().join("; ")),
     };
     let notes = loaded_meanwhile(&plan, ctnetlink_came).into_iter().collect();
-    Ok((Means { source, probes: None, scope, whose, cookies }, notes))
+    Ok((Means { source, probes: None, scope, whose, only_judged: true, cookies }, notes))
 }
 
 /// Asking ctnetlink may load its module.
