@@ -65,7 +65,7 @@ fn measured() -> Result<()> {
         ensure!(table["entries"] == 500 && table["limit"] == 1000, "{hide}: {table}");
         ensure!(table["fill"] == 0.5 && table["buckets"].is_u64(), "{hide}: {table}");
 
-        let check = ["check", "--for", "100ms", "--netns", &name, "-c", "fill=50%"];
+        let check = ["check", "--for", "100ms", "--netns", &name, "-w", "40%", "-c", "fill=50%"];
         let (line, _, code) = finished(&mut behind(&[hide], &check)?)?;
         ensure!(code == Some(2) && line.contains("50.0% full (500 of 1000)"), "{hide}: {line}");
 
