@@ -412,21 +412,28 @@ pub(super) fn invalid_rules(case: &Case<'_>) -> Vec<Finding> {
 fn drops_invalid(table: &RuleTable, rule: &RuleUse) -> bool {
     /// As deep as the kernel lets chains lead.
     const DEEPEST: u32 = 16;
-    rule.on_invalid.as_ref().is_some_and(|act| drops(table, act, DEEPEST) == Some(true))
+    /// A chain may be come to in many ways.
+    const MOST: u32 = 100_000;
+    let mut steps = MOST;
+    rule.on_invalid.as_ref().is_some_and(|act| drops(table, act, DEEPEST, &mut steps) == Some(true))
 }
 
 /// Whether all packets are dropped by it, or none may be said to be; `None`: the next rule is asked.
-fn drops(table: &RuleTable, act: &Act, depth: u32) -> Option<bool> {
+fn drops(table: &RuleTable, act: &Act, depth: u32, steps: &mut u32) -> Option<bool> {
+    // Too far to be followed: nothing is claimed of it.
+    let Some(left) = steps.checked_sub(1) else { return Some(false) };
+    *steps = left;
     let (to, comes_back) = match act {
         Act::Drop => return Some(true),
-        Act::Next => return None,
+        // A mark given back drops nothing.
+        Act::Next | Act::Restore => return None,
         Act::Jump(to) => (to, true),
         Act::Goto(to) => (to, false),
         _ => return Some(false),
     };
     let chain = table.chains.iter().find(|chain| chain.name == *to && depth > 0)?;
     for rule in &chain.rules {
-        match drops(table, &rule.act, depth - 1) {
+        match drops(table, &rule.act, depth - 1, steps) {
             None => {}
             // What is dropped in part is dropped at the end, or is not.
             Some(true) if !rule.conditions.is_empty() => {}
@@ -646,6 +653,15 @@ mod tests {
             assert!(ids_with(to("a"), &[("a", lets_some_in)]).is_empty(), "{lets_some_in:?}");
         }
         assert!(ids_with(to("nowhere"), &[]).is_empty());
+        let marked: &[(Act, bool)] = &[(Act::Restore, false), (Act::Drop, false)];
+        assert_eq!(ids_with(to("a"), &[("a", marked)]), ["invalid_rule"]);
+        // Ten ways from each chain to the next, sixteen deep: not all of them are gone.
+        let names: Vec<String> = (0..17).map(|nth| nth.to_string()).collect();
+        let ways: Vec<Vec<(Act, bool)>> =
+            names[1..].iter().map(|next| vec![(to(next), false); 10]).collect();
+        let chains: Vec<(&str, &[(Act, bool)])> =
+            names.iter().zip(&ways).map(|(name, rules)| (name.as_str(), &rules[..])).collect();
+        assert!(ids_with(to("0"), &chains).is_empty());
     }
 
     #[test]
