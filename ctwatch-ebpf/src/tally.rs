@@ -69,8 +69,8 @@ static TOP: Array<Set> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 static ANNOUNCED: PerCpuArray<[u64; 2]> = PerCpuArray::with_max_entries(1, 0);
 
 /// Nanoseconds from a refusal to the drop, at most: some thousand, but a hypervisor may stop a CPU in
-/// between. Whoever calls conntrack and drops the packet in another way (act_ct, Open vSwitch) leaves
-/// word that nobody takes: it must not be believed later.
+/// between. act_ct and Open vSwitch drop a refused packet in another way, and its announcement stays: a
+/// later drop on this CPU must not be taken for it.
 const ANNOUNCED_FOR: u64 = 100_000_000;
 
 /// Entries that are being confirmed on this CPU, and by which interface they came.

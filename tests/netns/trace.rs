@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use ctwatch_lab::{
     Lab, Plan, judge,
-    traffic::{Family, Flood, Flows, Protocol, connect_locally},
+    traffic::{Family, Flood, Flow, Flows, Protocol, connect_locally},
 };
 use serde_json::Value;
 
@@ -100,20 +100,25 @@ fn each() -> Result<()> {
     );
     for object in &shown {
         ensure!(matches!(object["reason"].as_str(), Some("table_full" | "untracked")), "{object}");
-        let of = |field: &str| object[field].as_str().context("an address");
-        let port = |field: &str| object[field].as_u64().and_then(|port| u16::try_from(port).ok());
-        let flow = ctwatch_lab::traffic::Flow {
-            src: of("src")?.parse()?,
-            dst: of("dst")?.parse()?,
-            sport: port("sport").context("a port")?,
-            dport: port("dport").context("a port")?,
-        };
+        let flow = flow_of(object)?;
         // Each was sent once, so each is refused at most once.
         ensure!(sent.remove(&flow), "{flow:?} was not sent, or told twice: {object}");
         ensure!(object["iface"] == "down0" && object["comm"] == Value::Null, "{object}");
         ensure!(object["netns"]["name"] == lab.router().name(), "{object}");
     }
     Ok(())
+}
+
+/// The flow of which a refusal tells.
+fn flow_of(object: &Value) -> Result<Flow> {
+    let of = |field: &str| object[field].as_str().context("an address");
+    let port = |field: &str| object[field].as_u64().and_then(|port| u16::try_from(port).ok());
+    Ok(Flow {
+        src: of("src")?.parse()?,
+        dst: of("dst")?.parse()?,
+        sport: port("sport").context("a port")?,
+        dport: port("dport").context("a port")?,
+    })
 }
 
 /// IPv6's hop-by-hop and destination options stand before the ports.
@@ -133,14 +138,7 @@ fn extended() -> Result<()> {
     ensure!(refused >= 80 && shown.len() as u64 == refused, "{refused} refused");
     let sent: HashSet<_> = (1 << 32..(1 << 32) + 300).map(|index| flows.flow(index)).collect();
     for object in &shown {
-        let of = |field: &str| object[field].as_str().context("an address");
-        let port = |field: &str| object[field].as_u64().and_then(|port| u16::try_from(port).ok());
-        let flow = ctwatch_lab::traffic::Flow {
-            src: of("src")?.parse()?,
-            dst: of("dst")?.parse()?,
-            sport: port("sport").context("a port")?,
-            dport: port("dport").context("a port")?,
-        };
+        let flow = flow_of(object)?;
         ensure!(flow.dport == 2 && sent.contains(&flow), "{object}");
     }
     Ok(())

@@ -152,16 +152,13 @@ impl Watch {
             } else if alive && turn != Turn::Look {
                 let mut stops = turn == Turn::Stop || self.left == Some(1);
                 // Of the last one, nothing is to be between entries and what was counted.
-                let (sample, signalled) = match stops {
-                    true => {
-                        let reading = still_sample(&collector);
-                        self.sample(&collector, &mut screen, reading).await?
-                    }
-                    false => {
-                        let reading = collector.sample();
-                        self.sample(&collector, &mut screen, reading).await?
+                let reading = async {
+                    match stops {
+                        true => still_sample(&collector).await,
+                        false => collector.sample().await,
                     }
                 };
+                let (sample, signalled) = self.sample(&collector, &mut screen, reading).await?;
                 stop |= signalled;
                 // What was read while it went is of nothing.
                 alive = modules::life() == Some(life);
