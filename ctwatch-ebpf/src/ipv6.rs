@@ -1,7 +1,8 @@
 //! Where a packet's transport header is, behind the extension headers of IPv6. Pure, so that the same
 //! code runs in the kernel and in the tests.
 
-/// At most so many extension headers are read. RFC 8200 recommends each once, in an order of its own.
+/// At most so many extension headers are read: by RFC 8200 each occurs once at most, destination options
+/// twice.
 /// <https://www.rfc-editor.org/rfc/rfc8200#section-4.1>
 pub const MOST: usize = 6;
 
