@@ -2,9 +2,9 @@
 //! counted. Runs on a thread of its own, because entering a namespace changes the thread.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque, hash_map::Entry},
     sync::{Arc, Mutex, PoisonError, mpsc},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
@@ -15,12 +15,16 @@ use crate::{
     host::{
         cgroups::Cgroups,
         netns::{self, Finder, Netns, Target},
-        visit::{self, Reading, Source, Visit, Visitor},
+        visit::{Reading, Source, Visit, Visitor},
     },
     probe::read::Probes,
-    sample::{Access, HookReadings, Probed, Sample, TableSample, TopCounts},
+    sample::{Access, HookReadings, Idle, Probed, Sample, TableSample, TopCounts},
     threads,
 };
+
+mod turns;
+
+use turns::{Read, Turns};
 
 /// Of each namespace, at most so many interfaces are looked up by name.
 const MOST_INTERFACES: usize = 64;
@@ -46,8 +50,13 @@ pub struct Means {
 
 /// Asks the collecting thread for samples.
 pub struct Collector {
-    requests: mpsc::Sender<oneshot::Sender<Result<Sample>>>,
+    requests: mpsc::Sender<Request>,
     reads: Reads,
+}
+
+struct Request {
+    whole: bool,
+    reply: oneshot::Sender<Result<Sample>>,
 }
 
 /// What a namespace is called that is being read.
@@ -55,14 +64,14 @@ type Reads = Arc<Mutex<Option<String>>>;
 
 impl Collector {
     pub fn start(means: Means) -> Result<Self> {
-        let (requests, inbox) = mpsc::channel::<oneshot::Sender<Result<Sample>>>();
+        let (requests, inbox) = mpsc::channel::<Request>();
         let reads = Reads::default();
         let mut worker = Worker::new(means, Arc::clone(&reads));
         threads::start("collector", move || {
             let mut visitor = None;
-            for reply in inbox {
+            for Request { whole, reply } in inbox {
                 // Whoever asked may have gone; there is nobody to tell.
-                let _ = reply.send(worker.sample(&mut visitor));
+                let _ = reply.send(worker.sample(&mut visitor, whole));
             }
         })?;
         Ok(Self { requests, reads })
@@ -73,12 +82,25 @@ impl Collector {
         self.reads.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Of all namespaces.
     pub async fn sample(&self) -> Result<Sample> {
+        self.ask(true).await
+    }
+
+    /// Of those in which anything happens, and of the others in turns.
+    pub async fn changes(&self) -> Result<Sample> {
+        self.ask(false).await
+    }
+
+    async fn ask(&self, whole: bool) -> Result<Sample> {
         let (reply, answer) = oneshot::channel();
-        self.requests.send(reply).ok().context("the collecting thread has ended")?;
+        let request = Request { whole, reply };
+        self.requests.send(request).ok().context("the collecting thread has ended")?;
         answer.await.context("the collecting thread has ended")?
     }
 }
+
+type Tallies = HashMap<NetnsId, NetnsTally>;
 
 struct Worker {
     means: Means,
@@ -86,22 +108,49 @@ struct Worker {
     /// What the namespaces that are still spoken of were called when they were last seen.
     names: HashMap<NetnsId, String>,
     finder: Finder,
+    /// What the last reading of each was, and which of them it is time to read.
+    turns: Turns,
     /// Namespaces that the probes counted in and that were looked for in vain.
     hidden: HashSet<NetnsId>,
     /// What was counted in namespaces that made room for others.
     set_aside: SetAside,
     /// What was counted in those that nothing leads to, at the last sample.
-    unseen: HashMap<NetnsId, NetnsTally>,
+    unseen: Tallies,
     /// Interfaces that are spoken of, by namespace.
     interfaces: HashMap<NetnsId, BTreeSet<u32>>,
+    interface_names: HashMap<NetnsId, Interfaces>,
     cgroups: Cgroups,
     reads: Reads,
+}
+
+/// What interfaces of one namespace are called, and when they were asked for that.
+type Interfaces = BTreeMap<u32, (Duration, Option<String>)>;
+
+/// An interface that is still spoken of may have another name by now.
+const NAMED_FOR: Duration = Duration::from_secs(10);
+
+/// Of the interfaces that are spoken of, those whose names are unknown or old.
+fn to_ask(spoken_of: &BTreeSet<u32>, known: Option<&Interfaces>, now: Duration) -> Vec<u32> {
+    let is_old = |index: &&u32| {
+        let asked = known.and_then(|known| known.get(*index)).map(|(asked, _)| *asked);
+        asked.is_none_or(|asked| now.saturating_sub(asked) >= NAMED_FOR)
+    };
+    spoken_of.iter().filter(is_old).copied().collect()
+}
+
+/// What is told of each namespace.
+struct Rows {
+    tables: Vec<TableSample>,
+    idle: Vec<Idle>,
+    /// What was counted in those of `tables` and `idle` that nothing leads to.
+    unseen: Tallies,
 }
 
 impl Worker {
     fn new(means: Means, reads: Reads) -> Self {
         Self {
             reads,
+            turns: Turns::default(),
             means,
             started: Instant::now(),
             names: HashMap::new(),
@@ -110,6 +159,7 @@ impl Worker {
             set_aside: SetAside::default(),
             unseen: HashMap::new(),
             interfaces: HashMap::new(),
+            interface_names: HashMap::new(),
             cgroups: Cgroups::default(),
         }
     }
@@ -119,46 +169,82 @@ impl Worker {
         *self.reads.lock().unwrap_or_else(PoisonError::into_inner) = netns.map(name);
     }
 
-    fn sample(&mut self, visitor: &mut Option<Visitor>) -> Result<Sample> {
+    /// `whole`: of all namespaces, however little happens in them.
+    fn sample(&mut self, visitor: &mut Option<Visitor>, whole: bool) -> Result<Sample> {
         let visitor = match visitor {
             Some(visitor) => visitor,
             None => visitor.insert(Visitor::new(self.means.source)?),
         };
-        let before = self.tallies()?;
+        self.take_back()?;
+        let before = self.tallies();
         let everywhere = self.set_aside.everywhere(before.as_ref());
         let tops = self.tops();
         let cgroups = self.cgroups(&tops);
-        let found = self.find(before.as_ref())?;
-        let interfaces: Vec<u32> = self.interfaces.values().flatten().copied().collect();
-        let visits = found
-            .into_iter()
-            .map(|netns| {
-                self.reads_now(Some(&netns));
-                visitor.read(&netns, &interfaces).map(|visit| (netns, visit))
-            })
-            .collect::<Result<Vec<_>>>()?;
-        self.reads_now(None);
-        let after = self.tallies()?;
+        let limit = visitor.bounds().limit();
+        // What is in the lists by now is to be in the totals too.
+        let by_now = self.tallies();
+        let found = self.find(by_now.as_ref())?;
+        let now = self.started.elapsed();
+        // Nobody else tells where something happens.
+        let whole = whole || by_now.is_none();
+        let due = self.turns.due(found, by_now.as_ref(), limit, now, whole);
+        let mut visits = self.visit(visitor, due, now)?;
+        // A process that led to one is gone: another may be in it.
+        let is_lost =
+            |(netns, visit): &(Netns, Visit)| matches!(visit, Visit::Gone) && netns.pid().is_some();
+        if visits.iter().any(is_lost) && self.means.scope == Scope::All && self.finder.may_hurry() {
+            let lost: HashSet<Netns> =
+                visits.extract_if(.., |visit| is_lost(visit)).map(|(netns, _)| netns).collect();
+            let inodes: HashSet<u32> = lost.iter().map(|netns| netns.inode).collect();
+            let again = self.finder.find(true)?;
+            let again = again.values().filter(|n| inodes.contains(&n.inode) && !lost.contains(*n));
+            visits.extend(self.visit(visitor, again.cloned().collect(), now)?);
+        }
+        let after = self.tallies();
         let elapsed = self.started.elapsed();
         let probes = self.means.probes.as_ref();
-        let sample = Sample {
+        let probed = probes.map(Probes::probed).transpose()?;
+        let tallies = (before.as_ref(), by_now.as_ref(), after.as_ref());
+        let Rows { tables, idle, unseen } = self.tables(visits, tallies, now, whole);
+        self.make_room(unseen, after.map_or(0, |after| after.len()))?;
+        Ok(Sample {
             time: jiff::Timestamp::now(),
             elapsed,
-            limit: visit::limit(self.means.source).ok(),
-            buckets: visit::buckets().ok(),
-            probed: probes
-                .map(Probes::probed)
-                .transpose()?
-                .map(|probed| Probed { everywhere, ..probed }),
+            limit,
+            buckets: visitor.bounds().buckets(),
+            probed: probed.map(|probed| Probed { everywhere, ..probed }),
             tops,
             cgroups,
-            tables: self.tables(visits, before.as_ref(), after.as_ref()),
-        };
-        self.make_room(&sample)?;
-        Ok(sample)
+            tables,
+            idle,
+        })
     }
 
-    fn find(&mut self, counted: Option<&HashMap<NetnsId, NetnsTally>>) -> Result<Vec<Netns>> {
+    fn visit(
+        &mut self,
+        visitor: &Visitor,
+        due: Vec<Netns>,
+        now: Duration,
+    ) -> Result<Vec<(Netns, Visit)>> {
+        let mut visits = Vec::with_capacity(due.len());
+        for netns in due {
+            self.reads_now(Some(&netns));
+            let wanted = |cookie: Option<u64>| {
+                let id = cookie.filter(|_| self.means.cookies).unwrap_or(netns.inode.into());
+                let spoken_of = self.interfaces.get(&id);
+                spoken_of.map_or_else(Vec::new, |spoken_of| {
+                    to_ask(spoken_of, self.interface_names.get(&id), now)
+                })
+            };
+            let visit = visitor.enter_next(&netns, || visitor.read_here(wanted));
+            visits.push((visit, netns));
+        }
+        visitor.go_home()?;
+        self.reads_now(None);
+        visits.into_iter().map(|(visit, netns)| Ok((netns, visit?))).collect()
+    }
+
+    fn find(&mut self, counted: Option<&Tallies>) -> Result<Vec<Netns>> {
         let mut found = match self.means.scope {
             Scope::Own => return Ok(vec![netns::current()?]),
             Scope::All | Scope::One(_) => self.finder.find(false)?,
@@ -171,11 +257,14 @@ impl Worker {
             .filter(|(id, tally)| !found.contains_key(&tally.inode()) && !self.hidden.contains(*id))
             .map(|(id, _)| *id)
             .collect();
-        if !strange.is_empty() {
+        if !strange.is_empty() && self.finder.may_hurry() {
             found = self.finder.find(true)?;
             self.hidden.extend(strange);
         }
-        Ok(self.means.scope.among(found))
+        if let Some(counted) = counted {
+            self.hidden.retain(|id| counted.contains_key(id));
+        }
+        Ok(self.means.scope.among(&found))
     }
 
     /// And which interfaces they are about: their names are known inside their namespaces only.
@@ -204,28 +293,26 @@ impl Worker {
         named.collect()
     }
 
-    fn tallies(&self) -> Result<Option<HashMap<NetnsId, NetnsTally>>> {
-        let mut tallies = self.means.probes.as_ref().map(Probes::tallies).transpose()?;
-        if let Some(tallies) = &mut tallies {
-            self.set_aside.add_to(tallies);
-        }
-        Ok(tallies)
+    fn tallies(&self) -> Option<Tallies> {
+        let mut tallies = self.means.probes.as_ref().map(Probes::tallies)?;
+        self.set_aside.add_to(&mut tallies);
+        Some(tallies)
     }
 
-    /// A row for each namespace that was found, and for each that only the probes know: gone, or
-    /// kept alive by something that does not show where it is.
+    /// A row for each namespace that was read, and for each that only the probes know: gone, or kept
+    /// alive by something that does not show where it is. And those that are as they were.
     fn tables(
         &mut self,
         visits: Vec<(Netns, Visit)>,
-        before: Option<&HashMap<NetnsId, NetnsTally>>,
-        after: Option<&HashMap<NetnsId, NetnsTally>>,
-    ) -> Vec<TableSample> {
-        let hooks = |id: &NetnsId| {
-            let of = |tallies: &HashMap<NetnsId, NetnsTally>| {
-                tallies.get(id).copied().unwrap_or_default()
-            };
-            Some(HookReadings { before: of(before?), after: of(after?) })
+        (before, by_now, after): (Option<&Tallies>, Option<&Tallies>, Option<&Tallies>),
+        now: Duration,
+        whole: bool,
+    ) -> Rows {
+        let of = |id: &NetnsId, tallies: Option<&Tallies>| {
+            tallies.map(|tallies| tallies.get(id).copied().unwrap_or_default())
         };
+        let hooks =
+            |id: &NetnsId| Some(HookReadings { before: of(id, before)?, after: of(id, after)? });
         // One that may not be entered tells no cookie: the probes know it by its inode number too.
         let id_of = |inode: u32| {
             let known = after.into_iter().flatten().find(|(_, tally)| tally.inode() == inode);
@@ -233,77 +320,129 @@ impl Worker {
         };
         let mut tables: Vec<TableSample> = Vec::with_capacity(visits.len());
         for (netns, visit) in visits {
+            let way = netns.clone();
+            let inode = netns.inode;
             let mut table = match visit {
                 // A stranger by now, under the number of the one that was asked for.
-                Visit::Read(reading) if !self.means.scope.is(reading.cookie) => continue,
-                Visit::Read(reading) => read_table(netns, reading, self.means.cookies),
-                Visit::Refused(_) if !self.means.scope.is(None) => continue,
-                Visit::Refused(error) => refused_table(id_of(netns.inode), netns, &error),
-                Visit::Gone => continue,
+                Visit::Read(reading) if !self.means.scope.is(reading.cookie) => {
+                    self.turns.forget(inode);
+                    continue;
+                }
+                Visit::Read(reading) => {
+                    let cookie = reading.cookie.filter(|_| self.means.cookies);
+                    let id = cookie.unwrap_or(NetnsId::from(netns.inode));
+                    let interfaces = self.named(id, &reading.interfaces, now);
+                    read_table(id, netns, reading, interfaces)
+                }
+                Visit::Refused(error) if self.means.scope.is(None) => {
+                    refused_table(id_of(inode), netns, &error)
+                }
+                Visit::Refused(_) | Visit::Gone => {
+                    self.turns.forget(inode);
+                    continue;
+                }
             };
             table.hooks = hooks(&table.id);
             if let Some(name) = &table.name {
                 self.names.insert(table.id, name.clone());
             }
+            self.turns.read(way, Read::of(&table, of(&table.id, by_now), now));
             tables.push(table);
         }
-        let seen: HashSet<NetnsId> = tables.iter().map(|table| table.id).collect();
+        let read: HashSet<NetnsId> = tables.iter().map(|table| table.id).collect();
+        let mut idle: Vec<Idle> =
+            self.turns.idle(now).filter(|idle| !read.contains(&idle.id)).collect();
+        let seen: HashSet<NetnsId> =
+            read.iter().copied().chain(idle.iter().map(|idle| idle.id)).collect();
+        let mut unseen = HashMap::new();
         for (id, tally) in after.into_iter().flatten() {
             let admits = self.means.scope.admits(*id, tally.inode(), self.means.cookies);
-            if admits && !seen.contains(id) {
-                tables.push(TableSample {
-                    id: *id,
-                    inode: tally.inode(),
-                    name: self.names.get(id).cloned(),
-                    access: Access::Unseen,
-                    entries: None,
-                    counters: None,
-                    unread: None,
-                    hooks: hooks(id),
-                    interfaces: Vec::new(),
-                });
+            if !admits || seen.contains(id) {
+                continue;
             }
+            let is_still = self.unseen.get(id) == Some(tally);
+            unseen.insert(*id, *tally);
+            if is_still && !whole {
+                idle.push(Idle { id: *id, age: Duration::ZERO });
+                continue;
+            }
+            tables.push(TableSample {
+                id: *id,
+                inode: tally.inode(),
+                name: self.names.get(id).cloned(),
+                access: Access::Unseen,
+                entries: None,
+                counters: None,
+                unread: None,
+                hooks: hooks(id),
+                interfaces: Vec::new(),
+            });
         }
-        let spoken_of: HashSet<NetnsId> = tables.iter().map(|table| table.id).collect();
+        let spoken_of: HashSet<NetnsId> = seen.into_iter().chain(unseen.keys().copied()).collect();
         self.names.retain(|id, _| spoken_of.contains(id));
-        tables
+        self.interface_names.retain(|id, _| spoken_of.contains(id));
+        Rows { tables, idle, unseen }
     }
 
-    /// The probes' map holds so many namespaces and no more: where it fills up, those make room that
-    /// nothing leads to and in which nothing happens: the gone ones, and of the hidden ones those
-    /// that can be taken up again. What they counted has been handed on in this sample.
-    fn make_room(&mut self, sample: &Sample) -> Result<()> {
-        let Some(probes) = self.means.probes.as_mut() else { return Ok(()) };
-        let unseen = sample.tables.iter().filter(|table| table.access == Access::Unseen);
-        let unseen = unseen.filter_map(|table| Some((table.id, table.hooks?.after)));
-        let before = std::mem::replace(&mut self.unseen, unseen.collect());
-        let known = sample.tables.iter().filter(|table| table.hooks.is_some()).count();
-        if known <= MAX_NETNS as usize * 3 / 4 {
-            return Ok(());
+    /// What its interfaces that are spoken of are called, after these were asked for anew.
+    fn named(
+        &mut self,
+        id: NetnsId,
+        answers: &[(u32, String)],
+        now: Duration,
+    ) -> Vec<(u32, String)> {
+        let Some(spoken_of) = self.interfaces.get(&id) else {
+            self.interface_names.remove(&id);
+            return Vec::new();
+        };
+        let known = self.interface_names.entry(id).or_default();
+        for index in to_ask(spoken_of, Some(known), now) {
+            let answer = answers.iter().find(|(other, _)| *other == index);
+            let answer = answer.map(|(_, name)| name.clone());
+            let (asked, name) = known.entry(index).or_default();
+            // One that is gone is spoken of by the name that it had.
+            (*asked, *name) = (now, answer.or(name.take()));
         }
-        for (id, tally) in still(&before, &self.unseen) {
-            probes.forget(&id)?;
-            self.set_aside.take(id, tally);
-            self.hidden.remove(&id);
+        known.retain(|index, _| spoken_of.contains(index));
+        known.iter().filter_map(|(index, (_, name))| Some((*index, name.clone()?))).collect()
+    }
+
+    /// The probes have so many places for namespaces and no more: where they are taken, those make room
+    /// that nothing leads to and in which nothing happens: the gone ones, and of the hidden ones those
+    /// that can be taken up again. What they counted has been handed on in this sample.
+    fn make_room(&mut self, unseen: Tallies, counted: usize) -> Result<()> {
+        let Some(probes) = self.means.probes.as_mut() else { return Ok(()) };
+        let before = std::mem::replace(&mut self.unseen, unseen);
+        if counted > MAX_NETNS as usize * 3 / 4 {
+            let these = still(&before, &self.unseen);
+            probes.forget(&these)?;
+            self.hidden.retain(|id| !these.contains(id));
+        }
+        Ok(())
+    }
+
+    /// Those that made room at the last sample have it made by now.
+    fn take_back(&mut self) -> Result<()> {
+        if let Some(probes) = self.means.probes.as_mut() {
+            for tally in probes.left()? {
+                self.set_aside.take(tally.id(), tally);
+            }
         }
         Ok(())
     }
 }
 
 /// Those that have counted nothing since.
-fn still(
-    before: &HashMap<NetnsId, NetnsTally>,
-    now: &HashMap<NetnsId, NetnsTally>,
-) -> Vec<(NetnsId, NetnsTally)> {
+fn still(before: &Tallies, now: &Tallies) -> HashSet<NetnsId> {
     let same = now.iter().filter(|(id, tally)| before.get(*id) == Some(*tally));
-    same.map(|(id, tally)| (*id, *tally)).collect()
+    same.map(|(id, _)| *id).collect()
 }
 
 /// What was counted in namespaces before they made room for others. One that only looked gone, and
 /// counts again, goes on from there.
 #[derive(Debug, Default)]
 struct SetAside {
-    kept: HashMap<NetnsId, NetnsTally>,
+    kept: Tallies,
     /// The order in which they were.
     order: VecDeque<NetnsId>,
     /// Of those that are not kept any more.
@@ -314,10 +453,14 @@ impl SetAside {
     /// Half a megabyte.
     const MOST: usize = 4096;
 
-    /// `tally`: all that was ever counted there.
+    /// `tally`: what was counted there since it last made room.
     fn take(&mut self, id: NetnsId, tally: NetnsTally) {
-        if self.kept.insert(id, tally).is_none() {
-            self.order.push_back(id);
+        match self.kept.entry(id) {
+            Entry::Occupied(mut kept) => kept.get_mut().add(&tally),
+            Entry::Vacant(place) => {
+                place.insert(tally);
+                self.order.push_back(id);
+            }
         }
         if self.kept.len() > Self::MOST
             && let Some(oldest) = self.order.pop_front()
@@ -327,7 +470,7 @@ impl SetAside {
         }
     }
 
-    fn add_to(&self, tallies: &mut HashMap<NetnsId, NetnsTally>) {
+    fn add_to(&self, tallies: &mut Tallies) {
         for (id, tally) in tallies {
             if let Some(kept) = self.kept.get(id) {
                 tally.add(kept);
@@ -336,7 +479,7 @@ impl SetAside {
     }
 
     /// What was counted in all namespaces, of which these were completed.
-    fn everywhere(&self, tallies: Option<&HashMap<NetnsId, NetnsTally>>) -> NetnsTally {
+    fn everywhere(&self, tallies: Option<&Tallies>) -> NetnsTally {
         let mut sum = self.rest;
         let counts = |id: &NetnsId| tallies.is_some_and(|tallies| tallies.contains_key(id));
         let kept = self.kept.iter().filter(|(id, _)| !counts(id));
@@ -347,10 +490,10 @@ impl SetAside {
 
 impl Scope {
     /// Those that are wanted, of all that were found.
-    pub fn among(&self, found: BTreeMap<u32, Netns>) -> Vec<Netns> {
+    pub fn among(&self, found: &BTreeMap<u32, Netns>) -> Vec<Netns> {
         match self {
             Self::One(target) => target.among(found).into_iter().collect(),
-            Self::All | Self::Own => found.into_values().collect(),
+            Self::All | Self::Own => found.values().cloned().collect(),
         }
     }
 
@@ -371,14 +514,18 @@ impl Scope {
     }
 }
 
-fn read_table(netns: Netns, reading: Reading, cookies: bool) -> TableSample {
-    let cookie = reading.cookie.filter(|_| cookies);
+fn read_table(
+    id: NetnsId,
+    netns: Netns,
+    reading: Reading,
+    interfaces: Vec<(u32, String)>,
+) -> TableSample {
     let mut unread = None;
     let mut note = |error: anyhow::Error| {
         unread.get_or_insert(format!("{error:#}"));
     };
     TableSample {
-        id: cookie.unwrap_or(NetnsId::from(netns.inode)),
+        id,
         inode: netns.inode,
         name: netns.name,
         access: Access::Entered,
@@ -386,7 +533,7 @@ fn read_table(netns: Netns, reading: Reading, cookies: bool) -> TableSample {
         counters: reading.counters.map_err(&mut note).ok(),
         unread,
         hooks: None,
-        interfaces: reading.interfaces,
+        interfaces,
     }
 }
 
@@ -411,7 +558,7 @@ mod tests {
     use super::*;
 
     fn tally(refused: u32) -> NetnsTally {
-        let mut tally = NetnsTally::of(1);
+        let mut tally = NetnsTally::new(1, 1);
         (0..refused).for_each(|_| tally.bump(Count::TableFull));
         tally
     }
@@ -430,7 +577,7 @@ mod tests {
         aside.take(7, tally(5));
         assert_eq!(refused(&aside, &[(8, 1)]), (None, 6));
         assert_eq!(refused(&aside, &[(7, 2), (8, 1)]), (Some(7), 8), "it was not gone");
-        aside.take(7, tally(7));
+        aside.take(7, tally(2));
         assert_eq!(refused(&aside, &[(7, 1), (8, 1)]), (Some(8), 9));
         // However many there are, nothing is lost of what happened anywhere.
         (100..10_000).for_each(|id| aside.take(id, tally(1)));
@@ -444,6 +591,6 @@ mod tests {
             all.iter().map(|(id, refused)| (*id, tally(*refused))).collect()
         };
         let found = still(&of(&[(1, 5), (2, 5)]), &of(&[(1, 5), (2, 6), (3, 1)]));
-        assert_eq!(found, [(1, tally(5))]);
+        assert_eq!(found, HashSet::from([1]));
     }
 }

@@ -4,6 +4,7 @@
 //! Goes into namespaces, so it runs on a thread of its own.
 
 use std::{
+    collections::HashMap,
     sync::mpsc,
     time::{Duration, Instant},
 };
@@ -163,9 +164,10 @@ impl Taker {
             }
         };
         let after = self.counts(&question.scope, &found, &mut Vec::new())?;
+        let after: HashMap<NetnsId, Option<u32>> =
+            after.into_iter().map(|after| (after.netns, after.before)).collect();
         for count in &mut kernel {
-            let after = after.iter().find(|after| after.netns == count.netns);
-            count.after = after.and_then(|after| after.before);
+            count.after = after.get(&count.netns).copied().flatten();
         }
         let counted = census.finish(question.most);
         Ok(Taken {
@@ -183,7 +185,7 @@ impl Taker {
         if *scope == Scope::Own {
             return Ok(vec![netns::current()?]);
         }
-        Ok(scope.among(self.finder.find(true)?))
+        Ok(scope.among(&*self.finder.find(true)?))
     }
 
     /// How full the kernel says that each is.
@@ -195,7 +197,7 @@ impl Taker {
     ) -> Result<Vec<KernelCount>> {
         let mut counts = Vec::with_capacity(found.len());
         for netns in found {
-            let reading = match self.visitor.read(netns, &[])? {
+            let reading = match self.visitor.read(netns)? {
                 Visit::Read(reading) if scope.is(reading.cookie) => reading,
                 // Gone, and its number is another's.
                 Visit::Read(_) => continue,

@@ -158,7 +158,7 @@ impl Watch {
                         self.sample(&collector, &mut screen, reading).await?
                     }
                     false => {
-                        let reading = collector.sample();
+                        let reading = collector.changes();
                         self.sample(&collector, &mut screen, reading).await?
                     }
                 };

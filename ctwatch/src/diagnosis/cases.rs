@@ -202,7 +202,7 @@ fn refusing() -> Snapshot {
         TopCount { key, count, error }
     };
     let mut sample = |second: u32, refused: u32, counts| {
-        let mut tally = NetnsTally::of(1);
+        let mut tally = NetnsTally::new(1, 1);
         (0..refused).for_each(|_| tally.bump(Count::TableFull));
         let counted = Counted { refusals: true, ..Counted::default() };
         model.advance(&Sample {
@@ -228,6 +228,7 @@ fn refusing() -> Snapshot {
                 counts,
             }],
             cgroups: Vec::new(),
+            idle: Vec::new(),
             probed: Some(Probed { counted, everywhere: tally, ..Probed::default() }),
         })
     };

@@ -417,6 +417,7 @@ pub(crate) mod situations {
                 probed: None,
                 tops: Vec::new(),
                 cgroups: Vec::new(),
+                idle: Vec::new(),
             }
         }
     }

@@ -1,10 +1,13 @@
 //! Reading what the programs counted.
 
-use std::{collections::HashMap, os::fd::AsFd};
+use std::{
+    collections::{HashMap, HashSet},
+    os::fd::AsFd,
+};
 
 use anyhow::{Context, Result, bail};
 use aya::{
-    maps::{Array, Map, MapData, PerCpuArray, PerCpuHashMap, RingBuf},
+    maps::{Array, Map, MapData, PerCpuArray, RingBuf},
     programs::RawTracePoint,
 };
 use ctwatch_ebpf::{HostCount, HostTally, NetnsId, NetnsTally, top::Stream};
@@ -15,6 +18,7 @@ use super::{
     load::{self, Asked, Loaded, Refused},
     plan::{Mechanism, Plan, Signal},
     talk,
+    tallies::Tallies,
     top::{self, Tops},
     trace::Trace,
 };
@@ -22,7 +26,7 @@ use crate::sample::{Counted, Misses, Probed, TopCounts};
 
 /// The attached programs and their maps.
 pub struct Probes {
-    netns: PerCpuHashMap<MapData, NetnsId, NetnsTally>,
+    netns: Tallies,
     host: PerCpuArray<MapData, HostTally>,
     loaded: Loaded,
     counted: Counted,
@@ -36,13 +40,13 @@ impl Probes {
         let of_all = |error| Refused { mechanism: None, error };
         talk::listen(&mut loaded.ebpf).map_err(of_all)?;
         let counted = counted(plan, &loaded);
+        let netns = load::stripes().and_then(|stripes| Tallies::take(&mut loaded.ebpf, stripes));
+        let netns = netns.map_err(of_all)?;
         let mut map = |name| {
             let map = loaded.ebpf.take_map(name);
             map.with_context(|| format!("the probes hold no map {name}")).map_err(of_all)
         };
-        let (netns, host) = (map("NETNS")?, map("HOST")?);
-        let netns = PerCpuHashMap::try_from(netns).map_err(|error| of_all(error.into()))?;
-        let host = PerCpuArray::try_from(host).map_err(|error| of_all(error.into()))?;
+        let host = PerCpuArray::try_from(map("HOST")?).map_err(|error| of_all(error.into()))?;
         let trace = match asked.trace {
             Some(_) => {
                 let ring =
@@ -78,21 +82,25 @@ impl Probes {
         self.tops.as_ref().map(Tops::bytes)
     }
 
-    /// What was counted in each namespace, over all CPUs, since the start.
-    pub fn tallies(&self) -> Result<HashMap<NetnsId, NetnsTally>> {
-        let mut tallies = HashMap::new();
-        for entry in self.netns.iter() {
-            let (key, cpus) = entry.context("cannot read the probes' counters")?;
-            let mut sum = NetnsTally::default();
-            cpus.iter().for_each(|cpu| sum.add(cpu));
-            tallies.insert(key, sum);
-        }
-        Ok(tallies)
+    /// Memory of the kernel that the counts of namespaces take.
+    pub fn tally_bytes(&self) -> usize {
+        self.netns.bytes()
     }
 
-    /// Makes room for another namespace in place of one that is gone.
-    pub fn forget(&mut self, key: &NetnsId) -> Result<()> {
-        self.netns.remove(key).context("cannot remove a namespace from the probes' counters")
+    /// What was counted in each namespace, over all CPUs, since the start.
+    pub fn tallies(&self) -> HashMap<NetnsId, NetnsTally> {
+        self.netns.read()
+    }
+
+    /// Makes room for other namespaces in place of these. Their last counts come with
+    /// [`Self::left`].
+    pub fn forget(&mut self, these: &HashSet<NetnsId>) -> Result<()> {
+        self.netns.forget(these)
+    }
+
+    /// All that was counted in those that were forgotten before this.
+    pub fn left(&mut self) -> Result<Vec<NetnsTally>> {
+        self.netns.left()
     }
 
     /// Whether the kernel says what the probes on entries miss.
