@@ -202,11 +202,16 @@ fn too_late(missing: &[Netns]) -> Option<String> {
 struct Parts {
     hooks: Known<()>,
     nft: bool,
+    bridges: bool,
 }
 
 impl Parts {
     fn look() -> Self {
-        Self { hooks: hooks::may_be_asked(), nft: nft::may_be_asked() }
+        Self {
+            hooks: hooks::may_be_asked(),
+            nft: nft::may_be_asked(),
+            bridges: bridges::may_be_tracked(),
+        }
     }
 }
 
@@ -235,7 +240,7 @@ fn namespace(
         expectations: expectations(),
         timeouts: timeouts(),
         hooks: parts.hooks.clone().and_then(|()| hooks::hooks()),
-        bridges: bridges::tracked(),
+        bridges: if parts.bridges { bridges::tracked() } else { None },
         // Where it is not loaded there are none.
         nft: if parts.nft { nft::tables() } else { Ok(Vec::new()) },
         legacy: legacy::tables(),

@@ -147,7 +147,12 @@ fn buckets_are_raised_by_what_can_be_written() {
 }
 
 pub(super) fn found(facts: &Facts, census: Option<&Taken>) -> Vec<Finding> {
-    findings(&Case { facts, census: census.ok_or("not taken"), live: None })
+    findings(&Case {
+        facts,
+        census: census.ok_or("not taken"),
+        live: None,
+        settings: Default::default(),
+    })
 }
 
 pub(super) fn ids(facts: &Facts) -> Vec<&'static str> {
@@ -243,7 +248,12 @@ pub(super) fn of<'a>(found: &'a [Finding], id: &str) -> &'a Finding {
 #[test]
 fn who_is_refused_is_named_as_far_as_that_is_certain() {
     let (facts, live) = (facts(1000), refusing());
-    let found = findings(&Case { facts: &facts, census: Err("no"), live: Some(&live) });
+    let found = findings(&Case {
+        facts: &facts,
+        census: Err("no"),
+        live: Some(&live),
+        settings: Default::default(),
+    });
     let evidence = &of(&found, "table_full").evidence;
     let who = evidence.iter().find(|line| line.starts_with("refused by source: "));
     assert_eq!(
@@ -507,7 +517,12 @@ fn tracking_that_no_rule_needs_can_be_stopped() {
     assert_eq!(ids(&facts), ["tracking_for_nothing"]);
     // Loaded, and it tracks nothing.
     facts.namespaces[0].entries = Ok(0);
-    let idle = findings(&Case { facts: &facts, census: Err("no"), live: None });
+    let idle = findings(&Case {
+        facts: &facts,
+        census: Err("no"),
+        live: None,
+        settings: Default::default(),
+    });
     assert_eq!((idle[0].id, idle[0].severity), ("tracking_for_nothing", Severity::Info));
     facts.form = Form::BuiltIn;
     assert!(ids(&facts).is_empty(), "nobody can unload it");

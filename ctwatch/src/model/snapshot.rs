@@ -93,8 +93,8 @@ pub struct Table {
     pub inode: u32,
     pub name: Option<String>,
     pub access: Access,
-    /// How long ago it was read: all of this is as it was then, but for `top` and `control_plane`. The
-    /// probes have counted nothing in it since.
+    /// How long ago it was read: all of this is as it was then. The probes have counted nothing in it
+    /// since.
     pub age: Duration,
     /// Nothing leads to it, and nothing happens in it any more. It is spoken of for the last time.
     pub is_gone: bool,
@@ -242,7 +242,7 @@ struct State {
     age: Duration,
     /// Something is known that `last` does not hold yet.
     is_fresh: bool,
-    /// What was shown of it, without lists, and when that was read.
+    /// What was shown of it, and when that was read.
     last: Option<(Table, Duration)>,
     /// How often no memory was to be had, at its last reading.
     no_memory_at: u64,
@@ -273,13 +273,20 @@ impl Model {
         let interval = self.last.map(|last| sample.elapsed.saturating_sub(last));
         let machine = self.see(sample);
         let seconds = interval.map(|interval| interval.as_secs_f64());
-        let talking = self.talkers.advance(&sample.tops, seconds);
+        // Nothing is new of those: their lists too are as they were.
+        let idle = self.tables.iter().filter(|(_, state)| state.is_as_it_was());
+        let idle: HashSet<NetnsId> = idle.map(|(id, _)| *id).collect();
+        let talking = self.talkers.advance(&sample.tops, seconds, &idle);
         self.listing.seconds = seconds;
         let Self { tables, talkers, listing, .. } = self;
         let tables: Vec<Table> = tables
             .values_mut()
             .filter_map(|state| {
+                let is_as_it_was = state.is_as_it_was();
                 let mut table = state.table(sample, &machine, seconds)?;
+                if is_as_it_was {
+                    return Some(table);
+                }
                 let strangers = state.strangers(&machine);
                 // What the probes were not run for is in no list either.
                 let unseen = state.totals.as_ref().map_or(0, |totals| totals.unseen);
@@ -322,6 +329,8 @@ impl Model {
                 if table.is_gone {
                     state.departed = Some(Arc::new(table.clone()));
                 }
+                state.last = Some((table.clone(), sample.elapsed));
+                state.is_fresh = false;
                 Some(table)
             })
             .collect();
@@ -552,14 +561,15 @@ impl State {
             return None;
         }
         self.departed = None;
-        let is_as_it_was = !self.is_fresh && self.sample.access != Access::Unseen;
-        if let Some((last, _)) = self.last.as_ref().filter(|_| is_as_it_was) {
+        if let Some((last, _)) = self.last.as_ref().filter(|_| self.is_as_it_was()) {
             return Some(Table { age: self.age, is_gone, change: None, ..last.clone() });
         }
-        let table = Table { is_gone, ..self.read(sample, machine, seconds) };
-        self.last = Some((table.clone(), sample.elapsed));
-        self.is_fresh = false;
-        Some(table)
+        Some(Table { is_gone, ..self.read(sample, machine, seconds) })
+    }
+
+    /// It was not read since it was last shown, and is there.
+    fn is_as_it_was(&self) -> bool {
+        !self.is_fresh && self.last.is_some() && self.sample.access != Access::Unseen
     }
 
     /// Nothing leads to it, and either it is known to have been taken down or nothing has happened in it
