@@ -24,7 +24,7 @@ use crate::{
         ctnetlink::{self, Dumped},
         dump, listing, modules,
         netns::{self, Finder, Netns},
-        visit::{Reading, Source, Visit, Visitor},
+        visit::{Source, Visit, Visitor},
     },
     model::census::{self, KernelCount, Taken},
     probe::census::Walker,
@@ -185,7 +185,7 @@ impl Taker {
         if *scope == Scope::Own {
             return Ok(vec![netns::current()?]);
         }
-        Ok(scope.among(&*self.finder.find(true)?))
+        Ok(scope.among(&*self.finder.find(false)?))
     }
 
     /// How full the kernel says that each is.
@@ -197,8 +197,9 @@ impl Taker {
     ) -> Result<Vec<KernelCount>> {
         let mut counts = Vec::with_capacity(found.len());
         for netns in found {
-            let reading = match self.visitor.read(netns)? {
-                Visit::Read(reading) if scope.is(reading.cookie) => reading,
+            let visit = self.visitor.enter_next(netns, || self.visitor.entries_here());
+            let (cookie, entries) = match visit? {
+                Visit::Read(reading) if scope.is(reading.0) => reading,
                 // Gone, and its number is another's.
                 Visit::Read(_) => continue,
                 Visit::Refused(error) => {
@@ -208,19 +209,16 @@ impl Taker {
                 Visit::Gone => continue,
             };
             counts.push(KernelCount {
-                netns: self.id(netns, &reading),
+                netns: cookie.filter(|_| self.cookies).unwrap_or(netns.inode.into()),
                 inode: netns.inode,
                 name: netns.name.clone(),
-                before: reading.entries.ok(),
+                before: entries.ok(),
                 after: None,
                 unlisted: None,
             });
         }
+        self.visitor.go_home()?;
         Ok(counts)
-    }
-
-    fn id(&self, netns: &Netns, reading: &Reading) -> NetnsId {
-        reading.cookie.filter(|_| self.cookies).unwrap_or(netns.inode.into())
     }
 
     /// Those that hold nothing are not asked.

@@ -94,12 +94,7 @@ impl Visitor {
         &self.bounds
     }
 
-    /// Reads one namespace. An `Err` is the end, as in [`Visitor::enter`].
-    pub fn read(&self, netns: &Netns) -> Result<Visit> {
-        self.enter(netns, || self.read_here(|_| Vec::new()))
-    }
-
-    /// Does something in one namespace. An `Err` is the end: this thread is lost in another
+    /// Does something in one namespace, and comes back. An `Err` is the end: this thread is lost in another
     /// namespace, and whatever it did next would be done there.
     pub fn enter<T>(&self, netns: &Netns, there: impl FnOnce() -> T) -> Result<Visit<T>> {
         let visit = self.enter_next(netns, there);
@@ -177,6 +172,22 @@ impl Visitor {
                     interfaces,
                 }
             }
+        }
+    }
+
+    /// The cookie of the namespace that this thread is in, and how many entries it holds.
+    pub fn entries_here(&self) -> (Option<u64>, Result<u32>) {
+        match self.source {
+            Source::Ctnetlink => match self.ctnetlink() {
+                Ok(mut socket) => {
+                    let entries = socket.entries();
+                    let cookie = cookie_of(socket.socket());
+                    self.memory.replace(socket.into_memory());
+                    (cookie, entries)
+                }
+                Err(error) => (netns_cookie(), Err(error)),
+            },
+            Source::Procfs => (netns_cookie(), entries()),
         }
     }
 
