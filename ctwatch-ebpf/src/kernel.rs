@@ -36,7 +36,7 @@ pub(crate) static LAYOUT: Layout = Layout {
     skb_iif: 0,
     top_sets: 0,
     top_wanted: Wanted(0),
-    padding: 0,
+    stripe_mask: 0,
     top_seed: Seed([0; HALVES]),
 };
 

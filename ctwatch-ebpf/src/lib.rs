@@ -12,13 +12,35 @@ pub mod trace;
 
 use top::{HALVES, Seed, Wanted};
 
-/// Namespaces that can be told apart at once. The map is allocated whole at start (an allocation
-/// inside a tracepoint of the allocator could recurse): 1,024 x 104 bytes for each possible CPU.
-pub const MAX_NETNS: u32 = 1024;
+/// Namespaces that can be told apart at once: each has one of so many places. The maps are allocated
+/// whole at start (an allocation inside a tracepoint of the allocator could recurse).
+pub const MAX_NETNS: u32 = 4096;
 
-/// The same for namespaces that an unprivileged user made, in a map of their own: however many he
-/// makes, they take no place from the host's.
+/// The same for namespaces that an unprivileged user made, in places of their own: however many he
+/// makes, they take none from the host's.
 pub const MAX_STRANGERS: u32 = 1024;
+
+/// Where all strangers that have no place are counted together.
+pub const REST: u32 = MAX_NETNS + MAX_STRANGERS;
+
+/// Those of the host first, then the strangers', then [`REST`].
+pub const PLACES: u32 = REST + 1;
+
+/// CPUs share their counts with others where there are more: a place takes 112 bytes for each of so
+/// many, and not for each CPU that could come. A power of two.
+pub const MOST_STRIPES: u32 = 8;
+
+/// In which stripe these CPUs count: as many as there are CPUs, up to [`MOST_STRIPES`].
+pub const fn stripes(cpus: u32) -> u32 {
+    let cpus = if cpus == 0 { 1 } else { cpus };
+    let all = cpus.next_power_of_two();
+    if all < MOST_STRIPES { all } else { MOST_STRIPES }
+}
+
+/// Where a place has its counts of one stripe: what different CPUs write lies far apart.
+pub const fn tally_index(place: u32, stripe: u32) -> u32 {
+    stripe * PLACES + place
+}
 
 /// Names a network namespace: `net->net_cookie`, what `SO_NETNS_COOKIE` reports.
 ///
@@ -68,11 +90,13 @@ impl Count {
     pub const ALL: usize = 12;
 }
 
-/// The counts of one namespace on one CPU.
+/// The counts of one namespace in one stripe.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NetnsTally {
     counts: [u64; Count::ALL],
+    /// Whose place this is, in the first stripe; 0: nobody's.
+    id: NetnsId,
     /// `net->ns.inum`, what `ls -l /proc/PID/ns/net` shows.
     inode: u32,
     /// `net->user_ns->owner`: 0 is root, who also owns the first user namespace.
@@ -83,8 +107,12 @@ pub struct NetnsTally {
 const NO_UID: u32 = u32::MAX;
 
 impl NetnsTally {
-    pub const fn of(inode: u32) -> Self {
-        Self { counts: [0; Count::ALL], inode, owner: 0 }
+    pub const fn new(id: NetnsId, inode: u32) -> Self {
+        Self { counts: [0; Count::ALL], id, inode, owner: 0 }
+    }
+
+    pub fn id(&self) -> NetnsId {
+        self.id
     }
 
     /// `None`: it could not be read.
@@ -117,16 +145,26 @@ impl NetnsTally {
         self.counts[count as usize]
     }
 
+    /// Writes down whose place this is.
+    #[inline(always)]
+    pub fn name(&mut self, of: &Self) {
+        // Who finds a name here finds the rest too.
+        self.inode = of.inode;
+        self.owner = of.owner;
+        self.id = of.id;
+    }
+
     /// Adds one event.
     #[inline(always)]
     pub fn bump(&mut self, count: Count) {
         add_one(&mut self.counts[count as usize]);
     }
 
-    /// Adds what another CPU counted.
+    /// Adds what other CPUs counted.
     pub fn add(&mut self, other: &Self) {
         add(&mut self.counts, &other.counts);
-        // A CPU that never counted in this namespace has neither inode number nor owner.
+        // Only the first stripe says whose it is.
+        self.id = self.id.max(other.id);
         self.inode = self.inode.max(other.inode);
         self.owner = self.owner.max(other.owner);
     }
@@ -285,13 +323,15 @@ pub struct Layout {
     /// Sets of each top table on each CPU, a power of two; 0 where nobody asks who it is.
     pub top_sets: u32,
     pub top_wanted: Wanted,
-    pub padding: u32,
+    /// How many stripes there are, less one.
+    pub stripe_mask: u32,
     /// Nobody can know in which set a key ends up.
     pub top_seed: Seed,
 }
 
 const _: () = {
-    assert!(size_of::<NetnsTally>() == 8 * Count::ALL + 8);
+    assert!(size_of::<NetnsTally>() == 8 * Count::ALL + 16);
+    assert!(MOST_STRIPES.is_power_of_two());
     assert!(size_of::<HostTally>() == 8 * HostCount::ALL);
     assert!(size_of::<Layout>() == 2 * 16 + 26 * 4 + 8 * HALVES);
 };
@@ -323,8 +363,15 @@ mod tests {
     }
 
     #[test]
+    fn cpus_share_stripes_where_there_are_many() {
+        let of = [0, 1, 2, 3, 6, 8, 64, 8192].map(stripes);
+        assert_eq!(of, [1, 1, 2, 4, 8, 8, 8, 8]);
+        assert_eq!((tally_index(7, 0), tally_index(7, 1)), (7, PLACES + 7));
+    }
+
+    #[test]
     fn tallies_of_two_cpus_add_up_field_by_field() {
-        let (mut a, mut b) = (NetnsTally::of(7), NetnsTally::of(0));
+        let (mut a, mut b) = (NetnsTally::new(9, 7), NetnsTally::default());
         a.bump(Count::Removed);
         b.bump(Count::Removed);
         b.bump(Count::RemovedMissed);
@@ -338,12 +385,12 @@ mod tests {
     #[test]
     fn an_owner_outlives_cpus_that_never_counted() {
         let mut sum = NetnsTally::default();
-        sum.add(&NetnsTally::of(7).owned_by(Some(1000)));
+        sum.add(&NetnsTally::new(9, 7).owned_by(Some(1000)));
         sum.add(&NetnsTally::default());
         assert!(sum.is_strangers());
         assert_eq!(sum.owner(), Some(1000));
-        let unknown = NetnsTally::of(7).owned_by(None);
+        let unknown = NetnsTally::new(9, 7).owned_by(None);
         assert_eq!((unknown.owner(), unknown.is_strangers()), (None, false));
-        assert!(!NetnsTally::of(7).owned_by(Some(0)).is_strangers());
+        assert!(!NetnsTally::new(9, 7).owned_by(Some(0)).is_strangers());
     }
 }

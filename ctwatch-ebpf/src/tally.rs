@@ -6,26 +6,32 @@ use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_NOEXIST},
     helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns},
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, PerCpuHashMap},
+    maps::{Array, HashMap, PerCpuArray, Queue},
 };
 use ctwatch_ebpf::{
-    Count, HostCount, HostTally, MAX_NETNS, MAX_STRANGERS, NetnsId, NetnsTally,
+    Count, HostCount, HostTally, MAX_NETNS, MAX_STRANGERS, NetnsId, NetnsTally, PLACES, REST,
+    tally_index,
     top::{By, Hashes, Key, Set, Stream, TABLES, table},
 };
 
 use crate::kernel::{self, Address, Place, layout};
 
+/// The place of each namespace.
 #[map]
-static NETNS: PerCpuHashMap<NetnsId, NetnsTally> = PerCpuHashMap::with_max_entries(MAX_NETNS, 0);
+static NETNS: HashMap<NetnsId, u32> = HashMap::with_max_entries(MAX_NETNS + MAX_STRANGERS, 0);
 
-/// Of unprivileged users: they fill this one, and not the host's.
+/// What is counted in it, in as many stripes as user space makes room for. User space reads it where
+/// it is.
 #[map]
-static STRANGERS: PerCpuHashMap<NetnsId, NetnsTally> =
-    PerCpuHashMap::with_max_entries(MAX_STRANGERS, 0);
+static TALLIES: Array<NetnsTally> = Array::with_max_entries(PLACES, BPF_F_MMAPABLE);
 
-/// What happened in those of them that had no room, all together.
+/// Places that no namespace has. User space fills it.
 #[map]
-static STRANGERS_REST: PerCpuArray<NetnsTally> = PerCpuArray::with_max_entries(1, 0);
+static FREE: Queue<u32> = Queue::with_max_entries(MAX_NETNS, 0);
+
+/// Those for namespaces of unprivileged users: they take none from the host's.
+#[map]
+static FREE_OF_STRANGERS: Queue<u32> = Queue::with_max_entries(MAX_STRANGERS, 0);
 
 #[map]
 static HOST: PerCpuArray<HostTally> = PerCpuArray::with_max_entries(1, 0);
@@ -364,34 +370,48 @@ fn take_frame(key: u64) -> Option<Frame> {
     Some(frame)
 }
 
-/// `None` where the map has no room for the namespace.
+/// `None` where there is no place for the namespace.
 #[inline(always)]
 fn bump(net: impl Place, id: NetnsId, counts: &[Count]) -> Option<()> {
-    let tally = match NETNS.get_ptr_mut(id) {
-        Some(tally) => tally,
-        None => add(net.address(), id)?,
+    let place = match NETNS.get_ptr(id) {
+        // SAFETY: a live map value, which is written once.
+        Some(place) => unsafe { *place },
+        None => settle(net.address(), id)?,
     };
+    // SAFETY: a helper without arguments.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    let tally = TALLIES.get_ptr_mut(tally_index(place, cpu & layout!(stripe_mask)))?;
     for count in counts {
-        // SAFETY: a live per-CPU map value, and this CPU's programs each write counts of their own.
+        // SAFETY: a live map value. Other CPUs may count in the same: each addition is one instruction.
         unsafe { (*tally).bump(*count) };
     }
     Some(())
 }
 
-/// The first event in a namespace of the host's, and each in those of others: so the host's pay
-/// nothing for their being told apart.
+/// The first event in a namespace: it gets a place. And each in those of others that get none, which
+/// are counted together.
 #[inline(never)]
-fn add(net: u64, id: NetnsId) -> Option<*mut NetnsTally> {
-    if let Some(tally) = STRANGERS.get_ptr_mut(id) {
-        return Some(tally);
-    }
+fn settle(net: u64, id: NetnsId) -> Option<u32> {
     let inode = kernel::netns_inode(Address(net))?;
-    let tally = NetnsTally::of(inode).owned_by(kernel::netns_owner(net));
-    // Another CPU may have been first: that is as good.
-    if tally.is_strangers() {
-        let _ = STRANGERS.insert(id, tally, u64::from(BPF_NOEXIST));
-        return STRANGERS.get_ptr_mut(id).or_else(|| STRANGERS_REST.get_ptr_mut(0));
+    let named = NetnsTally::new(id, inode).owned_by(kernel::netns_owner(net));
+    let place = if named.is_strangers() {
+        let Ok(Some(place)) = FREE_OF_STRANGERS.pop() else { return Some(REST) };
+        place
+    } else {
+        FREE.pop().ok()??
+    };
+    // Before anybody else can count there: what is there without a name would be nobody's.
+    let tally = TALLIES.get_ptr_mut(place)?;
+    // SAFETY: a live map value, and nobody else's: it was taken from those that are free.
+    unsafe { (*tally).name(&named) };
+    if NETNS.insert(id, place, u64::from(BPF_NOEXIST)).is_ok() {
+        return Some(place);
     }
-    let _ = NETNS.insert(id, tally, u64::from(BPF_NOEXIST));
-    NETNS.get_ptr_mut(id)
+    // Another CPU was first.
+    // SAFETY: as above.
+    unsafe { (*tally).name(&NetnsTally::new(0, 0)) };
+    let free = if named.is_strangers() { &FREE_OF_STRANGERS } else { &FREE };
+    let _ = free.push(place, 0);
+    // SAFETY: a live map value, which is written once.
+    NETNS.get_ptr(id).map(|place| unsafe { *place })
 }

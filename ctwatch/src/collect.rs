@@ -2,9 +2,9 @@
 //! counted. Runs on a thread of its own, because entering a namespace changes the thread.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque, hash_map::Entry},
     sync::{Arc, Mutex, PoisonError, mpsc},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
@@ -16,13 +16,17 @@ use crate::{
         cgroups::Cgroups,
         netns::{self, Finder, Netns, Target},
         owner,
-        visit::{self, Reading, Source, Visit, Visitor},
+        visit::{Reading, Source, Visit, Visitor},
     },
     probe::read::Probes,
-    sample::{Access, HookReadings, Owner, Probed, Sample, TableSample, TopCounts},
+    sample::{Access, HookReadings, Idle, Owner, Probed, Sample, TableSample, TopCounts},
     threads,
     wanted::{Patterns, Whose},
 };
+
+mod turns;
+
+use turns::{Read, Turns, Weight};
 
 /// Of each namespace, at most so many interfaces are looked up by name.
 const MOST_INTERFACES: usize = 64;
@@ -55,8 +59,13 @@ pub struct Means {
 
 /// Asks the collecting thread for samples.
 pub struct Collector {
-    requests: mpsc::Sender<oneshot::Sender<Result<Sample>>>,
+    requests: mpsc::Sender<Request>,
     reads: Reads,
+}
+
+struct Request {
+    whole: bool,
+    reply: oneshot::Sender<Result<Sample>>,
 }
 
 /// What a namespace is called that is being read.
@@ -64,14 +73,14 @@ type Reads = Arc<Mutex<Option<String>>>;
 
 impl Collector {
     pub fn start(means: Means) -> Result<Self> {
-        let (requests, inbox) = mpsc::channel::<oneshot::Sender<Result<Sample>>>();
+        let (requests, inbox) = mpsc::channel::<Request>();
         let reads = Reads::default();
         let mut worker = Worker::new(means, Arc::clone(&reads));
         threads::start("collector", move || {
             let mut visitor = None;
-            for reply in inbox {
+            for Request { whole, reply } in inbox {
                 // Whoever asked may have gone; there is nobody to tell.
-                let _ = reply.send(worker.sample(&mut visitor));
+                let _ = reply.send(worker.sample(&mut visitor, whole));
             }
         })?;
         Ok(Self { requests, reads })
@@ -82,12 +91,25 @@ impl Collector {
         self.reads.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Of all namespaces.
     pub async fn sample(&self) -> Result<Sample> {
+        self.ask(true).await
+    }
+
+    /// Of those in which anything happens, and of the others in turns.
+    pub async fn changes(&self) -> Result<Sample> {
+        self.ask(false).await
+    }
+
+    async fn ask(&self, whole: bool) -> Result<Sample> {
         let (reply, answer) = oneshot::channel();
-        self.requests.send(reply).ok().context("the collecting thread has ended")?;
+        let request = Request { whole, reply };
+        self.requests.send(request).ok().context("the collecting thread has ended")?;
         answer.await.context("the collecting thread has ended")?
     }
 }
+
+type Tallies = HashMap<NetnsId, NetnsTally>;
 
 struct Worker {
     means: Means,
@@ -97,22 +119,49 @@ struct Worker {
     /// And whose they are: that never changes. Kept where an id is never used again.
     owners: HashMap<NetnsId, Owner>,
     finder: Finder,
+    /// What the last reading of each was, and which of them it is time to read.
+    turns: Turns,
     /// Namespaces that the probes counted in and that were looked for in vain.
     hidden: HashSet<NetnsId>,
     /// What was counted in namespaces that made room for others.
     set_aside: SetAside,
     /// What was counted in those that nothing leads to, at the last sample.
-    unseen: HashMap<NetnsId, NetnsTally>,
+    unseen: Tallies,
     /// Interfaces that are spoken of, by namespace.
     interfaces: HashMap<NetnsId, BTreeSet<u32>>,
+    interface_names: HashMap<NetnsId, Interfaces>,
     cgroups: Cgroups,
     reads: Reads,
+}
+
+/// What interfaces of one namespace are called, and when they were asked for that.
+type Interfaces = BTreeMap<u32, (Duration, Option<String>)>;
+
+/// An interface that is still spoken of may have another name by now.
+const NAMED_FOR: Duration = Duration::from_secs(10);
+
+/// Of the interfaces that are spoken of, those whose names are unknown or old.
+fn to_ask(spoken_of: &BTreeSet<u32>, known: Option<&Interfaces>, now: Duration) -> Vec<u32> {
+    let is_old = |index: &&u32| {
+        let asked = known.and_then(|known| known.get(*index)).map(|(asked, _)| *asked);
+        asked.is_none_or(|asked| now.saturating_sub(asked) >= NAMED_FOR)
+    };
+    spoken_of.iter().filter(is_old).copied().collect()
+}
+
+/// What is told of each namespace.
+struct Rows {
+    tables: Vec<TableSample>,
+    idle: Vec<Idle>,
+    /// What was counted in those of `tables` and `idle` that nothing leads to.
+    unseen: Tallies,
 }
 
 impl Worker {
     fn new(means: Means, reads: Reads) -> Self {
         Self {
             reads,
+            turns: Turns::default(),
             means,
             started: Instant::now(),
             names: HashMap::new(),
@@ -122,6 +171,7 @@ impl Worker {
             set_aside: SetAside::default(),
             unseen: HashMap::new(),
             interfaces: HashMap::new(),
+            interface_names: HashMap::new(),
             cgroups: Cgroups::default(),
         }
     }
@@ -131,54 +181,89 @@ impl Worker {
         *self.reads.lock().unwrap_or_else(PoisonError::into_inner) = netns.map(name);
     }
 
-    fn sample(&mut self, visitor: &mut Option<Visitor>) -> Result<Sample> {
+    /// `whole`: of all namespaces, however little happens in them.
+    fn sample(&mut self, visitor: &mut Option<Visitor>, whole: bool) -> Result<Sample> {
         let visitor = match visitor {
             Some(visitor) => visitor,
             None => visitor.insert(Visitor::new(self.means.source)?),
         };
-        let before = self.tallies()?;
+        self.take_back()?;
+        let before = self.tallies();
         let mut everywhere = self.set_aside.everywhere(before.as_ref());
         if let Some(probes) = &self.means.probes {
-            everywhere.add(&probes.strangers_rest()?);
+            everywhere.add(&probes.strangers_rest());
         }
         let tops = self.tops();
         let cgroups = self.cgroups(&tops);
-        let found = self.find(before.as_ref())?;
+        let limit = visitor.bounds().limit();
+        // What is in the lists by now is to be in the totals too.
+        let by_now = self.tallies();
+        let found = self.find(by_now.as_ref())?;
         let (found, others) = self.split(found);
-        let interfaces: Vec<u32> = self.interfaces.values().flatten().copied().collect();
-        let visits = found
-            .into_iter()
-            .map(|netns| {
-                self.reads_now(Some(&netns));
-                visitor.read(&netns, &interfaces).map(|visit| (netns, visit))
-            })
-            .collect::<Result<Vec<_>>>()?;
-        self.reads_now(None);
-        let after = self.tallies()?;
+        let now = self.started.elapsed();
+        // Nobody else tells where something happens.
+        let whole = whole || by_now.is_none();
+        let due = self.turns.due(found, by_now.as_ref(), limit, now, whole);
+        let mut visits = self.visit(visitor, due, now)?;
+        // A process that led to one is gone: another may be in it.
+        let is_lost =
+            |(netns, visit): &(Netns, Visit)| matches!(visit, Visit::Gone) && netns.pid().is_some();
+        let may_be_elsewhere = matches!(self.means.scope, Scope::All | Scope::Some(..));
+        if visits.iter().any(is_lost) && may_be_elsewhere && self.finder.may_hurry() {
+            let lost: HashSet<Netns> =
+                visits.extract_if(.., |visit| is_lost(visit)).map(|(netns, _)| netns).collect();
+            let inodes: HashSet<u32> = lost.iter().map(|netns| netns.inode).collect();
+            let mut again = self.means.scope.among(&*self.finder.find(true)?);
+            again.retain(|netns| inodes.contains(&netns.inode) && !lost.contains(netns));
+            let (again, _) = self.split(again);
+            visits.extend(self.visit(visitor, again, now)?);
+        }
+        let after = self.tallies();
         let elapsed = self.started.elapsed();
         let probes = self.means.probes.as_ref();
-        let sample = Sample {
+        let probed = probes.map(Probes::probed).transpose()?;
+        let tallies = (before.as_ref(), by_now.as_ref(), after.as_ref());
+        let Rows { mut tables, idle, unseen } = self.tables(visits, tallies, now, whole);
+        tables.extend(others);
+        self.make_room(unseen, after.as_ref())?;
+        Ok(Sample {
             time: jiff::Timestamp::now(),
             elapsed,
-            limit: visit::limit(self.means.source).ok(),
-            buckets: visit::buckets().ok(),
-            probed: probes
-                .map(Probes::probed)
-                .transpose()?
-                .map(|probed| Probed { everywhere, ..probed }),
+            limit,
+            buckets: visitor.bounds().buckets(),
+            probed: probed.map(|probed| Probed { everywhere, ..probed }),
             tops,
             cgroups,
-            tables: {
-                let mut tables = self.tables(visits, before.as_ref(), after.as_ref());
-                tables.extend(others);
-                tables
-            },
-        };
-        self.make_room(&sample)?;
-        Ok(sample)
+            tables,
+            idle,
+        })
     }
 
-    fn find(&mut self, counted: Option<&HashMap<NetnsId, NetnsTally>>) -> Result<Vec<Netns>> {
+    fn visit(
+        &mut self,
+        visitor: &Visitor,
+        due: Vec<Netns>,
+        now: Duration,
+    ) -> Result<Vec<(Netns, Visit)>> {
+        let mut visits = Vec::with_capacity(due.len());
+        for netns in due {
+            self.reads_now(Some(&netns));
+            let wanted = |cookie: Option<u64>| {
+                let id = cookie.filter(|_| self.means.cookies).unwrap_or(netns.inode.into());
+                let spoken_of = self.interfaces.get(&id);
+                spoken_of.map_or_else(Vec::new, |spoken_of| {
+                    to_ask(spoken_of, self.interface_names.get(&id), now)
+                })
+            };
+            let visit = visitor.enter_next(&netns, || visitor.read_here(wanted));
+            visits.push((visit, netns));
+        }
+        visitor.go_home()?;
+        self.reads_now(None);
+        visits.into_iter().map(|(visit, netns)| Ok((netns, visit?))).collect()
+    }
+
+    fn find(&mut self, counted: Option<&Tallies>) -> Result<Vec<Netns>> {
         let mut found = match self.means.scope {
             Scope::Own => return Ok(vec![netns::current()?]),
             Scope::All | Scope::One(_) | Scope::Some(..) => self.finder.find(false)?,
@@ -196,11 +281,14 @@ impl Worker {
             })
             .map(|(id, _)| *id)
             .collect();
-        if !strange.is_empty() {
+        if !strange.is_empty() && self.finder.may_hurry() {
             found = self.finder.find(true)?;
             self.hidden.extend(strange);
         }
-        Ok(self.means.scope.among(found))
+        if let Some(counted) = counted {
+            self.hidden.retain(|id| counted.contains_key(id));
+        }
+        Ok(self.means.scope.among(&found))
     }
 
     /// Those that are to be read, and rows of those that are not.
@@ -247,90 +335,121 @@ impl Worker {
         named.collect()
     }
 
-    fn tallies(&self) -> Result<Option<HashMap<NetnsId, NetnsTally>>> {
-        let mut tallies = self.means.probes.as_ref().map(Probes::tallies).transpose()?;
-        if let Some(tallies) = &mut tallies {
-            self.set_aside.add_to(tallies);
-        }
-        Ok(tallies)
+    fn tallies(&self) -> Option<Tallies> {
+        let mut tallies = self.means.probes.as_ref().map(Probes::tallies)?;
+        self.set_aside.add_to(&mut tallies);
+        Some(tallies)
     }
 
-    /// A row for each namespace that was found, and for each that only the probes know: gone, or
-    /// kept alive by something that does not show where it is.
+    /// A row for each namespace that was read, and for each that only the probes know: gone, or kept
+    /// alive by something that does not show where it is. And those that are as they were.
     fn tables(
         &mut self,
         visits: Vec<(Netns, Visit)>,
-        before: Option<&HashMap<NetnsId, NetnsTally>>,
-        after: Option<&HashMap<NetnsId, NetnsTally>>,
-    ) -> Vec<TableSample> {
+        (before, by_now, after): (Option<&Tallies>, Option<&Tallies>, Option<&Tallies>),
+        now: Duration,
+        whole: bool,
+    ) -> Rows {
+        let of = |aside: &SetAside, id: &NetnsId, tallies: Option<&Tallies>| {
+            tallies.map(|tallies| aside.of(id, tallies))
+        };
         let hooks = |aside: &SetAside, id: &NetnsId| {
-            let of = |tallies| aside.of(id, tallies);
-            Some(HookReadings { before: of(before?), after: of(after?) })
+            Some(HookReadings { before: of(aside, id, before)?, after: of(aside, id, after)? })
         };
         // One that may not be entered tells no cookie: the probes know it by its inode number too.
-        let id_of = |inode: u32| {
-            let known = after.into_iter().flatten().find(|(_, tally)| tally.inode() == inode);
-            known.map_or(NetnsId::from(inode), |(id, _)| *id)
-        };
+        let by_inode: HashMap<u32, NetnsId> =
+            match visits.iter().any(|(_, visit)| matches!(visit, Visit::Refused(_))) {
+                true => after.into_iter().flatten().map(|(id, of)| (of.inode(), *id)).collect(),
+                false => HashMap::new(),
+            };
+        let id_of = |inode: u32| by_inode.get(&inode).copied().unwrap_or(inode.into());
         let mut tables: Vec<TableSample> = Vec::with_capacity(visits.len());
         for (netns, visit) in visits {
+            let way = netns.clone();
+            let inode = netns.inode;
             let cookie = match &visit {
                 Visit::Read(reading) => reading.cookie,
-                Visit::Refused(_) => None,
-                Visit::Gone => continue,
+                Visit::Refused(_) | Visit::Gone => None,
             };
-            // Another by now, under the number of the one that was asked for.
-            if !self.means.scope.is(&netns, cookie) {
+            // Gone, or another by now, under the number of the one that was asked for.
+            if matches!(visit, Visit::Gone) || !self.means.scope.is(&netns, cookie) {
+                self.turns.forget(inode);
                 continue;
             }
-            let owner = self.owner(&netns, cookie.filter(|_| self.means.cookies));
-            if !self.means.whose.admits(&owner) {
-                continue;
-            }
-            let whose = (self.means.whose.judges(&owner), owner);
+            let cookie = cookie.filter(|_| self.means.cookies);
+            let owner = self.owner(&netns, cookie);
+            let is_judged = self.means.whose.judges(&owner);
+            let weight = match self.means.whose.admits(&owner) {
+                true if is_judged => Weight::Full,
+                true => Weight::Little,
+                false => Weight::None,
+            };
             let mut table = match visit {
-                Visit::Read(reading) => read_table(netns, whose, reading, self.means.cookies),
-                Visit::Refused(error) => refused_table(id_of(netns.inode), netns, whose, &error),
+                Visit::Read(reading) => {
+                    let id = cookie.unwrap_or(NetnsId::from(netns.inode));
+                    let interfaces = self.named(id, &reading.interfaces, now);
+                    read_table(id, netns, (is_judged, owner), reading, interfaces)
+                }
+                Visit::Refused(error) => {
+                    refused_table(id_of(inode), netns, (is_judged, owner), &error)
+                }
                 Visit::Gone => continue,
             };
+            let read = Read::of(&table, of(&self.set_aside, &table.id, by_now), now);
+            self.turns.read(way, read, weight);
+            if weight == Weight::None {
+                continue;
+            }
             table.hooks = hooks(&self.set_aside, &table.id);
             if let Some(name) = &table.name {
                 self.names.insert(table.id, name.clone());
             }
             tables.push(table);
         }
-        let seen: HashSet<NetnsId> = tables.iter().map(|table| table.id).collect();
+        let read: HashSet<NetnsId> = tables.iter().map(|table| table.id).collect();
+        let mut idle: Vec<Idle> =
+            self.turns.idle(now).filter(|idle| !read.contains(&idle.id)).collect();
+        let seen: HashSet<NetnsId> =
+            read.iter().copied().chain(idle.iter().map(|idle| idle.id)).collect();
+        let mut unseen = HashMap::new();
         for (id, tally) in after.into_iter().flatten() {
             let name = self.names.get(id);
-            let admits = self.means.scope.admits(*id, tally.inode(), name, self.means.cookies);
-            let owner = || match self.owners.get(id) {
+            let cookies = self.means.cookies;
+            if seen.contains(id) || !self.means.scope.admits(*id, tally.inode(), name, cookies) {
+                continue;
+            }
+            let owner = match self.owners.get(id) {
                 Some(owner) => owner.clone(),
                 None => owner::as_counted(tally.owner()),
             };
-            if admits
-                && !seen.contains(id)
-                && let owner = owner()
-                && self.means.whose.admits(&owner)
-            {
-                tables.push(TableSample {
-                    id: *id,
-                    inode: tally.inode(),
-                    name: name.cloned(),
-                    is_judged: self.means.whose.judges(&owner),
-                    owner,
-                    access: Access::Unseen,
-                    entries: None,
-                    counters: None,
-                    unread: None,
-                    hooks: hooks(&self.set_aside, id),
-                    interfaces: Vec::new(),
-                });
+            if !self.means.whose.admits(&owner) {
+                continue;
             }
+            let is_still = self.unseen.get(id) == Some(tally);
+            unseen.insert(*id, *tally);
+            if is_still && !whole {
+                idle.push(Idle { id: *id, age: Duration::ZERO });
+                continue;
+            }
+            tables.push(TableSample {
+                id: *id,
+                inode: tally.inode(),
+                name: name.cloned(),
+                is_judged: self.means.whose.judges(&owner),
+                owner,
+                access: Access::Unseen,
+                entries: None,
+                counters: None,
+                unread: None,
+                hooks: hooks(&self.set_aside, id),
+                interfaces: Vec::new(),
+            });
         }
-        let spoken_of: HashSet<NetnsId> = tables.iter().map(|table| table.id).collect();
+        let spoken_of: HashSet<NetnsId> = seen.into_iter().chain(unseen.keys().copied()).collect();
         self.names.retain(|id, _| spoken_of.contains(id));
         self.owners.retain(|id, _| spoken_of.contains(id));
-        tables
+        self.interface_names.retain(|id, _| spoken_of.contains(id));
+        Rows { tables, idle, unseen }
     }
 
     /// Asked for once, where it is known by what is never used again.
@@ -345,46 +464,72 @@ impl Worker {
         owner
     }
 
-    /// The probes' map holds so many namespaces and no more: where it fills up, those make room that
-    /// nothing leads to and in which nothing happens: the gone ones, and of the hidden ones those
+    /// What its interfaces that are spoken of are called, after these were asked for anew.
+    fn named(
+        &mut self,
+        id: NetnsId,
+        answers: &[(u32, String)],
+        now: Duration,
+    ) -> Vec<(u32, String)> {
+        let Some(spoken_of) = self.interfaces.get(&id) else {
+            self.interface_names.remove(&id);
+            return Vec::new();
+        };
+        let known = self.interface_names.entry(id).or_default();
+        for index in to_ask(spoken_of, Some(known), now) {
+            let answer = answers.iter().find(|(other, _)| *other == index);
+            let answer = answer.map(|(_, name)| name.clone());
+            let (asked, name) = known.entry(index).or_default();
+            // One that is gone is spoken of by the name that it had.
+            (*asked, *name) = (now, answer.or(name.take()));
+        }
+        known.retain(|index, _| spoken_of.contains(index));
+        known.iter().filter_map(|(index, (_, name))| Some((*index, name.clone()?))).collect()
+    }
+
+    /// The probes have so many places for namespaces and no more: where they are taken, those make room
+    /// that nothing leads to and in which nothing happens: the gone ones, and of the hidden ones those
     /// that can be taken up again. What they counted has been handed on in this sample. Strangers have
-    /// a map of their own, and make room for each other alone.
-    fn make_room(&mut self, sample: &Sample) -> Result<()> {
+    /// places of their own, and make room for each other alone.
+    fn make_room(&mut self, unseen: Tallies, counted: Option<&Tallies>) -> Result<()> {
         let Some(probes) = self.means.probes.as_mut() else { return Ok(()) };
-        let unseen = sample.tables.iter().filter(|table| table.access == Access::Unseen);
-        let unseen = unseen.filter_map(|table| Some((table.id, table.hooks?.after)));
-        let before = std::mem::replace(&mut self.unseen, unseen.collect());
+        let before = std::mem::replace(&mut self.unseen, unseen);
         let crowded = [(false, MAX_NETNS), (true, MAX_STRANGERS)].map(|(strangers, room)| {
-            let counted = sample.tables.iter().filter_map(|table| table.hooks);
-            let there = counted.filter(|hooks| hooks.after.inode() != 0);
-            let there = there.filter(|hooks| hooks.after.is_strangers() == strangers);
-            there.count() > room as usize * 3 / 4
+            let there = counted.into_iter().flat_map(HashMap::values);
+            let there = there.filter(|tally| tally.is_strangers() == strangers).count();
+            there > room as usize * 3 / 4
         });
-        for (id, tally) in still(&before, &self.unseen) {
-            if crowded[usize::from(tally.is_strangers())] {
-                probes.forget(&id, tally.is_strangers())?;
-                self.set_aside.take(id, tally);
-                self.hidden.remove(&id);
+        if crowded.contains(&true) {
+            let mut these = still(&before, &self.unseen);
+            these.retain(|_, is_strangers| crowded[usize::from(*is_strangers)]);
+            probes.forget(&these.keys().copied().collect())?;
+            self.hidden.retain(|id| !these.contains_key(id));
+        }
+        Ok(())
+    }
+
+    /// Those that made room at the last sample have it made by now.
+    fn take_back(&mut self) -> Result<()> {
+        if let Some(probes) = self.means.probes.as_mut() {
+            for tally in probes.left()? {
+                self.set_aside.take(tally.id(), tally);
             }
         }
         Ok(())
     }
 }
 
-/// Those that have counted nothing since.
-fn still(
-    before: &HashMap<NetnsId, NetnsTally>,
-    now: &HashMap<NetnsId, NetnsTally>,
-) -> Vec<(NetnsId, NetnsTally)> {
+/// Those that have counted nothing since, and whether they are strangers'.
+fn still(before: &Tallies, now: &Tallies) -> HashMap<NetnsId, bool> {
     let same = now.iter().filter(|(id, tally)| before.get(*id) == Some(*tally));
-    same.map(|(id, tally)| (*id, *tally)).collect()
+    same.map(|(id, tally)| (*id, tally.is_strangers())).collect()
 }
 
 /// What was counted in namespaces before they made room for others. One that only looked gone, and
 /// counts again, goes on from there.
 #[derive(Debug, Default)]
 struct SetAside {
-    kept: HashMap<NetnsId, NetnsTally>,
+    kept: Tallies,
     /// The order in which they were: the host's, and others', who must not crowd those out.
     order: [VecDeque<NetnsId>; 2],
     /// Of those that are not kept any more.
@@ -395,11 +540,15 @@ impl SetAside {
     /// Half a megabyte, twice.
     const MOST: usize = 4096;
 
-    /// `tally`: all that was ever counted there.
+    /// `tally`: what was counted there since it last made room.
     fn take(&mut self, id: NetnsId, tally: NetnsTally) {
         let order = &mut self.order[usize::from(tally.is_strangers())];
-        if self.kept.insert(id, tally).is_none() {
-            order.push_back(id);
+        match self.kept.entry(id) {
+            Entry::Occupied(mut kept) => kept.get_mut().add(&tally),
+            Entry::Vacant(place) => {
+                place.insert(tally);
+                order.push_back(id);
+            }
         }
         if order.len() > Self::MOST
             && let Some(oldest) = order.pop_front()
@@ -409,7 +558,7 @@ impl SetAside {
         }
     }
 
-    fn add_to(&self, tallies: &mut HashMap<NetnsId, NetnsTally>) {
+    fn add_to(&self, tallies: &mut Tallies) {
         for (id, tally) in tallies {
             if let Some(kept) = self.kept.get(id) {
                 tally.add(kept);
@@ -424,7 +573,7 @@ impl SetAside {
     }
 
     /// What was counted in all namespaces, of which these were completed.
-    fn everywhere(&self, tallies: Option<&HashMap<NetnsId, NetnsTally>>) -> NetnsTally {
+    fn everywhere(&self, tallies: Option<&Tallies>) -> NetnsTally {
         let mut sum = self.rest;
         let counts = |id: &NetnsId| tallies.is_some_and(|tallies| tallies.contains_key(id));
         let kept = self.kept.iter().filter(|(id, _)| !counts(id));
@@ -435,21 +584,21 @@ impl SetAside {
 
 impl Scope {
     /// Those that are wanted, of all that were found.
-    pub fn among(&self, found: BTreeMap<u32, Netns>) -> Vec<Netns> {
+    pub fn among(&self, found: &BTreeMap<u32, Netns>) -> Vec<Netns> {
         match self {
             Self::One(target) => target.among(found).into_iter().collect(),
             Self::Some(targets, patterns) => {
                 let named: Vec<Netns> =
-                    targets.iter().filter_map(|target| target.among(found.clone())).collect();
+                    targets.iter().filter_map(|target| target.among(found)).collect();
                 let all = targets.is_empty() && patterns.only.is_empty();
                 let wanted = |netns: &Netns| {
                     let name = netns.called();
                     let is_named = named.iter().any(|named| named.inode == netns.inode);
                     !patterns.leave_out(&name) && (all || is_named || patterns.name(&name))
                 };
-                found.into_values().filter(wanted).collect()
+                found.values().filter(|netns| wanted(netns)).cloned().collect()
             }
-            Self::All | Self::Own => found.into_values().collect(),
+            Self::All | Self::Own => found.values().cloned().collect(),
         }
     }
 
@@ -485,18 +634,18 @@ impl Scope {
 
 /// `whose`: whether it is judged, and the owner.
 fn read_table(
+    id: NetnsId,
     netns: Netns,
     (is_judged, owner): (bool, Owner),
     reading: Reading,
-    cookies: bool,
+    interfaces: Vec<(u32, String)>,
 ) -> TableSample {
-    let cookie = reading.cookie.filter(|_| cookies);
     let mut unread = None;
     let mut note = |error: anyhow::Error| {
         unread.get_or_insert(format!("{error:#}"));
     };
     TableSample {
-        id: cookie.unwrap_or(NetnsId::from(netns.inode)),
+        id,
         inode: netns.inode,
         name: netns.name,
         owner,
@@ -506,7 +655,7 @@ fn read_table(
         counters: reading.counters.map_err(&mut note).ok(),
         unread,
         hooks: None,
-        interfaces: reading.interfaces,
+        interfaces,
     }
 }
 
@@ -538,7 +687,7 @@ mod tests {
     use super::*;
 
     fn tally(refused: u32) -> NetnsTally {
-        let mut tally = NetnsTally::of(1);
+        let mut tally = NetnsTally::new(1, 1);
         (0..refused).for_each(|_| tally.bump(Count::TableFull));
         tally
     }
@@ -559,7 +708,7 @@ mod tests {
         let found_late = aside.of(&7, &HashMap::new());
         assert_eq!(found_late.get(Count::TableFull), 5, "found when it had made room");
         assert_eq!(refused(&aside, &[(7, 2), (8, 1)]), (Some(7), 8), "it was not gone");
-        aside.take(7, tally(7));
+        aside.take(7, tally(2));
         assert_eq!(refused(&aside, &[(7, 1), (8, 1)]), (Some(8), 9));
         // However many there are, nothing is lost of what happened anywhere.
         (100..10_000).for_each(|id| aside.take(id, tally(1)));
@@ -573,6 +722,6 @@ mod tests {
             all.iter().map(|(id, refused)| (*id, tally(*refused))).collect()
         };
         let found = still(&of(&[(1, 5), (2, 5)]), &of(&[(1, 5), (2, 6), (3, 1)]));
-        assert_eq!(found, [(1, tally(5))]);
+        assert_eq!(found, HashMap::from([(1, false)]));
     }
 }

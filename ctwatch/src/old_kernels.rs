@@ -93,6 +93,7 @@ fn sample(seconds: u64, entries: u32, counters: Vec<CpuCounters>) -> Sample {
         probed: None,
         tops: Vec::new(),
         cgroups: Vec::new(),
+        idle: Vec::new(),
     }
 }
 

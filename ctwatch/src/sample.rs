@@ -20,6 +20,8 @@ pub struct Sample {
     /// `net.netfilter.nf_conntrack_buckets`: one hash table for all namespaces.
     pub buckets: Option<u32>,
     pub tables: Vec<TableSample>,
+    /// Those that were not read this time.
+    pub idle: Vec<Idle>,
     /// `None` where no program runs.
     pub probed: Option<Probed>,
     /// Who it is, of what is counted that way; empty where nobody asks.
@@ -71,6 +73,15 @@ pub struct Counted {
     pub insertions: bool,
     /// `Removed…`, `NeverInserted…`.
     pub ends: bool,
+}
+
+/// A namespace in which the programs counted nothing since it was last read, and which is as it was then
+/// as far as they see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Idle {
+    pub id: NetnsId,
+    /// How long ago it was read; zero where there is nothing to read: nothing leads to it.
+    pub age: Duration,
 }
 
 /// One namespace's share of it.

@@ -4,6 +4,7 @@
 //! Goes into namespaces, so it runs on a thread of its own.
 
 use std::{
+    collections::{HashMap, HashSet},
     sync::mpsc,
     time::{Duration, Instant},
 };
@@ -24,7 +25,7 @@ use crate::{
         dump, listing, modules,
         netns::{self, Finder, Netns},
         owner,
-        visit::{Reading, Source, Visit, Visitor},
+        visit::{Source, Visit, Visitor},
     },
     model::census::{self, KernelCount, Taken},
     probe::census::Walker,
@@ -149,7 +150,7 @@ impl Taker {
         let new = || census::Census::new(&question.by, seed);
         let (census, by, strayed) = match &mut self.walker {
             Some(walker) => {
-                let wanted: Vec<NetnsId> = kernel.iter().map(|count| count.netns).collect();
+                let wanted: HashSet<NetnsId> = kernel.iter().map(|count| count.netns).collect();
                 let all_owners = matches!(question.whose, Whose::All | Whose::HostFirst);
                 let all = question.scope == Scope::All && all_owners;
                 let (census, walked) = walker.census(new, |census, held| {
@@ -170,9 +171,10 @@ impl Taker {
             }
         };
         let after = self.counts(question, &found, &mut Vec::new())?;
+        let after: HashMap<NetnsId, Option<u32>> =
+            after.into_iter().map(|after| (after.netns, after.before)).collect();
         for count in &mut kernel {
-            let after = after.iter().find(|after| after.netns == count.netns);
-            count.after = after.and_then(|after| after.before);
+            count.after = after.get(&count.netns).copied().flatten();
         }
         let counted = census.finish(question.most);
         Ok(Taken {
@@ -190,7 +192,7 @@ impl Taker {
         if *scope == Scope::Own {
             return Ok(vec![netns::current()?]);
         }
-        Ok(scope.among(self.finder.find(true)?))
+        Ok(scope.among(&*self.finder.find(false)?))
     }
 
     /// How full the kernel says that each is.
@@ -206,8 +208,9 @@ impl Taker {
             if !whose.admits(&owner) {
                 continue;
             }
-            let reading = match self.visitor.read(netns, &[])? {
-                Visit::Read(reading) if scope.is(netns, reading.cookie) => reading,
+            let visit = self.visitor.enter_next(netns, || self.visitor.entries_here());
+            let (cookie, entries) = match visit? {
+                Visit::Read(reading) if scope.is(netns, reading.0) => reading,
                 // Gone, and its number is another's.
                 Visit::Read(_) => continue,
                 Visit::Refused(error) => {
@@ -217,21 +220,18 @@ impl Taker {
                 Visit::Gone => continue,
             };
             counts.push(KernelCount {
-                netns: self.id(netns, &reading),
+                netns: cookie.filter(|_| self.cookies).unwrap_or(netns.inode.into()),
                 is_judged: whose.judges(&owner),
                 owner,
                 inode: netns.inode,
                 name: netns.name.clone(),
-                before: reading.entries.ok(),
+                before: entries.ok(),
                 after: None,
                 unlisted: None,
             });
         }
+        self.visitor.go_home()?;
         Ok(counts)
-    }
-
-    fn id(&self, netns: &Netns, reading: &Reading) -> NetnsId {
-        reading.cookie.filter(|_| self.cookies).unwrap_or(netns.inode.into())
     }
 
     /// Those that hold nothing are not asked.

@@ -1,10 +1,15 @@
 //! Namespaces come and go while ctwatch runs.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use ctwatch_lab::{
-    Lab, Plan, judge,
+    Lab, Plan,
+    crowd::Crowd,
+    judge,
     netns::Netns,
     traffic::{Family, Flood, Flows, Protocol},
 };
@@ -20,6 +25,9 @@ use crate::{
 pub(crate) const TESTS: &[Test] = &[
     test(On::EachWithPrograms, "made_saturated_and_deleted_meanwhile", comes_and_goes),
     test(On::Once, "two_hundred_idle_namespaces", many).anywhere(),
+    test(On::Once, "a_deleted_namespace_is_told_of_once", gone_once),
+    test(On::Once, "idle_namespaces_are_read_in_turns", idle_in_turns),
+    test(On::Once, "thousands_of_namespaces_are_counted", thousands),
     test(On::Once, "one_namespace_by_name_and_by_inode", one).anywhere(),
     test(On::Once, "every_namespace_can_be_named", every_name).anywhere(),
     test(On::Once, "a_namespace_deleted_under_watch_is_really_gone", not_kept_alive),
@@ -55,12 +63,120 @@ fn comes_and_goes() -> Result<()> {
     let ended = |object: &Value| {
         table(object, &router).is_ok_and(|table| table["removals"]["total"] == inserted)
     };
-    watch.until(ended).context("not all entries ended")?;
-    let last = watch.stop()?;
+    let last = watch.until(ended).context("not all entries ended")?;
     let table = table(&last, &router)?;
     holds(table, "/drops/table_full", verdict.drop)?;
     holds(table, "/insertions", inserted)?;
-    holds(table, "/removals", inserted)
+    holds(table, "/removals", inserted)?;
+    watch.stop().map(|_| ())
+}
+
+/// Each is told of once more when it is gone, and what happened in it is not lost.
+fn gone_once() -> Result<()> {
+    const MANY: usize = 40;
+    let mut watch = Watch::start(&[])?;
+    let mut lab = Lab::new(Plan::default())?;
+    let crowd = Crowd::new(&mut lab, MANY)?;
+    let members: Vec<Netns> = crowd.netns().cloned().collect();
+    lab.set_limit(1)?;
+    crowd.enter(MANY)?;
+    crowd.refuse(MANY)?;
+    lab.set_limit(100_000)?;
+    let dropped: u64 = crowd.verdicts()?.iter().map(|verdict| verdict.drop).sum();
+    ensure!(dropped > MANY as u64 / 2, "only {dropped} of {MANY} dropped one");
+    let all_seen = |object: &Value| members.iter().all(|netns| table(object, netns).is_ok());
+    watch.until(all_seen)?;
+    // Its sockets would keep it alive.
+    drop(crowd);
+    members.iter().try_for_each(|netns| lab.remove_netns(netns))?;
+    let mut last: BTreeMap<String, Value> = BTreeMap::new();
+    let object = watch.until(|object| {
+        for netns in &members {
+            if let Ok(table) = table(object, netns)
+                && table["gone"] == true
+                && last.insert(netns.name().to_owned(), table.clone()).is_some()
+            {
+                return true;
+            }
+        }
+        last.len() == MANY
+    })?;
+    ensure!(last.len() == MANY, "one is gone twice: {object}");
+    for _ in 0..5 {
+        let object = watch.next()?;
+        let again = members.iter().find(|netns| table(&object, netns).is_ok());
+        ensure!(again.is_none(), "{again:?} comes again: {object}");
+        ensure!(object["gone"]["namespaces"].as_u64() >= Some(MANY as u64), "{}", object["gone"]);
+        ensure!(object["gone"]["dropped"]["at_least"].as_u64() >= Some(dropped), "{object}");
+    }
+    let told: u64 =
+        last.values().filter_map(|table| table["drops"]["table_full"]["total"].as_u64()).sum();
+    ensure!(told == dropped, "{told} of {dropped} refusals were told of");
+    watch.stop().map(|_| ())
+}
+
+/// What a tick costs follows what changes: idle namespaces are read in turns, and their age is told.
+fn idle_in_turns() -> Result<()> {
+    const MANY: usize = 400;
+    const OLDEST: f64 = 10.0;
+    let mut lab = Lab::new(Plan::default())?;
+    let crowd = Crowd::new(&mut lab, MANY)?;
+    let mut watch = Watch::start(&["--interval", "200ms"])?;
+    let age = |table: &Value| table["age_s"].as_f64().unwrap_or(f64::NAN);
+    // Each is read twice before it is known to be idle.
+    for _ in 0..3 {
+        watch.next()?;
+    }
+    let members: Vec<Netns> = crowd.netns().cloned().collect();
+    let (mut read, mut ticks) = (0, 0);
+    let until = Instant::now() + Duration::from_secs(12);
+    while Instant::now() < until {
+        let object = watch.next()?;
+        let interval = object["interval_s"].as_f64().context("no interval")?;
+        for netns in &members {
+            let age = age(table(&object, netns)?);
+            ensure!(age <= OLDEST + interval, "{} was read {age} s ago", netns.name());
+            read += u32::from(age < interval / 2.0);
+        }
+        ticks += 1;
+    }
+    let each = f64::from(read) / f64::from(ticks);
+    ensure!(each > 0.0 && each < MANY as f64 / 4.0, "{each} of {MANY} are read at each tick");
+    // Where something happens, that is told at once, and to the packet.
+    const FEW: usize = 5;
+    lab.set_limit(1)?;
+    crowd.enter(FEW)?;
+    crowd.refuse(FEW)?;
+    let object = watch.fresh()?;
+    lab.set_limit(100_000)?;
+    for (netns, verdict) in members[..FEW].iter().zip(crowd.verdicts()?) {
+        let table = table(&object, netns)?;
+        ensure!(age(table) < 0.2, "{table}");
+        holds(table, "/drops/table_full", verdict.drop)?;
+    }
+    watch.stop().map(|_| ())
+}
+
+/// More than there was room for once, each counted to the packet.
+fn thousands() -> Result<()> {
+    const MANY: usize = 1_200;
+    let mut lab = Lab::new(Plan::default())?;
+    let crowd = Crowd::new(&mut lab, MANY)?;
+    let mut watch = Watch::start(&["--interval", "1s"])?;
+    lab.set_limit(1)?;
+    crowd.enter(MANY)?;
+    crowd.refuse(MANY)?;
+    lab.set_limit(100_000)?;
+    watch.next()?;
+    let last = watch.stop()?;
+    ensure!(last["lost"] == 0, "{} lost", last["lost"]);
+    for (netns, verdict) in crowd.netns().zip(crowd.verdicts()?) {
+        let table = table(&last, netns)?;
+        holds(table, "/drops/table_full", verdict.drop)?;
+        // One that was thrown out made room for another.
+        holds(table, "/insertions", 1 + verdict.early_drop)?;
+    }
+    Ok(())
 }
 
 fn many() -> Result<()> {

@@ -106,6 +106,7 @@ async fn examine(args: &DoctorArgs) -> Result<Report> {
         facts: &machine,
         census: census.as_ref().map_err(String::as_str),
         live: live.as_ref(),
+        settings: Default::default(),
     };
     Ok(Report {
         tracking: tracking::tracking(&machine),

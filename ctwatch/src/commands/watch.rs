@@ -155,7 +155,7 @@ impl Watch {
                 let reading = async {
                     match stops {
                         true => still_sample(&collector).await,
-                        false => collector.sample().await,
+                        false => collector.changes().await,
                     }
                 };
                 let (sample, signalled) = self.sample(&collector, &mut screen, reading).await?;

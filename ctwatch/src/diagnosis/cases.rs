@@ -148,7 +148,12 @@ fn buckets_are_raised_by_what_can_be_written() {
 }
 
 pub(super) fn found(facts: &Facts, census: Option<&Taken>) -> Vec<Finding> {
-    findings(&Case { facts, census: census.ok_or("not taken"), live: None })
+    findings(&Case {
+        facts,
+        census: census.ok_or("not taken"),
+        live: None,
+        settings: Default::default(),
+    })
 }
 
 pub(super) fn ids(facts: &Facts) -> Vec<&'static str> {
@@ -203,7 +208,7 @@ fn refusing() -> Snapshot {
         TopCount { key, count, error }
     };
     let mut sample = |second: u32, refused: u32, counts| {
-        let mut tally = NetnsTally::of(1);
+        let mut tally = NetnsTally::new(1, 1);
         (0..refused).for_each(|_| tally.bump(Count::TableFull));
         let counted = Counted { refusals: true, ..Counted::default() };
         model.advance(&Sample {
@@ -231,6 +236,7 @@ fn refusing() -> Snapshot {
                 counts,
             }],
             cgroups: Vec::new(),
+            idle: Vec::new(),
             probed: Some(Probed { counted, everywhere: tally, ..Probed::default() }),
         })
     };
@@ -245,7 +251,12 @@ pub(super) fn of<'a>(found: &'a [Finding], id: &str) -> &'a Finding {
 #[test]
 fn who_is_refused_is_named_as_far_as_that_is_certain() {
     let (facts, live) = (facts(1000), refusing());
-    let found = findings(&Case { facts: &facts, census: Err("no"), live: Some(&live) });
+    let found = findings(&Case {
+        facts: &facts,
+        census: Err("no"),
+        live: Some(&live),
+        settings: Default::default(),
+    });
     let evidence = &of(&found, "table_full").evidence;
     let who = evidence.iter().find(|line| line.starts_with("refused by source: "));
     assert_eq!(
@@ -509,7 +520,12 @@ fn tracking_that_no_rule_needs_can_be_stopped() {
     assert_eq!(ids(&facts), ["tracking_for_nothing"]);
     // Loaded, and it tracks nothing.
     facts.namespaces[0].entries = Ok(0);
-    let idle = findings(&Case { facts: &facts, census: Err("no"), live: None });
+    let idle = findings(&Case {
+        facts: &facts,
+        census: Err("no"),
+        live: None,
+        settings: Default::default(),
+    });
     assert_eq!((idle[0].id, idle[0].severity), ("tracking_for_nothing", Severity::Info));
     facts.form = Form::BuiltIn;
     assert!(ids(&facts).is_empty(), "nobody can unload it");

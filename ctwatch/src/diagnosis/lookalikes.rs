@@ -543,7 +543,12 @@ mod tests {
     }
 
     fn told(facts: &Facts, live: &Snapshot) -> Finding {
-        let found = findings(&Case { facts, census: Err("no"), live: Some(live) });
+        let found = findings(&Case {
+            facts,
+            census: Err("no"),
+            live: Some(live),
+            settings: Default::default(),
+        });
         assert_eq!(found.len(), 1, "{found:?}");
         found.into_iter().next().unwrap()
     }
@@ -589,7 +594,12 @@ mod tests {
                 namespace
             })
             .collect();
-        let all = findings(&Case { facts: &facts, census: Err("no"), live: None });
+        let all = findings(&Case {
+            facts: &facts,
+            census: Err("no"),
+            live: None,
+            settings: Default::default(),
+        });
         let [one] = all.as_slice() else { panic!("{all:?}") };
         assert!(one.title.starts_with("40 rules of host and other namespaces"), "{}", one.title);
         let evidence = one.evidence.join("\n");
@@ -613,7 +623,12 @@ mod tests {
         assert!(ids(&facts).is_empty());
         facts.namespaces[0].allowances.push(of(1_234));
         assert_eq!(ids(&facts), ["cloud_allowance"]);
-        let all = findings(&Case { facts: &facts, census: Err("no"), live: None });
+        let all = findings(&Case {
+            facts: &facts,
+            census: Err("no"),
+            live: None,
+            settings: Default::default(),
+        });
         assert!(all[0].title.contains("has dropped 1,234 packets of host"), "{all:?}");
         assert!(all[0].fixes[0].now.is_empty(), "nothing to be typed here: {all:?}");
         assert_eq!(all[0].evidence.len(), 1);
@@ -669,7 +684,12 @@ mod tests {
         let mut facts = facts(10);
         facts.namespaces[0].nft = Ok(vec![invalid_rule(VMAP, None)]);
         facts.namespaces[0].totals = Ok(Totals { invalid: 3, ..Totals::default() });
-        let all = findings(&Case { facts: &facts, census: Err("no"), live: None });
+        let all = findings(&Case {
+            facts: &facts,
+            census: Err("no"),
+            live: None,
+            settings: Default::default(),
+        });
         let invalid = of(&all, "invalid_rule");
         assert!(invalid.fixes.is_empty(), "{invalid:?}");
         assert!(invalid.evidence.join("\n").contains("decides about other packets too"));

@@ -31,6 +31,8 @@ pub struct Case<'a> {
     pub census: Result<&'a Taken, &'a str>,
     /// What was counted just now, where that was asked for.
     pub live: Option<&'a Snapshot>,
+    /// Found out when it is first asked for: it takes a look at all rules.
+    pub settings: owners::OfSettings,
 }
 
 /// What may be found.
@@ -74,7 +76,7 @@ const MUCH: f64 = 0.75;
 /// Whether any table is so full, or so many insertions failed, that it is worth counting what is
 /// dropped, and why.
 pub fn is_worth_counting(facts: &Facts) -> bool {
-    let case = Case { facts, census: Err(""), live: None };
+    let case = Case { facts, census: Err(""), live: None, settings: Default::default() };
     let worth = |n: &Namespace| case.is_full(n) || lookalikes::may_lack_ports(n);
     facts.namespaces.iter().any(worth)
 }
@@ -103,7 +105,9 @@ impl Case<'_> {
     }
 
     fn live(&self, namespace: &Namespace) -> Option<&Table> {
-        self.live?.tables.iter().find(|table| table.id == namespace.id)
+        let tables = &self.live?.tables;
+        // They are in the order of their numbers.
+        tables.get(tables.binary_search_by_key(&namespace.id, |table| table.id).ok()?)
     }
 }
 

@@ -1,6 +1,8 @@
 //! Who manages a firewall and its settings: by the names of tables and chains, by comments, files,
 //! services and processes.
 
+use std::cell::OnceCell;
+
 use super::Case;
 use crate::facts::{Evidence, Facts, Namespace, RuleTable, RuleUse};
 
@@ -309,6 +311,16 @@ pub(super) fn of_settings(facts: &Facts) -> Vec<Owned> {
     merged(rules.chain([of_machine(&facts.evidence)]))
 }
 
+/// The same, found out once.
+#[derive(Debug, Default)]
+pub struct OfSettings(OnceCell<Vec<Owned>>);
+
+impl OfSettings {
+    fn of(&self, facts: &Facts) -> &[Owned] {
+        self.0.get_or_init(|| of_settings(facts))
+    }
+}
+
 /// Of a single rule, by where it stands and what is written beside it.
 pub(super) fn of_rule(table: &RuleTable, rule: &RuleUse) -> Option<Owner> {
     let comment = table.find(rule).and_then(|(_, rule)| rule.comment.as_deref());
@@ -338,7 +350,7 @@ pub(super) struct Place {
 pub(super) fn place(case: &Case<'_>, name: &str, value: u64) -> Place {
     let is_read = case.facts.evidence.files.iter().any(|file| file == "/etc/sysctl.d");
     let mut place = Place { lines: Vec::new(), is_file: is_read };
-    for owned in of_settings(case.facts) {
+    for owned in case.settings.of(case.facts) {
         let (line, overwrites) = match owned.owner {
             Owner::KubeProxy => kube_proxy(name, value),
             Owner::Vyos => vyos(name, value),

@@ -166,7 +166,8 @@ fn where_a_setting_lasts_follows_from_its_owner() {
     let of = |process: &str, name: &str| {
         let mut facts = cases::facts(10);
         facts.evidence.processes.push(process.to_owned());
-        let case = Case { facts: &facts, census: Err("no"), live: None };
+        let case =
+            Case { facts: &facts, census: Err("no"), live: None, settings: Default::default() };
         place(&case, name, 60)
     };
     let close_wait = of("kube-proxy", "nf_conntrack_tcp_timeout_close_wait");

@@ -4,15 +4,24 @@
 use std::{
     fs,
     os::{fd::AsRawFd, unix::net::UnixDatagram},
+    path::Path,
 };
 
 /// There only while br_netfilter is loaded.
 const SYSCTL: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
 
-/// `None` where netfilter does not see what only crosses a bridge, or that cannot be found out.
+/// Whether netfilter may see what only crosses a bridge; the same in all namespaces.
+pub fn may_be_tracked() -> bool {
+    Path::new(SYSCTL).exists()
+}
+
+/// `None` where netfilter does not see what only crosses a bridge, there is none, or that cannot be
+/// found out. Where they [may be tracked](may_be_tracked).
 pub fn tracked() -> Option<u32> {
+    // To find the sysctl, the kernel goes through those of all namespaces.
+    let bridges = count().filter(|bridges| *bridges > 0)?;
     let is_on = fs::read_to_string(SYSCTL).is_ok_and(|text| text.trim() == "1");
-    if is_on { count() } else { None }
+    is_on.then_some(bridges)
 }
 
 /// Asked only where br_netfilter, and so the bridge, is loaded: asking would load it.

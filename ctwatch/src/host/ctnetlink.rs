@@ -84,6 +84,13 @@ pub fn explained(error: anyhow::Error) -> String {
 
 impl Ctnetlink {
     pub fn open() -> Result<Self> {
+        Self::with(Vec::with_capacity(ANSWER))
+    }
+
+    /// With memory that another one had before.
+    pub(super) fn with(mut answer: Vec<u8>) -> Result<Self> {
+        answer.clear();
+        answer.reserve(ANSWER);
         let socket = Socket::new(NETLINK_NETFILTER).context("cannot open a netfilter socket")?;
         rustix::net::sockopt::set_socket_timeout(
             &socket,
@@ -91,7 +98,16 @@ impl Ctnetlink {
             Some(PATIENCE),
         )
         .context("cannot set a timeout on a netfilter socket")?;
-        Ok(Self { socket, sequence: 0, answer: Vec::with_capacity(ANSWER) })
+        Ok(Self { socket, sequence: 0, answer })
+    }
+
+    /// Its memory, for the next one.
+    pub(super) fn into_memory(self) -> Vec<u8> {
+        self.answer
+    }
+
+    pub(super) fn socket(&self) -> &Socket {
+        &self.socket
     }
 
     /// How many entries there are, those not yet confirmed included.

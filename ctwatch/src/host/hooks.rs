@@ -22,18 +22,21 @@ const FAMILIES: [(u8, &str); 2] = [(2, "ip"), (10, "ip6")];
 /// `enum nf_inet_hooks`
 const HOOKS: [&str; 5] = ["prerouting", "input", "forward", "output", "postrouting"];
 
-pub fn hooks() -> Known<Vec<Hook>> {
+/// Whether asking loads nothing; the same in all namespaces.
+pub fn may_be_asked() -> Known<()> {
     // Kernels before 5.14 do not have it: nobody is told to load what is not there.
     match modules::is_on_disk("nfnetlink_hook") {
-        Some(true) => {
-            return Err("nfnetlink_hook is not loaded (modprobe nfnetlink_hook)".to_owned());
-        }
+        Some(true) => Err("nfnetlink_hook is not loaded (modprobe nfnetlink_hook)".to_owned()),
         None => {
             let why = "whether nfnetlink_hook is loaded is not known, and asking could load it";
-            return Err(why.to_owned());
+            Err(why.to_owned())
         }
-        Some(false) => {}
+        Some(false) => Ok(()),
     }
+}
+
+/// Where they [may be asked for](may_be_asked).
+pub fn hooks() -> Known<Vec<Hook>> {
     read().map_err(|error| match is_unknown(&error) {
         true => "this kernel does not say (CONFIG_NETFILTER_NETLINK_HOOK, Linux 5.14)".to_owned(),
         false => format!("{error:#}"),

@@ -13,6 +13,7 @@ const LIST: &str = "/proc/modules";
 const COUNTERS: &str = "/proc/thread-self/net/stat/nf_conntrack";
 const CONNTRACK: &str = "nf_conntrack";
 const CTNETLINK: &str = "nf_conntrack_netlink";
+const CTNETLINK_STATE: &str = "/sys/module/nf_conntrack_netlink/initstate";
 /// <https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/magic.h>
 const SYSFS_MAGIC: u64 = 0x6265_6572;
 
@@ -81,16 +82,21 @@ impl View {
     fn take() -> Self {
         let sysfs = folder();
         let is_there = |path: &str| Path::new(path).exists();
-        let limit = is_there(LIMIT);
-        let above = Path::new(LIMIT).parent().filter(|folder| folder.exists());
+        // Where it says nothing new, it is not looked for: the kernel goes through the files of all
+        // namespaces to find it.
+        let is_open = matches!(sysfs, None | Some(Folder::None));
+        let limit = is_open && is_there(LIMIT);
+        let above = Path::new(LIMIT).parent().filter(|folder| is_open && folder.exists());
+        let is_procfs = || is_of(above.unwrap_or(Path::new(SYSCTLS)), PROC_SUPER_MAGIC);
         Self {
             proc: is_there("/proc/self/ns/net"),
             limit,
-            no_limit: !limit && is_of(above.unwrap_or(Path::new(SYSCTLS)), PROC_SUPER_MAGIC),
+            no_limit: is_open && !limit && is_procfs(),
             sysfs,
             // The kernel writes it anew for each reader.
             listed: if sysfs.is_none() { listed(CONNTRACK) } else { None },
-            traces: is_there("/sys/kernel/btf/nf_conntrack") || is_there(COUNTERS),
+            traces: sysfs.is_none()
+                && (is_there("/sys/kernel/btf/nf_conntrack") || is_there(COUNTERS)),
         }
     }
 
@@ -179,13 +185,36 @@ pub fn life() -> Option<Life> {
 /// Whether ctnetlink is there: it answers, and asking it loads nothing. `None` where that cannot be
 /// seen.
 pub fn ctnetlink() -> Option<bool> {
-    if life() == Some(Life::BuiltIn) || !can_be_loaded() {
-        return Some(true);
+    Ctnetlink::look().is_there()
+}
+
+/// By what it is known whether ctnetlink is there.
+#[derive(Clone, Copy, Debug)]
+pub enum Ctnetlink {
+    /// It never goes.
+    BuiltIn,
+    /// Its folder in sysfs says it.
+    Folder,
+    /// The list of modules does.
+    List,
+}
+
+impl Ctnetlink {
+    pub fn look() -> Self {
+        if life() == Some(Life::BuiltIn) || !can_be_loaded() {
+            return Self::BuiltIn;
+        }
+        if is_of(Path::new(MODULES), SYSFS_MAGIC) { Self::Folder } else { Self::List }
     }
-    match is_of(Path::new(MODULES), SYSFS_MAGIC) {
-        // Only modules have a state.
-        true => Some(Path::new(MODULES).join(CTNETLINK).join("initstate").exists()),
-        false => listed(CTNETLINK),
+
+    /// Whether it is there now; `None` where that cannot be seen.
+    pub fn is_there(self) -> Option<bool> {
+        match self {
+            Self::BuiltIn => Some(true),
+            // Only modules have a state.
+            Self::Folder => Some(Path::new(CTNETLINK_STATE).exists()),
+            Self::List => listed(CTNETLINK),
+        }
     }
 }
 

@@ -50,12 +50,12 @@ impl Namer {
         }
         let mut answer = None;
         let found = self.finder.find(true)?;
-        for (inode, way) in found {
+        for (inode, way) in found.iter().map(|(inode, way)| (*inode, way)) {
             let ask = || (netns_cookie(), interface(ifindex));
-            let Visit::Read((cookie, interface)) = self.visitor.enter(&way, ask)? else { continue };
+            let Visit::Read((cookie, interface)) = self.visitor.enter(way, ask)? else { continue };
             let id = cookie.filter(|_| self.cookies).unwrap_or(inode.into());
             let interface = interface.map(|(_, name)| name);
-            let named = Named { netns: way.name, inode: Some(inode), interface };
+            let named = Named { netns: way.name.clone(), inode: Some(inode), interface };
             if id == netns {
                 answer = Some(named.clone());
             }

@@ -6,23 +6,27 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
+    fs::{self, File},
     os::{
         fd::AsRawFd,
         unix::{ffi::OsStrExt, fs::MetadataExt},
     },
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
-use rustix::fs::{Mode, OFlags, fstat, fstatfs, open};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec},
+    fs::{Mode, OFlags, fstat, fstatfs, open},
+};
 
 /// Where `ip netns` keeps its bind mounts.
 const IP_NETNS: &str = "/run/netns";
 
 /// A way into a namespace.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Netns {
     pub inode: u32,
     pub name: Option<String>,
@@ -90,10 +94,10 @@ impl Target {
     }
 
     /// The way into it, among all that were found, as long as there is one.
-    pub fn among(&self, mut found: BTreeMap<u32, Netns>) -> Option<Netns> {
+    pub fn among(&self, found: &BTreeMap<u32, Netns>) -> Option<Netns> {
         match self.cookie {
             // Whether it is the same is seen inside.
-            Some(_) => found.remove(&self.inode),
+            Some(_) => found.get(&self.inode).cloned(),
             None => self.is_there().then(|| self.netns.clone()),
         }
     }
@@ -123,39 +127,93 @@ impl Target {
 
 /// A box may run ten thousand processes; those are not all asked at every tick.
 const RESCAN: Duration = Duration::from_secs(5);
+/// Looking through them takes no more than this share of the time, and where something new is looked
+/// for, no more than that.
+const SHARE: u32 = 100;
+const URGENT_SHARE: u32 = 20;
 
-/// Finds namespaces again and again, and remembers which processes showed one.
+/// Finds namespaces again and again, and remembers what showed one.
 #[derive(Debug, Default)]
 pub struct Finder {
+    mounts: Mounts,
     of_processes: BTreeMap<u32, Netns>,
-    scanned: Option<Instant>,
+    /// When processes were looked through, and how long that took.
+    scanned: Option<(Instant, Duration)>,
+    /// What all of these came to.
+    found: Arc<BTreeMap<u32, Netns>>,
+    host: Option<Netns>,
 }
 
 impl Finder {
     /// Every namespace that a bind mount or a process shows, by inode number. Processes are looked
-    /// through every few seconds, when one that showed a namespace is gone, and where `now` asks
-    /// for it.
-    pub fn find(&mut self, now: bool) -> Result<BTreeMap<u32, Netns>> {
-        let stale = self.scanned.is_none_or(|scanned| scanned.elapsed() >= RESCAN);
-        let moved = |netns: &Netns| link_inode(&netns.path).ok() != Some(netns.inode);
-        if now || stale || self.of_processes.values().any(moved) {
+    /// through every few seconds, and where `now` asks for it.
+    pub fn find(&mut self, now: bool) -> Result<Arc<BTreeMap<u32, Netns>>> {
+        let stale = self.scanned.is_none_or(|(at, took)| at.elapsed() >= RESCAN.max(took * SHARE));
+        let mut changed = self.mounts.look()?;
+        if now || stale {
+            let begin = Instant::now();
             self.of_processes = of_processes()?;
-            self.scanned = Some(Instant::now());
+            self.scanned = Some((Instant::now(), begin.elapsed()));
+            changed = true;
         }
-        let mut found = of_mounts()?;
-        // Before the processes: else it would be called after one of them.
-        let host = current_of_init()?;
-        found.entry(host.inode).or_insert(host);
-        for netns in self.of_processes.values() {
-            found.entry(netns.inode).or_insert_with(|| netns.clone());
+        let host = current_of_init(&self.mounts.found)?;
+        if changed || self.host.as_ref() != Some(&host) {
+            let mut found = self.mounts.found.clone();
+            // Before the processes: else it would be called after one of them.
+            found.entry(host.inode).or_insert_with(|| host.clone());
+            for netns in self.of_processes.values() {
+                found.entry(netns.inode).or_insert_with(|| netns.clone());
+            }
+            (self.found, self.host) = (Arc::new(found), Some(host));
         }
-        Ok(found)
+        Ok(Arc::clone(&self.found))
     }
+
+    /// Whether processes may be looked through before it is time: not all the time, however often
+    /// something new turns up.
+    pub fn may_hurry(&self) -> bool {
+        self.scanned.is_none_or(|(at, took)| at.elapsed() >= took * URGENT_SHARE)
+    }
+}
+
+/// Namespaces that are mounted somewhere. The kernel says when that may have changed.
+/// <https://www.kernel.org/doc/man-pages/online/pages/man5/proc_pid_mounts.5.html>
+#[derive(Debug, Default)]
+struct Mounts {
+    /// `None`: it cannot be had, and is read each time.
+    watched: Option<File>,
+    found: BTreeMap<u32, Netns>,
+}
+
+impl Mounts {
+    /// Whether they are others than before.
+    fn look(&mut self) -> Result<bool> {
+        match &self.watched {
+            Some(file) if !has_changed(file) => return Ok(false),
+            Some(_) => {}
+            // Opened before it is read: what changes in between is read again.
+            None => self.watched = File::open(MOUNTS).ok(),
+        }
+        let found = of_mounts()?;
+        let changed = found != self.found;
+        self.found = found;
+        Ok(changed)
+    }
+}
+
+const MOUNTS: &str = "/proc/self/mountinfo";
+
+/// Since it was opened, or this was last asked.
+fn has_changed(mounts: &File) -> bool {
+    let mut asked = [PollFd::new(mounts, PollFlags::PRI | PollFlags::ERR)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    // Where nobody knows, it is read.
+    rustix::event::poll(&mut asked, Some(&now)).map_or(true, |ready| ready > 0)
 }
 
 /// Every namespace that a bind mount or a process shows, by inode number.
 pub fn find() -> Result<BTreeMap<u32, Netns>> {
-    Finder::default().find(true)
+    Finder::default().find(true).map(Arc::unwrap_or_clone)
 }
 
 /// The namespaces that go by this name, each once: by any of their mounts, as `host`, or by a process
@@ -163,7 +221,7 @@ pub fn find() -> Result<BTreeMap<u32, Netns>> {
 pub fn by_name(name: &str) -> Result<Vec<Netns>> {
     let mut ways = mounts()?;
     // Also where its namespace is mounted, and goes by another name.
-    ways.push(current_of_init()?);
+    ways.push(current_of_init(&of_mounts()?)?);
     ways.extend(find()?.into_values());
     ways.retain(|way| way.name.as_deref() == Some(name));
     ways.retain(leads_there);
@@ -227,31 +285,39 @@ fn of_mounts() -> Result<BTreeMap<u32, Netns>> {
 }
 
 fn mounts() -> Result<Vec<Netns>> {
-    let mounts = fs::read("/proc/self/mountinfo").context("cannot read /proc/self/mountinfo")?;
+    let mounts = fs::read(MOUNTS).with_context(|| format!("cannot read {MOUNTS}"))?;
     let mounts = bind_mounts(&mounts);
     Ok(mounts.map(|(inode, path)| Netns { inode, name: Some(mount_name(&path)), path }).collect())
 }
 
 /// The namespace of the init process where that may be read, else this process's own: the one
 /// that is called "host".
-fn current_of_init() -> Result<Netns> {
+fn current_of_init(mounted: &BTreeMap<u32, Netns>) -> Result<Netns> {
     let path = PathBuf::from("/proc/1/ns/net");
     match link_inode(&path) {
         Ok(inode) => Ok(Netns { inode, name: Some("host".to_owned()), path }),
-        Err(_) => current(),
+        Err(_) => current_among(|| Ok(mounted.get(&current_inode()?).cloned())),
     }
+}
+
+fn current_inode() -> Result<u32> {
+    link_inode(Path::new("/proc/self/ns/net"))
 }
 
 /// The namespace this process is in.
 pub fn current() -> Result<Netns> {
+    current_among(|| Ok(of_mounts()?.remove(&current_inode()?)))
+}
+
+fn current_among(mounted: impl FnOnce() -> Result<Option<Netns>>) -> Result<Netns> {
     let path = PathBuf::from("/proc/self/ns/net");
-    let inode = link_inode(&path)?;
+    let inode = current_inode()?;
     let init = link_inode(Path::new("/proc/1/ns/net"));
     if init.as_ref().is_ok_and(|init| *init == inode) {
         return Ok(Netns { inode, name: Some("host".to_owned()), path });
     }
     // Everybody may see what is mounted; not everybody may look at init.
-    match of_mounts()?.remove(&inode) {
+    match mounted()? {
         Some(mounted) => Ok(mounted),
         None => Ok(Netns { inode, name: init.is_err().then(|| "host".to_owned()), path }),
     }
@@ -421,13 +487,13 @@ garbage
         // Without cookies it lives as long as what led to it.
         let process = Netns { path: "/proc/self/ns/net".into(), ..own.clone() };
         let led = Target::new(process.clone(), None);
-        assert_eq!(led.among(found.clone()), Some(process.clone()));
+        assert_eq!(led.among(&found), Some(process.clone()));
         assert!(led.is_counted_as(own.inode.into(), false));
         let other = Target { way: Some("/proc/self/ns/net of 0".to_owned()), ..led };
-        assert_eq!(other.among(found.clone()), None);
+        assert_eq!(other.among(&found), None);
         assert!(!other.is_counted_as(own.inode.into(), false));
         let mount = Netns { path: "/run/netns/no such".into(), ..own };
-        assert_eq!(Target::new(mount, None).among(found), None);
+        assert_eq!(Target::new(mount, None).among(&found), None);
     }
 
     #[test]

@@ -73,11 +73,13 @@ const INVALID: u32 = 1;
 /// `NF_CT_STATE_UNTRACKED_BIT`
 const UNTRACKED: u32 = 1 << 6;
 
+/// Whether asking loads nothing; the same in all namespaces.
+pub fn may_be_asked() -> bool {
+    !modules::would_be_loaded("nf_tables")
+}
+
+/// Where they [may be asked for](may_be_asked).
 pub fn tables() -> Known<Vec<RuleTable>> {
-    // Where it is not loaded there are none, and asking would load it.
-    if modules::would_be_loaded("nf_tables") {
-        return Ok(Vec::new());
-    }
     read().map_err(|error| format!("cannot list nftables: {error:#}"))
 }
 

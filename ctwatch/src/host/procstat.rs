@@ -13,7 +13,8 @@ use crate::sample::CpuCounters;
 /// Of the calling thread's namespace (`/proc/net` would be that of the process).
 const PATH: &str = "/proc/thread-self/net/stat/nf_conntrack";
 
-pub fn counters() -> Result<Vec<CpuCounters>> {
+/// How many entries there are, and the counters.
+pub fn read() -> Result<(Option<u32>, Vec<CpuCounters>)> {
     let text = match fs::read_to_string(PATH) {
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -21,7 +22,19 @@ pub fn counters() -> Result<Vec<CpuCounters>> {
         }
         Err(error) => return Err(error).with_context(|| format!("cannot read {PATH}")),
     };
-    parse(&text).with_context(|| format!("{PATH} is not what it should be"))
+    let counters = parse(&text).with_context(|| format!("{PATH} is not what it should be"))?;
+    Ok((entries(&text), counters))
+}
+
+pub fn counters() -> Result<Vec<CpuCounters>> {
+    read().map(|(_, counters)| counters)
+}
+
+/// In each row the same: that of the whole namespace.
+fn entries(text: &str) -> Option<u32> {
+    let mut lines = text.lines().map(str::split_whitespace);
+    let at = lines.next()?.position(|name| name == "entries")?;
+    u32::from_str_radix(lines.next()?.nth(at)?, 16).ok()
 }
 
 pub fn parse(text: &str) -> Result<Vec<CpuCounters>> {
@@ -73,6 +86,13 @@ mod tests {
         assert_eq!((cpu.cpu, cpu.drop, cpu.early_drop, cpu.insert_failed), (1, 1783, 6, 5));
         assert_eq!((cpu.invalid, cpu.clash_resolve, cpu.error), (3, 1, 7));
         assert_eq!((cpu.chaintoolong, cpu.search_restart), (Some(4), 8));
+    }
+
+    #[test]
+    fn the_number_of_entries_is_in_each_row() {
+        assert_eq!(entries(&format!("{HEADER_6_18}\n{ROW}\n{ROW}\n")), Some(200));
+        assert_eq!(entries("drop\n1\n"), None);
+        assert_eq!(entries("entries drop\n"), None);
     }
 
     #[test]

@@ -186,7 +186,16 @@ pub struct TableCensus {
     pub states: Vec<StateCount>,
     /// Zone and number, the most first.
     pub zones: Vec<(u16, u64)>,
+    places: Places,
     pub ties: Ties,
+}
+
+/// Where in a list of zones each is.
+#[derive(Clone, Debug, Default)]
+struct Places {
+    of: HashMap<u16, usize>,
+    /// Entries of one zone often come one after another.
+    last: usize,
 }
 
 /// Each way in code of its own: there are a million of these to a second.
@@ -259,12 +268,22 @@ impl Census {
         if is_regular(held) {
             state.regular.add(held.left);
         }
-        let zone = table.zones.iter().position(|(zone, _)| *zone == held.zone);
-        match zone {
-            Some(at) => table.zones[at].1 += 1,
-            None if table.zones.len() < MOST => table.zones.push((held.zone, 1)),
-            None => self.unplaced += 1,
+        let TableCensus { zones, places, .. } = table;
+        if zones.get(places.last).is_none_or(|(zone, _)| *zone != held.zone) {
+            places.last = match places.of.get(&held.zone) {
+                Some(at) => *at,
+                None if zones.len() >= MOST => {
+                    self.unplaced += 1;
+                    return;
+                }
+                None => {
+                    places.of.insert(held.zone, zones.len());
+                    zones.push((held.zone, 0));
+                    zones.len() - 1
+                }
+            };
         }
+        zones[places.last].1 += 1;
     }
 
     /// Entries of one namespace come one after another, or a few namespaces take turns.
@@ -280,6 +299,7 @@ impl Census {
                         holds: Holds::default(),
                         states: Vec::new(),
                         zones: Vec::new(),
+                        places: Places::default(),
                         ties: Ties::default(),
                     };
                     self.tables.insert(at, table);
@@ -364,7 +384,9 @@ pub struct Counted {
 
 impl Counted {
     pub fn table(&self, netns: NetnsId) -> Option<&TableCensus> {
-        self.tables.iter().find(|table| table.netns == netns)
+        // They are in the order of their numbers.
+        let at = self.tables.binary_search_by_key(&netns, |table| table.netns).ok()?;
+        self.tables.get(at)
     }
 
     pub fn lists(&self, netns: NetnsId) -> impl Iterator<Item = &Holders> {

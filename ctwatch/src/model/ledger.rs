@@ -312,6 +312,11 @@ impl Ledger {
         })
     }
 
+    /// It was looked into, and is no more: it was not only hidden all the time.
+    pub(super) fn is_taken_down(&self, sample: &TableSample) -> bool {
+        self.last_seen.is_some() && self.is_emptied(sample)
+    }
+
     /// Nothing leads into the namespace any more, and everything that was last seen in it has
     /// ended: it was taken down, and its table with it.
     fn is_emptied(&self, sample: &TableSample) -> bool {
@@ -337,7 +342,7 @@ mod tests {
     use crate::sample::{CpuCounters, Owner};
 
     fn tally(untracked: u64, removed: u64) -> NetnsTally {
-        let mut tally = NetnsTally::of(1);
+        let mut tally = NetnsTally::new(1, 1);
         (0..untracked).for_each(|_| tally.bump(Count::DroppedUntracked));
         (0..removed).for_each(|_| tally.bump(Count::Removed));
         tally
@@ -402,7 +407,7 @@ mod tests {
     }
 
     fn hooks(counts: &[(Count, u64)]) -> HookReadings {
-        let mut tally = NetnsTally::of(1);
+        let mut tally = NetnsTally::new(1, 1);
         for (count, times) in counts {
             (0..*times).for_each(|_| tally.bump(*count));
         }

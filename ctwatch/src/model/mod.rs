@@ -19,4 +19,4 @@ mod trend;
 pub mod verdict;
 
 pub use counters::{KEPT_UP, MOST_PER_S};
-pub use snapshot::{Change, Model, Snapshot, Table};
+pub use snapshot::{Change, Gone, Model, Snapshot, Sum, Table};

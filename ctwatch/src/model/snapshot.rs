@@ -1,6 +1,10 @@
 //! What every output renders.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use ctwatch_ebpf::{
     Count, HostCount, NetnsId, NetnsTally,
@@ -38,11 +42,66 @@ pub struct Snapshot {
     /// Events in namespaces of unprivileged users beyond those that have room: in all of theirs
     /// together, and in none of the host's.
     pub unplaced_of_others: u64,
+    /// Those that are judged first, each kind in the order of their numbers.
     pub tables: Vec<Table>,
-    /// Namespaces that are gone and were left out of `tables` to keep memory bounded.
+    /// Those that were gone before: as they were last.
+    pub departed: Vec<Arc<Table>>,
+    /// What happened in all that are gone, those of `tables` and those that are kept no more included.
+    pub gone: GoneTables,
+    /// Namespaces that are gone and were left out of `departed` to keep memory bounded.
     pub forgotten: u64,
     /// The last census, and how old it is.
     pub census: Option<(Arc<Taken>, Duration)>,
+}
+
+/// A sum of totals, each of which is at least so much.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sum {
+    pub total: u64,
+    pub at_least: u64,
+}
+
+/// What happened in namespaces that are gone, over all of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gone {
+    pub namespaces: u64,
+    pub insertions: Sum,
+    pub removals: Sum,
+    pub dropped: Sum,
+    pub table_full: Sum,
+    pub early_drop: Sum,
+    pub invalid: Sum,
+}
+
+/// The same, for those that are judged and for others apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GoneTables {
+    pub judged: Gone,
+    pub others: Gone,
+}
+
+impl GoneTables {
+    fn add(&mut self, table: &Table) {
+        if table.is_judged { self.judged.add(table) } else { self.others.add(table) }
+    }
+}
+
+impl Gone {
+    fn add(&mut self, table: &Table) {
+        self.namespaces += 1;
+        let sums = [
+            (&mut self.insertions, &table.insertions),
+            (&mut self.removals, &table.removals),
+            (&mut self.dropped, &table.dropped),
+            (&mut self.table_full, &table.drops.table_full),
+            (&mut self.early_drop, &table.evictions.early_drop),
+            (&mut self.invalid, &table.invalid),
+        ];
+        for (sum, figure) in sums {
+            sum.total += figure.total.unwrap_or(0);
+            sum.at_least += figure.at_least.unwrap_or(0);
+        }
+    }
 }
 
 /// One namespace's table.
@@ -55,6 +114,11 @@ pub struct Table {
     /// It decides alarms: it is the host's own, or was asked for.
     pub is_judged: bool,
     pub access: Access,
+    /// How long ago it was read: all of this is as it was then. The probes have counted nothing in it
+    /// since.
+    pub age: Duration,
+    /// Nothing leads to it, and nothing happens in it any more. It is spoken of for the last time.
+    pub is_gone: bool,
     pub unread: Option<String>,
     pub entries: Option<u32>,
     pub limit: Option<u32>,
@@ -172,6 +236,8 @@ pub struct Model {
     counts_entries: bool,
     tables: BTreeMap<NetnsId, State>,
     forgotten: u64,
+    /// Of those that are kept no more.
+    gone: GoneTables,
     talkers: Talkers,
     listing: Listing,
     /// The last census, and the time of the sample before it.
@@ -193,9 +259,25 @@ struct State {
     /// What the probes had seen at the last sample, before anything else of it was read.
     dropped_at: u64,
     sample: TableSample,
-    /// The last sample had a row for it.
+    /// The last sample spoke of it.
     spoken_of: bool,
+    /// How long before the last sample it was read.
+    age: Duration,
+    /// Something is known that `last` does not hold yet.
+    is_fresh: bool,
+    /// What was shown of it, and when that was read.
+    last: Option<(Table, Duration)>,
+    /// How often no memory was to be had, at its last reading.
+    no_memory_at: u64,
+    /// Since when nothing leads to it, and what the probes had counted in it by then or since.
+    unseen: Option<(Duration, NetnsTally)>,
+    /// As it was when it had gone.
+    departed: Option<Arc<Table>>,
 }
+
+/// A namespace that nothing leads to any more still holds entries, or counts, until the kernel has
+/// taken it down; where that cannot be seen, it is given so long.
+const TAKEN_DOWN: Duration = Duration::from_secs(10);
 
 impl Model {
     /// With top lists of so many entries, by each of these.
@@ -214,16 +296,23 @@ impl Model {
         let interval = self.last.map(|last| sample.elapsed.saturating_sub(last));
         let machine = self.see(sample);
         let seconds = interval.map(|interval| interval.as_secs_f64());
-        let talking = self.talkers.advance(&sample.tops, seconds);
+        // Nothing is new of those: their lists too are as they were.
+        let idle = self.tables.iter().filter(|(_, state)| state.is_as_it_was());
+        let idle: HashSet<NetnsId> = idle.map(|(id, _)| *id).collect();
+        let talking = self.talkers.advance(&sample.tops, seconds, &idle);
         self.listing.seconds = seconds;
         let Self { tables, talkers, listing, .. } = self;
         let of_strangers = machine.of_strangers(sample);
         let mut tables: Vec<Table> = tables
             .values_mut()
-            .map(|state| {
+            .filter_map(|state| {
                 let machine =
                     if state.sample.owner.is_stranger() { &of_strangers } else { &machine };
-                let mut table = state.table(sample, machine, seconds);
+                let is_as_it_was = state.is_as_it_was();
+                let mut table = state.table(sample, machine, seconds)?;
+                if is_as_it_was {
+                    return Some(table);
+                }
                 let strangers = state.strangers(machine);
                 // What the probes were not run for is in no list either.
                 let unseen = state.totals.as_ref().map_or(0, |totals| totals.unseen);
@@ -263,13 +352,26 @@ impl Model {
                 let lists = talking.lists(table.id, listing, names, context);
                 table.top = lists;
                 table.control_plane = talkers.control_plane(&talking, table.id, strangers);
-                table
+                if table.is_gone {
+                    state.departed = Some(Arc::new(table.clone()));
+                }
+                state.last = Some((table.clone(), sample.elapsed));
+                state.is_fresh = false;
+                Some(table)
             })
             .collect();
         tables.sort_by_key(|table| !table.is_judged);
         self.last = Some(sample.elapsed);
         self.forget_departed();
+        let departed = self.tables.values().filter_map(|state| state.departed.clone());
+        let departed: Vec<Arc<Table>> = departed.collect();
+        let mut gone = self.gone;
+        departed.iter().for_each(|table| gone.add(table));
+        let now: HashSet<NetnsId> =
+            tables.iter().filter(|table| table.is_gone).map(|table| table.id).collect();
         Snapshot {
+            departed: departed.into_iter().filter(|table| !now.contains(&table.id)).collect(),
+            gone,
             time: sample.time,
             interval: interval.unwrap_or_default(),
             elapsed: sample.elapsed,
@@ -293,18 +395,25 @@ impl Model {
     fn see(&mut self, sample: &Sample) -> Machine {
         let first = self.last.is_none();
         let machine = self.machine(sample);
-        for state in self.tables.values_mut() {
-            state.lose_sight();
-        }
+        self.tables.values_mut().for_each(|state| state.spoken_of = false);
         let of_strangers = machine.of_strangers(sample);
         for table in &sample.tables {
             let machine = if table.owner.is_stranger() { &of_strangers } else { &machine };
             match self.tables.get_mut(&table.id) {
-                Some(state) => state.see(table, machine),
+                Some(state) => state.see(table, machine, self.no_memory),
                 None => {
-                    self.tables.insert(table.id, State::new(table, !first, machine));
+                    let state = State::new(table, !first, machine, self.no_memory);
+                    self.tables.insert(table.id, state);
                 }
             }
+        }
+        for idle in &sample.idle {
+            if let Some(state) = self.tables.get_mut(&idle.id) {
+                (state.spoken_of, state.age) = (true, idle.age);
+            }
+        }
+        for state in self.tables.values_mut().filter(|state| !state.spoken_of) {
+            state.lose_sight();
         }
         machine
     }
@@ -390,7 +499,12 @@ impl Model {
         departed.sort_unstable();
         let keys: Vec<_> = departed.into_iter().map(|(_, key)| key).collect();
         for key in keys.iter().take(keys.len().saturating_sub(MAX_DEPARTED)) {
-            self.tables.remove(key);
+            let state = self.tables.remove(key);
+            let last = state.as_ref().and_then(|state| match &state.departed {
+                Some(table) => Some(&**table),
+                None => state.last.as_ref().map(|(table, _)| table),
+            });
+            last.inspect(|table| self.gone.add(table));
             self.talkers.forget(*key);
             self.forgotten += 1;
         }
@@ -431,8 +545,14 @@ fn dropped_untracked(tally: Option<NetnsTally>) -> u64 {
 }
 
 impl State {
-    fn new(sample: &TableSample, new: bool, machine: &Machine) -> Self {
+    fn new(sample: &TableSample, new: bool, machine: &Machine, no_memory: u64) -> Self {
         Self {
+            age: Duration::ZERO,
+            is_fresh: true,
+            last: None,
+            no_memory_at: no_memory,
+            unseen: None,
+            departed: None,
             ledger: Ledger::open(sample, new, machine),
             trend: Trend::default(),
             totals: None,
@@ -456,10 +576,14 @@ impl State {
         }
     }
 
-    fn see(&mut self, sample: &TableSample, machine: &Machine) {
-        self.ledger.enter(sample, machine);
+    fn see(&mut self, sample: &TableSample, machine: &Machine, no_memory: u64) {
+        // Since it was last read, which may have been some samples ago.
+        let short = machine.no_memory.map(|_| no_memory.saturating_sub(self.no_memory_at));
+        self.ledger.enter(sample, &Machine { no_memory: short, ..*machine });
+        self.no_memory_at = no_memory;
         self.sample = sample.clone();
         self.spoken_of = true;
+        (self.age, self.is_fresh) = (Duration::ZERO, true);
     }
 
     /// Packets among the refused that a rule may have dropped: where the probes cannot tell.
@@ -484,13 +608,52 @@ impl State {
 
     /// Until this reading says otherwise, the namespace is gone.
     fn lose_sight(&mut self) {
-        self.spoken_of = false;
+        self.is_fresh = true;
+        self.age = Duration::ZERO;
         self.sample.access = Access::Unseen;
         self.sample.entries = None;
         self.sample.counters = None;
     }
 
-    fn table(&mut self, sample: &Sample, machine: &Machine, seconds: Option<f64>) -> Table {
+    /// `None` where it was gone before.
+    fn table(&mut self, sample: &Sample, machine: &Machine, seconds: Option<f64>) -> Option<Table> {
+        let is_gone = self.is_gone(sample.elapsed);
+        if is_gone && self.departed.is_some() {
+            return None;
+        }
+        self.departed = None;
+        if let Some((last, _)) = self.last.as_ref().filter(|_| self.is_as_it_was()) {
+            return Some(Table { age: self.age, is_gone, change: None, ..last.clone() });
+        }
+        Some(Table { is_gone, ..self.read(sample, machine, seconds) })
+    }
+
+    /// It was not read since it was last shown, and is there.
+    fn is_as_it_was(&self) -> bool {
+        !self.is_fresh && self.last.is_some() && self.sample.access != Access::Unseen
+    }
+
+    /// Nothing leads to it, and either it is known to have been taken down or nothing has happened in it
+    /// for a while.
+    fn is_gone(&mut self, now: Duration) -> bool {
+        if self.sample.access != Access::Unseen {
+            self.unseen = None;
+            return false;
+        }
+        // Without probes nothing more can come.
+        let Some(counted) = self.sample.hooks.map(|hooks| hooks.after) else { return true };
+        match self.unseen {
+            Some((since, before)) if before == counted => {
+                self.ledger.is_taken_down(&self.sample) || now.saturating_sub(since) >= TAKEN_DOWN
+            }
+            _ => {
+                self.unseen = Some((now, counted));
+                false
+            }
+        }
+    }
+
+    fn read(&mut self, sample: &Sample, machine: &Machine, seconds: Option<f64>) -> Table {
         let totals = self.ledger.totals(&self.sample, machine);
         let entries = self.sample.entries;
         if let Some(entries) = entries {
@@ -505,10 +668,22 @@ impl State {
         // What was counted in a new namespace before its first snapshot was counted since the one
         // before: it was not there then.
         let before = self.totals.replace(totals);
-        let figure = |of: fn(&Totals) -> Bounds| {
+        // What the probes count happened since the sample before; other things since this was read.
+        let since = self.last.as_ref().zip(seconds);
+        let since = since.map(|((_, at), _)| sample.elapsed.saturating_sub(*at).as_secs_f64());
+        let unprobed = since.or(seconds);
+        let rated = |of: fn(&Totals) -> Bounds, seconds| {
             let last = before.as_ref().map_or(Some(0), |before| of(before).total());
             of(&totals).figure(last, seconds)
         };
+        let probed = |is: bool| if is { seconds } else { unprobed };
+        let counted = machine.counted;
+        let inserted = probed(counted.insertions);
+        let removed = probed(counted.ends);
+        let drops = probed(counted.drops);
+        let refused = probed(counted.drops || counted.refusals);
+        let confirmed = probed(counted.drops || counted.clashes);
+        let dropped = |of| rated(of, drops);
         Table {
             id: self.sample.id,
             inode: self.sample.inode,
@@ -516,6 +691,8 @@ impl State {
             owner: self.sample.owner.clone(),
             is_judged: self.sample.is_judged,
             access: self.sample.access,
+            age: Duration::ZERO,
+            is_gone: false,
             unread: self.sample.unread.clone(),
             entries,
             limit,
@@ -525,23 +702,23 @@ impl State {
             time_to_full_s: entries
                 .zip(trend_per_s)
                 .and_then(|(entries, per_s)| time_to_full(entries, limit, per_s)),
-            insertions: figure(|totals| totals.insertions),
-            removals: figure(|totals| totals.removals),
-            dropped: figure(|totals| totals.reasons.dropped),
+            insertions: rated(|totals| totals.insertions, inserted),
+            removals: rated(|totals| totals.removals, removed),
+            dropped: dropped(|totals| totals.reasons.dropped),
             drops: Drops {
-                table_full: figure(|totals| totals.reasons.table_full),
-                no_memory: figure(|totals| totals.reasons.no_memory),
-                clash: figure(|totals| totals.reasons.clash),
-                chain_too_long: figure(|totals| totals.reasons.chain_too_long),
-                nat_exhausted: figure(|totals| totals.reasons.nat_exhausted),
-                tracker: figure(|totals| totals.reasons.tracker),
+                table_full: rated(|totals| totals.reasons.table_full, refused),
+                no_memory: dropped(|totals| totals.reasons.no_memory),
+                clash: rated(|totals| totals.reasons.clash, confirmed),
+                chain_too_long: dropped(|totals| totals.reasons.chain_too_long),
+                nat_exhausted: rated(|totals| totals.reasons.nat_exhausted, confirmed),
+                tracker: dropped(|totals| totals.reasons.tracker),
             },
             evictions: Evictions {
-                early_drop: figure(|totals| totals.reasons.early_drop),
+                early_drop: rated(|totals| totals.reasons.early_drop, removed),
                 gc: Bounds::Unmeasured.figure(None, None),
             },
-            invalid: figure(|totals| totals.reasons.invalid),
-            refused_ctnetlink: figure(|totals| totals.refused_ctnetlink),
+            invalid: rated(|totals| totals.reasons.invalid, unprobed),
+            refused_ctnetlink: rated(|totals| totals.refused_ctnetlink, refused),
             saturated: self.saturated,
             change,
             top: Vec::new(),

@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
 };
 
 use ctwatch_ebpf::{
@@ -155,12 +155,22 @@ impl Talker {
 pub(super) struct Talking(HashMap<(NetnsId, Stream, By), Vec<Talker>>);
 
 impl Talkers {
-    pub(super) fn advance(&mut self, tops: &[TopCounts], seconds: Option<f64>) -> Talking {
+    /// Without those of `idle`, in which nothing has happened since.
+    pub(super) fn advance(
+        &mut self,
+        tops: &[TopCounts],
+        seconds: Option<f64>,
+        idle: &HashSet<NetnsId>,
+    ) -> Talking {
         let mut talking = Talking::default();
         let mut now = HashMap::with_capacity(self.last.len());
         for list in tops {
             for count in &list.counts {
                 let id = (list.stream, list.by, count.key);
+                if idle.contains(&count.key.netns) {
+                    now.insert(id, (count.count, count.error));
+                    continue;
+                }
                 let certain = count.count.saturating_sub(count.error);
                 // Where the error grew, it was what others did; and one that was in no slot has
                 // certainly been counted since it came into one.
@@ -388,10 +398,13 @@ mod tests {
     #[test]
     fn who_is_fastest_now_comes_first_whatever_was_before() {
         let mut talkers = Talkers::default();
-        talkers.advance(&counts(&[]), None);
-        talkers.advance(&counts(&[(1, 1000, 0), (2, 10, 0)]), Some(2.0));
-        let talking =
-            talkers.advance(&counts(&[(1, 1010, 0), (2, 110, 0), (3, 60, 20)]), Some(2.0));
+        talkers.advance(&counts(&[]), None, &HashSet::new());
+        talkers.advance(&counts(&[(1, 1000, 0), (2, 10, 0)]), Some(2.0), &HashSet::new());
+        let talking = talkers.advance(
+            &counts(&[(1, 1010, 0), (2, 110, 0), (3, 60, 20)]),
+            Some(2.0),
+            &HashSet::new(),
+        );
         let context = Context { total: Some(2360), per_s: Some(100.0), ..Context::default() };
         let lists = talking.lists(1, &listing(2), Names::default(), |_, _| context);
         assert_eq!(lists.len(), 1);
@@ -409,8 +422,8 @@ mod tests {
     #[test]
     fn what_is_in_no_list_and_what_is_no_refusal_widens_the_bounds() {
         let mut talkers = Talkers::default();
-        talkers.advance(&counts(&[]), None);
-        let talking = talkers.advance(&counts(&[(1, 100, 5)]), Some(0.0));
+        talkers.advance(&counts(&[]), None, &HashSet::new());
+        let talking = talkers.advance(&counts(&[(1, 100, 5)]), Some(0.0), &HashSet::new());
         let strangers = Strangers { in_all: 20, now: 2 };
         let context = Context { total: Some(50), unlisted: 3, strangers, ..Context::default() };
         let entry = |context: Context| {
@@ -430,10 +443,14 @@ mod tests {
             talking.lists(1, &listing(9), Names::default(), move |_, _| context)
         };
         // A flood ran while the programs were attached.
-        let first = talkers.advance(&counts(&[(1, 49, 0), (2, 20, 8)]), None);
+        let first = talkers.advance(&counts(&[(1, 49, 0), (2, 20, 8)]), None, &HashSet::new());
         let zero = Context { total: Some(0), at_most: Some(0), ..context };
         assert!(lists(first, zero)[0].entries.iter().all(|entry| entry.count == 0));
-        let talking = talkers.advance(&counts(&[(1, 497, 0), (2, 30, 8), (3, 9, 9)]), Some(1.0));
+        let talking = talkers.advance(
+            &counts(&[(1, 497, 0), (2, 30, 8), (3, 9, 9)]),
+            Some(1.0),
+            &HashSet::new(),
+        );
         let found = lists(talking, context);
         let of = |number| found[0].entries.iter().find(|entry| entry.key == source(number));
         let bounds = |number| of(number).map(|entry| (entry.count - entry.error, entry.count));
@@ -442,7 +459,7 @@ mod tests {
         assert_eq!(bounds(2), Some((2, 18)), "what it was before is between 12 and 20");
         assert_eq!(bounds(3), Some((0, 9)));
         // Some came while the first reading was made: before the total began, or after.
-        let talking = talkers.advance(&counts(&[(1, 497, 0)]), Some(1.0));
+        let talking = talkers.advance(&counts(&[(1, 497, 0)]), Some(1.0), &HashSet::new());
         let found = lists(talking, Context { meanwhile: 3, ..context });
         let entry = &found[0].entries[0];
         assert_eq!((entry.count - entry.error, entry.count), (445, 448));
@@ -459,14 +476,14 @@ mod tests {
         let tops = [TopCounts { stream: Stream::Drops, by: By::Service, offered: 0, counts }];
         let mut talkers = Talkers::default();
         let none = Strangers::default();
-        let talking = talkers.advance(&[], None);
+        let talking = talkers.advance(&[], None, &HashSet::new());
         assert!(talkers.control_plane(&talking, 1, none).is_empty());
-        let talking = talkers.advance(&tops, Some(1.0));
+        let talking = talkers.advance(&tops, Some(1.0), &HashSet::new());
         let mut bgp = ControlPlane { protocol: "BGP", at_least: 3, per_s: Some(3.0) };
         let found = talkers.control_plane(&talking, 1, none);
         assert_eq!(found, [bgp.clone()], "of the other nothing is certain");
         // A rule dropped packets later: what was certain stays, and nothing happens now.
-        let talking = talkers.advance(&tops, Some(1.0));
+        let talking = talkers.advance(&tops, Some(1.0), &HashSet::new());
         bgp.per_s = Some(0.0);
         let rule = Strangers { in_all: 7, now: 7 };
         assert_eq!(talkers.control_plane(&talking, 1, rule), [bgp]);
@@ -475,9 +492,9 @@ mod tests {
     #[test]
     fn what_others_do_is_nobodys_rate() {
         let mut talkers = Talkers::default();
-        talkers.advance(&counts(&[(1, 10, 0)]), None);
+        talkers.advance(&counts(&[(1, 10, 0)]), None, &HashSet::new());
         // On a CPU that does not hold it, others were counted more often.
-        let talking = talkers.advance(&counts(&[(1, 14, 4)]), Some(2.0));
+        let talking = talkers.advance(&counts(&[(1, 14, 4)]), Some(2.0), &HashSet::new());
         let context = Context { per_s: Some(100.0), ..Context::default() };
         let entry = &talking.lists(1, &listing(9), Names::default(), |_, _| context)[0].entries[0];
         assert_eq!((entry.per_s, entry.per_s_is), (Some(0.0), Exactness::Sampled));
@@ -486,8 +503,9 @@ mod tests {
     #[test]
     fn a_share_of_now_is_of_what_happens_now() {
         let mut talkers = Talkers::default();
-        talkers.advance(&counts(&[(1, 1000, 0), (2, 0, 0)]), None);
-        let talking = talkers.advance(&counts(&[(1, 1000, 0), (2, 20, 0)]), Some(2.0));
+        talkers.advance(&counts(&[(1, 1000, 0), (2, 0, 0)]), None, &HashSet::new());
+        let talking =
+            talkers.advance(&counts(&[(1, 1000, 0), (2, 20, 0)]), Some(2.0), &HashSet::new());
         let context = Context { total: Some(1020), per_s: Some(10.0), ..Context::default() };
         let entry = &talking.lists(1, &listing(1), Names::default(), |_, _| context)[0].entries[0];
         assert_eq!((entry.key, entry.share_now), (source(2), Some(1.0)));

@@ -446,6 +446,7 @@ pub(crate) mod situations {
                 probed: None,
                 tops: Vec::new(),
                 cgroups: Vec::new(),
+                idle: Vec::new(),
             }
         }
     }

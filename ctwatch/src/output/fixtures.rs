@@ -27,7 +27,7 @@ pub(super) fn snapshots() -> [Snapshot; 2] {
     let mut model = Model::default();
     let counted = Counted { drops: true, ends: true, ..Counted::default() };
     [(0_u64, 0, 0, 0), (1, 200, 1783, 17)].map(|(second, entries, drop, early_drop)| {
-        let mut tally = NetnsTally::of(7);
+        let mut tally = NetnsTally::new(7, 7);
         (0..drop).for_each(|_| tally.bump(Count::DroppedUntracked));
         (0..early_drop).for_each(|_| tally.bump(Count::Removed));
         model.advance(&Sample {
@@ -55,6 +55,7 @@ pub(super) fn snapshots() -> [Snapshot; 2] {
             }],
             tops: Vec::new(),
             cgroups: Vec::new(),
+            idle: Vec::new(),
             probed: Some(Probed { counted, ..Probed::default() }),
         })
     })

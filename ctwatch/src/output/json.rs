@@ -13,7 +13,7 @@ use super::{
     who::{self, KeyObject},
 };
 use crate::{
-    model::{Snapshot, Table, figure::Figure, loading::Loaded},
+    model::{Gone, Snapshot, Sum, Table, figure::Figure, loading::Loaded},
     sample::{Access, Owner},
 };
 
@@ -29,6 +29,9 @@ struct Object<'a> {
     lost: u64,
     unplaced_of_others: u64,
     forgotten: u64,
+    /// What happened in those that are gone, over all of them.
+    gone: GoneObject,
+    gone_of_others: GoneObject,
     /// Null where nobody could see it.
     loaded: Option<Vec<LoadedObject<'a>>>,
     loaded_since: Option<String>,
@@ -42,6 +45,11 @@ struct TableObject<'a> {
     judged: bool,
     /// It was entered.
     reachable: bool,
+    /// How long ago that was: nothing that the probes count has happened in it since.
+    age_s: f64,
+    /// It is spoken of for the last time.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    gone: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     unread: Option<&'a str>,
     saturated: bool,
@@ -60,6 +68,43 @@ struct TableObject<'a> {
     top: TopsObject<'a>,
     control_plane: Vec<ControlPlaneObject>,
     census: Option<CensusObject>,
+}
+
+#[derive(Serialize)]
+struct GoneObject {
+    namespaces: u64,
+    insertions: SumObject,
+    removals: SumObject,
+    dropped: SumObject,
+    table_full: SumObject,
+    early_drop: SumObject,
+    invalid: SumObject,
+}
+
+#[derive(Serialize)]
+struct SumObject {
+    total: u64,
+    at_least: u64,
+}
+
+impl From<Sum> for SumObject {
+    fn from(Sum { total, at_least }: Sum) -> Self {
+        Self { total, at_least }
+    }
+}
+
+impl From<Gone> for GoneObject {
+    fn from(gone: Gone) -> Self {
+        Self {
+            namespaces: gone.namespaces,
+            insertions: gone.insertions.into(),
+            removals: gone.removals.into(),
+            dropped: gone.dropped.into(),
+            table_full: gone.table_full.into(),
+            early_drop: gone.early_drop.into(),
+            invalid: gone.invalid.into(),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -184,6 +229,8 @@ pub fn write<'a>(
         lost: snapshot.lost,
         unplaced_of_others: snapshot.unplaced_of_others,
         forgotten: snapshot.forgotten,
+        gone: snapshot.gone.judged.into(),
+        gone_of_others: snapshot.gone.others.into(),
         loaded: loaded.map(|loaded| loaded.map(LoadedObject::from).collect()),
         loaded_since: loaded_since.map(|since| since.to_string()),
         tables: snapshot.tables.iter().map(|of| table(snapshot, of)).collect(),
@@ -212,6 +259,8 @@ fn table<'a>(snapshot: &'a Snapshot, table: &'a Table) -> TableObject<'a> {
         .owned(&table.owner),
         judged: table.is_judged,
         reachable: table.access == Access::Entered,
+        age_s: table.age.as_secs_f64(),
+        gone: table.is_gone,
         unread: table.unread.as_deref(),
         saturated: table.saturated,
         entries: table.entries,

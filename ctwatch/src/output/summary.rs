@@ -1,15 +1,36 @@
 //! What it came to, at the end: all totals, table by table.
 
-use super::{escape::escaped, text::Tops, who, words};
+use std::collections::HashSet;
+
+use ctwatch_ebpf::NetnsId;
+
+use super::{
+    escape::escaped,
+    text::{Tops, worst},
+    who, words,
+};
 use crate::model::{
     Snapshot, Table,
     figure::{Exactness, Figure},
 };
 
+/// Namespaces of which all is said.
+const MOST: usize = 100;
+
 pub(super) fn lines(snapshot: &Snapshot, tops: &Tops) -> Vec<String> {
     let mut lines = vec![format!("--- {:.1} s watched", snapshot.elapsed.as_secs_f64())];
     let (mut quiet, mut unknown) = (0, 0);
-    for table in snapshot.tables.iter().filter(|table| table.is_judged) {
+    let departed = snapshot.departed.iter().map(|table| &**table);
+    let all = departed.chain(&snapshot.tables);
+    let mut tables: Vec<&Table> = all.filter(|table| table.is_judged).collect();
+    tables.sort_by_key(|table| table.id);
+    let tracking = tables.iter().copied().filter(|table| table.is_tracking()).collect();
+    let (shown, more) = worst(tracking, MOST);
+    let shown: HashSet<NetnsId> = shown.iter().map(|table| table.id).collect();
+    for table in tables {
+        if table.is_tracking() && !shown.contains(&table.id) {
+            continue;
+        }
         if !table.is_tracking() && table.is_unknown() {
             unknown += 1;
         } else if table.is_tracking() {
@@ -19,6 +40,13 @@ pub(super) fn lines(snapshot: &Snapshot, tops: &Tops) -> Vec<String> {
             lines.extend(who.iter().chain(&held).map(|line| format!("  {}", escaped(line))));
         } else {
             quiet += 1;
+        }
+    }
+    match more {
+        0 => {}
+        1 => lines.push("1 namespace more, less full or quieter (JSON shows all)".to_owned()),
+        more => {
+            lines.push(format!("{more} namespaces more, less full or quieter (JSON shows all)"));
         }
     }
     match quiet {

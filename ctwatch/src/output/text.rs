@@ -2,9 +2,14 @@
 //! lines when a table saturates and recovers, a summary at the end. Plain ASCII: a console may
 //! know nothing else.
 
-use std::io::{self, Write};
+use std::{
+    cmp::Ordering,
+    collections::HashMap,
+    io::{self, Write},
+    time::Duration,
+};
 
-use ctwatch_ebpf::top::By;
+use ctwatch_ebpf::{NetnsId, top::By};
 
 use super::{
     Epoch, Header,
@@ -76,6 +81,9 @@ const COLUMNS: &[Column] = &[
     Column { title: "invalid/s", width: 9, rank: 10, cell: |table| rate(&table.invalid) },
 ];
 
+/// Rows, loud lines and namespaces with lists, at most, of one tick.
+const MOST: usize = 20;
+
 /// The running output.
 pub struct Text {
     style: Style,
@@ -144,8 +152,10 @@ impl Text {
     /// Who it is, of those that anything happens to.
     fn tops(&self, out: &mut impl Write, snapshot: &Snapshot) -> io::Result<()> {
         let tops = &self.style.tops;
+        let wanted = |table: &&Table| table.saturated || tops.always && !table.top.is_empty();
         let judged = snapshot.tables.iter().filter(|table| table.is_judged);
-        for table in judged.filter(|table| table.saturated || tops.always) {
+        let (tables, more) = worst(judged.filter(wanted).collect(), MOST);
+        for table in tables {
             // A census is taken now and then: each is shown once.
             let held = snapshot.census.as_ref().filter(|(_, age)| *age <= snapshot.interval);
             let held = held.map(|_| who::holding(snapshot, table, tops)).unwrap_or_default();
@@ -156,6 +166,10 @@ impl Text {
                     self.style.columns,
                 )?;
             }
+        }
+        if more > 0 {
+            let line = format!("  and {more} more namespaces, whose lists --netns or JSON shows");
+            wrapped(out, &line, self.style.columns)?;
         }
         Ok(())
     }
@@ -168,7 +182,7 @@ impl Text {
     ) -> io::Result<()> {
         let time = snapshot.time.to_zoned(self.style.zone.clone()).strftime("%H:%M:%S").to_string();
         let judged = snapshot.tables.iter().filter(|table| table.is_judged);
-        let mut tables: Vec<_> = judged.filter(|table| wanted(table)).collect();
+        let (mut tables, more) = worst(judged.filter(|table| wanted(table)).collect(), MOST);
         // Where nothing moves, how full the fullest table is still is worth a line.
         if tables.is_empty() {
             tables.extend(snapshot.fullest());
@@ -180,7 +194,15 @@ impl Text {
             for column in &self.columns {
                 line.push_str(&format!(" {:>width$}", (column.cell)(table), width = column.width));
             }
+            if table.age >= OLD {
+                line.push_str(&format!(" ({} s ago)", table.age.as_secs()));
+            }
             writeln!(out, "{}", line.trim_end())?;
+        }
+        if more > 0 {
+            self.header(out)?;
+            let line = format!("{time} and {more} more namespaces, less full or quieter");
+            wrapped(out, &line, self.style.columns)?;
         }
         // Where there are strangers' alone, they have their lines.
         let any = snapshot.tables.is_empty() || snapshot.tables.iter().any(|t| t.is_judged);
@@ -208,9 +230,21 @@ impl Text {
     }
 
     fn changes(&self, out: &mut impl Write, snapshot: &Snapshot) -> io::Result<()> {
-        for table in snapshot.tables.iter().filter(|table| table.is_judged) {
+        let changed = snapshot.tables.iter().filter(|t| t.is_judged && t.change.is_some());
+        let (tables, _) = worst(changed.clone().collect(), MOST);
+        for table in &tables {
             if let Some(change) = table.change {
                 self.loud(out, table, change)?;
+            }
+        }
+        let untold = |of: Change| {
+            let all = changed.clone().filter(|table| table.change == Some(of)).count();
+            all - tables.iter().filter(|table| table.change == Some(of)).count()
+        };
+        for (of, words) in [(Change::Saturated, "TABLES FULL"), (Change::Recovered, "recovered")] {
+            let more = untold(of);
+            if more > 0 {
+                wrapped(out, &format!("*** and {more} more: {words}"), self.style.columns)?;
             }
         }
         Ok(())
@@ -236,6 +270,33 @@ impl Text {
         }
         Ok(())
     }
+}
+
+/// A reading that is older is said to be.
+const OLD: Duration = Duration::from_secs(1);
+
+/// The worst of them, `most` at most, in their own order, and how many more there are.
+pub(super) fn worst(mut tables: Vec<&Table>, most: usize) -> (Vec<&Table>, usize) {
+    let more = tables.len().saturating_sub(most);
+    if more > 0 {
+        let order: HashMap<NetnsId, usize> =
+            tables.iter().enumerate().map(|(at, table)| (table.id, at)).collect();
+        let number = |value: Option<f64>| value.unwrap_or(0.0);
+        let badness = |table: &Table| {
+            let is_new = f64::from(u8::from(table.change == Some(Change::Saturated)));
+            let dropped = number(table.dropped.per_s).max(number(table.drops.table_full.per_s));
+            let in_all = table.dropped.total.or(table.drops.table_full.total).unwrap_or(0) as f64;
+            let is_saturated = f64::from(u8::from(table.saturated));
+            [is_new, is_saturated, dropped, in_all, number(table.fill)]
+        };
+        tables.sort_by(|a, b| {
+            let pairs = badness(b).into_iter().zip(badness(a));
+            pairs.fold(Ordering::Equal, |so_far, (b, a)| so_far.then(b.total_cmp(&a)))
+        });
+        tables.truncate(most);
+        tables.sort_by_key(|table| order.get(&table.id).copied());
+    }
+    (tables, more)
 }
 
 /// What there is to say where no table has a line: never of a namespace that was not looked into.
@@ -276,6 +337,10 @@ fn fitting(width: usize, name_width: usize) -> Vec<&'static Column> {
 }
 
 fn has_something_to_say(table: &Table) -> bool {
+    if table.age > Duration::ZERO {
+        // Nothing is new of it.
+        return table.saturated || table.fill.is_some_and(|fill| fill >= 0.8);
+    }
     let moved = |figure: &Figure| figure.per_s.is_some_and(|per_s| per_s > 0.0);
     table.saturated
         || table.change.is_some()
@@ -351,7 +416,7 @@ pub(super) fn wrapped(out: &mut impl Write, text: &str, width: usize) -> io::Res
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::Duration};
+    use std::sync::Arc;
 
     use ctwatch_ebpf::top::Key;
 
@@ -542,6 +607,42 @@ mod tests {
             assert!(!out.contains(sentence), "{sentence:?}: {out}");
         }
         assert!(out.contains("2 namespaces could not be read"), "{out}");
+    }
+
+    #[test]
+    fn the_worst_of_many_are_shown_and_the_rest_counted() {
+        use crate::model::figure::Bounds;
+        let [_, mut snapshot] = snapshots();
+        let one = snapshot.tables.remove(0);
+        snapshot.tables = (0..500)
+            .map(|number| {
+                let dropped = Bounds::exactly(if number % 100 == 7 { 1000 + number } else { 1 });
+                let dropped = dropped.figure(Some(0), Some(1.0));
+                let name = Some(format!("n{number}"));
+                Table { id: number, name, dropped, ..one.clone() }
+            })
+            .collect();
+        let mut out = Vec::new();
+        Text::new(style(200)).tick(&mut out, &snapshot).unwrap();
+        let out = String::from_utf8(out).unwrap();
+        assert!(out.lines().count() < 4 * MOST, "{out}");
+        for number in [7, 107, 207, 307, 407] {
+            assert!(out.contains(&format!(" n{number} ")), "n{number}: {out}");
+        }
+        assert!(out.contains("and 480 more namespaces"), "{out}");
+        assert!(out.contains("*** and 480 more: TABLES FULL"), "{out}");
+    }
+
+    #[test]
+    fn an_old_reading_is_marked_and_nothing_new() {
+        let [_, mut snapshot] = snapshots();
+        snapshot.tables[0].age = Duration::from_secs(7);
+        let mut out = Vec::new();
+        Text::new(style(200)).tick(&mut out, &snapshot).unwrap();
+        assert!(String::from_utf8(out).unwrap().contains(" (7 s ago)"));
+        let table = &mut snapshot.tables[0];
+        (table.saturated, table.fill, table.change) = (false, Some(0.1), None);
+        assert!(!has_something_to_say(table));
     }
 
     #[test]

@@ -3,11 +3,12 @@
 use anyhow::{Context, Result, anyhow};
 use aya::{
     Ebpf, EbpfLoader,
+    maps::Queue,
     programs::{KProbe, Program, RawTracePoint, loaded_links},
     util::nr_cpus,
 };
 use ctwatch_ebpf::{
-    Layout,
+    Layout, MAX_NETNS, PLACES, REST,
     census::RECORDS,
     loading,
     top::{By, Seed, TABLES, Wanted},
@@ -142,6 +143,7 @@ pub(super) fn load(plan: &Plan, resolved: &Resolved, asked: Asked) -> Result<Loa
         traced: Vec::new(),
         probes: Vec::new(),
     };
+    make_room(&mut loaded.ebpf).map_err(of_all)?;
     let chosen = |signal: &Signal| plan.mechanism(*signal);
     let any = |mechanism| plan.chosen.iter().any(|(_, chosen)| *chosen == mechanism);
     let refused = |mechanism| move |error| Refused { mechanism: Some(mechanism), error };
@@ -178,6 +180,9 @@ fn object() -> Result<&'static [u8]> {
 fn maps(resolved: &Resolved, asked: Asked) -> Result<Ebpf> {
     let mut layout = resolved.layout;
     let mut loader = lean::loader()?;
+    let stripes = stripes()?;
+    layout.stripe_mask = stripes - 1;
+    loader.map_max_entries("TALLIES", stripes * PLACES);
     if !asked.lists.is_none() {
         let cpus = possible_cpus()?;
         let sets = top::sets_for(cpus);
@@ -194,6 +199,18 @@ fn maps(resolved: &Resolved, asked: Asked) -> Result<Ebpf> {
         .load(object()?)
         .map_err(explain)
         .context("the kernel refused the probes' maps")
+}
+
+/// Before the first event: each namespace gets one of these places.
+fn make_room(ebpf: &mut Ebpf) -> Result<()> {
+    for (name, places) in [("FREE", 0..MAX_NETNS), ("FREE_OF_STRANGERS", MAX_NETNS..REST)] {
+        let free = ebpf.map_mut(name).with_context(|| format!("the probes hold no map {name}"))?;
+        let mut free: Queue<_, u32> = Queue::try_from(free)?;
+        for place in places {
+            free.push(place, 0).map_err(explain).context("cannot make room for namespaces")?;
+        }
+    }
+    Ok(())
 }
 
 /// The census' program and maps, and as little as can be of all the others.
@@ -224,7 +241,7 @@ pub(super) fn loading(layout: &loading::Layout) -> Result<Ebpf> {
 /// For those who need no map that is large.
 fn small_loader<'a>() -> Result<EbpfLoader<'a>> {
     let mut loader = lean::loader()?;
-    for map in ["NETNS", "STRANGERS", "MARKS", "FRAMES"] {
+    for map in ["NETNS", "TALLIES", "FREE", "FREE_OF_STRANGERS", "MARKS", "FRAMES"] {
         loader.map_max_entries(map, 1);
     }
     Ok(loader)
@@ -233,6 +250,11 @@ fn small_loader<'a>() -> Result<EbpfLoader<'a>> {
 /// CPUs that there are or could come.
 pub(super) fn possible_cpus() -> Result<usize> {
     nr_cpus().map_err(|(file, error)| anyhow!("cannot read {file}: {error}"))
+}
+
+/// In which all CPUs count what happens in namespaces.
+pub(super) fn stripes() -> Result<u32> {
+    Ok(ctwatch_ebpf::stripes(u32::try_from(possible_cpus()?)?))
 }
 
 fn attach(

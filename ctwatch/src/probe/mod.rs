@@ -14,6 +14,7 @@ pub mod read;
 pub mod symbols;
 pub mod table;
 mod talk;
+mod tallies;
 pub mod top;
 pub mod trace;
 mod tracing;

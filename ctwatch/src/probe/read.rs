@@ -1,10 +1,13 @@
 //! Reading what the programs counted.
 
-use std::{collections::HashMap, os::fd::AsFd};
+use std::{
+    collections::{HashMap, HashSet},
+    os::fd::AsFd,
+};
 
 use anyhow::{Context, Result, bail};
 use aya::{
-    maps::{Array, Map, MapData, PerCpuArray, PerCpuHashMap, RingBuf},
+    maps::{Array, Map, MapData, PerCpuArray, RingBuf},
     programs::RawTracePoint,
 };
 use ctwatch_ebpf::{HostCount, HostTally, NetnsId, NetnsTally, top::Stream};
@@ -15,6 +18,7 @@ use super::{
     load::{self, Asked, Loaded, Refused},
     plan::{Mechanism, Plan, Signal},
     talk,
+    tallies::Tallies,
     top::{self, Tops},
     trace::Trace,
 };
@@ -24,9 +28,7 @@ const UNREADABLE: &str = "cannot read the probes' counters";
 
 /// The attached programs and their maps.
 pub struct Probes {
-    netns: PerCpuHashMap<MapData, NetnsId, NetnsTally>,
-    strangers: PerCpuHashMap<MapData, NetnsId, NetnsTally>,
-    strangers_rest: PerCpuArray<MapData, NetnsTally>,
+    netns: Tallies,
     host: PerCpuArray<MapData, HostTally>,
     loaded: Loaded,
     counted: Counted,
@@ -40,16 +42,13 @@ impl Probes {
         let of_all = |error| Refused { mechanism: None, error };
         talk::listen(&mut loaded.ebpf).map_err(of_all)?;
         let counted = counted(plan, &loaded);
+        let netns = load::stripes().and_then(|stripes| Tallies::take(&mut loaded.ebpf, stripes));
+        let netns = netns.map_err(of_all)?;
         let mut map = |name| {
             let map = loaded.ebpf.take_map(name);
             map.with_context(|| format!("the probes hold no map {name}")).map_err(of_all)
         };
-        let (netns, host) = (map("NETNS")?, map("HOST")?);
-        let (strangers, rest) = (map("STRANGERS")?, map("STRANGERS_REST")?);
-        let netns = PerCpuHashMap::try_from(netns).map_err(|error| of_all(error.into()))?;
-        let strangers = PerCpuHashMap::try_from(strangers).map_err(|error| of_all(error.into()))?;
-        let strangers_rest = PerCpuArray::try_from(rest).map_err(|error| of_all(error.into()))?;
-        let host = PerCpuArray::try_from(host).map_err(|error| of_all(error.into()))?;
+        let host = PerCpuArray::try_from(map("HOST")?).map_err(|error| of_all(error.into()))?;
         let trace = match asked.trace {
             Some(_) => {
                 let ring =
@@ -62,7 +61,7 @@ impl Probes {
         };
         let tops =
             (!asked.lists.is_none()).then(|| map_tops(&loaded)).transpose().map_err(of_all)?;
-        Ok(Self { netns, strangers, strangers_rest, host, loaded, counted, tops, trace })
+        Ok(Self { netns, host, loaded, counted, tops, trace })
     }
 
     /// Single refusals, where they were asked for. The programs run for as long as this lives.
@@ -85,25 +84,30 @@ impl Probes {
         self.tops.as_ref().map(Tops::bytes)
     }
 
+    /// Memory of the kernel that the counts of namespaces take.
+    pub fn tally_bytes(&self) -> usize {
+        self.netns.bytes()
+    }
+
     /// What was counted in each namespace, over all CPUs, since the start.
-    pub fn tallies(&self) -> Result<HashMap<NetnsId, NetnsTally>> {
-        let mut tallies = HashMap::new();
-        for entry in self.netns.iter().chain(self.strangers.iter()) {
-            let (key, cpus) = entry.context(UNREADABLE)?;
-            tallies.insert(key, sum(&cpus));
-        }
-        Ok(tallies)
+    pub fn tallies(&self) -> HashMap<NetnsId, NetnsTally> {
+        self.netns.read()
     }
 
-    /// What was counted in namespaces of unprivileged users beyond those that have room.
-    pub fn strangers_rest(&self) -> Result<NetnsTally> {
-        Ok(sum(&self.strangers_rest.get(&0, 0).context(UNREADABLE)?))
+    /// What was counted in namespaces of unprivileged users beyond those that have a place.
+    pub fn strangers_rest(&self) -> NetnsTally {
+        self.netns.rest()
     }
 
-    /// Makes room for another namespace in place of one that is gone.
-    pub fn forget(&mut self, key: &NetnsId, strangers: bool) -> Result<()> {
-        let map = if strangers { &mut self.strangers } else { &mut self.netns };
-        map.remove(key).context("cannot remove a namespace from the probes' counters")
+    /// Makes room for other namespaces in place of these. Their last counts come with
+    /// [`Self::left`].
+    pub fn forget(&mut self, these: &HashSet<NetnsId>) -> Result<()> {
+        self.netns.forget(these)
+    }
+
+    /// All that was counted in those that were forgotten before this.
+    pub fn left(&mut self) -> Result<Vec<NetnsTally>> {
+        self.netns.left()
     }
 
     /// Whether the kernel says what the probes on entries miss.
@@ -118,7 +122,7 @@ impl Probes {
         let mut host = HostTally::default();
         cpus.iter().for_each(|cpu| host.add(cpu));
         let misses = self.misses(&host)?;
-        let strangers_rest = self.strangers_rest()?;
+        let strangers_rest = self.strangers_rest();
         let everywhere = NetnsTally::default();
         Ok(Probed { host, counted: self.counted, misses, everywhere, strangers_rest })
     }
@@ -184,13 +188,6 @@ impl Probes {
         let program: &aya::programs::KProbe = program.try_into()?;
         bpf::missed_by_program(program.fd()?.as_fd())
     }
-}
-
-/// Over all CPUs.
-fn sum(cpus: &[NetnsTally]) -> NetnsTally {
-    let mut sum = NetnsTally::default();
-    cpus.iter().for_each(|cpu| sum.add(cpu));
-    sum
 }
 
 fn map_tops(loaded: &Loaded) -> Result<Tops> {

@@ -98,7 +98,7 @@ fn data(map: &Map) -> Option<&MapData> {
         Map::Array(data)
         | Map::HashMap(data)
         | Map::PerCpuArray(data)
-        | Map::PerCpuHashMap(data)
+        | Map::Queue(data)
         | Map::RingBuf(data) => Some(data),
         _ => None,
     }

@@ -4,6 +4,7 @@
 //!
 //! Everything a lab makes or changes is undone by [`guard::Guard`], whatever ends the process.
 
+pub mod crowd;
 pub mod guard;
 pub mod judge;
 pub mod kept;

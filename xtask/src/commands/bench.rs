@@ -12,6 +12,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use ctwatch_lab::{
     Lab, Plan,
+    crowd::Crowd,
     netns::Netns,
     traffic::{Family, Flood, Flows, Protocol},
 };
@@ -30,9 +31,13 @@ pub(crate) struct Args {
     /// Measure only this part
     #[arg(long, value_enum)]
     only: Option<Part>,
-    /// Another ctwatch, whose starts are measured in turns with those of this one
+    /// Another ctwatch: its starts are measured in turns with those of this one, its ticks over many
+    /// namespaces after them
     #[arg(long, value_name = "FILE")]
     beside: Option<PathBuf>,
+    /// How many namespaces are many
+    #[arg(long, default_value_t = 2000)]
+    namespaces: usize,
     #[command(flatten)]
     build: build::Options,
 }
@@ -47,6 +52,8 @@ enum Part {
     Start,
     /// One reading, and the namespaces in it
     Reading,
+    /// Ticks over 2,000 namespaces in which something happened once, and the doctor
+    Namespaces,
 }
 
 /// Who watches while the traffic runs.
@@ -165,6 +172,13 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         println!("\none reading, CPU time      {:>8.2} ms", without * 1000.0);
         println!("with {IDLE} idle namespaces  {:>8.2} ms", with * 1000.0);
         println!("peak memory               {:>8.1} MB", peak(&ctwatch)? as f64 / 1024.0);
+    }
+    if wanted(Part::Namespaces) {
+        crowd(&ctwatch, args.namespaces)?;
+        if let Some(beside) = &args.beside {
+            println!("\nbeside");
+            crowd(beside, args.namespaces)?;
+        }
     }
     if wanted(Part::Start) {
         starts(&ctwatch, args.beside.as_deref(), args.rounds)?;
@@ -337,6 +351,73 @@ fn reading(ctwatch: &Path) -> Result<f64> {
         lines.next().context("ctwatch ended early")??;
     }
     Ok((cpu_time(child.0.id())? - before) / f64::from(READINGS))
+}
+
+/// CPU time of a tick, a tick a second, over many namespaces.
+fn crowd(ctwatch: &Path, count: usize) -> Result<()> {
+    const CHANGING: usize = 50;
+    const TICKS: u32 = 15;
+    let mut lab = Lab::new(Plan::default())?;
+    let crowd = Crowd::new(&mut lab, count)?;
+    println!("\n{count} namespaces, milliseconds of CPU of a tick, a tick a second");
+    for output in ["text", "json"] {
+        let mut child = Watching(
+            Command::new(ctwatch)
+                .args(["-i", "1s", "--output", output])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()?,
+        );
+        // Until it is attached, and has read all of them twice.
+        thread::sleep(Duration::from_secs(5));
+        let mut measured = |what: &str, mut each: Box<dyn FnMut() -> Result<()> + '_>| {
+            let before = cpu_time(child.0.id())?;
+            let until = Instant::now() + Duration::from_secs(1) * TICKS;
+            while Instant::now() < until {
+                each()?;
+            }
+            ensure!(child.0.try_wait()?.is_none(), "ctwatch ended early");
+            let each = (cpu_time(child.0.id())? - before) * 1000.0 / f64::from(TICKS);
+            println!("  {output}: {what:<44} {each:>8.2}");
+            anyhow::Ok(())
+        };
+        let pause = || thread::sleep(Duration::from_millis(300));
+        let idle = || {
+            pause();
+            anyhow::Ok(())
+        };
+        let refusing = |these: usize| {
+            let crowd = &crowd;
+            move || {
+                crowd.refuse(these)?;
+                pause();
+                anyhow::Ok(())
+            }
+        };
+        measured("idle, nothing ever happened", Box::new(idle))?;
+        let limit = |lab: &mut Lab, limit| lab.set_limit(limit);
+        limit(&mut lab, 1)?;
+        crowd.enter(count)?;
+        crowd.refuse(count)?;
+        crowd.flush()?;
+        thread::sleep(Duration::from_secs(4));
+        measured("idle, after one packet was refused in each", Box::new(idle))?;
+        crowd.enter(CHANGING)?;
+        measured("50 of them refuse packets", Box::new(refusing(CHANGING)))?;
+        crowd.flush()?;
+        crowd.enter(count)?;
+        measured("all of them refuse packets", Box::new(refusing(count)))?;
+        crowd.flush()?;
+        limit(&mut lab, 100_000)?;
+        let peak = high_water(child.0.id())?;
+        println!("  {output}: peak memory, MB {:>32.1}", peak as f64 / 1024.0);
+    }
+    let started = Instant::now();
+    let status =
+        Command::new(ctwatch).arg("doctor").stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+    ensure!(status.success(), "ctwatch doctor failed: {status}");
+    println!("  doctor, seconds {:>47.2}", started.elapsed().as_secs_f64());
+    Ok(())
 }
 
 /// Seconds that a process has spent in its threads: `schedstat` counts nanoseconds, where `stat`
