@@ -1,7 +1,7 @@
 //! Reading the kernel's own structures at the offsets that user space resolved.
 
 use aya_ebpf::{EbpfContext, helpers::bpf_probe_read_kernel};
-use ctwatch_ebpf::{
+use ctwatch_abi::{
     Layout, NetnsId,
     top::{AF_INET, HALVES, Seed, Wanted},
 };
@@ -40,7 +40,7 @@ pub(crate) static LAYOUT: Layout = Layout {
     top_seed: Seed([0; HALVES]),
 };
 
-const NOWHERE: ctwatch_ebpf::Code = ctwatch_ebpf::Code { start: 0, len: 0 };
+const NOWHERE: ctwatch_abi::Code = ctwatch_abi::Code { start: 0, len: 0 };
 
 /// One field of [`LAYOUT`], read where the verifier sees a constant.
 macro_rules! layout {

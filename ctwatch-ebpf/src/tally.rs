@@ -8,7 +8,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, PerCpuArray, Queue},
 };
-use ctwatch_ebpf::{
+use ctwatch_abi::{
     Count, HostCount, HostTally, MAX_NETNS, MAX_STRANGERS, NetnsId, NetnsTally, PLACES, REST,
     tally_index,
     top::{By, Hashes, Key, Set, Stream, TABLES, table},

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use ctwatch_ebpf::{top, trace};
+use ctwatch_abi::{top, trace};
 use ipnet::IpNet;
 
 use crate::{

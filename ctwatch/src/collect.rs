@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use ctwatch_ebpf::{MAX_NETNS, MAX_STRANGERS, NetnsId, NetnsTally, top::By};
+use ctwatch_abi::{MAX_NETNS, MAX_STRANGERS, NetnsId, NetnsTally, top::By};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -682,7 +682,7 @@ fn refused_table(
 
 #[cfg(test)]
 mod tests {
-    use ctwatch_ebpf::Count;
+    use ctwatch_abi::Count;
 
     use super::*;
 

@@ -314,7 +314,7 @@ pub enum Writable {
 
 #[derive(Clone, Debug)]
 pub struct Namespace {
-    pub id: ctwatch_ebpf::NetnsId,
+    pub id: ctwatch_abi::NetnsId,
     pub inode: u32,
     pub name: Option<String>,
     /// The one from which all this was looked at: what is typed there needs no way in.

@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
-use ctwatch_ebpf::top::By;
+use ctwatch_abi::top::By;
 
 use crate::{
     facts::BucketsBy,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ctwatch_ebpf::{
+use ctwatch_abi::{
     HostTally, NetnsId, NetnsTally,
     top::{By, Key, Stream},
 };

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use ctwatch_ebpf::{
+use ctwatch_abi::{
     NetnsId,
     top::{By, Seed},
 };

@@ -11,7 +11,7 @@ use aya_ebpf::{
     macros::map,
     maps::Array,
 };
-use ctwatch_ebpf::census::{Cursor, ENTRY, LONGEST, Peek, RECORDS, Record, STEPS};
+use ctwatch_abi::census::{Cursor, ENTRY, LONGEST, Peek, RECORDS, Record, STEPS};
 
 use crate::kernel::{self, Address, layout, read};
 

@@ -1,7 +1,7 @@
 //! The beginning and the end of an entry.
 
 use aya_ebpf::EbpfContext;
-use ctwatch_ebpf::{Count, HostCount};
+use ctwatch_abi::{Count, HostCount};
 
 use crate::{
     hooks::who,

@@ -7,7 +7,7 @@
 //! counters, in user space.
 
 use aya_ebpf::EbpfContext;
-use ctwatch_ebpf::{Count, HostCount, trace::Reason};
+use ctwatch_abi::{Count, HostCount, trace::Reason};
 
 use crate::{
     hooks::{entry::IPS_CONFIRMED, who},

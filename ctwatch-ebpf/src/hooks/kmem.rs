@@ -5,7 +5,7 @@
 //! caller's address, and almost always ends with it.
 
 use aya_ebpf::EbpfContext;
-use ctwatch_ebpf::HostCount;
+use ctwatch_abi::HostCount;
 
 use crate::{
     hooks::entry,

@@ -11,7 +11,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, RingBuf},
 };
-use ctwatch_ebpf::{
+use ctwatch_abi::{
     add_one,
     loading::{Event, Kind, Layout, NAME},
 };

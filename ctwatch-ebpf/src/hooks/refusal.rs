@@ -1,7 +1,7 @@
 //! The places where conntrack refuses a packet, by what they answer.
 
 use aya_ebpf::EbpfContext;
-use ctwatch_ebpf::{Count, HostCount, trace::Reason};
+use ctwatch_abi::{Count, HostCount, trace::Reason};
 
 use crate::{
     hooks::{

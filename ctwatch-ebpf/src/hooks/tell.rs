@@ -6,7 +6,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, RingBuf},
 };
-use ctwatch_ebpf::{
+use ctwatch_abi::{
     add_one,
     trace::{Event, Filter, Reason, Traced},
 };

@@ -4,7 +4,7 @@ use aya_ebpf::{
     EbpfContext,
     helpers::{bpf_get_current_comm, generated::bpf_get_current_cgroup_id},
 };
-use ctwatch_ebpf::{
+use ctwatch_abi::{
     NetnsId, ipv6,
     top::{AF_INET, AF_INET6, By, Key, Stream, has_ports},
     trace::Reason,

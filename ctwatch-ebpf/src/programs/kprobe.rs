@@ -6,7 +6,7 @@ use aya_ebpf::{
     macros::{kprobe, kretprobe},
     programs::{ProbeContext, RetProbeContext},
 };
-use ctwatch_ebpf::HostCount;
+use ctwatch_abi::HostCount;
 
 use crate::{
     hooks::{entry, refusal},

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use ctwatch_ebpf::{NetnsId, NetnsTally};
+use ctwatch_abi::{NetnsId, NetnsTally};
 
 use super::Tallies;
 use crate::{
@@ -179,7 +179,7 @@ fn quota(idle: usize, interval: Duration) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ctwatch_ebpf::Count;
+    use ctwatch_abi::Count;
 
     const LIMIT: Option<u32> = Some(1000);
 

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, io, time::Duration};
 
 use anyhow::{Context, Result, bail};
-use ctwatch_ebpf::top::{By, Wanted};
+use ctwatch_abi::top::{By, Wanted};
 
 use super::{
     setup::{self, Chosen, Depth},

@@ -1,7 +1,7 @@
 //! From what this machine offers to what is needed for watching it.
 
 use anyhow::{Context, Result, anyhow, bail};
-use ctwatch_ebpf::top::Wanted;
+use ctwatch_abi::top::Wanted;
 
 use super::ABSENT;
 use crate::{

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Context, Result, bail};
-use ctwatch_ebpf::NetnsId;
+use ctwatch_abi::NetnsId;
 use ipnet::IpNet;
 use tokio::time::{MissedTickBehavior, interval};
 

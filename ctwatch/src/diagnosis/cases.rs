@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use ctwatch_ebpf::{
+use ctwatch_abi::{
     Count, NetnsTally,
     top::{By, Key, Stream},
 };

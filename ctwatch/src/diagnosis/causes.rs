@@ -1,6 +1,6 @@
 //! Why a table fills, as far as its entries and the kernel's settings tell.
 
-use ctwatch_ebpf::top::By;
+use ctwatch_abi::top::By;
 
 use super::{Case, finding, fixes, incident, number, owners, percent, timeouts};
 use crate::{
@@ -218,7 +218,7 @@ pub(super) fn bridges(case: &Case<'_>) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use ctwatch_ebpf::top::Key;
+    use ctwatch_abi::top::Key;
 
     use super::{
         super::cases::{facts, found, ids, of, taken},

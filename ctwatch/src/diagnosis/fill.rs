@@ -1,6 +1,6 @@
 //! How full the table is.
 
-use ctwatch_ebpf::top::Stream;
+use ctwatch_abi::top::Stream;
 
 use super::{Case, FULL, MUCH, causes, finding, fixes, number, percent, so_many};
 use crate::{

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use ctwatch_ebpf::top::{By, Key};
+use ctwatch_abi::top::{By, Key};
 
 use super::{
     Case, finding, fixes, lasting, number,

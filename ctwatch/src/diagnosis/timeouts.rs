@@ -236,7 +236,7 @@ fn gain(
 #[cfg(test)]
 mod tests {
 
-    use ctwatch_ebpf::top::{By, Key};
+    use ctwatch_abi::top::{By, Key};
 
     use super::{
         super::cases::{facts, found, of, taken},

@@ -3,7 +3,7 @@
 //! <https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/netfilter/nfnetlink_conntrack.h>
 
 use anyhow::{Context, Result, ensure};
-use ctwatch_ebpf::{
+use ctwatch_abi::{
     NetnsId,
     top::{AF_INET, AF_INET6, Key},
 };

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use ctwatch_ebpf::{
+use ctwatch_abi::{
     NetnsId,
     top::{AF_INET, AF_INET6},
 };

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::Result;
-use ctwatch_ebpf::NetnsId;
+use ctwatch_abi::NetnsId;
 
 use super::{
     netns::{Finder, Netns},

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 
 use anyhow::{Context, Result};
-use ctwatch_ebpf::Code;
+use ctwatch_abi::Code;
 
 const KALLSYMS: &str = "/proc/kallsyms";
 const HIDDEN: &str = "kernel addresses are hidden (kptr_restrict): needs CAP_SYSLOG";

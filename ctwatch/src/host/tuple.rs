@@ -1,6 +1,6 @@
 //! One direction of an entry, as netlink and `/proc` tell of it.
 
-use ctwatch_ebpf::{
+use ctwatch_abi::{
     NetnsId,
     top::{Key, has_ports},
 };

@@ -3,7 +3,7 @@
 
 use std::{cmp::Reverse, collections::HashMap, time::Duration};
 
-use ctwatch_ebpf::{
+use ctwatch_abi::{
     NetnsId,
     top::{By, Key, Seed, Set, Slot},
 };
@@ -496,7 +496,7 @@ pub const SEED: Seed = Seed([
 
 #[cfg(test)]
 mod tests {
-    use ctwatch_ebpf::top::Key;
+    use ctwatch_abi::top::Key;
 
     use super::*;
     use crate::sample::Status;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ctwatch_ebpf::Count;
+use ctwatch_abi::Count;
 
 use super::{
     counters::{Counters, Counts, UNREAD},
@@ -336,7 +336,7 @@ fn at_most_more(count: u64, missed: Option<u64>) -> Bounds {
 
 #[cfg(test)]
 mod tests {
-    use ctwatch_ebpf::NetnsTally;
+    use ctwatch_abi::NetnsTally;
 
     use super::*;
     use crate::sample::{CpuCounters, Owner};

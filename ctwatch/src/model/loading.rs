@@ -8,7 +8,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use ctwatch_ebpf::loading::{Event, Kind, NAME};
+use ctwatch_abi::loading::{Event, Kind, NAME};
 
 use crate::family;
 

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ctwatch_ebpf::top::{AF_INET, By, has_ports};
+use ctwatch_abi::top::{AF_INET, By, has_ports};
 
 use super::top::TopEntry;
 

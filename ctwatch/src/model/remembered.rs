@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ctwatch_ebpf::NetnsId;
+use ctwatch_abi::NetnsId;
 use serde::{Deserialize, Serialize};
 
 use super::MOST_PER_S;

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use ctwatch_ebpf::{
+use ctwatch_abi::{
     Count, HostCount, NetnsId, NetnsTally,
     top::{By, Stream},
 };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ctwatch_ebpf::{Count, NetnsTally};
+use ctwatch_abi::{Count, NetnsTally};
 
 use super::{KEPT_UP, Model, Snapshot, Table, figure::Exactness, verdict::situations::table};
 use crate::sample::{Access, Counted, HookReadings, Idle, Owner, Probed, Sample, TableSample};
@@ -165,7 +165,7 @@ fn a_doubt_of_unread_intervals_is_kept() {
     model.advance(&probed(0, 0, 0));
     let short = |mut sample: Sample| {
         if let Some(probed) = &mut sample.probed {
-            probed.host.bump(ctwatch_ebpf::HostCount::NoMemory);
+            probed.host.bump(ctwatch_abi::HostCount::NoMemory);
         }
         sample
     };

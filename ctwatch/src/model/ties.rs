@@ -1,7 +1,7 @@
 //! Which ports' entries are bound to more than being counted: translated, or of a helper. Such are
 //! never to be left untracked.
 
-use ctwatch_ebpf::top::Key;
+use ctwatch_abi::top::Key;
 
 use crate::sample::Held;
 

@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
 };
 
-use ctwatch_ebpf::{
+use ctwatch_abi::{
     NetnsId,
     top::{By, Key, Stream},
 };

@@ -368,7 +368,7 @@ pub(crate) mod situations {
         },
         sample::{CpuCounters, Held, Left, Owner, Sample, Status, TableSample},
     };
-    use ctwatch_ebpf::{NetnsId, top::Key};
+    use ctwatch_abi::{NetnsId, top::Key};
 
     pub(crate) struct Situation {
         limit: Option<u32>,

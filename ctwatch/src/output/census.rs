@@ -5,7 +5,7 @@ use std::{
     ops::Range,
 };
 
-use ctwatch_ebpf::top::By;
+use ctwatch_abi::top::By;
 use serde::Serialize;
 
 use super::{
@@ -442,7 +442,7 @@ fn state_object(state: &StateCount) -> StateObject {
 mod tests {
     use std::time::Duration;
 
-    use ctwatch_ebpf::top::Key;
+    use ctwatch_abi::top::Key;
     use serde_json::Value;
 
     use super::*;

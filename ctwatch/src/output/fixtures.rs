@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ctwatch_ebpf::{Count, NetnsTally};
+use ctwatch_abi::{Count, NetnsTally};
 
 use super::{Epoch, Header};
 use crate::{

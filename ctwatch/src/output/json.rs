@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use ctwatch_ebpf::top::Stream;
+use ctwatch_abi::top::Stream;
 use serde::{Serialize, ser::SerializeMap};
 
 use super::{

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use ctwatch_ebpf::NetnsId;
+use ctwatch_abi::NetnsId;
 
 use super::{
     escape::escaped,

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use ctwatch_ebpf::{NetnsId, top::By};
+use ctwatch_abi::{NetnsId, top::By};
 
 use super::{
     Epoch, Header,
@@ -418,7 +418,7 @@ pub(super) fn wrapped(out: &mut impl Write, text: &str, width: usize) -> io::Res
 mod tests {
     use std::sync::Arc;
 
-    use ctwatch_ebpf::top::Key;
+    use ctwatch_abi::top::Key;
 
     use super::*;
     use crate::{

@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
 };
 
-use ctwatch_ebpf::{
+use ctwatch_abi::{
     top::has_ports,
     trace::{Event, Reason},
 };

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use ctwatch_ebpf::top::{By, Stream, has_ports};
+use ctwatch_abi::top::{By, Stream, has_ports};
 use serde::Serialize;
 
 use super::{
@@ -174,7 +174,7 @@ fn weight(entry: &TopEntry, measure: Measure) -> String {
 
 #[cfg(test)]
 mod tests {
-    use ctwatch_ebpf::top::{AF_INET, Key};
+    use ctwatch_abi::top::{AF_INET, Key};
 
     use super::*;
 

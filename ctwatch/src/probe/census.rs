@@ -9,7 +9,7 @@ use aya::{
     maps::{Array, Map, MapData},
     programs::RawTracePoint,
 };
-use ctwatch_ebpf::{
+use ctwatch_abi::{
     Layout,
     census::{Cursor, ENTRY, Peek, RECORDS, Record},
     top::{Key, has_ports},
@@ -23,6 +23,7 @@ use super::{
     symbols,
     table::{self, Place},
     types::Types,
+    value::Value,
 };
 use crate::{
     host::{
@@ -55,7 +56,7 @@ pub struct Offsets {
 pub struct Walker {
     /// Holds the program.
     ebpf: Ebpf,
-    cursor: Array<MapData, Cursor>,
+    cursor: Array<MapData, Value<Cursor>>,
     records: Mapped<Record>,
     offsets: Offsets,
     start: Cursor,
@@ -109,11 +110,11 @@ impl Walker {
         let program: &RawTracePoint =
             self.ebpf.program("walk").context("the walk is not loaded")?.try_into()?;
         let program = program.fd()?;
-        self.cursor.set(0, self.start, 0).context("cannot begin a walk")?;
+        self.cursor.set(0, Value(self.start), 0).context("cannot begin a walk")?;
         let mut runs: u64 = 0;
         loop {
             bpf::run(program.as_fd()).context("the kernel does not run the walk")?;
-            let cursor = self.cursor.get(&0, 0).context("cannot read where the walk is")?;
+            let Value(cursor) = self.cursor.get(&0, 0).context("cannot read where the walk is")?;
             ensure!(cursor.table != 0, "the kernel's table cannot be read");
             if cursor.moved != 0 {
                 bail!(Moved);
@@ -163,12 +164,12 @@ fn named(symbols: &Symbols) -> Result<Place, String> {
 fn by_code(ebpf: &mut Ebpf, records: &Mapped<Record>, symbols: &Symbols) -> Result<Place> {
     let code = symbols.code(table::REFERRING).map_err(Error::msg)?;
     let buckets = sysctl("nf_conntrack_buckets")?;
-    let mut asked = Array::<_, Peek>::try_from(map(ebpf, "PEEK")?)?;
+    let mut asked = Array::<_, Value<Peek>>::try_from(map(ebpf, "PEEK")?)?;
     let program = program(ebpf, "peek")?.fd()?;
     let mut peek = |at, bytes: usize| -> Result<Option<&[u8]>> {
-        asked.set(0, Peek { at, bytes: bytes as u64 }, 0)?;
+        asked.set(0, Value(Peek { at, bytes: bytes as u64 }), 0)?;
         bpf::run(program.as_fd()).context("the kernel does not run a look at its memory")?;
-        let read = asked.get(&0, 0)?.bytes == bytes as u64;
+        let read = asked.get(&0, 0)?.0.bytes == bytes as u64;
         Ok(records.get(0).filter(|_| read).and_then(|record| record.entry.get(..bytes)))
     };
     let mut bytes = Vec::new();

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use anyhow::{Result, bail};
-use ctwatch_ebpf::Layout;
+use ctwatch_abi::Layout;
 
 use super::{
     functions::{Functions, Hook},

@@ -7,7 +7,7 @@ use aya::{
     programs::{KProbe, Program, RawTracePoint, loaded_links},
     util::nr_cpus,
 };
-use ctwatch_ebpf::{
+use ctwatch_abi::{
     Layout, MAX_NETNS, PLACES, REST,
     census::RECORDS,
     loading,
@@ -24,6 +24,7 @@ use super::{
     top, trace,
     tracing::{Traced, Tracing},
     types::MODULE,
+    value::Value,
 };
 use crate::host;
 
@@ -191,9 +192,11 @@ fn maps(resolved: &Resolved, asked: Asked) -> Result<Ebpf> {
         layout.top_seed = Seed(host::secrets());
         loader.map_max_entries("TOP", u32::try_from(sets * cpus)? * TABLES);
     }
-    if let Some(filter) = &asked.trace {
+    let filter = asked.trace.map(Value);
+    if let Some(filter) = &filter {
         loader.map_max_entries("TRACE", trace::ROOM).override_global("FILTER", filter, true);
     }
+    let layout = Value(layout);
     loader
         .override_global("LAYOUT", &layout, true)
         .load(object()?)
@@ -216,9 +219,10 @@ fn make_room(ebpf: &mut Ebpf) -> Result<()> {
 /// The census' program and maps, and as little as can be of all the others.
 pub(super) fn census(layout: &Layout) -> Result<Ebpf> {
     let mut loader = small_loader()?;
+    let layout = Value(*layout);
     loader
         .map_max_entries("HELD", RECORDS)
-        .override_global("LAYOUT", layout, true)
+        .override_global("LAYOUT", &layout, true)
         .load(object()?)
         .map_err(explain)
         .context("the kernel refused the census' maps")
@@ -227,9 +231,10 @@ pub(super) fn census(layout: &Layout) -> Result<Ebpf> {
 /// The programs that see modules being loaded, attached, and as little as can be of all the others.
 pub(super) fn loading(layout: &loading::Layout) -> Result<Ebpf> {
     let mut loader = small_loader()?;
+    let layout = Value(*layout);
     let mut ebpf = loader
         .map_max_entries("LOADING", modules::ROOM)
-        .override_global("TASK", layout, true)
+        .override_global("TASK", &layout, true)
         .load(object()?)
         .map_err(explain)
         .context("the kernel refused the maps for what is loaded")?;
@@ -254,7 +259,7 @@ pub(super) fn possible_cpus() -> Result<usize> {
 
 /// In which all CPUs count what happens in namespaces.
 pub(super) fn stripes() -> Result<u32> {
-    Ok(ctwatch_ebpf::stripes(u32::try_from(possible_cpus()?)?))
+    Ok(ctwatch_abi::stripes(u32::try_from(possible_cpus()?)?))
 }
 
 fn attach(

@@ -2,6 +2,7 @@
 
 use std::{io, os::fd::BorrowedFd};
 
+use ctwatch_abi::Plain;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 /// Of a map with `BPF_F_MMAPABLE`. Values of such maps lie eight bytes apart or more.
@@ -14,7 +15,7 @@ pub(super) struct Mapped<T> {
 // SAFETY: memory that no thread of this process writes.
 unsafe impl<T: Send> Send for Mapped<T> {}
 
-impl<T: aya::Pod> Mapped<T> {
+impl<T: Plain> Mapped<T> {
     /// All of a map with `len` values.
     pub(super) fn new(map: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
         const { assert!(size_of::<T>().is_multiple_of(8)) };

@@ -19,3 +19,4 @@ pub mod top;
 pub mod trace;
 mod tracing;
 pub mod types;
+mod value;

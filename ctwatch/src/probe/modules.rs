@@ -5,7 +5,7 @@ use aya::{
     Ebpf,
     maps::{Array, MapData, RingBuf},
 };
-use ctwatch_ebpf::loading::{Event, Layout};
+use ctwatch_abi::loading::{Event, Layout};
 
 use super::{load, types::Types};
 use crate::host::{btf::Btf, modules};

@@ -10,7 +10,7 @@ use aya::{
     maps::{Array, Map, MapData, PerCpuArray, RingBuf},
     programs::RawTracePoint,
 };
-use ctwatch_ebpf::{HostCount, HostTally, NetnsId, NetnsTally, top::Stream};
+use ctwatch_abi::{HostCount, HostTally, NetnsId, NetnsTally, top::Stream};
 
 use super::{
     bpf,
@@ -21,6 +21,7 @@ use super::{
     tallies::Tallies,
     top::{self, Tops},
     trace::Trace,
+    value::Value,
 };
 use crate::sample::{Counted, Misses, Probed, TopCounts};
 
@@ -29,7 +30,7 @@ const UNREADABLE: &str = "cannot read the probes' counters";
 /// The attached programs and their maps.
 pub struct Probes {
     netns: Tallies,
-    host: PerCpuArray<MapData, HostTally>,
+    host: PerCpuArray<MapData, Value<HostTally>>,
     loaded: Loaded,
     counted: Counted,
     tops: Option<Tops>,
@@ -120,7 +121,7 @@ impl Probes {
     pub fn probed(&self) -> Result<Probed> {
         let cpus = self.host.get(&0, 0).context(UNREADABLE)?;
         let mut host = HostTally::default();
-        cpus.iter().for_each(|cpu| host.add(cpu));
+        cpus.iter().for_each(|Value(cpu)| host.add(cpu));
         let misses = self.misses(&host)?;
         let strangers_rest = self.strangers_rest();
         let everywhere = NetnsTally::default();

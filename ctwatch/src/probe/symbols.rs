@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use anyhow::{Context, Result, bail, ensure};
 use aya_obj::generated::bpf_insn;
-use ctwatch_ebpf::Code;
+use ctwatch_abi::Code;
 
 use super::bpf;
 use crate::host::symbols::{Symbol, Symbols};

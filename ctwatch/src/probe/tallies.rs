@@ -10,16 +10,16 @@ use aya::{
     Ebpf,
     maps::{Array, HashMap as BpfHashMap, Map, MapData, Queue},
 };
-use ctwatch_ebpf::{MAX_NETNS, NetnsId, NetnsTally, PLACES, REST, tally_index};
+use ctwatch_abi::{MAX_NETNS, NetnsId, NetnsTally, PLACES, REST, tally_index};
 
-use super::memory::Mapped;
+use super::{memory::Mapped, value::Value};
 
 /// The places of the namespaces, and what is counted there.
 pub(super) struct Tallies {
     places: BpfHashMap<MapData, NetnsId, u32>,
     free: Queue<MapData, u32>,
     free_of_strangers: Queue<MapData, u32>,
-    tallies: Array<MapData, NetnsTally>,
+    tallies: Array<MapData, Value<NetnsTally>>,
     /// The same.
     memory: Mapped<NetnsTally>,
     stripes: u32,
@@ -108,7 +108,7 @@ impl Tallies {
         for place in std::mem::take(&mut self.leaving) {
             left.push(self.at(place));
             for stripe in 0..self.stripes {
-                self.tallies.set(tally_index(place, stripe), NetnsTally::default(), 0)?;
+                self.tallies.set(tally_index(place, stripe), Value(NetnsTally::default()), 0)?;
             }
             let free = if place < MAX_NETNS { &mut self.free } else { &mut self.free_of_strangers };
             free.push(place, 0).context("cannot make room for a namespace")?;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use ctwatch_ebpf::top::{By, Set, Stream, TABLES, WAYS, table};
+use ctwatch_abi::top::{By, Set, Stream, TABLES, WAYS, table};
 
 use super::memory::Mapped;
 use crate::sample::{TopCount, TopCounts};
@@ -162,7 +162,7 @@ pub fn merge(cpus: &[Set], list: &mut TopCounts) {
 mod tests {
     use std::collections::HashMap;
 
-    use ctwatch_ebpf::top::Key;
+    use ctwatch_abi::top::Key;
 
     use super::*;
 

@@ -6,7 +6,9 @@ use anyhow::{Context, Result, ensure};
 use aya::maps::{Array, MapData, RingBuf};
 use tokio::io::{Interest, unix::AsyncFd};
 
-pub use ctwatch_ebpf::trace::{Event, Filter, Reason, Traced};
+use super::value::Value;
+
+pub use ctwatch_abi::trace::{Event, Filter, Reason, Traced};
 
 /// Room for eleven thousand refusals that were not read yet.
 pub(super) const ROOM: u32 = 1 << 20;
@@ -14,11 +16,11 @@ pub(super) const ROOM: u32 = 1 << 20;
 /// Where they come out. Readable, as a file, when there are any.
 pub struct Trace {
     ring: RingBuf<MapData>,
-    traced: Array<MapData, Traced>,
+    traced: Array<MapData, Value<Traced>>,
 }
 
 impl Trace {
-    pub(super) fn new(ring: RingBuf<MapData>, traced: Array<MapData, Traced>) -> Self {
+    pub(super) fn new(ring: RingBuf<MapData>, traced: Array<MapData, Value<Traced>>) -> Self {
         Self { ring, traced }
     }
 
@@ -38,7 +40,8 @@ impl Trace {
 
     /// How many there were.
     pub fn traced(&self) -> Result<Traced> {
-        self.traced.get(&0, 0).context("cannot read how many were traced")
+        let Value(traced) = self.traced.get(&0, 0).context("cannot read how many were traced")?;
+        Ok(traced)
     }
 }
 

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use anyhow::{Result, bail, ensure};
-use ctwatch_ebpf::{Layout, loading};
+use ctwatch_abi::{Layout, loading};
 
 use super::{
     census::Offsets,

@@ -24,7 +24,7 @@ use ctwatch::{
     probe::{self, census::Offsets, table},
     sample::{Held, Named, TopCounts},
 };
-use ctwatch_ebpf::{
+use ctwatch_abi::{
     census::{ENTRY, Record},
     top::{By, Seed, Set, Stream},
 };
@@ -196,7 +196,7 @@ fn refusal_event(bytes: &[u8]) {
 
 fn module_event(bytes: &[u8]) {
     let mut loading = Loading::default();
-    let length = size_of::<ctwatch_ebpf::loading::Event>();
+    let length = size_of::<ctwatch_abi::loading::Event>();
     for bytes in bytes.chunks(length) {
         let Ok(event) = probe::modules::event(bytes) else { return };
         loading.take(&event, jiff::Timestamp::UNIX_EPOCH);

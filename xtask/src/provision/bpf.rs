@@ -91,13 +91,14 @@ impl Toolchain {
     pub(crate) fn clippy(&self) -> Result<Command> {
         let Self::Debian { rust, .. } = self else {
             let mut cargo = self.cargo("clippy")?;
-            cargo.args(["--lib", "--bins", "--release", "--", "-D", "warnings"]);
+            cargo.args(["--package", "ctwatch-abi", "--lib", "--bins", "--release"]);
+            cargo.args(["--", "-D", "warnings"]);
             return Ok(cargo);
         };
         // What `cargo clippy` does, with the clippy that goes with this rustc.
         let mut cargo = self.cargo("check")?;
         cargo
-            .args(["--lib", "--bins", "--release"])
+            .args(["--package", "ctwatch-abi", "--lib", "--bins", "--release"])
             .env("RUSTC_WORKSPACE_WRAPPER", rust.clippy_driver())
             .env("SYSROOT", rust.sysroot())
             .env("CLIPPY_CONF_DIR", root())

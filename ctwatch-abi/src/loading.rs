@@ -1,5 +1,7 @@
 //! The loading of modules: what is told of it, and where to look for that.
 
+use crate::Plain;
+
 /// As much of a name, or of the end of a command line, as is told. The kernel's own limit for names
 /// of modules, `MODULE_NAME_LEN`, is 56.
 pub const NAME: usize = 64;
@@ -54,10 +56,7 @@ const _: () = {
     assert!(size_of::<Layout>() == 8 * 4);
 };
 
-#[cfg(not(target_arch = "bpf"))]
-mod pod {
-    // SAFETY: repr(C), integers and bytes, and no implicit padding (the assertions above).
-    unsafe impl aya::Pod for super::Event {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for super::Layout {}
-}
+// SAFETY: repr(C), integers and bytes, and no implicit padding (the assertions above).
+unsafe impl Plain for Event {}
+// SAFETY: as above.
+unsafe impl Plain for Layout {}

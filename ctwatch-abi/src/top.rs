@@ -10,7 +10,7 @@
 //! Metwally, Agrawal, El Abbadi: Efficient Computation of Frequent and Top-k Elements in Data
 //! Streams (2005).
 
-use crate::NetnsId;
+use crate::{NetnsId, Plain};
 
 pub const WAYS: usize = 8;
 
@@ -357,11 +357,8 @@ impl Set {
     }
 }
 
-#[cfg(not(target_arch = "bpf"))]
-mod pod {
-    // SAFETY: repr(C), integers and bytes, and no implicit padding (the assertions above).
-    unsafe impl aya::Pod for super::Set {}
-}
+// SAFETY: repr(C), integers and bytes, and no implicit padding (the assertions above).
+unsafe impl Plain for Set {}
 
 #[cfg(test)]
 mod tests {

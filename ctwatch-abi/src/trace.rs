@@ -1,6 +1,6 @@
 //! Single refusals as they happen: what is told of one, and which of them are.
 
-use crate::NetnsId;
+use crate::{NetnsId, Plain};
 
 /// Why a packet was refused; each a bit of [`Filter::reasons`].
 #[repr(u32)]
@@ -106,12 +106,9 @@ const _: () = {
     assert!(size_of::<Traced>() == 4 * 8);
 };
 
-#[cfg(not(target_arch = "bpf"))]
-mod pod {
-    // SAFETY: repr(C), integers and bytes, and no implicit padding (the assertions above).
-    unsafe impl aya::Pod for super::Event {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for super::Filter {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for super::Traced {}
-}
+// SAFETY: repr(C), integers and bytes, and no implicit padding (the assertions above).
+unsafe impl Plain for Event {}
+// SAFETY: as above.
+unsafe impl Plain for Filter {}
+// SAFETY: as above.
+unsafe impl Plain for Traced {}

@@ -12,6 +12,13 @@ pub mod trace;
 
 use top::{HALVES, Seed, Wanted};
 
+/// A value that one half may write and the other read as bytes.
+///
+/// # Safety
+///
+/// `repr(C)`, integers and bytes only, no implicit padding.
+pub unsafe trait Plain: Copy + 'static {}
+
 /// Namespaces that can be told apart at once: each has one of so many places. The maps are allocated
 /// whole at start (an allocation inside a tracepoint of the allocator could recurse).
 pub const MAX_NETNS: u32 = 4096;
@@ -336,15 +343,12 @@ const _: () = {
     assert!(size_of::<Layout>() == 2 * 16 + 26 * 4 + 8 * HALVES);
 };
 
-#[cfg(not(target_arch = "bpf"))]
-mod pod {
-    // SAFETY: repr(C), integers only, and no implicit padding (the assertions above).
-    unsafe impl aya::Pod for super::NetnsTally {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for super::HostTally {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for super::Layout {}
-}
+// SAFETY: repr(C), integers only, and no implicit padding (the assertions above).
+unsafe impl Plain for NetnsTally {}
+// SAFETY: as above.
+unsafe impl Plain for HostTally {}
+// SAFETY: as above.
+unsafe impl Plain for Layout {}
 
 #[cfg(test)]
 mod tests {

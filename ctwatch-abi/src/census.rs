@@ -1,6 +1,6 @@
 //! What the program that walks the table and the process that reads it agree on.
 
-use crate::NetnsId;
+use crate::{NetnsId, Plain};
 
 /// Entries that one run hands over at most.
 pub const RECORDS: u32 = STEPS;
@@ -70,12 +70,9 @@ const _: () = {
     assert!(size_of::<Record>() == 8 + ENTRY);
 };
 
-#[cfg(not(target_arch = "bpf"))]
-mod pod {
-    // SAFETY: repr(C) and integers of one size only.
-    unsafe impl aya::Pod for super::Cursor {}
-    // SAFETY: the same.
-    unsafe impl aya::Pod for super::Peek {}
-    // SAFETY: repr(C), integers and bytes, and no implicit padding (the assertion above).
-    unsafe impl aya::Pod for super::Record {}
-}
+// SAFETY: repr(C) and integers of one size only.
+unsafe impl Plain for Cursor {}
+// SAFETY: the same.
+unsafe impl Plain for Peek {}
+// SAFETY: repr(C), integers and bytes, and no implicit padding (the assertion above).
+unsafe impl Plain for Record {}
