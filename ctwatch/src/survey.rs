@@ -3,7 +3,8 @@
 //! Goes into namespaces, so it runs on a thread of its own.
 
 use std::{
-    collections::BTreeMap,
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap},
     fs,
     sync::{
         Arc,
@@ -14,7 +15,7 @@ use std::{
 };
 
 use anyhow::Result;
-use ctwatch_ebpf::NetnsId;
+use ctwatch_abi::NetnsId;
 
 use crate::{
     collect::Scope,
@@ -65,8 +66,10 @@ fn look(scope: &Scope, whose: Whose, source: Source, cookies: bool, asked: bool)
     let mut found: Vec<(Owner, Netns)> = found.filter(|(owner, _)| whose.admits(owner)).collect();
     // What is most wanted comes first: there may be no time for all.
     let is_last = |owner: &Owner| matches!(owner, Owner::User(_)) && !whose.judges(owner);
+    let held = entries(&found, source)?;
     found.sort_by_key(|(owner, netns)| {
-        (is_last(owner), own != Some(netns.inode), netns.pid() != Some(1))
+        let entries = held.get(&netns.inode).copied().unwrap_or(0);
+        (is_last(owner), own != Some(netns.inode), netns.pid() != Some(1), Reverse(entries))
     });
     let parts = Parts::look();
     let (looked, missing) = each(found, TIME, move || {
@@ -143,6 +146,24 @@ fn find(scope: &Scope) -> Result<Vec<Netns>> {
     Ok(scope.among(&*Finder::default().find(true)?))
 }
 
+/// How many entries each holds, as far as that is known soon.
+fn entries(found: &[(Owner, Netns)], source: Source) -> Result<HashMap<u32, u32>> {
+    let found: Vec<Netns> = found.iter().map(|(_, netns)| netns.clone()).collect();
+    let (held, _) = each(found, SOON, move || {
+        let visitor = Visitor::new(source)?;
+        Ok(move |netns: &Netns| {
+            let visit = visitor.enter(netns, || visitor.entries_here().1)?;
+            Ok(match visit {
+                Visit::Read(Ok(entries)) => Some((netns.inode, entries)),
+                _ => None,
+            })
+        })
+    })?;
+    Ok(held.into_iter().flatten().collect())
+}
+
+/// To find out which of them are fullest.
+const SOON: Duration = Duration::from_secs(1);
 /// All of them are looked into in no more time than this.
 const TIME: Duration = Duration::from_secs(10);
 /// One that is being looked into then may take so much longer.

@@ -661,11 +661,14 @@ fn idle() -> Result<()> {
     let (text, errors, code) = finished(ctwatch()?.arg("doctor"))?;
     ensure!(code == Some(0), "{errors}");
     let spoken: Vec<&str> = text.lines().filter(|line| line.contains("-idle")).collect();
-    ensure!(spoken.len() <= 3, "{}", spoken.join("\n"));
+    // Where the machine is too slow for all of them, one line more says which they are.
+    let late = text.lines().find_map(|line| line.trim().split_once(" namespaces were not looked"));
+    let late = late.and_then(|(count, _)| count.parse::<u32>().ok()).unwrap_or(0);
+    ensure!(spoken.len() <= 3 + usize::from(late > 0), "{}", spoken.join("\n"));
     let one: Vec<&str> = text.lines().filter(|line| line.contains("hold no entries")).collect();
     let [one] = one.as_slice() else { anyhow::bail!("{text}") };
     let count = one.trim().split(' ').next().and_then(|count| count.parse::<u32>().ok());
-    ensure!(count.is_some_and(|count| count >= 40), "{one}");
+    ensure!(count.is_some_and(|count| count + late >= 40), "{one}");
     Ok(())
 }
 

@@ -6,7 +6,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::{
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+    thread::{LinkNameSpaceType, move_into_link_name_space},
+};
 
 use crate::{Lab, judge::Verdict, links::Change, netfilter, netns::Netns};
 
@@ -25,6 +28,7 @@ struct Member {
 impl Crowd {
     /// So many in this lab.
     pub fn new(lab: &mut Lab, count: usize) -> Result<Self> {
+        may_open(4 * count as u64 + 1024)?;
         let roles: Vec<String> = (0..count).map(|number| format!("crowd{number}")).collect();
         let made = lab.add_many(&roles.iter().map(String::as_str).collect::<Vec<_>>())?;
         let furnish = |netns: Netns| -> Result<Member> {
@@ -101,6 +105,14 @@ impl Crowd {
             Ok(())
         })
     }
+}
+
+/// Two sockets in each, and whatever the tests hold.
+fn may_open(files: u64) -> Result<()> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let enough = |limit: Option<u64>| limit.map(|limit| limit.max(files));
+    setrlimit(Resource::Nofile, Rlimit { current: enough(current), maximum: enough(maximum) })
+        .with_context(|| format!("cannot have {files} files open"))
 }
 
 /// On a thread that may stay wherever it goes.
