@@ -7,6 +7,7 @@
 pub mod census;
 pub mod ipv6;
 pub mod loading;
+pub mod protocol;
 pub mod top;
 pub mod trace;
 

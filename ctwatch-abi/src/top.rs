@@ -141,12 +141,6 @@ pub const fn table(stream: Stream, by: By) -> u32 {
     stream as u32 * 6 + by as u32
 }
 
-/// TCP, UDP, DCCP, SCTP, UDP-Lite: whether packets of the protocol begin with two ports.
-#[inline(always)]
-pub fn has_ports(protocol: u8) -> bool {
-    matches!(protocol, 6 | 17 | 33 | 132 | 136)
-}
-
 /// Whom something is counted for. What does not belong to the key is zero.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -6,7 +6,8 @@ use aya_ebpf::{
 };
 use ctwatch_abi::{
     NetnsId, ipv6,
-    top::{AF_INET, AF_INET6, By, Key, Stream, has_ports},
+    protocol::has_ports,
+    top::{AF_INET, AF_INET6, By, Key, Stream},
     trace::Reason,
 };
 

@@ -1,6 +1,6 @@
 //! Why a table fills, as far as its entries and the kernel's settings tell.
 
-use ctwatch_abi::top::By;
+use ctwatch_abi::{protocol::TCP, top::By};
 
 use super::{Case, finding, fixes, incident, number, owners, percent, timeouts};
 use crate::{
@@ -9,7 +9,6 @@ use crate::{
     report::{Check, Finding, Fix, Severity},
 };
 
-const TCP: u8 = 6;
 /// From this share on it is said.
 const MOST: f64 = 0.5;
 /// And of a scan from this on.

@@ -3,7 +3,10 @@
 
 use std::net::IpAddr;
 
-use ctwatch_abi::top::{By, Key};
+use ctwatch_abi::{
+    protocol::{SCTP, TCP, UDP},
+    top::{By, Key},
+};
 
 use super::{
     Case, finding, fixes, lasting, number,
@@ -205,7 +208,7 @@ fn talks(case: &Case<'_>, namespace: &Namespace) -> Option<(Vec<(Talk, u64)>, u6
 
 fn service(key: &Key) -> Option<Talk> {
     let port = ties::port_of(key);
-    let is_service = matches!(port.0, 6 | 17 | 132) && ties::tunnel(port).is_none();
+    let is_service = matches!(port.0, TCP | UDP | SCTP) && ties::tunnel(port).is_none();
     is_service.then(|| Talk::Service(address(key.family, &key.dst), port))
 }
 

@@ -5,6 +5,8 @@
 //! census, and it holds where connections keep coming as they did. It is done only for entries that
 //! live by that timeout, and only where room is short.
 
+use ctwatch_abi::protocol::{ICMP, TCP, UDP};
+
 use super::{Case, finding, fixes, incident, number, percent};
 use crate::{
     facts::Namespace,
@@ -20,10 +22,6 @@ struct Timeout {
     shorter: u32,
     breaks: &'static str,
 }
-
-const ICMP: u8 = 1;
-const TCP: u8 = 6;
-const UDP: u8 = 17;
 
 const TIMEOUTS: &[Timeout] = &[
     Timeout {

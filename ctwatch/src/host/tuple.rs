@@ -1,9 +1,6 @@
 //! One direction of an entry, as netlink and `/proc` tell of it.
 
-use ctwatch_abi::{
-    NetnsId,
-    top::{Key, has_ports},
-};
+use ctwatch_abi::{NetnsId, protocol::has_ports, top::Key};
 
 /// Ports are in host order, and only where the protocol has any.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use std::{cmp::Reverse, collections::HashMap, time::Duration};
 
 use ctwatch_abi::{
     NetnsId,
+    protocol::{SCTP, TCP},
     top::{By, Key, Seed, Set, Slot},
 };
 
@@ -454,9 +455,6 @@ fn hold(held: &Held) -> Hold {
         true => Hold::Pinned,
     }
 }
-
-const TCP: u8 = 6;
-const SCTP: u8 = 132;
 
 /// What the kernel's `can_early_drop` says of the protocol.
 fn is_closing(protocol: u8, state: u8) -> bool {

@@ -2,7 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ctwatch_abi::top::{AF_INET, By, has_ports};
+use ctwatch_abi::{
+    protocol::{self, has_ports},
+    top::{AF_INET, By},
+};
 
 use super::top::TopEntry;
 
@@ -69,21 +72,21 @@ pub fn address(family: u8, bytes: &[u8; 16]) -> IpAddr {
 }
 
 const PROTOCOLS: [(u8, &str); 15] = [
-    (1, "icmp"),
-    (2, "igmp"),
-    (6, "tcp"),
-    (17, "udp"),
-    (33, "dccp"),
-    (47, "gre"),
-    (50, "esp"),
-    (51, "ah"),
-    (58, "icmpv6"),
-    (88, "eigrp"),
-    (89, "ospf"),
-    (103, "pim"),
-    (112, "vrrp"),
-    (132, "sctp"),
-    (136, "udplite"),
+    (protocol::ICMP, "icmp"),
+    (protocol::IGMP, "igmp"),
+    (protocol::TCP, "tcp"),
+    (protocol::UDP, "udp"),
+    (protocol::DCCP, "dccp"),
+    (protocol::GRE, "gre"),
+    (protocol::ESP, "esp"),
+    (protocol::AH, "ah"),
+    (protocol::ICMPV6, "icmpv6"),
+    (protocol::EIGRP, "eigrp"),
+    (protocol::OSPF, "ospf"),
+    (protocol::PIM, "pim"),
+    (protocol::VRRP, "vrrp"),
+    (protocol::SCTP, "sctp"),
+    (protocol::UDPLITE, "udplite"),
 ];
 
 /// Its name, or else its number.

@@ -1,7 +1,10 @@
 //! Which ports' entries are bound to more than being counted: translated, or of a helper. Such are
 //! never to be left untracked.
 
-use ctwatch_abi::top::Key;
+use ctwatch_abi::{
+    protocol::{GRE, UDP},
+    top::Key,
+};
 
 use crate::sample::Held;
 
@@ -72,8 +75,6 @@ pub fn port_of(key: &Key) -> Port {
 /// Tunnels that spread over many source ports, so that one fills the table by itself; and GRE.
 /// <https://www.iana.org/assignments/service-names-port-numbers>; 8472 is what Linux had before.
 pub fn tunnel(port: Port) -> Option<&'static str> {
-    const UDP: u8 = 17;
-    const GRE: u8 = 47;
     match port {
         (UDP, 4789 | 8472) => Some("VXLAN"),
         (UDP, 6081) => Some("Geneve"),

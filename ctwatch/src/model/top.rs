@@ -7,6 +7,7 @@ use std::{
 
 use ctwatch_abi::{
     NetnsId,
+    protocol::{EIGRP, GRE, IGMP, OSPF, PIM, TCP, UDP, VRRP},
     top::{By, Key, Stream},
 };
 
@@ -341,22 +342,20 @@ fn entry(
 
 /// What a router or switch speaks itself: when these are refused, that is the outage.
 fn control_plane(protocol: u8, port: u16) -> Option<&'static str> {
-    const TCP: u8 = 6;
-    const UDP: u8 = 17;
     Some(match (protocol, port) {
         (TCP, 179) => "BGP",
         (UDP, 3784 | 3785 | 4784 | 7784) => "BFD",
-        (89, _) => "OSPF",
-        (88, _) => "EIGRP",
-        (103, _) => "PIM",
-        (2, _) => "IGMP",
-        (112, _) => "VRRP",
+        (OSPF, _) => "OSPF",
+        (EIGRP, _) => "EIGRP",
+        (PIM, _) => "PIM",
+        (IGMP, _) => "IGMP",
+        (VRRP, _) => "VRRP",
         (UDP, 1985) => "HSRP",
         (TCP | UDP, 646) => "LDP",
         (UDP, 520) => "RIP",
         (TCP, 4432 | 5342) => "MLAG",
         (UDP, 4789 | 8472) => "VXLAN",
-        (47, _) => "GRE",
+        (GRE, _) => "GRE",
         (TCP, 22) => "SSH",
         (TCP, 830) => "NETCONF",
         (TCP, 49) => "TACACS+",

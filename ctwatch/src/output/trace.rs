@@ -6,7 +6,7 @@ use std::{
 };
 
 use ctwatch_abi::{
-    top::has_ports,
+    protocol::has_ports,
     trace::{Event, Reason},
 };
 use serde::Serialize;

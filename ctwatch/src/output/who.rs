@@ -2,7 +2,10 @@
 
 use std::net::IpAddr;
 
-use ctwatch_abi::top::{By, Stream, has_ports};
+use ctwatch_abi::{
+    protocol::has_ports,
+    top::{By, Stream},
+};
 use serde::Serialize;
 
 use super::{

@@ -12,7 +12,8 @@ use aya::{
 use ctwatch_abi::{
     Layout,
     census::{Cursor, ENTRY, Peek, RECORDS, Record},
-    top::{Key, has_ports},
+    protocol::{self, has_ports},
+    top::Key,
 };
 
 use rustix::time::{ClockId, clock_getres};
@@ -283,8 +284,8 @@ impl Offsets {
         };
         let reply = self.reply;
         let state = match protocol {
-            6 => byte(self.tcp_state)?,
-            132 => byte(self.sctp_state)?,
+            protocol::TCP => byte(self.tcp_state)?,
+            protocol::SCTP => byte(self.sctp_state)?,
             _ => 0,
         };
         // Both are 32 bits of the same clock, which wraps around.
