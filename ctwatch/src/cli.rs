@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use crate::{
     model::names,
-    wanted::{Pattern, Whose},
+    observe::wanted::{Pattern, Whose},
 };
 
 /// Watches the connection tracking table: how full it is, where it is heading, and which packets

@@ -6,21 +6,15 @@
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 pub mod cli;
-pub mod collect;
 pub mod commands;
 pub mod diagnosis;
-pub mod facts;
 pub mod family;
 pub mod host;
 pub mod model;
+pub mod observe;
 #[cfg(test)]
 mod old_kernels;
 pub mod output;
 pub mod probe;
-pub mod report;
-pub mod sample;
-mod shell;
-pub mod survey;
-pub mod taker;
+pub mod record;
 mod threads;
-pub mod wanted;

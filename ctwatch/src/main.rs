@@ -10,7 +10,7 @@ use clap::Parser;
 use ctwatch::{
     cli::{CheckArgs, Cli, Command},
     commands,
-    host::privileges::{Work, keep},
+    host::kernel::privileges::{Work, keep},
     output::aside,
 };
 

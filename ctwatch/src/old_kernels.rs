@@ -5,14 +5,19 @@ use std::{fs, path::PathBuf, time::Duration};
 use ctwatch_abi::top::By;
 
 use crate::{
-    facts::BucketsBy,
-    host::{listing, procstat, settings},
+    host::{
+        kernel::settings,
+        netfilter::{listing, procstat},
+    },
     model::{
         Model, Snapshot,
         census::{Census, Holds, SEED},
         figure::Exactness,
     },
-    sample::{Access, CpuCounters, Owner, Sample, TableSample},
+    record::{
+        facts::BucketsBy,
+        sample::{Access, CpuCounters, Owner, Sample, TableSample},
+    },
 };
 
 const COUNTING: &str = "4.4.34";

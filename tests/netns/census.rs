@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use ctwatch::{host::symbols::Symbols, probe::census::Walker};
+use ctwatch::{host::kernel::symbols::Symbols, probe::census::Walker};
 use ctwatch_lab::{
     Lab, Plan, judge,
     netns::Netns,

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use ctwatch::host::allowances;
+use ctwatch::host::netns::allowances;
 use ctwatch_lab::{
     Lab, Plan, judge,
     netns::Netns,

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use ctwatch::{
-    host::{btf::Btf, symbols::Symbols},
+    host::kernel::{btf::Btf, symbols::Symbols},
     probe::symbols,
 };
 

@@ -9,13 +9,15 @@ use crate::{
     cli::{self, CensusArgs, CensusBy, Output},
     host::{
         self,
-        modules::{self, Presence},
-        privileges::{Privileges, Work, keep},
-        visit::{Source, limit, netns_cookie},
+        kernel::{
+            modules::{self, Presence},
+            privileges::{Privileges, Work, keep},
+        },
+        netns::visit::{Source, limit, netns_cookie},
     },
     model::census::Taken,
+    observe::census::{Question, Taker, Way},
     output::census::{self, Shown},
-    taker::{Question, Taker, Way},
     threads,
 };
 

@@ -9,12 +9,13 @@ use tokio::time::timeout;
 use super::{ABSENT, setup};
 use crate::{
     cli::{self, CheckArgs, LimitArgs, Which},
-    collect::{Collector, Scope},
     host::{
-        modules::{self, Life, Presence},
+        kernel::{
+            modules::{self, Life, Presence},
+            privileges::{Privilege, Privileges, Work, keep},
+        },
+        machine::statefile,
         netns::{self, Netns},
-        privileges::{Privilege, Privileges, Work, keep},
-        statefile,
     },
     model::{
         Model,
@@ -22,9 +23,12 @@ use crate::{
         remembered::{Moment, Remembered},
         verdict::{Limits, State, Thresholds, judge},
     },
+    observe::{
+        census::{Census, Question, Way},
+        sampler::{Collector, Scope},
+        wanted::Whose,
+    },
     output::check,
-    taker::{Census, Question, Way},
-    wanted::Whose,
 };
 
 /// Whoever runs plugins gives up on one that is late, and does not learn why. Beyond the time that

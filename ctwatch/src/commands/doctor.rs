@@ -12,29 +12,37 @@ use super::{
 };
 use crate::{
     cli::{DoctorArgs, Output},
-    collect::{Collector, Means, Scope},
-    diagnosis::{self, Case, tracking},
-    facts::Facts as Machine,
+    diagnosis::{
+        self, Case,
+        report::{
+            Capability, Configuration, Conntrack, Figure, Offer, Report, Signal as SignalReport,
+            Tracking,
+        },
+        tracking,
+    },
     host::{
-        self, config,
-        modules::{self, Life, Presence},
-        privileges::{Privilege, Privileges, Work, keep},
-        visit::Source,
+        self,
+        kernel::{
+            config,
+            modules::{self, Life, Presence},
+            privileges::{Privilege, Privileges, Work, keep},
+        },
+        netns::visit::Source,
     },
     model::{Model, Snapshot, census::Taken},
+    observe::{
+        census::{Question, Taker, Way},
+        sampler::{Collector, Means, Scope},
+        survey,
+        wanted::Whose,
+    },
     output::{aside, doctor, json},
     probe::{
         load::Asked,
         plan::{Facts, Mechanism, Need, Plan, Signal},
     },
-    report::{
-        Capability, Configuration, Conntrack, Figure, Offer, Report, Signal as SignalReport,
-        Tracking,
-    },
-    survey,
-    taker::{Question, Taker, Way},
+    record::facts::Facts as Machine,
     threads,
-    wanted::Whose,
 };
 
 /// A table that is full, or in which insertions failed, is counted for so long, unless somebody says

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use crate::{
     cli,
     host::{
-        privileges::{Privilege, Privileges},
-        zone,
+        kernel::privileges::{Privilege, Privileges},
+        machine::zone,
     },
     model::loading::{self, Loaded},
     output::loading::{notes, untold},

@@ -18,14 +18,14 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    collect::Collector,
     model::{KEPT_UP, Model},
+    observe::sampler::Collector,
 };
 
 /// What is said of conntrack, where it is known not to be there, and nowhere else.
 const ABSENT: &str = "nf_conntrack is not loaded";
 
-use crate::{host::files, output::services::Services};
+use crate::{host::machine::files, output::services::Services};
 
 /// What services are called.
 const SERVICES: &str = "/etc/services";

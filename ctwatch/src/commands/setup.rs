@@ -6,15 +6,25 @@ use ctwatch_abi::top::Wanted;
 use super::ABSENT;
 use crate::{
     cli::{self, Which, Word},
-    collect::{Means, Scope},
     host::{
-        self, config,
-        ctnetlink::{Ctnetlink, explained},
-        modules::{self, Presence},
-        netns::{self, Netns, Target},
-        privileges::{Privilege, Privileges},
-        procstat,
-        visit::{Source, Visit, Visitor, entry_counts, netns_cookie, sysctl},
+        self,
+        kernel::{
+            config,
+            modules::{self, Presence},
+            privileges::{Privilege, Privileges},
+        },
+        netfilter::{
+            ctnetlink::{Ctnetlink, explained},
+            procstat,
+        },
+        netns::{
+            self, Netns, Target,
+            visit::{Source, Visit, Visitor, entry_counts, netns_cookie, sysctl},
+        },
+    },
+    observe::{
+        sampler::{Means, Scope},
+        wanted::{Pattern, Patterns, Whose},
     },
     output::Header,
     probe::{
@@ -22,11 +32,10 @@ use crate::{
         layout::Resolved,
         load::{self, Asked, Refused},
         plan::{Facts, Mechanism, Need, Plan, Request, Signal, plan},
-        read::Probes,
+        running::Probes,
         types,
     },
     threads,
-    wanted::{Pattern, Patterns, Whose},
 };
 
 /// What was found out about this machine, and what came of it.

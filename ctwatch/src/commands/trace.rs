@@ -16,11 +16,12 @@ use super::{
 use crate::{
     cli::{Netns, Output, Port, TraceArgs},
     host::{
-        modules::{self, Presence},
-        namer::Namer,
-        netns,
-        privileges::{Privileges, Work, keep},
-        zone,
+        kernel::{
+            modules::{self, Presence},
+            privileges::{Privileges, Work, keep},
+        },
+        machine::zone,
+        netns::{self, names::Namer, visit::netns_cookie},
     },
     model::names,
     output::{
@@ -46,7 +47,7 @@ pub async fn run(args: TraceArgs) -> Result<()> {
         Presence::Absent => bail!("{ABSENT}: nothing is tracked, and conntrack drops nothing"),
         Presence::OutOfSight(why) => bail!("{why}"),
     }
-    let cookies = crate::host::visit::netns_cookie().is_some();
+    let cookies = netns_cookie().is_some();
     let mut namer = Namer::new(cookies)?;
     let wanted = match &args.netns {
         Netns::All => None,

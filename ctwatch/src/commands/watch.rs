@@ -16,18 +16,20 @@ use super::{
 };
 use crate::{
     cli::{self, Output, WatchArgs},
-    collect::{Collector, Means},
     host::{
-        modules::{self, Life, Presence},
-        zone,
+        kernel::modules::{self, Life, Presence},
+        machine::zone,
     },
     model::{KEPT_UP, Model, Snapshot, census::Taken},
+    observe::{
+        census::{Census, Question, Way},
+        sampler::{Collector, Means},
+    },
     output::{
         Epoch, Header, aside, json,
         text::{Style, Text, Tops},
     },
-    sample::Sample,
-    taker::{Census, Question, Way},
+    record::sample::Sample,
 };
 
 /// How often the first and the last reading are tried again for one in which nothing happened

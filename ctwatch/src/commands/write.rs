@@ -17,8 +17,8 @@ use rustix::{
 };
 
 use crate::{
+    diagnosis::report::Finding,
     output::{doctor, escape::escaped},
-    report::Finding,
 };
 
 /// Says which file goes where.
@@ -161,7 +161,7 @@ mod tests {
     use std::{fs, os::unix::fs::symlink};
 
     use super::*;
-    use crate::report::{self, Fix, Severity};
+    use crate::diagnosis::report::{self, Fix, Severity};
 
     fn files(folder: &Path, findings: &[Finding]) -> Result<Vec<PathBuf>> {
         Folder::open(folder)?.write(findings)

@@ -1,9 +1,7 @@
 //! The number of buckets where no sysctl sets it: a parameter of the module does.
 
-use crate::{
-    facts::{BucketsBy, Facts, Form},
-    report::{Check, File},
-};
+use super::report::{Check, File};
+use crate::record::facts::{BucketsBy, Facts, Form};
 
 /// How it is set.
 #[derive(Debug, PartialEq, Eq)]

@@ -7,20 +7,23 @@ use ctwatch_abi::{
     top::{By, Key, Stream},
 };
 
+use super::report::{Finding, Severity};
 use super::{Case, findings, tracking};
 use crate::{
-    facts::{
-        Act, Base, BucketsBy, Condition, Evidence, Facts, Form, Framework, FullLines, KernelLog,
-        LoadedModule, Namespace, Rule, RuleTable, RuleUse, Setting, Slab, Tools, Totals, Writable,
-    },
     model::{
         Model, Snapshot,
         census::{Census, SEED, Taken},
     },
-    report::{Finding, Severity},
-    sample::{
-        Access, Counted, CpuCounters, Held, HookReadings, Left, Owner, Probed, Sample, Status,
-        TableSample, TopCount, TopCounts,
+    record::{
+        facts::{
+            Act, Base, BucketsBy, Condition, Evidence, Facts, Form, Framework, FullLines,
+            KernelLog, LoadedModule, Namespace, Rule, RuleTable, RuleUse, Setting, Slab, Tools,
+            Totals, Writable,
+        },
+        sample::{
+            Access, Counted, CpuCounters, Held, HookReadings, Left, Owner, Probed, Sample, Status,
+            TableSample, TopCount, TopCounts,
+        },
     },
 };
 
@@ -124,7 +127,7 @@ pub(super) fn tools() -> Tools {
     Tools {
         there: there.map(str::to_owned).to_vec(),
         udev: true,
-        apply: Some(crate::facts::Apply::Prefix("/sbin/apply".to_owned())),
+        apply: Some(crate::record::facts::Apply::Prefix("/sbin/apply".to_owned())),
         home: "/root".to_owned(),
         run: "/run".to_owned(),
         stamp: "now".to_owned(),
@@ -372,7 +375,7 @@ fn a_tunnel_that_fills_the_table_need_not_be_tracked() {
     assert_eq!(fix.save[0], restore("--test ", &both('I')));
     assert_eq!(fix.undo[1], restore("", &both('D')));
     assert_eq!(fix.now.len() + 1, fix.undo.len(), "and the token of the self-undo: {fix:?}");
-    let left = |fix: &crate::report::Fix| {
+    let left = |fix: &crate::diagnosis::report::Fix| {
         fix.lasts.iter().filter(|line| line.contains("leaves that behind")).count()
     };
     assert_eq!(left(fix), fix.now.len(), "{fix:?}");

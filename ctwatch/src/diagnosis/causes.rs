@@ -2,11 +2,11 @@
 
 use ctwatch_abi::{protocol::TCP, top::By};
 
+use super::report::{Check, Finding, Fix, Severity};
 use super::{Case, finding, fixes, incident, number, owners, percent, timeouts};
 use crate::{
-    facts::Namespace,
     model::{census::TableCensus, names::address},
-    report::{Check, Finding, Fix, Severity},
+    record::facts::Namespace,
 };
 
 /// From this share on it is said.
@@ -224,9 +224,11 @@ mod tests {
         *,
     };
     use crate::{
-        facts::Facts,
         model::census::{Census, SEED, Taken},
-        sample::{Held, Left, Status},
+        record::{
+            facts::Facts,
+            sample::{Held, Left, Status},
+        },
     };
 
     /// So many of a hundred are SYNs of one host that nobody answers, to a host each.

@@ -2,11 +2,11 @@
 
 use ctwatch_abi::top::Stream;
 
+use super::report::{Finding, Fix, Severity};
 use super::{Case, FULL, MUCH, causes, finding, fixes, number, percent, so_many};
 use crate::{
-    facts::{Namespace, Setting, Writable},
     model::Table,
-    report::{Finding, Fix, Severity},
+    record::facts::{Namespace, Setting, Writable},
 };
 
 /// Full, or it was: packets are refused.
@@ -242,7 +242,7 @@ fn later_settings<'a>(case: &Case<'a>, fix: &Fix) -> Vec<&'a Setting> {
 
 /// What could not be found out: said once, never guessed.
 pub(super) fn unknown(case: &Case<'_>) -> Vec<Finding> {
-    if case.facts.form == crate::facts::Form::Absent {
+    if case.facts.form == crate::record::facts::Form::Absent {
         return Vec::new();
     }
     let mut unknown = Vec::new();

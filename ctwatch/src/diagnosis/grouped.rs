@@ -1,7 +1,7 @@
 //! Findings of one kind in many namespaces, as one.
 
 use super::number;
-use crate::report::Finding;
+use super::report::Finding;
 
 /// Two are still read one after the other.
 const MANY: usize = 3;
@@ -60,7 +60,7 @@ fn joined(group: Vec<Finding>) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{Fix, Severity};
+    use crate::diagnosis::report::{Fix, Severity};
 
     fn finding(id: &'static str, of: usize) -> Finding {
         let fix = Fix { title: "cure".to_owned(), now: vec!["all".to_owned()], ..Fix::default() };

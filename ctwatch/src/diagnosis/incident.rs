@@ -1,10 +1,8 @@
 //! A table that was full and is not any more: one looks after the pager went.
 
+use super::report::{Finding, Severity};
 use super::{Case, finding, number, so_many};
-use crate::{
-    facts::{Form, FullLines, KernelLog, Moment, Namespace, Totals},
-    report::{Finding, Severity},
-};
+use crate::record::facts::{Form, FullLines, KernelLog, Moment, Namespace, Totals};
 
 /// Packets that did not get as far as to make an entry: the table was full, there was no memory, or
 /// the protocol's tracker would not have them. The other drops are clashes.
@@ -148,7 +146,7 @@ mod tests {
         super::cases::{facts, found, ids, of},
         *,
     };
-    use crate::facts::Facts;
+    use crate::record::facts::Facts;
 
     fn counted(drop: u64, insert_failed: u64, early_drop: u64) -> Facts {
         let mut facts = facts(10);

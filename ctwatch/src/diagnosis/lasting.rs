@@ -1,15 +1,13 @@
 //! Where a rule lasts: by who loads rules on this machine. A file only where it is read, and where it
 //! breaks nothing that reads it.
 
+use super::report::{File, Fix};
 use super::{
     Case, fixes,
     notrack::{self, Talk},
     owners::{self, Owner},
 };
-use crate::{
-    facts::Namespace,
-    report::{File, Fix},
-};
+use crate::record::facts::Namespace;
 
 /// What /etc/nftables.conf has to include for a file there to be read.
 const INCLUDES: [&str; 2] = ["/etc/nftables.d/*.nft", "/etc/nftables.d/*"];

@@ -1,14 +1,14 @@
 //! What looks like a full table and is something else.
 
+use super::report::{Finding, Fix, Severity};
 use super::{
     Case, finding, fixes,
     incident::{last, since},
     number, percent, removal, so_many,
 };
 use crate::{
-    facts::{Act, Namespace, RuleTable, RuleUse, VMAP, Writable},
     model::{Table, figure::Figure},
-    report::{Finding, Fix, Severity},
+    record::facts::{Act, Namespace, RuleTable, RuleUse, VMAP, Writable},
 };
 
 /// Chains that are too long, with a table that is not full: too few buckets, or keys that meet.
@@ -518,12 +518,12 @@ mod tests {
     };
     use crate::{
         diagnosis::findings,
-        facts::{Allowance, Condition, Facts, Rule, Totals},
         model::{
             Snapshot,
             figure::Bounds,
             verdict::situations::{Situation, rt},
         },
+        record::facts::{Allowance, Condition, Facts, Rule, Totals},
     };
 
     /// Failed insertions: since the start, and just now by what was counted.

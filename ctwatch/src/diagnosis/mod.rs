@@ -2,9 +2,9 @@
 //! command is run. Each finding is a row of [`ROWS`]; adding one is adding one row.
 
 use crate::{
-    facts::{Facts, Known, Namespace},
+    diagnosis::report::{Finding, Severity},
     model::{Snapshot, Table, census::Taken},
-    report::{Finding, Severity},
+    record::facts::{Facts, Known, Namespace},
 };
 
 mod buckets;
@@ -21,6 +21,8 @@ mod owners;
 mod passage;
 mod persistence;
 mod removal;
+pub mod report;
+pub mod shell;
 mod timeouts;
 pub mod tracking;
 

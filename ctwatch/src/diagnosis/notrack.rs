@@ -8,19 +8,19 @@ use ctwatch_abi::{
     top::{By, Key},
 };
 
+use super::report::{Check, Finding, Fix, Severity};
 use super::{
     Case, finding, fixes, lasting, number,
     passage::{self, Packets},
     percent,
 };
 use crate::{
-    facts::{Namespace, Tools},
     model::{
         names::{address, protocol},
         ties::{self, Port, Ties},
         top::TopEntry,
     },
-    report::{Check, Finding, Fix, Severity},
+    record::facts::{Namespace, Tools},
 };
 
 /// Who holds less than this is not worth a rule.

@@ -1,11 +1,9 @@
 //! Namespaces of unprivileged users: said last, whatever happens in them. Whoever makes one fills its
 //! table as he likes, and nobody else loses a packet by that.
 
+use super::report::{Finding, Severity};
 use super::{Case, finding, number, percent, so_many};
-use crate::{
-    facts::{Facts, Stranger},
-    report::{Finding, Severity},
-};
+use crate::record::facts::{Facts, Stranger};
 
 /// Of so many owners, one line each.
 const MOST: usize = 5;
@@ -85,7 +83,7 @@ mod tests {
         super::cases::{facts, found, ids, of},
         *,
     };
-    use crate::facts::Totals;
+    use crate::record::facts::Totals;
 
     fn stranger(uid: u32, entries: u32) -> Stranger {
         let name = Some(format!("sh[{entries}]"));

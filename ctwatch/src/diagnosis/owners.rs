@@ -4,7 +4,7 @@
 use std::cell::OnceCell;
 
 use super::Case;
-use crate::facts::{Evidence, Facts, Namespace, RuleTable, RuleUse};
+use crate::record::facts::{Evidence, Facts, Namespace, RuleTable, RuleUse};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Owner {

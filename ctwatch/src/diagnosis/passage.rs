@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use crate::facts::{Act, Chain, Condition, Namespace, Rule, RuleTable};
+use crate::record::facts::{Act, Chain, Condition, Namespace, Rule, RuleTable};
 
 /// Packets that are alike: what is `None` may be anything.
 #[derive(Clone, Copy, Debug, Default)]

@@ -1,7 +1,7 @@
 use std::net::IpAddr;
 
 use super::*;
-use crate::facts::{Base, Framework};
+use crate::record::facts::{Base, Framework};
 
 fn dns() -> Packets {
     Packets {

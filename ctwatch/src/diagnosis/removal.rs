@@ -3,11 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use super::report::{Check, Fix};
 use super::{Case, fixes, number, owners};
-use crate::{
-    facts::{Framework, Namespace, RuleTable, RuleUse, Tools},
-    report::{Check, Fix},
-};
+use crate::record::facts::{Framework, Namespace, RuleTable, RuleUse, Tools};
 
 /// A rule, and the table it is in.
 pub(super) type Place<'a> = (&'a RuleTable, &'a RuleUse);

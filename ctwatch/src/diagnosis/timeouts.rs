@@ -7,11 +7,11 @@
 
 use ctwatch_abi::protocol::{ICMP, TCP, UDP};
 
+use super::report::{Finding, Fix, Severity};
 use super::{Case, finding, fixes, incident, number, percent};
 use crate::{
-    facts::Namespace,
     model::{census::StateCount, names::protocol},
-    report::{Finding, Fix, Severity},
+    record::facts::Namespace,
 };
 
 /// A timeout that may be shortened.
@@ -241,9 +241,11 @@ mod tests {
         *,
     };
     use crate::{
-        facts::Facts,
         model::census::{Census, SEED, Taken},
-        sample::{Held, Left, Status},
+        record::{
+            facts::Facts,
+            sample::{Held, Left, Status},
+        },
     };
 
     const REPLIED: u32 = 1 << 1 | 1 << 2;

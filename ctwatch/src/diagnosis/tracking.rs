@@ -2,16 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use super::report::{Check, File, Finding, Fix, Severity, Tracked, Tracking};
 use super::{
     Case, finding, fixes, number, others,
     owners::{self, Owner},
     removal::{self, Place, nft_name},
     so_many,
 };
-use crate::{
-    facts::{Chain, Facts, Form, Framework, Hook, Namespace, RuleTable, RuleUse},
-    report::{Check, File, Finding, Fix, Severity, Tracked, Tracking},
-};
+use crate::record::facts::{Chain, Facts, Form, Framework, Hook, Namespace, RuleTable, RuleUse};
 
 const MODPROBE_FILE: &str = "/etc/modprobe.d/ctwatch-conntrack.conf";
 
@@ -34,7 +32,11 @@ pub fn chains(facts: &Facts) -> Vec<String> {
 }
 
 /// Sixteen are enough for any real chain; a loop among modules cannot be, but a file can say so.
-fn walk(modules: &[crate::facts::LoadedModule], path: &mut Vec<String>, chains: &mut Vec<String>) {
+fn walk(
+    modules: &[crate::record::facts::LoadedModule],
+    path: &mut Vec<String>,
+    chains: &mut Vec<String>,
+) {
     const DEEPEST: usize = 16;
     let Some(module) = path.last().and_then(|last| modules.iter().find(|m| m.name == *last)) else {
         return;
@@ -401,7 +403,7 @@ fn unloadable(facts: &Facts) -> Vec<String> {
 }
 
 fn outermost_first(
-    modules: &[crate::facts::LoadedModule],
+    modules: &[crate::record::facts::LoadedModule],
     name: &str,
     seen: &mut BTreeSet<String>,
     order: &mut Vec<String>,

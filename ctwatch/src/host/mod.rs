@@ -3,38 +3,10 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-pub mod addresses;
-pub mod allowances;
-mod attributes;
-pub mod bridges;
-pub mod btf;
-pub mod cgroups;
-pub mod config;
-pub mod ctnetlink;
-pub mod dump;
-pub mod evidence;
-mod expressions;
-pub mod files;
-pub mod hooks;
-pub mod kmsg;
-pub mod legacy;
-pub mod listing;
-mod mapping;
-pub mod modules;
-pub mod namer;
+pub mod kernel;
+pub mod machine;
+pub mod netfilter;
 pub mod netns;
-pub mod nft;
-pub mod owner;
-pub mod privileges;
-pub mod procstat;
-pub mod settings;
-pub mod statefile;
-pub mod symbols;
-pub mod tools;
-pub mod tuple;
-pub mod visit;
-mod xtables;
-pub mod zone;
 
 /// The running kernel's release, `uname -r`.
 pub fn kernel_release() -> String {

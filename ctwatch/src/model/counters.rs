@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crate::sample::CpuCounters;
+use crate::record::sample::CpuCounters;
 
 /// No CPU refuses, or finds invalid, more packets in a second: that would be 250 ns for each, all of
 /// the way from the driver to conntrack's hash table, where the fastest seen takes more than 1,000.
@@ -18,7 +18,7 @@ const _: () = assert!(KEPT_UP.as_secs() * 8 < UNREAD.as_secs());
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counts {
     pub(super) invalid: u64,
-    /// Of worth only where [`EntryCounts`](crate::sample::EntryCounts) says so, as `delete_list`.
+    /// Of worth only where [`EntryCounts`](crate::record::sample::EntryCounts) says so, as `delete_list`.
     pub(super) insert: u64,
     pub(super) delete_list: u64,
     pub(super) insert_failed: u64,

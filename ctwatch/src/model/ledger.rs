@@ -9,7 +9,7 @@ use super::{
     evidence::{Dropped, Evidence, Reasons, Refused, Seen},
     figure::Bounds,
 };
-use crate::sample::{
+use crate::record::sample::{
     Access, Counted, HookReadings, Misses, Sample, TableSample, inserted_less_removed,
 };
 
@@ -339,7 +339,7 @@ mod tests {
     use ctwatch_abi::NetnsTally;
 
     use super::*;
-    use crate::sample::{CpuCounters, Owner};
+    use crate::record::sample::{CpuCounters, Owner};
 
     fn tally(untracked: u64, removed: u64) -> NetnsTally {
         let mut tally = NetnsTally::new(1, 1);

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use super::{Snapshot, Table, figure::Figure};
-use crate::sample::Owner;
+use crate::record::sample::Owner;
 
 /// All of one owner's that decide no alarm.
 #[derive(Clone, Debug)]
@@ -55,7 +55,11 @@ mod tests {
     fn others_are_summed_by_owner() {
         let of = |id, uid, entries| {
             let owner = Owner::User(uid);
-            crate::sample::TableSample { owner, is_judged: false, ..table(id, "x", entries, 0) }
+            crate::record::sample::TableSample {
+                owner,
+                is_judged: false,
+                ..table(id, "x", entries, 0)
+            }
         };
         let tables = vec![of(1, 7, 5), table(2, "rt", 1, 0), of(3, 8, 1000), of(4, 7, 20)];
         let snapshot = Situation::of(tables.clone(), tables).snapshot();

@@ -6,7 +6,7 @@ use ctwatch_abi::NetnsId;
 use serde::{Deserialize, Serialize};
 
 use super::MOST_PER_S;
-use crate::sample::{Access, TableSample};
+use crate::record::sample::{Access, TableSample};
 
 /// Of the file's format.
 const SCHEMA: u32 = 1;
@@ -180,7 +180,7 @@ impl Remembered {
 /// A packet whose chain is too long bumps no `drop`.
 fn dropped(sample: &TableSample) -> Option<u64> {
     let cpus = sample.counters.as_ref()?;
-    let of = |cpu: &crate::sample::CpuCounters| {
+    let of = |cpu: &crate::record::sample::CpuCounters| {
         u64::from(cpu.drop) + u64::from(cpu.chaintoolong.unwrap_or(0))
     };
     Some(cpus.iter().map(of).sum())

@@ -18,7 +18,7 @@ use super::{
     top::{Context, ControlPlane, Listing, Names, Strangers, Talkers, TopList},
     trend::{Trend, time_to_full},
 };
-use crate::sample::{
+use crate::record::sample::{
     Access, EntryCounts, HookReadings, Misses, Owner, Probed, Sample, TableSample,
 };
 

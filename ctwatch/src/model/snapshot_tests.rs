@@ -5,7 +5,9 @@ use std::time::Duration;
 use ctwatch_abi::{Count, NetnsTally};
 
 use super::{KEPT_UP, Model, Snapshot, Table, figure::Exactness, verdict::situations::table};
-use crate::sample::{Access, Counted, HookReadings, Idle, Owner, Probed, Sample, TableSample};
+use crate::record::sample::{
+    Access, Counted, HookReadings, Idle, Owner, Probed, Sample, TableSample,
+};
 
 /// A reading of one namespace, whose counter of drops is at this.
 fn reading(second: u64, drop: u32) -> Sample {

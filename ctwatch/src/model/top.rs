@@ -12,7 +12,7 @@ use ctwatch_abi::{
 };
 
 use super::figure::Exactness;
-use crate::sample::TopCounts;
+use crate::record::sample::TopCounts;
 
 /// The first of one stream, told apart in one way, in one namespace.
 #[derive(Clone, Debug)]
@@ -372,7 +372,7 @@ fn control_plane(protocol: u8, port: u16) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample::TopCount;
+    use crate::record::sample::TopCount;
 
     fn source(number: u8) -> Key {
         let mut src = [0; 16];

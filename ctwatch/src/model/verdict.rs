@@ -7,7 +7,7 @@ use super::{
     figure::Exactness,
     remembered::{Remembering, Since},
 };
-use crate::sample::Access;
+use crate::record::sample::Access;
 
 /// In the words and numbers of monitoring plugins.
 /// <https://www.monitoring-plugins.org/doc/guidelines.html>
@@ -366,7 +366,7 @@ pub(crate) mod situations {
             Model,
             census::{Census, KernelCount, SEED, Taken},
         },
-        sample::{CpuCounters, Held, Left, Owner, Sample, Status, TableSample},
+        record::sample::{CpuCounters, Held, Left, Owner, Sample, Status, TableSample},
     };
     use ctwatch_abi::{NetnsId, top::Key};
 
@@ -629,7 +629,7 @@ pub(crate) mod situations {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::{situations::*, *};
-    use crate::sample::{Owner, TableSample};
+    use crate::record::sample::{Owner, TableSample};
 
     #[test]
     fn thresholds_and_situations() {

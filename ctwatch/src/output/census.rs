@@ -446,10 +446,10 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::sample::Owner;
+    use crate::record::sample::Owner;
     use crate::{
         model::census::{Census, SEED},
-        sample::{Held, Left, Status},
+        record::sample::{Held, Left, Status},
     };
 
     fn taken() -> Taken {

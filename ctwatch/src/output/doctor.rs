@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use super::{escape::escaped, text::wrapped};
-use crate::report::{Conntrack, Finding, Fix, Report, Severity, Tracked, Tracking};
+use crate::diagnosis::report::{Conntrack, Finding, Fix, Report, Severity, Tracked, Tracking};
 
 /// The verdict first, then its grounds.
 pub fn write(out: &mut impl Write, report: &Report, columns: usize) -> io::Result<()> {
@@ -274,7 +274,9 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::report::{Capability, Check, Configuration, Figure, File, Offer, Signal, Tracked};
+    use crate::diagnosis::report::{
+        Capability, Check, Configuration, Figure, File, Offer, Signal, Tracked,
+    };
 
     fn tracked(name: &str, hooked: Option<bool>, entries: Option<u32>) -> Tracked {
         Tracked { name: Some(name.to_owned()), inode: 1, entries, limit: Some(9), hooked }

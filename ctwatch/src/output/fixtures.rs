@@ -7,7 +7,9 @@ use ctwatch_abi::{Count, NetnsTally};
 use super::{Epoch, Header};
 use crate::{
     model::{Model, Snapshot},
-    sample::{Access, Counted, CpuCounters, HookReadings, Owner, Probed, Sample, TableSample},
+    record::sample::{
+        Access, Counted, CpuCounters, HookReadings, Owner, Probed, Sample, TableSample,
+    },
 };
 
 pub(super) const FIRST: Epoch = Epoch { number: 1, gap: None };

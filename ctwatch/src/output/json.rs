@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     model::{Gone, Snapshot, Sum, Table, figure::Figure, loading::Loaded},
-    sample::{Access, Owner},
+    record::sample::{Access, Owner},
 };
 
 #[derive(Serialize)]

@@ -19,7 +19,7 @@ mod fixtures;
 
 use crate::{
     model::{Snapshot, Table, others::Others},
-    sample::Owner,
+    record::sample::Owner,
 };
 
 /// What does not change while watching.

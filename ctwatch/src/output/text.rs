@@ -25,7 +25,7 @@ use crate::{
         figure::{Exactness, Figure},
         others::Others,
     },
-    sample::Access,
+    record::sample::Access,
 };
 
 /// How the terminal is.
@@ -424,7 +424,7 @@ mod tests {
     use crate::{
         model::census::{Census, SEED, Taken},
         output::fixtures::{FIRST, header, snapshots},
-        sample::{Held, Left, Owner, Status},
+        record::sample::{Held, Left, Owner, Status},
     };
 
     fn style(columns: usize) -> Style {

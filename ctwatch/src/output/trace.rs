@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     model::names::{self, address, protocol},
-    sample::Named,
+    record::sample::Named,
 };
 
 pub struct Line<'a> {

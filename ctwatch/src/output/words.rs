@@ -8,7 +8,7 @@ use crate::{
         names::word,
         others::Others,
     },
-    sample::Owner,
+    record::sample::Owner,
 };
 
 /// The name, or what stands for it.

@@ -19,20 +19,20 @@ use ctwatch_abi::{
 use rustix::time::{ClockId, clock_getres};
 
 use super::{
-    bpf, load,
-    memory::Mapped,
+    bpf,
+    find_table::{self, Place},
+    load,
+    mapped::Mapped,
     symbols,
-    table::{self, Place},
     types::Types,
     value::Value,
 };
 use crate::{
     host::{
-        btf::Btf,
-        symbols::Symbols,
-        visit::{netns_cookie, sysctl},
+        kernel::{btf::Btf, symbols::Symbols},
+        netns::visit::{netns_cookie, sysctl},
     },
-    sample::{Held, Left, Status},
+    record::sample::{Held, Left, Status},
 };
 
 /// How often a walk is begun anew because the table was replaced meanwhile.
@@ -73,7 +73,7 @@ pub struct Walked {
 
 impl Walker {
     /// What it looks for in kallsyms.
-    pub const SYMBOLS: [&'static str; 3] = [TABLE, SIZE, table::REFERRING];
+    pub const SYMBOLS: [&'static str; 3] = [TABLE, SIZE, find_table::REFERRING];
 
     /// Finds the table, and loads the program; or says why not.
     pub fn open() -> Result<Self> {
@@ -163,7 +163,7 @@ fn named(symbols: &Symbols) -> Result<Place, String> {
 
 /// Where the table is, by what the kernel's code refers to.
 fn by_code(ebpf: &mut Ebpf, records: &Mapped<Record>, symbols: &Symbols) -> Result<Place> {
-    let code = symbols.code(table::REFERRING).map_err(Error::msg)?;
+    let code = symbols.code(find_table::REFERRING).map_err(Error::msg)?;
     let buckets = sysctl("nf_conntrack_buckets")?;
     let mut asked = Array::<_, Value<Peek>>::try_from(map(ebpf, "PEEK")?)?;
     let program = program(ebpf, "peek")?.fd()?;
@@ -174,13 +174,13 @@ fn by_code(ebpf: &mut Ebpf, records: &Mapped<Record>, symbols: &Symbols) -> Resu
         Ok(records.get(0).filter(|_| read).and_then(|record| record.entry.get(..bytes)))
     };
     let mut bytes = Vec::new();
-    let len = usize::try_from(code.len)?.min(table::CODE);
+    let len = usize::try_from(code.len)?.min(find_table::CODE);
     while bytes.len() < len {
         let piece = peek(code.start + bytes.len() as u64, ENTRY.min(len - bytes.len()))?;
         bytes.extend_from_slice(piece.context("the kernel's code cannot be read")?);
     }
     let mut failed = None;
-    let found = table::find(&table::REFERRED(&bytes, code.start), buckets, |at| {
+    let found = find_table::find(&find_table::REFERRED(&bytes, code.start), buckets, |at| {
         let word = peek(at, 8).map_err(|error| failed = Some(error)).ok()??;
         word.first_chunk().map(|bytes| u64::from_ne_bytes(*bytes))
     });

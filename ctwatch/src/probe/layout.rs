@@ -7,13 +7,13 @@ use anyhow::{Result, bail};
 use ctwatch_abi::Layout;
 
 use super::{
+    fexit::Trial,
     functions::{Functions, Hook},
     plan::{Mechanism, Plan},
     symbols,
-    tracing::Trial,
     types::Types,
 };
-use crate::host::{self, symbols::Symbols};
+use crate::host::{self, kernel::symbols::Symbols};
 
 const FREE: &str = Hook::Free.function();
 const HOOK_SLOW: &str = "nf_hook_slow";

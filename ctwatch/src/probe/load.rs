@@ -1,4 +1,4 @@
-//! Loading and attaching the programs. The only room that names aya, with [`super::read`].
+//! Loading and attaching the programs. The only room that names aya, with [`super::running`].
 
 use anyhow::{Context, Result, anyhow};
 use aya::{
@@ -17,12 +17,12 @@ use ctwatch_abi::{
 
 use super::{
     bpf::{self, When},
+    fexit::{Traced, Tracing},
     functions::Hook,
     layout::Resolved,
     lean, modules,
     plan::{Mechanism, Plan, Signal},
     top, trace,
-    tracing::{Traced, Tracing},
     types::MODULE,
     value::Value,
 };

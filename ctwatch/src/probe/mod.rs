@@ -3,20 +3,20 @@
 
 pub mod bpf;
 pub mod census;
+mod fexit;
+pub mod find_table;
 pub mod functions;
 pub mod layout;
 mod lean;
 pub mod load;
-mod memory;
+mod log;
+mod mapped;
 pub mod modules;
 pub mod plan;
-pub mod read;
+pub mod running;
 pub mod symbols;
-pub mod table;
-mod talk;
 mod tallies;
 pub mod top;
 pub mod trace;
-mod tracing;
 pub mod types;
 mod value;

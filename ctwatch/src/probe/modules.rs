@@ -8,7 +8,7 @@ use aya::{
 use ctwatch_abi::loading::{Event, Layout};
 
 use super::{load, types::Types};
-use crate::host::{btf::Btf, modules};
+use crate::host::kernel::{btf::Btf, modules};
 
 /// Room for three hundred that were not read yet.
 pub(super) const ROOM: u32 = 1 << 16;

@@ -14,7 +14,7 @@ use aya_obj::generated::bpf_insn;
 use ctwatch_abi::Code;
 
 use super::bpf;
-use crate::host::symbols::{Symbol, Symbols};
+use crate::host::kernel::symbols::{Symbol, Symbols};
 
 /// Where these are, as far as they are anywhere.
 pub fn find(wanted: &[&'static str]) -> Result<Symbols> {

@@ -12,7 +12,7 @@ use aya::{
 };
 use ctwatch_abi::{MAX_NETNS, NetnsId, NetnsTally, PLACES, REST, tally_index};
 
-use super::{memory::Mapped, value::Value};
+use super::{mapped::Mapped, value::Value};
 
 /// The places of the namespaces, and what is counted there.
 pub(super) struct Tallies {

@@ -8,8 +8,8 @@ use std::{
 use anyhow::{Context, Result};
 use ctwatch_abi::top::{By, Set, Stream, TABLES, WAYS, table};
 
-use super::memory::Mapped;
-use crate::sample::{TopCount, TopCounts};
+use super::mapped::Mapped;
+use crate::record::sample::{TopCount, TopCounts};
 
 /// All tables of all CPUs are to be no larger.
 const MOST_BYTES: usize = 7 << 20;

@@ -11,7 +11,7 @@ use super::{
     functions::{Functions, Hook},
     modules,
 };
-use crate::host::btf::Btf;
+use crate::host::kernel::btf::Btf;
 
 /// What conntrack is called where it is a module.
 pub const MODULE: &str = "nf_conntrack";

@@ -7,22 +7,30 @@ use std::{path::PathBuf, sync::Arc};
 use clap::Parser as _;
 use ctwatch::{
     cli::{Cli, LimitArgs},
-    facts::KernelLog,
     host::{
-        addresses,
-        btf::Btf,
-        config, ctnetlink, dump, evidence, hooks, kmsg,
-        legacy::{self, IPV4, IPV6},
-        listing, modules, netns, nft, procstat,
-        settings::{
-            family_of, installs, memory_of, modules_of as loaded_modules, settings, slab_of,
+        kernel::{
+            btf::Btf,
+            config, kmsg, modules,
+            settings::{
+                family_of, installs, memory_of, modules_of as loaded_modules, settings, slab_of,
+            },
+            symbols::Symbols,
         },
-        symbols::Symbols,
+        machine::evidence,
+        netfilter::{
+            ctnetlink, dump, hooks,
+            legacy::{self, IPV4, IPV6},
+            listing, nft, procstat,
+        },
+        netns::{self, addresses},
     },
     model::{census::Census, loading::Loading},
     output::{escape::escaped, services::Services, trace as lines},
-    probe::{self, census::Offsets, table},
-    sample::{Held, Named, TopCounts},
+    probe::{self, census::Offsets, find_table},
+    record::{
+        facts::KernelLog,
+        sample::{Held, Named, TopCounts},
+    },
 };
 use ctwatch_abi::{
     census::{ENTRY, Record},
@@ -153,10 +161,10 @@ fn table_candidates(bytes: &[u8]) {
         let at = usize::try_from(at & 0x7ff).ok()?;
         Some(u64::from_ne_bytes(*memory.get(at..)?.first_chunk()?))
     };
-    for referred in [table::x86_64, table::aarch64] {
+    for referred in [find_table::x86_64, find_table::aarch64] {
         let referred = referred(code, START);
         for buckets in [0, 1, 64, u32::MAX] {
-            if let Ok(place) = table::find(&referred, buckets, word) {
+            if let Ok(place) = find_table::find(&referred, buckets, word) {
                 let both = [place.table_at, place.size_at];
                 assert!(both.iter().all(|at| referred.contains(at)), "{place:?}");
             }

@@ -46,8 +46,8 @@ const PATHS: &[(&str, &[Touches])] = {
         ("ctwatch-ebpf/src/hooks/census.rs", &[Named("census"), Named("doctor")]),
         ("ctwatch-ebpf/src/hooks/loading.rs", &[Named("load")]),
         ("ctwatch/src/probe/census.rs", &[Named("census"), Named("doctor")]),
-        ("ctwatch/src/probe/tracing.rs", &[Mechanism("fexit")]),
-        ("ctwatch/src/probe/table.rs", &[Named("census"), Named("table_is")]),
+        ("ctwatch/src/probe/fexit.rs", &[Mechanism("fexit")]),
+        ("ctwatch/src/probe/find_table.rs", &[Named("census"), Named("table_is")]),
         ("ctwatch/src/probe/modules.rs", &[Named("load")]),
         (
             "ctwatch/src/diagnosis/",

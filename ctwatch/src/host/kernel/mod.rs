@@ -1,0 +1,11 @@
+//! This kernel: what it has, what it was told, what it says.
+
+pub mod btf;
+pub mod cgroups;
+pub mod config;
+pub mod kmsg;
+mod mapping;
+pub mod modules;
+pub mod privileges;
+pub mod settings;
+pub mod symbols;

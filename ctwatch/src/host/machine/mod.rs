@@ -1,0 +1,7 @@
+//! Files and programs of this machine.
+
+pub mod evidence;
+pub mod files;
+pub mod statefile;
+pub mod tools;
+pub mod zone;

@@ -1,0 +1,13 @@
+//! What netfilter says of itself in the calling thread's namespace: entries, counters, rules.
+
+mod attributes;
+pub mod ctnetlink;
+pub mod dump;
+mod expressions;
+pub mod hooks;
+pub mod legacy;
+pub mod listing;
+pub mod nft;
+pub mod procstat;
+pub mod tuple;
+mod xtables;

@@ -1,0 +1,8 @@
+//! Seeing: what reads the machine, again and again or once. Each runs on a thread of its own, because
+//! entering a namespace changes the thread.
+
+pub mod census;
+pub mod sampler;
+pub mod survey;
+mod turns;
+pub mod wanted;
