@@ -4,13 +4,13 @@ use std::io::Write;
 
 use anyhow::{Context, Result, bail};
 
-use super::{ABSENT, columns, setup};
+use super::{columns, scope};
 use crate::{
     cli::{self, CensusArgs, CensusBy, Output},
     host::{
         self,
         kernel::{
-            modules::{self, Presence},
+            modules::{self, ABSENT, Presence},
             privileges::{Privileges, Work, keep},
         },
         netns::visit::{Source, limit, netns_cookie},
@@ -55,15 +55,15 @@ fn take(args: &CensusArgs) -> Result<Taken> {
         cli::CensusMechanism::Ctnetlink => Way::Ctnetlink,
         cli::CensusMechanism::Procfs => Way::Procfs,
     };
-    let scope = setup::scope(&args.which, Privileges::read())?;
+    let scope = scope::scope(&args.which, Privileges::read())?;
     let question = Question {
         by: args.keys(),
         most: usize::from(args.top),
-        whose: setup::whose(&args.which, &scope),
+        whose: scope::whose(&args.which, &scope),
         scope,
         only_judged: false,
     };
-    let unseen = setup::unseen_processes(&question.scope, Privileges::read());
+    let unseen = scope::unseen_processes(&question.scope, Privileges::read());
     let take = move || {
         let mut taker = Taker::new(way, netns_cookie().is_some())?;
         keep(Work::Look, false)?;

@@ -6,12 +6,12 @@ use std::{collections::BTreeMap, io::Write, path::Path, process::ExitCode, time:
 use anyhow::{Context, Result, bail};
 use tokio::time::timeout;
 
-use super::{ABSENT, setup};
+use super::{scope, setup};
 use crate::{
     cli::{self, CheckArgs, LimitArgs, Which},
     host::{
         kernel::{
-            modules::{self, Life, Presence},
+            modules::{self, ABSENT, Life, Presence},
             privileges::{Privilege, Privileges, Work, keep},
         },
         machine::statefile,
@@ -79,11 +79,11 @@ async fn look(args: &CheckArgs) -> Result<(State, String)> {
     }
     let privileges = Privileges::read();
     let (scope, mut notes) = scope(&args.which, privileges)?;
-    let whose = setup::whose(&args.which, &scope);
+    let whose = scope::whose(&args.which, &scope);
     let place = place(&args.which, &scope);
     let (means, costs) = setup::without_programs(scope.clone(), whose, privileges)?;
     notes.extend(costs);
-    notes.extend(setup::unseen_processes(&scope, privileges));
+    notes.extend(scope::unseen_processes(&scope, privileges));
     let cookies = means.cookies;
     let collector = Collector::start(means)?;
     let mut model = Model::default();
@@ -173,7 +173,7 @@ fn place(which: &Which, scope: &Scope) -> String {
 /// Where nobody said which, as much as may be looked into; and what was not.
 fn scope(which: &Which, privileges: Privileges) -> Result<(Scope, Vec<String>)> {
     const OTHERS: &str = "other namespaces not looked into: needs CAP_SYS_ADMIN";
-    let scope = setup::scope(which, privileges)?;
+    let scope = scope::scope(which, privileges)?;
     let alone = scope == Scope::Own && !privileges.has(Privilege::SysAdmin);
     match which.one() {
         Some(cli::Netns::All) if alone => bail!(OTHERS),

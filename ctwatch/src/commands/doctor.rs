@@ -6,10 +6,7 @@ use std::{collections::BTreeMap, io, time::Duration};
 use anyhow::{Context, Result, bail};
 use ctwatch_abi::top::{By, Wanted};
 
-use super::{
-    setup::{self, Chosen, Depth},
-    write,
-};
+use super::{scope, setup, write};
 use crate::{
     cli::{DoctorArgs, Output},
     diagnosis::{
@@ -38,6 +35,7 @@ use crate::{
     },
     output::{aside, doctor, json},
     probe::{
+        acquire::{Acquired, Depth, acquire},
         load::Asked,
         plan::{Facts, Mechanism, Need, Plan, Signal},
     },
@@ -86,16 +84,16 @@ async fn examine(args: &DoctorArgs) -> Result<Report> {
     let request = setup::request(args.mechanism);
     let privileges = Privileges::read();
     let lists = Wanted::of(BY);
-    let Chosen { facts, plan, probes, cookies } =
-        setup::choose(request, privileges, Depth::All, Asked { lists, trace: None });
+    let Acquired { facts, plan, probes, cookies } =
+        acquire(request, privileges, Depth::All, Asked { lists, trace: None });
     let source = match plan.mechanism(Signal::Table) {
         Some(Mechanism::Ctnetlink) => Source::Ctnetlink,
         _ => Source::Procfs,
     };
-    let scope = setup::scope(&args.which, privileges)?;
-    let whose = setup::whose(&args.which, &scope);
+    let scope = scope::scope(&args.which, privileges)?;
+    let whose = scope::whose(&args.which, &scope);
     let mut machine = survey::survey(scope.clone(), whose, source, cookies, !args.which.is_any())?;
-    machine.unvisited.extend(setup::unseen_processes(&scope, privileges));
+    machine.unvisited.extend(scope::unseen_processes(&scope, privileges));
     let worth = diagnosis::is_worth_counting(&machine);
     let live = match args.duration.or(worth.then_some(COUNT)) {
         Some(duration) => {

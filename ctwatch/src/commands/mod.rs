@@ -4,6 +4,7 @@ pub mod census;
 pub mod check;
 pub mod doctor;
 mod loading;
+mod scope;
 mod setup;
 mod signals;
 pub mod trace;
@@ -18,14 +19,11 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::time::{Instant, sleep};
 
 use crate::{
+    host::machine::files,
     model::{KEPT_UP, Model},
     observe::sampler::Collector,
+    output::services::Services,
 };
-
-/// What is said of conntrack, where it is known not to be there, and nowhere else.
-const ABSENT: &str = "nf_conntrack is not loaded";
-
-use crate::{host::machine::files, output::services::Services};
 
 /// What services are called.
 const SERVICES: &str = "/etc/services";

@@ -7,17 +7,12 @@ use ctwatch_abi::NetnsId;
 use ipnet::IpNet;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{
-    ABSENT, WrongUsage,
-    setup::{self, Chosen, Depth},
-    signals::Signals,
-    writer::Writer,
-};
+use super::{WrongUsage, scope, setup, signals::Signals, writer::Writer};
 use crate::{
     cli::{Netns, Output, Port, TraceArgs},
     host::{
         kernel::{
-            modules::{self, Presence},
+            modules::{self, ABSENT, Presence},
             privileges::{Privileges, Work, keep},
         },
         machine::zone,
@@ -30,6 +25,7 @@ use crate::{
         trace::{self, Line},
     },
     probe::{
+        acquire::{Acquired, Depth, acquire},
         load::Asked,
         plan::{Mechanism, Signal},
         trace::{Event, Filter, Reason, Trace, Traced},
@@ -51,15 +47,14 @@ pub async fn run(args: TraceArgs) -> Result<()> {
     let mut namer = Namer::new(cookies)?;
     let wanted = match &args.netns {
         Netns::All => None,
-        one => Some(setup::named(one)?),
+        one => Some(scope::named(one)?),
     };
     let filter = Filter { netns: wanted_id(wanted.as_ref(), &namer)?, ..filter };
     // By its cookie it is never another's; by its number it may be.
     let target = wanted.filter(|_| !cookies).map(|netns| netns::Target::new(netns, None));
     let asked = Asked { trace: Some(filter), ..Asked::default() };
     let request = setup::request(args.mechanism);
-    let Chosen { plan, probes, .. } =
-        setup::choose(request, Privileges::read(), Depth::Enough, asked);
+    let Acquired { plan, probes, .. } = acquire(request, Privileges::read(), Depth::Enough, asked);
     let mechanism = plan.mechanism(Signal::Drops).filter(|by| by.is_programs());
     if plan.mechanism(Signal::Drops).is_some_and(|by| !by.is_programs()) {
         bail!("refusals cannot be traced by counters: they know of no single packet");

@@ -11,13 +11,11 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, interval_at},
 };
 
-use super::{
-    ABSENT, is_closed_pipe, loading::Loading, setup, signals::Signals, size, writer::Writer,
-};
+use super::{is_closed_pipe, loading::Loading, setup, signals::Signals, size, writer::Writer};
 use crate::{
     cli::{self, Output, WatchArgs},
     host::{
-        kernel::modules::{self, Life, Presence},
+        kernel::modules::{self, ABSENT, Life, Presence},
         machine::zone,
     },
     model::{KEPT_UP, Model, Snapshot, census::Taken},

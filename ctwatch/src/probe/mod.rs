@@ -1,6 +1,7 @@
 //! The programs in the kernel, seen from outside: plan (pure) -> load -> read. The only room that
 //! names aya.
 
+pub mod acquire;
 pub mod bpf;
 pub mod census;
 mod fexit;

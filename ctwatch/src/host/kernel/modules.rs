@@ -4,6 +4,9 @@ use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
 use rustix::fs::{PROC_SUPER_MAGIC, statfs};
 
+/// What is said of conntrack, where it is known not to be there, and nowhere else.
+pub const ABSENT: &str = "nf_conntrack is not loaded";
+
 /// There from the moment `nf_conntrack` is ready, built in or not, where sysctls can be seen.
 const LIMIT: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
 const SYSCTLS: &str = "/proc/sys/net";

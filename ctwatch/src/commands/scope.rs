@@ -1,0 +1,144 @@
+//! From what was typed to the namespaces that are meant.
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use crate::{
+    cli::{self, Which, Word},
+    host::{
+        kernel::privileges::{Privilege, Privileges},
+        netns::{
+            self, Netns, Target,
+            visit::{Source, Visit, Visitor, netns_cookie},
+        },
+    },
+    observe::{
+        sampler::Scope,
+        wanted::{Pattern, Patterns, Whose},
+    },
+    threads,
+};
+
+pub(super) fn scope(which: &Which, privileges: Privileges) -> Result<Scope> {
+    if which.is_any() {
+        return one(&cli::Netns::All, privileges);
+    }
+    if let Some(wanted) = which.one() {
+        return one(wanted, privileges);
+    }
+    if !privileges.has(Privilege::SysAdmin) {
+        bail!(OTHERS);
+    }
+    let (mut targets, mut patterns) = (Vec::new(), Patterns::default());
+    for word in &which.netns {
+        match word {
+            Word::One(cli::Netns::All) => patterns.only.push(Pattern::exactly("*")),
+            Word::One(wanted) => {
+                let netns = named(wanted)?;
+                targets.push(threads::apart("namespace", move || target(netns))??);
+            }
+            Word::Like(pattern) => patterns.only.push(pattern.clone()),
+            Word::Not(pattern) => patterns.not.push(pattern.clone()),
+        }
+    }
+    Ok(Scope::Some(targets, patterns))
+}
+
+/// Those that were asked for by name raise alarms whoever owns them. A pattern is no name: whoever
+/// names his own processes after it must not raise one.
+pub(super) fn whose(which: &Which, scope: &Scope) -> Whose {
+    let is_named = match scope {
+        Scope::Own | Scope::One(_) => true,
+        Scope::Some(targets, patterns) => !targets.is_empty() && patterns.only.is_empty(),
+        Scope::All => false,
+    };
+    which.owner.unwrap_or(if is_named { Whose::All } else { Whose::default() })
+}
+
+fn one(wanted: &cli::Netns, privileges: Privileges) -> Result<Scope> {
+    let may = privileges.has(Privilege::SysAdmin);
+    let current = netns::current()?;
+    let netns = match wanted {
+        cli::Netns::All if may => return Ok(Scope::All),
+        cli::Netns::All => return Ok(Scope::Own),
+        cli::Netns::Inode(inode) if *inode == current.inode => return Ok(Scope::Own),
+        // Without it, others may be there and not be seen.
+        cli::Netns::Inode(_) if !may => bail!(OTHERS),
+        _ => named(wanted)?,
+    };
+    if netns.inode == current.inode {
+        return Ok(Scope::Own);
+    }
+    if !may {
+        bail!(OTHERS);
+    }
+    // Going into it changes the thread.
+    threads::apart("namespace", move || target(netns))?.map(Scope::One)
+}
+
+/// Namespaces that only such a process shows are not seen, and nothing else says so.
+pub(super) fn unseen_processes(scope: &Scope, privileges: Privileges) -> Option<String> {
+    const UNSEEN: &str = "namespaces that nothing but processes with more capabilities shows are \
+                          not seen: needs CAP_SYS_PTRACE";
+    let unseen = *scope == Scope::All && !privileges.has(Privilege::SysPtrace);
+    unseen.then(|| UNSEEN.to_owned())
+}
+
+const OTHERS: &str = "looking into another network namespace needs CAP_SYS_ADMIN";
+
+/// The namespace that this way leads to now.
+fn target(netns: Netns) -> Result<Target> {
+    match Visitor::new(Source::Procfs)?.enter(&netns, netns_cookie)? {
+        Visit::Read(cookie) => Ok(Target::new(netns, cookie)),
+        // It is shown as what it is: there, and not to be read.
+        Visit::Refused(_) => Ok(Target::new(netns, None)),
+        Visit::Gone => bail!("the network namespace {} is gone", netns.inode),
+    }
+}
+
+/// The namespace that was asked for.
+pub(super) fn named(wanted: &cli::Netns) -> Result<Netns> {
+    match wanted {
+        cli::Netns::All => bail!("all namespaces are not one"),
+        cli::Netns::Path(path) => netns::at(path),
+        cli::Netns::Inode(inode) => numbered(*inode),
+        cli::Netns::Name(name) => called(name)?.with_context(|| no_such(name)),
+        cli::Netns::Word(word) => match (called(word)?, word.parse()) {
+            (Some(netns), _) => Ok(netns),
+            (None, Ok(inode)) => numbered(inode),
+            (None, Err(_)) => Err(anyhow!(no_such(word))),
+        },
+    }
+}
+
+fn numbered(inode: u32) -> Result<Netns> {
+    let mut found = netns::find()?;
+    // Also where it cannot be looked for, one's own is there.
+    let current = netns::current()?;
+    found.entry(current.inode).or_insert(current);
+    found.remove(&inode).with_context(|| {
+        format!(
+            "no network namespace that can be seen has the inode number {inode} (lsns -t net lists \
+             them), and none that name"
+        )
+    })
+}
+
+fn called(name: &str) -> Result<Option<Netns>> {
+    let mut named = netns::by_name(name)?;
+    if named.len() > 1 {
+        let paths: Vec<_> = named.iter().map(|netns| netns.path.display().to_string()).collect();
+        bail!(
+            "{} network namespaces are called so; take one of their paths: {}",
+            named.len(),
+            paths.join(", ")
+        );
+    }
+    Ok(named.pop())
+}
+
+fn no_such(name: &str) -> String {
+    let found = netns::find().unwrap_or_default();
+    let mut known: Vec<_> = found.into_values().filter_map(|netns| netns.name).collect();
+    known.truncate(20);
+    format!("no network namespace is called {name:?}; there are: {}", known.join(", "))
+}

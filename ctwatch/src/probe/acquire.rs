@@ -1,0 +1,223 @@
+//! Finds out what this machine offers, tries it, and goes on without what the kernel refuses: plan,
+//! load, and plan again until the kernel agrees.
+
+use super::{
+    bpf,
+    layout::Resolved,
+    load::{self, Asked, Refused},
+    plan::{Facts, Mechanism, Need, Plan, Request, Signal, plan},
+    running::Probes,
+    types,
+};
+use crate::host::{
+    kernel::{
+        config,
+        modules::{self, ABSENT, Presence},
+        privileges::{Privilege, Privileges},
+    },
+    netfilter::{
+        ctnetlink::{Ctnetlink, explained},
+        procstat,
+    },
+    netns::visit::{Source, entry_counts, netns_cookie, sysctl},
+};
+
+/// What was found out about this machine, and what came of it.
+pub struct Acquired {
+    pub facts: Facts,
+    pub plan: Plan,
+    pub probes: Option<Probes>,
+    pub cookies: bool,
+}
+
+/// How much is to be found out.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Depth {
+    /// What it takes to count.
+    Enough,
+    /// Everything, for somebody who asks.
+    All,
+}
+
+/// Finds out what this machine offers, tries it, and goes on without what the kernel refuses.
+pub fn acquire(request: Request, privileges: Privileges, depth: Depth, asked: Asked) -> Acquired {
+    let cookies = netns_cookie().is_some();
+    let facts = facts(privileges);
+    // Not worth its time where no program can be loaded anyway.
+    if facts.of(Need::Bpf).is_err() || request == Request::Only(Mechanism::Counters) {
+        let plan = plan(&facts, request);
+        return Acquired { facts, plan, probes: None, cookies };
+    }
+    // Whoever else needs the types meanwhile shares them.
+    let _held = types::hold();
+    let wanted = |mechanism| match request {
+        Request::Only(only) => depth == Depth::All || only == mechanism,
+        Request::Auto => true,
+    };
+    let mut resolved = Resolved::by_btf(wanted);
+    if depth == Depth::All {
+        resolved.look_for_symbols();
+    }
+    attempt(request, facts, resolved, cookies, asked)
+}
+
+fn attempt(
+    request: Request,
+    mut facts: Facts,
+    mut resolved: Resolved,
+    cookies: bool,
+    asked: Asked,
+) -> Acquired {
+    if !cookies {
+        // Both halves must call a namespace by the same name.
+        resolved.layout.net_cookie = 0;
+    }
+    take_in(&mut facts, &resolved);
+    facts.set(Need::Fexit, found(&resolved.fexit));
+    // Unless it turns out otherwise.
+    facts.set(Need::KprobeMisses, found(&resolved.kprobe));
+    facts.set(Need::Tracepoint, Ok(()));
+    let mut misses_tried = false;
+    loop {
+        let chosen = plan(&facts, request);
+        if !chosen.probes() {
+            return Acquired { facts, plan: chosen, probes: None, cookies };
+        }
+        // Each turn takes one fact away or finds one out, so this ends.
+        if resolved.complete(&chosen) {
+            take_in(&mut facts, &resolved);
+            continue;
+        }
+        if !misses_tried && counts_entries_by_kprobe(&chosen) {
+            misses_tried = true;
+            if !load::probes_tell_misses() {
+                facts.set(Need::KprobeMisses, Err(NO_MISSES.to_owned()));
+                continue;
+            }
+        }
+        match Probes::start(&chosen, &resolved, asked) {
+            Err(Refused { mechanism, error }) => {
+                facts.set(need(mechanism), Err(format!("{error:#}")));
+            }
+            Ok(probes) if facts.of(Need::KprobeMisses).is_ok() && !probes.misses_are_known() => {
+                facts.set(Need::KprobeMisses, Err(NO_MISSES.to_owned()));
+            }
+            Ok(probes) => {
+                return Acquired { facts, plan: chosen, probes: Some(probes), cookies };
+            }
+        }
+    }
+}
+
+const NO_MISSES: &str = "this kernel does not say what its kprobes miss";
+
+/// What looking for the kernel's symbols may change.
+fn take_in(facts: &mut Facts, resolved: &Resolved) {
+    facts.set(Need::EntryLayout, resolved.entries.clone());
+    facts.set(Need::DropLayout, resolved.drops.clone());
+    facts.set(Need::FreeLayout, resolved.free.clone());
+    facts.set(Need::Kprobe, found(&resolved.kprobe));
+}
+
+fn found<T>(functions: &Result<T, String>) -> Result<(), String> {
+    functions.as_ref().map(|_| ()).map_err(Clone::clone)
+}
+
+fn counts_entries_by_kprobe(plan: &Plan) -> bool {
+    let by = |signal| plan.mechanism(signal) == Some(Mechanism::Kprobe);
+    by(Signal::Insertions) || by(Signal::Removals)
+}
+
+/// What it takes for a mechanism to be tried again.
+fn need(mechanism: Option<Mechanism>) -> Need {
+    match mechanism {
+        Some(Mechanism::Fexit) => Need::Fexit,
+        Some(Mechanism::Kprobe) => Need::Kprobe,
+        Some(Mechanism::Tracepoint) => Need::Tracepoint,
+        _ => Need::Bpf,
+    }
+}
+
+/// What this machine offers, as far as nothing needs to be resolved or tried.
+fn facts(privileges: Privileges) -> Facts {
+    let mut facts = Facts::new();
+    let missing = [Privilege::Bpf, Privilege::Perfmon]
+        .into_iter()
+        .filter(|privilege| !privileges.has(*privilege))
+        .map(Privilege::name)
+        .collect::<Vec<_>>();
+    let privileged = match missing.as_slice() {
+        [] => Ok(()),
+        missing => Err(format!("needs {}", missing.join(" and "))),
+    };
+    let bpf = match bpf::is_there() {
+        true => Ok(()),
+        false => Err(config::why_not("CONFIG_BPF_SYSCALL")),
+    };
+    facts.set(Need::Bpf, bpf.and(load::embedded()).and(privileged));
+    let procstat = procstat::counters().map(|_| ()).map_err(|error| format!("{error:#}"));
+    let ctnetlink = if let Some(why) = unseen() {
+        Err(why)
+    } else if procstat.is_ok() && modules::ctnetlink_would_be_loaded() {
+        Err("asking it would load its module".to_owned())
+    } else {
+        let answer = Ctnetlink::open().and_then(|mut socket| socket.counters()).map(|_| ());
+        answer.map_err(|error| match privileges.has(Privilege::NetAdmin) {
+            true => explained(error),
+            false => "needs CAP_NET_ADMIN".to_owned(),
+        })
+    };
+    facts.set(Need::Counters, ctnetlink.clone().or(procstat));
+    let source = if ctnetlink.is_ok() { Source::Ctnetlink } else { Source::Procfs };
+    facts.set(Need::EntryCounts, facts_of_entries(&facts, source));
+    facts.set(Need::Ctnetlink, ctnetlink);
+    let count = sysctl("nf_conntrack_count").map(|_| ()).map_err(|error| format!("{error:#}"));
+    facts.set(Need::Procfs, count);
+    facts
+}
+
+/// Why conntrack is not to be asked for anything.
+fn unseen() -> Option<String> {
+    match modules::presence() {
+        Presence::Loaded(_) => None,
+        Presence::Absent => Some(ABSENT.to_owned()),
+        Presence::OutOfSight(why) => Some(why),
+    }
+}
+
+/// Where there are no counters, that is why.
+fn facts_of_entries(facts: &Facts, source: Source) -> Result<(), String> {
+    facts.of(Need::Counters).map_err(str::to_owned).and_then(|()| entry_counts(source))
+}
+
+/// Why nothing can be shown at all.
+pub fn unusable(plan: &Plan, request: Request) -> Option<String> {
+    if let Request::Only(mechanism) = request
+        && plan.mechanism(Signal::Drops) != Some(mechanism)
+    {
+        let why = plan.refused.iter().find(|refusal| refusal.mechanism == mechanism);
+        let why = why.map_or_else(String::new, |refusal| refusal.why.clone());
+        return Some(format!("the mechanism {} cannot be used here: {why}", mechanism.name()));
+    }
+    if plan.chosen.is_empty() {
+        return Some(format!("nothing can be measured here: {}", plan.refusals().join("; ")));
+    }
+    None
+}
+
+/// Asking ctnetlink may load its module.
+pub fn loaded_meanwhile(plan: &Plan, would_be_loaded: bool) -> Option<String> {
+    let was_asked = plan.mechanism(Signal::Table) == Some(Mechanism::Ctnetlink);
+    match modules::ctnetlink() {
+        _ if !would_be_loaded => None,
+        Some(true) => {
+            Some("nf_conntrack_netlink was loaded: nothing else has the counters".to_owned())
+        }
+        None if was_asked => Some(
+            "nf_conntrack_netlink was asked, as nothing else has the counters; whether that loaded \
+             it cannot be seen here"
+                .to_owned(),
+        ),
+        _ => None,
+    }
+}
