@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, io::Write, path::Path, process::ExitCode, time:
 use anyhow::{Context, Result, bail};
 use tokio::time::timeout;
 
-use super::{scope, setup};
+use super::{Between, scope, setup};
 use crate::{
     cli::{self, CheckArgs, LimitArgs, Which},
     host::{
@@ -18,15 +18,14 @@ use crate::{
         netns::{self, Netns},
     },
     model::{
-        Model,
-        census::Taken,
         remembered::{Moment, Remembered},
         verdict::{Limits, State, Thresholds, judge},
     },
     observe::{
-        census::{Census, Question, Way},
-        sampler::{Collector, Scope},
-        wanted::Whose,
+        census::{Question, Way},
+        sampler::Scope,
+        schedule::{self, When},
+        session::{Beginning, Wishes},
     },
     output::check,
 };
@@ -81,23 +80,20 @@ async fn look(args: &CheckArgs) -> Result<(State, String)> {
     let (scope, mut notes) = scope(&args.which, privileges)?;
     let whose = scope::whose(&args.which, &scope);
     let place = place(&args.which, &scope);
-    let (means, costs) = setup::without_programs(scope.clone(), whose, privileges)?;
-    notes.extend(costs);
+    let (means, header) = setup::without_programs(scope.clone(), whose, privileges, args.period)?;
+    notes.extend(header.notes.iter().cloned());
     notes.extend(scope::unseen_processes(&scope, privileges));
     let cookies = means.cookies;
-    let collector = Collector::start(means)?;
-    let mut model = Model::default();
-    model.advance(&collector.sample().await?);
-    super::wait(&collector, &mut model, args.period).await?;
-    let mut uncounted = None;
-    if thresholds.warning.pinned.or(thresholds.critical.pinned).is_some() {
-        match census(scope, whose, cookies, privileges).await {
-            Ok(census) => model.take_in(census),
-            Err(error) => uncounted = Some(format!("{error:#}")),
-        }
-    }
-    let sample = collector.sample().await?;
-    let snapshot = model.advance(&sample);
+    let pinned = thresholds.warning.pinned.or(thresholds.critical.pinned).is_some();
+    let may = privileges.has(Privilege::NetAdmin);
+    let question = Question { by: Vec::new(), most: 0, scope, whose, only_judged: true };
+    let census = schedule::Wanted { when: When::Last, way: Way::NoProgram, cookies, question };
+    let census = (pinned && may).then_some(census);
+    let wishes =
+        Wishes { interval: args.period, count: None, loading: false, most: 0, by: Vec::new() };
+    let beginning = Beginning { means, header, census };
+    let Between { sample, snapshot, uncounted } = super::between(wishes, beginning, || {}).await?;
+    let uncounted = uncounted.or((pinned && !may).then(|| "needs CAP_NET_ADMIN".to_owned()));
     let mut since = None;
     if let Some(path) = &args.state {
         let found = if cookies { BTreeMap::new() } else { netns::find()? };
@@ -180,20 +176,6 @@ fn scope(which: &Which, privileges: Privileges) -> Result<(Scope, Vec<String>)> 
         None if alone && which.is_any() => Ok((scope, vec![OTHERS.to_owned()])),
         _ => Ok((scope, Vec::new())),
     }
-}
-
-async fn census(
-    scope: Scope,
-    whose: Whose,
-    cookies: bool,
-    privileges: Privileges,
-) -> Result<Taken> {
-    if !privileges.has(Privilege::NetAdmin) {
-        bail!("needs CAP_NET_ADMIN");
-    }
-    let question = Question { by: Vec::new(), most: 0, scope, whose, only_judged: true };
-    let census = Census::start(Way::NoProgram, cookies, question)?;
-    census.ask()?.await.context("the thread of the census has ended")?
 }
 
 fn limits(args: &[LimitArgs]) -> Result<Limits> {

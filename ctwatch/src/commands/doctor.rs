@@ -26,10 +26,11 @@ use crate::{
         },
         netns::visit::Source,
     },
-    model::{Model, Snapshot, census::Taken},
+    model::{Snapshot, census::Taken},
     observe::{
         census::{Question, Taker, Way},
-        sampler::{Collector, Means, Scope},
+        sampler::{Means, Scope},
+        session::{Beginning, Wishes},
         survey,
         wanted::Whose,
     },
@@ -97,9 +98,11 @@ async fn examine(args: &DoctorArgs) -> Result<Report> {
     let worth = diagnosis::is_worth_counting(&machine);
     let live = match args.duration.or(worth.then_some(COUNT)) {
         Some(duration) => {
+            let header = setup::header(&plan, probes.as_ref(), duration, Vec::new());
             let means =
                 Means { source, probes, scope: scope.clone(), whose, only_judged: true, cookies };
-            Some(count(means, duration, args.duration.is_some()).await?)
+            let beginning = Beginning { means, header, census: None };
+            Some(count(beginning, duration, args.duration.is_some()).await?)
         }
         // What was attached to find out that it can be is let go again.
         None => {
@@ -122,15 +125,15 @@ async fn examine(args: &DoctorArgs) -> Result<Report> {
 }
 
 /// From one reading to another. Somebody who asked for it may want to know from when on.
-async fn count(means: Means, duration: Duration, say: bool) -> Result<Snapshot> {
-    let collector = Collector::start(means)?;
-    let mut model = Model::with_tops(MOST, &BY);
-    model.advance(&collector.sample().await?);
-    if say {
-        aside::say(&format!("counting for {duration:?}"));
-    }
-    super::wait(&collector, &mut model, duration).await?;
-    Ok(model.advance(&collector.sample().await?))
+async fn count(beginning: Beginning, interval: Duration, say: bool) -> Result<Snapshot> {
+    let (by, most) = (BY.to_vec(), MOST);
+    let wishes = Wishes { interval, count: None, loading: false, most, by };
+    let said = || {
+        if say {
+            aside::say(&format!("counting for {interval:?}"));
+        }
+    };
+    Ok(*super::between(wishes, beginning, said).await?.snapshot)
 }
 
 /// Not where there is nothing to count.

@@ -3,7 +3,6 @@
 pub mod census;
 pub mod check;
 pub mod doctor;
-mod loading;
 mod scope;
 mod setup;
 mod signals;
@@ -12,17 +11,16 @@ pub mod watch;
 mod write;
 mod writer;
 
-use std::{io, time::Duration};
+use std::io;
 
-use anyhow::Result;
-use rustix::time::{ClockId, clock_gettime};
-use tokio::time::{Instant, sleep};
+use anyhow::{Context, Result, bail};
 
 use crate::{
     host::machine::files,
-    model::{KEPT_UP, Model},
-    observe::sampler::Collector,
+    model::Snapshot,
+    observe::session::{Beginning, Event, Session, Wishes},
     output::services::Services,
+    record::sample::Sample,
 };
 
 /// What services are called.
@@ -48,21 +46,33 @@ fn columns() -> usize {
     size().0
 }
 
-/// How long the machine has been awake.
-fn uptime() -> Result<Duration> {
-    Ok(Duration::try_from(clock_gettime(ClockId::Monotonic))?)
+/// Two readings, and what happened from one to the other.
+struct Between {
+    sample: Box<Sample>,
+    snapshot: Box<Snapshot>,
+    /// Why there is no census, where one was wanted.
+    uncounted: Option<String>,
 }
 
-/// Waits, and keeps up with counters meanwhile.
-async fn wait(collector: &Collector, model: &mut Model, time: Duration) -> Result<()> {
-    let until = Instant::now() + time;
+/// Reads once, says that it did, and reads again when the interval is over.
+async fn between(wishes: Wishes, beginning: Beginning, begun: impl FnOnce()) -> Result<Between> {
+    const UNLOADED: &str = "nf_conntrack was unloaded while it was read";
+    let mut beginning = Some(beginning);
+    let prepare = move || beginning.take().context(UNLOADED);
+    let mut session = Session::new(Wishes { count: Some(1), ..wishes }, prepare);
+    let (mut begun, mut last, mut uncounted) = (Some(begun), None, None);
     loop {
-        let left = until.saturating_duration_since(Instant::now());
-        sleep(left.min(KEPT_UP)).await;
-        if left <= KEPT_UP {
-            return Ok(());
+        match session.next().await? {
+            Event::Begin { .. } => _ = begun.take().map(|begun| begun()),
+            Event::Tick { sample, snapshot } => last = Some((sample, snapshot)),
+            Event::NoCensus(why) => uncounted = Some(why),
+            Event::Absent { .. } | Event::Gone => bail!(UNLOADED),
+            Event::Census(_) | Event::Kept(_) | Event::Loading(_) | Event::Slow { .. } => {}
+            Event::End => {
+                let (sample, snapshot) = last.context(UNLOADED)?;
+                return Ok(Between { sample, snapshot, uncounted });
+            }
         }
-        model.keep_up(&collector.sample().await?);
     }
 }
 

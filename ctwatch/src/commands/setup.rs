@@ -1,5 +1,7 @@
 //! From what this machine offers to what is needed for watching it.
 
+use std::time::Duration;
+
 use anyhow::{Result, bail};
 use ctwatch_abi::top::Wanted;
 
@@ -15,20 +17,23 @@ use crate::{
         netns::visit::Source,
     },
     observe::{
+        census::{Question, Way},
         sampler::{Means, Scope},
+        schedule::{self, When},
+        session::Beginning,
         wanted::Whose,
     },
     output::Header,
     probe::{
         acquire::{Acquired, Depth, acquire, loaded_meanwhile, unusable},
         load::Asked,
-        plan::{Mechanism, Request, Signal},
+        plan::{Mechanism, Plan, Request, Signal},
         running::Probes,
     },
 };
 
 /// Chooses the mechanisms, loads the probes, and says what cannot be had and why.
-pub(super) fn prepare(args: &cli::WatchArgs) -> Result<(Means, Header)> {
+pub(super) fn prepare(args: &cli::WatchArgs) -> Result<Beginning> {
     let privileges = Privileges::read();
     let scope = scope(&args.which, privileges)?;
     let whose = whose(&args.which, &scope);
@@ -53,17 +58,49 @@ pub(super) fn prepare(args: &cli::WatchArgs) -> Result<(Means, Header)> {
         notes.push("other namespaces are not looked into: needs CAP_SYS_ADMIN".to_owned());
     }
     notes.extend(unseen_processes(&scope, privileges));
-    let header = Header {
+    let header = header(&plan, probes.as_ref(), args.interval(), notes);
+    let means = Means { source, probes, scope, whose, only_judged: false, cookies };
+    Ok(Beginning { census: census(args, &means), means, header })
+}
+
+/// What does not change for as long as it is watched with these.
+pub(super) fn header(
+    plan: &Plan,
+    probes: Option<&Probes>,
+    interval: Duration,
+    notes: Vec<String>,
+) -> Header {
+    Header {
         version: env!("CARGO_PKG_VERSION"),
         kernel: host::kernel_release(),
-        interval: args.interval(),
+        interval,
         mechanisms: Signal::ALL
             .map(|signal| (signal.name(), plan.mechanism(signal).map(Mechanism::name)))
             .to_vec(),
         notes,
-        top_bytes: probes.as_ref().and_then(Probes::top_bytes),
+        top_bytes: probes.and_then(Probes::top_bytes),
+    }
+}
+
+/// While a table is saturated; where somebody asks who it is, always.
+fn census(args: &cli::WatchArgs, means: &Means) -> Option<schedule::Wanted> {
+    let question = Question {
+        by: args.by().into_iter().filter(|by| by.is_of_entries()).collect(),
+        most: args.tops(),
+        scope: means.scope.clone(),
+        whose: means.whose,
+        only_judged: true,
     };
-    Ok((Means { source, probes, scope, whose, only_judged: false, cookies }, header))
+    let wanted = schedule::Wanted {
+        when: if args.top.is_some() { When::Always } else { When::Saturated },
+        way: match args.mechanism {
+            cli::Mechanism::Counters => Way::NoProgram,
+            _ => Way::Best,
+        },
+        cookies: means.cookies,
+        question,
+    };
+    (args.tops() > 0).then_some(wanted)
 }
 
 /// What it takes to read the kernel's own counters, and no more; and what that costs.
@@ -71,7 +108,8 @@ pub(super) fn without_programs(
     scope: Scope,
     whose: Whose,
     privileges: Privileges,
-) -> Result<(Means, Vec<String>)> {
+    interval: Duration,
+) -> Result<(Means, Header)> {
     let request = Request::Only(Mechanism::Counters);
     let ctnetlink_came = modules::ctnetlink_would_be_loaded();
     let Acquired { plan, cookies, .. } =
@@ -82,7 +120,8 @@ pub(super) fn without_programs(
         None => bail!("nothing can be read here: {}", plan.refusals().join("; ")),
     };
     let notes = loaded_meanwhile(&plan, ctnetlink_came).into_iter().collect();
-    Ok((Means { source, probes: None, scope, whose, only_judged: true, cookies }, notes))
+    let header = header(&plan, None, interval, notes);
+    Ok((Means { source, probes: None, scope, whose, only_judged: true, cookies }, header))
 }
 
 pub(super) fn request(mechanism: cli::Mechanism) -> Request {

@@ -19,6 +19,7 @@ use crate::{
         netns::{self, names::Namer, visit::netns_cookie},
     },
     model::names,
+    observe::loading::booted_at,
     output::{
         aside,
         services::Services,
@@ -228,7 +229,7 @@ impl Printer {
     /// Prints what there is, or so much of it.
     fn drain(&mut self, trace: &mut Trace, namer: &mut Namer) -> Result<Left> {
         // When the machine started, had it never slept; anew each time: the clock may be set.
-        let booted = jiff::Timestamp::now() - super::uptime()?;
+        let booted = booted_at()?;
         for _ in 0..AT_ONCE {
             if self.left == Some(0) {
                 return Ok(Left::Enough);

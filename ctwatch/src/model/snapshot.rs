@@ -287,8 +287,8 @@ impl Model {
     }
 
     /// Takes in a census, between two samples.
-    pub fn take_in(&mut self, census: Taken) {
-        self.census = Some((Arc::new(census), self.last.unwrap_or_default()));
+    pub fn take_in(&mut self, census: Arc<Taken>) {
+        self.census = Some((census, self.last.unwrap_or_default()));
     }
 
     /// Takes in the next sample. The first one is the start: totals count from there.

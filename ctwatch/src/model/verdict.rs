@@ -431,7 +431,7 @@ pub(crate) mod situations {
             let [first, last] = &self.readings;
             model.advance(&self.sample(0, first));
             if let Some(census) = self.census.clone() {
-                model.take_in(census);
+                model.take_in(census.into());
             }
             model.advance(&self.sample(2, last))
         }

@@ -2,7 +2,10 @@
 //! entering a namespace changes the thread.
 
 pub mod census;
+pub mod loading;
 pub mod sampler;
+pub mod schedule;
+pub mod session;
 pub mod survey;
 mod turns;
 pub mod wanted;

@@ -90,21 +90,13 @@ impl Collector {
         self.reads.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Of all namespaces.
-    pub async fn sample(&self) -> Result<Sample> {
-        self.ask(true).await
-    }
-
-    /// Of those in which anything happens, and of the others in turns.
-    pub async fn changes(&self) -> Result<Sample> {
-        self.ask(false).await
-    }
-
-    async fn ask(&self, whole: bool) -> Result<Sample> {
+    /// One that comes when it is there. `whole`: of all namespaces, and else of those in which
+    /// anything happens, and of the others in turns.
+    pub fn request(&self, whole: bool) -> Result<oneshot::Receiver<Result<Sample>>> {
         let (reply, answer) = oneshot::channel();
         let request = Request { whole, reply };
         self.requests.send(request).ok().context("the collecting thread has ended")?;
-        answer.await.context("the collecting thread has ended")?
+        Ok(answer)
     }
 }
 

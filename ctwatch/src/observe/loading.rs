@@ -1,33 +1,39 @@
-//! Catching who has conntrack loaded: from before it is there, or from the first line on where it is
-//! there already.
+//! Seeing who has modules loaded: from before conntrack is there, or from the first reading on where it
+//! is there already.
 
 use anyhow::Result;
 use jiff::Timestamp;
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::{
-    cli,
-    host::{
-        kernel::privileges::{Privilege, Privileges},
-        machine::zone,
-    },
+    host::kernel::privileges::{Privilege, Privileges},
     model::loading::{self, Loaded},
-    output::loading::{notes, untold},
     probe::{load, modules::Watcher},
 };
 
+/// What happened since the last look.
+#[derive(Clone, Debug)]
+pub enum News {
+    Loaded(Vec<Loaded>),
+    /// Loads that there was no room for, so many.
+    Lost(u64),
+    /// Nothing is seen any more, and why.
+    Blind(String),
+}
+
 pub(super) struct Loading {
-    mechanism: cli::Mechanism,
+    wanted: bool,
     tried: bool,
     /// With when it began; `None` where it cannot be seen here, or may not be.
     watcher: Option<(Watcher, Timestamp)>,
     seen: loading::Loading,
-    untold: u64,
+    lost: u64,
 }
 
 impl Loading {
-    pub(super) fn new(mechanism: cli::Mechanism) -> Self {
+    pub(super) fn new(wanted: bool) -> Self {
         let seen = loading::Loading::default();
-        Self { mechanism, tried: false, watcher: None, seen, untold: 0 }
+        Self { wanted, tried: false, watcher: None, seen, lost: 0 }
     }
 
     /// From now on everything is seen, where that is possible at all: watching goes on without. Once
@@ -38,7 +44,7 @@ impl Loading {
         }
         self.tried = true;
         let privileges = Privileges::read();
-        let may = self.mechanism != cli::Mechanism::Counters
+        let may = self.wanted
             && load::embedded().is_ok()
             && [Privilege::Bpf, Privilege::Perfmon]
                 .into_iter()
@@ -48,11 +54,10 @@ impl Loading {
         self.watcher = watcher.map(|watcher| (watcher, Timestamp::now()));
     }
 
-    /// What happened since the last look, in words that are not escaped.
-    pub(super) fn look(&mut self) -> Vec<String> {
+    pub(super) fn look(&mut self) -> Vec<News> {
         self.read().unwrap_or_else(|error| {
             self.watcher = None;
-            vec![format!("who loads modules is not seen any more: {error:#}")]
+            vec![News::Blind(format!("{error:#}"))]
         })
     }
 
@@ -61,7 +66,7 @@ impl Loading {
         self.watcher.as_ref().map(|(_, since)| (*since, self.seen.loaded()))
     }
 
-    fn read(&mut self) -> Result<Vec<String>> {
+    fn read(&mut self) -> Result<Vec<News>> {
         let Some((watcher, _)) = &mut self.watcher else { return Ok(Vec::new()) };
         let mut loaded = Vec::new();
         let mut booted = None;
@@ -69,16 +74,25 @@ impl Loading {
             // Anew each time: the clock may be set.
             let booted = match booted {
                 Some(booted) => booted,
-                None => *booted.insert(Timestamp::now() - super::uptime()?),
+                None => *booted.insert(booted_at()?),
             };
             loaded.extend(self.seen.take(&event, booted).cloned());
         }
-        let mut lines = notes(&loaded, &zone::local());
-        let so_far = watcher.untold()?;
-        if so_far > self.untold {
-            lines.push(untold(so_far - self.untold));
-            self.untold = so_far;
+        let mut news = Vec::new();
+        if !loaded.is_empty() {
+            news.push(News::Loaded(loaded));
         }
-        Ok(lines)
+        let lost = watcher.untold()?;
+        if lost > self.lost {
+            news.push(News::Lost(lost - self.lost));
+            self.lost = lost;
+        }
+        Ok(news)
     }
+}
+
+/// When the machine started, had it never slept: what the programs' clock counts from.
+pub fn booted_at() -> Result<Timestamp> {
+    let awake = std::time::Duration::try_from(clock_gettime(ClockId::Monotonic))?;
+    Ok(Timestamp::now() - awake)
 }

@@ -1,0 +1,103 @@
+//! Censuses beside the readings, as often as they may be taken.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::{sync::oneshot, time::Instant};
+
+use super::census::{Census, Question, Way};
+use crate::model::{Snapshot, census::Taken};
+
+/// A census may take no more than this share of one CPU.
+const SHARE: u32 = 100;
+/// Nobody reads faster than that.
+const SOONEST: Duration = Duration::from_secs(1);
+
+/// When a census is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// While a table is saturated.
+    Saturated,
+    /// As often as may be.
+    Always,
+    /// Once, before the last reading.
+    Last,
+}
+
+/// Which census, and when.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    pub when: When,
+    pub way: Way,
+    /// Namespaces are known by their cookies.
+    pub cookies: bool,
+    pub question: Question,
+}
+
+pub(super) struct Schedule {
+    wanted: Option<Wanted>,
+    when: Option<When>,
+    census: Option<Census>,
+    answer: Option<oneshot::Receiver<Result<Taken>>>,
+    due: Instant,
+    /// Why it cannot be taken at all.
+    failed: Option<anyhow::Error>,
+    /// The one before the last reading was asked for.
+    is_last: bool,
+}
+
+impl Schedule {
+    pub(super) fn new(wanted: Option<Wanted>) -> Self {
+        let when = wanted.as_ref().map(|wanted| wanted.when);
+        let due = Instant::now();
+        Self { wanted, when, census: None, answer: None, due, failed: None, is_last: false }
+    }
+
+    /// Asks for one where it is wanted and due.
+    pub(super) fn look(&mut self, snapshot: &Snapshot) {
+        let is_wanted = match self.when {
+            Some(When::Saturated) => snapshot.tables.iter().any(|t| t.saturated && t.is_judged),
+            Some(When::Always) => true,
+            Some(When::Last) | None => false,
+        };
+        if is_wanted && self.answer.is_none() && Instant::now() >= self.due {
+            self.ask();
+        }
+    }
+
+    /// Asks for the one before the last reading; whether there is one to wait for.
+    pub(super) fn before_last(&mut self) -> bool {
+        if self.when == Some(When::Last) {
+            self.when = None;
+            self.is_last = true;
+            self.ask();
+        }
+        self.is_last && (self.answer.is_some() || self.failed.is_some())
+    }
+
+    fn ask(&mut self) {
+        if let Some(Wanted { way, cookies, question, .. }) = self.wanted.take() {
+            match Census::start(way, cookies, question) {
+                Ok(census) => self.census = Some(census),
+                Err(error) => self.failed = Some(error),
+            }
+        }
+        self.answer = self.census.as_ref().and_then(|census| census.ask().ok());
+    }
+
+    /// Waits for the one that was asked for. After a failure there is no other.
+    pub(super) async fn done(&mut self) -> Result<Taken> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        let Some(answer) = &mut self.answer else { return std::future::pending().await };
+        let answer = answer.await;
+        self.answer = None;
+        let taken = answer.context("the thread of the census has ended").flatten();
+        match &taken {
+            Ok(taken) => self.due = Instant::now() + (taken.cpu * SHARE).max(SOONEST),
+            Err(_) => self.census = None,
+        }
+        taken
+    }
+}
