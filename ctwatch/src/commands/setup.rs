@@ -27,9 +27,10 @@ use crate::{
     probe::{
         acquire::{Acquired, Depth, acquire, loaded_meanwhile, unusable},
         load::Asked,
-        plan::{Mechanism, Plan, Request, Signal},
+        plan::{Plan, Request},
         running::Probes,
     },
+    record::measurement::{Mechanism, Signal},
 };
 
 /// Chooses the mechanisms, loads the probes, and says what cannot be had and why.

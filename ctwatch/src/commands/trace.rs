@@ -28,9 +28,9 @@ use crate::{
     probe::{
         acquire::{Acquired, Depth, acquire},
         load::Asked,
-        plan::{Mechanism, Signal},
         trace::{Event, Filter, Reason, Trace, Traced},
     },
+    record::measurement::{Mechanism, Signal},
 };
 
 pub async fn run(args: TraceArgs) -> Result<()> {

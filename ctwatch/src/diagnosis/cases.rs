@@ -7,8 +7,11 @@ use ctwatch_abi::{
     top::{By, Key, Stream},
 };
 
-use super::report::{Finding, Severity};
-use super::{Case, findings, tracking};
+use super::{
+    Case, findings,
+    report::{Finding, Severity},
+    tracking,
+};
 use crate::{
     model::{
         Model, Snapshot,

@@ -2,8 +2,11 @@
 
 use ctwatch_abi::{protocol::TCP, top::By};
 
-use super::report::{Check, Finding, Fix, Severity};
-use super::{Case, finding, fixes, incident, number, owners, percent, timeouts};
+use super::{
+    Case, finding, fixes, incident, number, owners, percent,
+    report::{Check, Finding, Fix, Severity},
+    timeouts,
+};
 use crate::{
     model::{census::TableCensus, names::address},
     record::facts::Namespace,

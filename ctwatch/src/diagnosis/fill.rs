@@ -2,8 +2,11 @@
 
 use ctwatch_abi::top::Stream;
 
-use super::report::{Finding, Fix, Severity};
-use super::{Case, FULL, MUCH, causes, finding, fixes, number, percent, so_many};
+use super::{
+    Case, FULL, MUCH, causes, finding, fixes, number, percent,
+    report::{Finding, Fix, Severity},
+    so_many,
+};
 use crate::{
     model::Table,
     record::facts::{Namespace, Setting, Writable},

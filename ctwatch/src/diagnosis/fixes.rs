@@ -1,8 +1,10 @@
 //! What to type and what to write, in the words of a shell.
 
-use super::report::{Check, Elsewhere, File, Fix};
 pub(super) use super::shell::quoted;
-use super::{Case, buckets, owners};
+use super::{
+    Case, buckets, owners,
+    report::{Check, Elsewhere, File, Fix},
+};
 use crate::record::facts::{Apply, BucketsBy, Form, Namespace, Tools, Writable};
 
 /// Named after this program, as all files are, so that whoever finds it knows where it is from.

@@ -1,7 +1,10 @@
 //! A table that was full and is not any more: one looks after the pager went.
 
-use super::report::{Finding, Severity};
-use super::{Case, finding, number, so_many};
+use super::{
+    Case, finding, number,
+    report::{Finding, Severity},
+    so_many,
+};
 use crate::record::facts::{Form, FullLines, KernelLog, Moment, Namespace, Totals};
 
 /// Packets that did not get as far as to make an entry: the table was full, there was no memory, or

@@ -1,11 +1,11 @@
 //! Where a rule lasts: by who loads rules on this machine. A file only where it is read, and where it
 //! breaks nothing that reads it.
 
-use super::report::{File, Fix};
 use super::{
     Case, fixes,
     notrack::{self, Talk},
     owners::{self, Owner},
+    report::{File, Fix},
 };
 use crate::record::facts::Namespace;
 

@@ -1,10 +1,11 @@
 //! What looks like a full table and is something else.
 
-use super::report::{Finding, Fix, Severity};
 use super::{
     Case, finding, fixes,
     incident::{last, since},
-    number, percent, removal, so_many,
+    number, percent, removal,
+    report::{Finding, Fix, Severity},
+    so_many,
 };
 use crate::{
     model::{Table, figure::Figure},

@@ -15,6 +15,7 @@ mod grouped;
 mod incident;
 mod lasting;
 mod lookalikes;
+pub mod measurement;
 mod notrack;
 mod others;
 mod owners;

@@ -8,11 +8,11 @@ use ctwatch_abi::{
     top::{By, Key},
 };
 
-use super::report::{Check, Finding, Fix, Severity};
 use super::{
     Case, finding, fixes, lasting, number,
     passage::{self, Packets},
     percent,
+    report::{Check, Finding, Fix, Severity},
 };
 use crate::{
     model::{

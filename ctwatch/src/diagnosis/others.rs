@@ -1,8 +1,11 @@
 //! Namespaces of unprivileged users: said last, whatever happens in them. Whoever makes one fills its
 //! table as he likes, and nobody else loses a packet by that.
 
-use super::report::{Finding, Severity};
-use super::{Case, finding, number, percent, so_many};
+use super::{
+    Case, finding, number, percent,
+    report::{Finding, Severity},
+    so_many,
+};
 use crate::record::facts::{Facts, Stranger};
 
 /// Of so many owners, one line each.

@@ -1,6 +1,8 @@
 use super::*;
-use crate::diagnosis::cases;
-use crate::record::facts::{Act, Framework, Rule};
+use crate::{
+    diagnosis::cases,
+    record::facts::{Act, Framework, Rule},
+};
 
 fn table(name: &str, chains: &[&str]) -> RuleTable {
     let mut table = RuleTable::new(Framework::Nft, "ip", name.to_owned());

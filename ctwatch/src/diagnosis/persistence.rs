@@ -1,7 +1,9 @@
 //! Settings that somebody wrote down, and that the kernel does not have.
 
-use super::report::{Finding, Severity};
-use super::{Case, finding, fixes};
+use super::{
+    Case, finding, fixes,
+    report::{Finding, Severity},
+};
 use crate::record::facts::{Form, Setting};
 
 pub(super) fn lost_at_boot(case: &Case<'_>) -> Vec<Finding> {

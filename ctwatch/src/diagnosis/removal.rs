@@ -3,8 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use super::report::{Check, Fix};
-use super::{Case, fixes, number, owners};
+use super::{
+    Case, fixes, number, owners,
+    report::{Check, Fix},
+};
 use crate::record::facts::{Framework, Namespace, RuleTable, RuleUse, Tools};
 
 /// A rule, and the table it is in.

@@ -7,8 +7,10 @@
 
 use ctwatch_abi::protocol::{ICMP, TCP, UDP};
 
-use super::report::{Finding, Fix, Severity};
-use super::{Case, finding, fixes, incident, number, percent};
+use super::{
+    Case, finding, fixes, incident, number, percent,
+    report::{Finding, Fix, Severity},
+};
 use crate::{
     model::{census::StateCount, names::protocol},
     record::facts::Namespace,

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::report::{Check, File, Finding, Fix, Severity, Tracked, Tracking};
 use super::{
     Case, finding, fixes, number, others,
     owners::{self, Owner},
     removal::{self, Place, nft_name},
+    report::{Check, File, Finding, Fix, Severity, Tracked, Tracking},
     so_many,
 };
 use crate::record::facts::{Chain, Facts, Form, Framework, Hook, Namespace, RuleTable, RuleUse};

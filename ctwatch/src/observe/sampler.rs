@@ -11,7 +11,10 @@ use anyhow::{Context, Result};
 use ctwatch_abi::{MAX_NETNS, MAX_STRANGERS, NetnsId, NetnsTally, top::By};
 use tokio::sync::oneshot;
 
-use super::wanted::{Patterns, Whose};
+use super::{
+    turns::{Read, Turns, Weight},
+    wanted::{Patterns, Whose},
+};
 use crate::{
     host::{
         kernel::cgroups::Cgroups,
@@ -24,8 +27,6 @@ use crate::{
     record::sample::{Access, HookReadings, Idle, Owner, Probed, Sample, TableSample, TopCounts},
     threads,
 };
-
-use super::turns::{Read, Turns, Weight};
 
 /// Of each namespace, at most so many interfaces are looked up by name.
 const MOST_INTERFACES: usize = 64;

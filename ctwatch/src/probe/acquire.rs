@@ -5,26 +5,29 @@ use super::{
     bpf,
     layout::Resolved,
     load::{self, Asked, Refused},
-    plan::{Facts, Mechanism, Need, Plan, Request, Signal, plan},
+    plan::{Plan, Request, plan},
     running::Probes,
     types,
 };
-use crate::host::{
-    kernel::{
-        config,
-        modules::{self, ABSENT, Presence},
-        privileges::{Privilege, Privileges},
+use crate::{
+    host::{
+        kernel::{
+            config,
+            modules::{self, ABSENT, Presence},
+            privileges::{Privilege, Privileges},
+        },
+        netfilter::{
+            ctnetlink::{Ctnetlink, explained},
+            procstat,
+        },
+        netns::visit::{Source, entry_counts, netns_cookie, sysctl},
     },
-    netfilter::{
-        ctnetlink::{Ctnetlink, explained},
-        procstat,
-    },
-    netns::visit::{Source, entry_counts, netns_cookie, sysctl},
+    record::measurement::{Mechanism, Need, Offers, Signal},
 };
 
 /// What was found out about this machine, and what came of it.
 pub struct Acquired {
-    pub facts: Facts,
+    pub offers: Offers,
     pub plan: Plan,
     pub probes: Option<Probes>,
     pub cookies: bool,
@@ -42,11 +45,11 @@ pub enum Depth {
 /// Finds out what this machine offers, tries it, and goes on without what the kernel refuses.
 pub fn acquire(request: Request, privileges: Privileges, depth: Depth, asked: Asked) -> Acquired {
     let cookies = netns_cookie().is_some();
-    let facts = facts(privileges);
+    let offers = offered(privileges);
     // Not worth its time where no program can be loaded anyway.
-    if facts.of(Need::Bpf).is_err() || request == Request::Only(Mechanism::Counters) {
-        let plan = plan(&facts, request);
-        return Acquired { facts, plan, probes: None, cookies };
+    if offers.of(Need::Bpf).is_err() || request == Request::Only(Mechanism::Counters) {
+        let plan = plan(&offers, request);
+        return Acquired { offers, plan, probes: None, cookies };
     }
     // Whoever else needs the types meanwhile shares them.
     let _held = types::hold();
@@ -58,12 +61,12 @@ pub fn acquire(request: Request, privileges: Privileges, depth: Depth, asked: As
     if depth == Depth::All {
         resolved.look_for_symbols();
     }
-    attempt(request, facts, resolved, cookies, asked)
+    attempt(request, offers, resolved, cookies, asked)
 }
 
 fn attempt(
     request: Request,
-    mut facts: Facts,
+    mut offers: Offers,
     mut resolved: Resolved,
     cookies: bool,
     asked: Asked,
@@ -72,38 +75,38 @@ fn attempt(
         // Both halves must call a namespace by the same name.
         resolved.layout.net_cookie = 0;
     }
-    take_in(&mut facts, &resolved);
-    facts.set(Need::Fexit, found(&resolved.fexit));
+    take_in(&mut offers, &resolved);
+    offers.set(Need::Fexit, found(&resolved.fexit));
     // Unless it turns out otherwise.
-    facts.set(Need::KprobeMisses, found(&resolved.kprobe));
-    facts.set(Need::Tracepoint, Ok(()));
+    offers.set(Need::KprobeMisses, found(&resolved.kprobe));
+    offers.set(Need::Tracepoint, Ok(()));
     let mut misses_tried = false;
     loop {
-        let chosen = plan(&facts, request);
+        let chosen = plan(&offers, request);
         if !chosen.probes() {
-            return Acquired { facts, plan: chosen, probes: None, cookies };
+            return Acquired { offers, plan: chosen, probes: None, cookies };
         }
         // Each turn takes one fact away or finds one out, so this ends.
         if resolved.complete(&chosen) {
-            take_in(&mut facts, &resolved);
+            take_in(&mut offers, &resolved);
             continue;
         }
         if !misses_tried && counts_entries_by_kprobe(&chosen) {
             misses_tried = true;
             if !load::probes_tell_misses() {
-                facts.set(Need::KprobeMisses, Err(NO_MISSES.to_owned()));
+                offers.set(Need::KprobeMisses, Err(NO_MISSES.to_owned()));
                 continue;
             }
         }
         match Probes::start(&chosen, &resolved, asked) {
             Err(Refused { mechanism, error }) => {
-                facts.set(need(mechanism), Err(format!("{error:#}")));
+                offers.set(need(mechanism), Err(format!("{error:#}")));
             }
-            Ok(probes) if facts.of(Need::KprobeMisses).is_ok() && !probes.misses_are_known() => {
-                facts.set(Need::KprobeMisses, Err(NO_MISSES.to_owned()));
+            Ok(probes) if offers.of(Need::KprobeMisses).is_ok() && !probes.misses_are_known() => {
+                offers.set(Need::KprobeMisses, Err(NO_MISSES.to_owned()));
             }
             Ok(probes) => {
-                return Acquired { facts, plan: chosen, probes: Some(probes), cookies };
+                return Acquired { offers, plan: chosen, probes: Some(probes), cookies };
             }
         }
     }
@@ -112,11 +115,11 @@ fn attempt(
 const NO_MISSES: &str = "this kernel does not say what its kprobes miss";
 
 /// What looking for the kernel's symbols may change.
-fn take_in(facts: &mut Facts, resolved: &Resolved) {
-    facts.set(Need::EntryLayout, resolved.entries.clone());
-    facts.set(Need::DropLayout, resolved.drops.clone());
-    facts.set(Need::FreeLayout, resolved.free.clone());
-    facts.set(Need::Kprobe, found(&resolved.kprobe));
+fn take_in(offers: &mut Offers, resolved: &Resolved) {
+    offers.set(Need::EntryLayout, resolved.entries.clone());
+    offers.set(Need::DropLayout, resolved.drops.clone());
+    offers.set(Need::FreeLayout, resolved.free.clone());
+    offers.set(Need::Kprobe, found(&resolved.kprobe));
 }
 
 fn found<T>(functions: &Result<T, String>) -> Result<(), String> {
@@ -139,8 +142,8 @@ fn need(mechanism: Option<Mechanism>) -> Need {
 }
 
 /// What this machine offers, as far as nothing needs to be resolved or tried.
-fn facts(privileges: Privileges) -> Facts {
-    let mut facts = Facts::new();
+fn offered(privileges: Privileges) -> Offers {
+    let mut offers = Offers::new();
     let missing = [Privilege::Bpf, Privilege::Perfmon]
         .into_iter()
         .filter(|privilege| !privileges.has(*privilege))
@@ -154,7 +157,7 @@ fn facts(privileges: Privileges) -> Facts {
         true => Ok(()),
         false => Err(config::why_not("CONFIG_BPF_SYSCALL")),
     };
-    facts.set(Need::Bpf, bpf.and(load::embedded()).and(privileged));
+    offers.set(Need::Bpf, bpf.and(load::embedded()).and(privileged));
     let procstat = procstat::counters().map(|_| ()).map_err(|error| format!("{error:#}"));
     let ctnetlink = if let Some(why) = unseen() {
         Err(why)
@@ -167,13 +170,13 @@ fn facts(privileges: Privileges) -> Facts {
             false => "needs CAP_NET_ADMIN".to_owned(),
         })
     };
-    facts.set(Need::Counters, ctnetlink.clone().or(procstat));
+    offers.set(Need::Counters, ctnetlink.clone().or(procstat));
     let source = if ctnetlink.is_ok() { Source::Ctnetlink } else { Source::Procfs };
-    facts.set(Need::EntryCounts, facts_of_entries(&facts, source));
-    facts.set(Need::Ctnetlink, ctnetlink);
+    offers.set(Need::EntryCounts, offer_of_entries(&offers, source));
+    offers.set(Need::Ctnetlink, ctnetlink);
     let count = sysctl("nf_conntrack_count").map(|_| ()).map_err(|error| format!("{error:#}"));
-    facts.set(Need::Procfs, count);
-    facts
+    offers.set(Need::Procfs, count);
+    offers
 }
 
 /// Why conntrack is not to be asked for anything.
@@ -186,8 +189,8 @@ fn unseen() -> Option<String> {
 }
 
 /// Where there are no counters, that is why.
-fn facts_of_entries(facts: &Facts, source: Source) -> Result<(), String> {
-    facts.of(Need::Counters).map_err(str::to_owned).and_then(|()| entry_counts(source))
+fn offer_of_entries(offers: &Offers, source: Source) -> Result<(), String> {
+    offers.of(Need::Counters).map_err(str::to_owned).and_then(|()| entry_counts(source))
 }
 
 /// Why nothing can be shown at all.

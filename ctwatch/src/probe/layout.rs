@@ -9,11 +9,14 @@ use ctwatch_abi::Layout;
 use super::{
     fexit::Trial,
     functions::{Functions, Hook},
-    plan::{Mechanism, Plan},
+    plan::Plan,
     symbols,
     types::Types,
 };
-use crate::host::{self, kernel::symbols::Symbols};
+use crate::{
+    host::{self, kernel::symbols::Symbols},
+    record::measurement::Mechanism,
+};
 
 const FREE: &str = Hook::Free.function();
 const HOOK_SLOW: &str = "nf_hook_slow";

@@ -21,12 +21,15 @@ use super::{
     functions::Hook,
     layout::Resolved,
     lean, modules,
-    plan::{Mechanism, Plan, Signal},
+    plan::Plan,
     top, trace,
     types::MODULE,
     value::Value,
 };
-use crate::host;
+use crate::{
+    host,
+    record::measurement::{Mechanism, Signal},
+};
 
 #[cfg(probes)]
 static OBJECT: Option<&[u8]> = Some(aya::include_bytes_aligned!(env!("CTWATCH_PROBES")));

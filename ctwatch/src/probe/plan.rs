@@ -3,157 +3,7 @@
 //! Decided by facts (a capability, a symbol, a BTF member, an attach that was tried), never by a
 //! kernel's version number. A new mechanism is one more row in [`WAYS`].
 
-/// What is to be measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Signal {
-    Drops,
-    Insertions,
-    Removals,
-    Table,
-}
-
-/// With what.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mechanism {
-    /// Programs at the entry and the return of conntrack's own functions, by BTF.
-    Fexit,
-    /// Probes on the same functions, by name.
-    Kprobe,
-    /// The generic tracepoints `skb:kfree_skb`, `kmem:kmem_cache_alloc` and `…_free`.
-    Tracepoint,
-    /// Conntrack's own counters, and no eBPF.
-    Counters,
-    /// ctnetlink, for the state of the table.
-    Ctnetlink,
-    /// `/proc`, where ctnetlink may not be asked.
-    Procfs,
-}
-
-impl Signal {
-    pub const ALL: [Self; 4] = [Self::Drops, Self::Insertions, Self::Removals, Self::Table];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Drops => "drops",
-            Self::Insertions => "insertions",
-            Self::Removals => "removals",
-            Self::Table => "table",
-        }
-    }
-}
-
-impl Mechanism {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Fexit => "fexit",
-            Self::Kprobe => "kprobe",
-            Self::Tracepoint => "tracepoint",
-            Self::Counters => "counters",
-            Self::Ctnetlink => "ctnetlink",
-            Self::Procfs => "procfs",
-        }
-    }
-
-    /// Whether it is programs in the kernel.
-    pub fn is_programs(self) -> bool {
-        matches!(self, Self::Fexit | Self::Kprobe | Self::Tracepoint)
-    }
-}
-
-/// What a way of measuring needs from the machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Need {
-    /// Programs in this executable, and the privileges to load them.
-    Bpf,
-    /// Where in an entry to look.
-    EntryLayout,
-    /// Conntrack's functions in BTF, and a kernel that attaches to them.
-    Fexit,
-    /// Conntrack's functions in kallsyms, and a kernel that attaches to them.
-    Kprobe,
-    /// The kernel says how many events its kprobes missed: without, what they counted is a lower
-    /// bound, where no other witness speaks.
-    KprobeMisses,
-    /// A kernel that takes the programs on its tracepoints.
-    Tracepoint,
-    /// Where in a packet to look, and the code that drops it.
-    DropLayout,
-    /// The code of `nf_conntrack_free`.
-    FreeLayout,
-    /// The per-CPU counters can be read.
-    Counters,
-    /// They were seen to count insertions and removals.
-    EntryCounts,
-    Ctnetlink,
-    /// `/proc/sys/net/netfilter/nf_conntrack_count`.
-    Procfs,
-}
-
-impl Need {
-    pub const ALL: [Self; 12] = [
-        Self::Bpf,
-        Self::EntryLayout,
-        Self::Fexit,
-        Self::Kprobe,
-        Self::KprobeMisses,
-        Self::Tracepoint,
-        Self::DropLayout,
-        Self::FreeLayout,
-        Self::Counters,
-        Self::EntryCounts,
-        Self::Ctnetlink,
-        Self::Procfs,
-    ];
-
-    /// In words, for a report.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Bpf => "BPF programs",
-            Self::EntryLayout => "layout of entries",
-            Self::Fexit => "functions by BTF",
-            Self::Kprobe => "functions by name",
-            Self::KprobeMisses => "misses of kprobes",
-            Self::Tracepoint => "tracepoints",
-            Self::DropLayout => "layout of packets",
-            Self::FreeLayout => "code of nf_conntrack_free",
-            Self::Counters => "counters",
-            Self::EntryCounts => "counters of entries",
-            Self::Ctnetlink => "ctnetlink",
-            Self::Procfs => "procfs",
-        }
-    }
-}
-
-/// For each need, why the machine does not offer it; `Ok` where it does.
-#[derive(Clone, Debug)]
-pub struct Facts(Vec<(Need, Result<(), String>)>);
-
-impl Facts {
-    /// What is not set is not offered.
-    pub fn new() -> Self {
-        Self(Need::ALL.map(|need| (need, Err("not looked for".to_owned()))).to_vec())
-    }
-
-    pub fn set(&mut self, need: Need, fact: Result<(), String>) {
-        for (known, slot) in &mut self.0 {
-            if *known == need {
-                *slot = fact;
-                return;
-            }
-        }
-    }
-
-    pub fn of(&self, need: Need) -> Result<(), &str> {
-        let fact = self.0.iter().find(|(known, _)| *known == need);
-        fact.map_or(Err("unknown"), |(_, fact)| fact.as_ref().copied().map_err(String::as_str))
-    }
-}
-
-impl Default for Facts {
-    fn default() -> Self {
-        Self::new()
-    }
-}
+use crate::record::measurement::{Mechanism, Need, Offers, Signal};
 
 /// One row: a signal can be had by a mechanism, given these needs.
 struct Way {
@@ -280,7 +130,7 @@ impl Plan {
     }
 }
 
-pub fn plan(facts: &Facts, request: Request) -> Plan {
+pub fn plan(facts: &Offers, request: Request) -> Plan {
     let mut plan = Plan { chosen: Vec::new(), refused: Vec::new() };
     for way in WAYS {
         if plan.mechanism(way.signal).is_some() || !admits(request, way) {
@@ -317,8 +167,8 @@ fn admits(request: Request, way: &Way) -> bool {
 mod tests {
     use super::*;
 
-    fn facts(missing: &[Need]) -> Facts {
-        let mut facts = Facts::new();
+    fn facts(missing: &[Need]) -> Offers {
+        let mut facts = Offers::new();
         for need in Need::ALL {
             let fact = if missing.contains(&need) { Err(format!("no {need:?}")) } else { Ok(()) };
             facts.set(need, fact);

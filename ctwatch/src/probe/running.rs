@@ -17,13 +17,16 @@ use super::{
     layout::Resolved,
     load::{self, Asked, Loaded, Refused},
     log,
-    plan::{Mechanism, Plan, Signal},
+    plan::Plan,
     tallies::Tallies,
     top::{self, Tops},
     trace::Trace,
     value::Value,
 };
-use crate::record::sample::{Counted, Misses, Probed, TopCounts};
+use crate::record::{
+    measurement::{Mechanism, Signal},
+    sample::{Counted, Misses, Probed, TopCounts},
+};
 
 const UNREADABLE: &str = "cannot read the probes' counters";
 

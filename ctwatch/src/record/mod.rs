@@ -2,5 +2,6 @@
 //! nothing else.
 
 pub mod facts;
+pub mod measurement;
 pub mod rules;
 pub mod sample;

@@ -71,11 +71,6 @@ impl Privilege {
 pub struct Privileges(CapabilitySet);
 
 impl Privileges {
-    #[cfg(test)]
-    pub(crate) fn all() -> Self {
-        Self(CapabilitySet::all())
-    }
-
     pub fn read() -> Self {
         // An answer that cannot be had counts as no privilege: what then fails says so itself.
         Self(capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective))

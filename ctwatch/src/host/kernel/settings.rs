@@ -8,9 +8,9 @@ use std::{
 };
 
 use super::modules;
-use crate::host::netns::visit::netns_cookie;
 use crate::{
     family::tracks,
+    host::netns::visit::netns_cookie,
     record::facts::{Barred, BucketsBy, Known, LoadedModule, Setting, Slab, Writable},
 };
 

@@ -7,8 +7,10 @@ use anyhow::{Context, Result, bail};
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NlaBuffer, NlasIterator};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
-use crate::host::kernel::{config, modules};
-use crate::record::sample::CpuCounters;
+use crate::{
+    host::kernel::{config, modules},
+    record::sample::CpuCounters,
+};
 
 /// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET_STATS_CPU` and `…_GET_STATS`.
 const GET_STATS_CPU: u16 = 1 << 8 | 4;

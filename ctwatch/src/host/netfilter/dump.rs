@@ -8,10 +8,10 @@ use ctwatch_abi::{
     top::{AF_INET, AF_INET6, Key},
 };
 
-use super::tuple::Tuple;
 use super::{
     attributes::attributes,
     ctnetlink::{Ctnetlink, Dumped, NFGENMSG},
+    tuple::Tuple,
 };
 use crate::record::sample::{Held, Left, Status};
 

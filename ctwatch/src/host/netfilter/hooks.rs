@@ -8,8 +8,10 @@ use super::{
     ctnetlink::{Ctnetlink, Dumped, NFGENMSG, whole},
     nft::is_unknown,
 };
-use crate::host::kernel::modules;
-use crate::record::facts::{Hook, Known};
+use crate::{
+    host::kernel::modules,
+    record::facts::{Hook, Known},
+};
 
 /// `NFNL_SUBSYS_HOOK << 8 | NFNL_MSG_HOOK_GET`
 const GET: u16 = 12 << 8;

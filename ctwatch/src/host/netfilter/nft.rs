@@ -10,10 +10,12 @@ use super::{
     expressions::{Expressions, verdict},
     xtables::{self, Match, Target},
 };
-use crate::host::kernel::modules;
-use crate::record::facts::{
-    Act, Base, Condition, Framework, Known, POLICY, POLICY_OF_IPTABLES, Rule, RuleTable, RuleUse,
-    StateSet, VMAP,
+use crate::{
+    host::kernel::modules,
+    record::facts::{
+        Act, Base, Condition, Framework, Known, POLICY, POLICY_OF_IPTABLES, Rule, RuleTable,
+        RuleUse, StateSet, VMAP,
+    },
 };
 
 /// `NFNL_SUBSYS_NFTABLES << 8`, and its messages.

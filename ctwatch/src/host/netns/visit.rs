@@ -22,11 +22,13 @@ use rustix::{
 };
 
 use super::Netns;
-use crate::host::{
-    kernel::modules,
-    netfilter::{ctnetlink::Ctnetlink, procstat},
+use crate::{
+    host::{
+        kernel::modules,
+        netfilter::{ctnetlink::Ctnetlink, procstat},
+    },
+    record::sample::{CpuCounters, EntryCounts},
 };
-use crate::record::sample::{CpuCounters, EntryCounts};
 
 /// Where a namespace's numbers are read from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
