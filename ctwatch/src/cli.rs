@@ -233,23 +233,12 @@ impl CensusBy {
 pub struct CheckArgs {
     /// When to warn: fill=80% or 80% (from there on), pinned=60%, drops=1 (more than that a second),
     /// full=10m (less than that to go), dropped=0 (more than that since the last call, with
-    /// --state); several with commas
-    #[arg(
-        short,
-        long,
-        value_delimiter = ',',
-        value_name = "LIMIT,…",
-        default_value = "fill=80%,drops=0"
-    )]
+    /// --state); several with commas [default: fill=80%,drops=0, but for what --critical contradicts]
+    #[arg(short, long, value_delimiter = ',', value_name = "LIMIT,…")]
     pub warning: Vec<LimitArgs>,
-    /// When it is critical, which is never before its warning
-    #[arg(
-        short,
-        long,
-        value_delimiter = ',',
-        value_name = "LIMIT,…",
-        default_value = "fill=95%,drops=1"
-    )]
+    /// When it is critical, which is never before its warning [default: fill=95%,drops=1, but for what
+    /// --warning contradicts]
+    #[arg(short, long, value_delimiter = ',', value_name = "LIMIT,…")]
     pub critical: Vec<LimitArgs>,
     /// How long to watch, for drops and the time to full
     #[arg(long = "for", value_name = "TIME", value_parser = period, default_value = "1s")]

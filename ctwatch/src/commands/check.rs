@@ -52,8 +52,7 @@ fn end(state: State, line: &str) -> ExitCode {
 }
 
 async fn look(args: &CheckArgs) -> Result<(State, String)> {
-    let thresholds =
-        Thresholds { warning: limits(&args.warning)?, critical: limits(&args.critical)? };
+    let thresholds = Thresholds::given(limits(&args.warning)?, limits(&args.critical)?);
     if let Some(why) = thresholds.contradiction() {
         bail!(why);
     }
@@ -192,7 +191,11 @@ async fn census(
     census.ask()?.await.context("the thread of the census has ended")?
 }
 
-fn limits(args: &[LimitArgs]) -> Result<Limits> {
+/// `None`: not given.
+fn limits(args: &[LimitArgs]) -> Result<Option<Limits>> {
+    if args.is_empty() {
+        return Ok(None);
+    }
     let mut limits = Limits::default();
     for limit in args {
         let (name, known, value) = match limit {
@@ -206,5 +209,5 @@ fn limits(args: &[LimitArgs]) -> Result<Limits> {
             bail!("{name} has two limits of one kind");
         }
     }
-    Ok(limits)
+    Ok(Some(limits))
 }

@@ -61,23 +61,74 @@ pub struct Thresholds {
     pub critical: Limits,
 }
 
+/// One limit, of a warning and critical alike.
+struct Limit {
+    name: &'static str,
+    unit: &'static str,
+    of: fn(&mut Limits) -> &mut Option<f64>,
+    less_is_worse: bool,
+}
+
+const fn limit(
+    name: &'static str,
+    unit: &'static str,
+    of: fn(&mut Limits) -> &mut Option<f64>,
+) -> Limit {
+    Limit { name, unit, of, less_is_worse: false }
+}
+
+const LIMITS: [Limit; 5] = [
+    limit("fill", "%", |limits| &mut limits.fill),
+    limit("pinned", "%", |limits| &mut limits.pinned),
+    limit("drops", " a second", |limits| &mut limits.drops),
+    limit("dropped", "", |limits| &mut limits.dropped),
+    Limit { less_is_worse: true, ..limit("full", " s", |limits| &mut limits.full) },
+];
+
+impl Limit {
+    /// A warning that would never come, because it is critical before: both values.
+    fn contradiction(&self, mut thresholds: Thresholds) -> Option<(f64, f64)> {
+        let warning = (*(self.of)(&mut thresholds.warning))?;
+        let critical = (*(self.of)(&mut thresholds.critical))?;
+        let is_beyond = if self.less_is_worse { warning < critical } else { warning > critical };
+        is_beyond.then_some((warning, critical))
+    }
+}
+
 impl Thresholds {
+    /// Where neither is given.
+    pub const DEFAULT: Self = {
+        let none = Limits { fill: None, pinned: None, drops: None, full: None, dropped: None };
+        Self {
+            warning: Limits { fill: Some(80.0), drops: Some(0.0), ..none },
+            critical: Limits { fill: Some(95.0), drops: Some(1.0), ..none },
+        }
+    };
+
+    /// Limits that were given, or else the defaults, without what of these contradicts what was given:
+    /// `critical=50%` alone is no mistake of whoever says it, and neither is `warning=98%`.
+    pub fn given(warning: Option<Limits>, critical: Option<Limits>) -> Self {
+        let mut thresholds = Self {
+            warning: warning.unwrap_or(Self::DEFAULT.warning),
+            critical: critical.unwrap_or(Self::DEFAULT.critical),
+        };
+        for limit in LIMITS {
+            if limit.contradiction(thresholds).is_none() {
+                continue;
+            }
+            match (warning, critical) {
+                (None, _) => *(limit.of)(&mut thresholds.warning) = None,
+                (_, None) => *(limit.of)(&mut thresholds.critical) = None,
+                (Some(_), Some(_)) => {}
+            }
+        }
+        thresholds
+    }
+
     /// A warning that nobody would ever see: it is critical before.
     pub fn contradiction(&self) -> Option<String> {
-        let (warning, critical) = (&self.warning, &self.critical);
-        let beyond = |a: Option<f64>, b: Option<f64>| Some((a?, b?)).filter(|(a, b)| a > b);
-        let above = [
-            ("fill", beyond(warning.fill, critical.fill), "%"),
-            ("pinned", beyond(warning.pinned, critical.pinned), "%"),
-            ("drops", beyond(warning.drops, critical.drops), " a second"),
-            ("dropped", beyond(warning.dropped, critical.dropped), ""),
-        ];
-        // There less is worse.
-        let below = beyond(critical.full, warning.full);
-        let below = ("full", below.map(|(critical, warning)| (warning, critical)), " s");
-        let found = above.into_iter().chain([below]);
-        let found = found.filter_map(|(name, limits, unit)| Some((name, limits?, unit)));
-        found.into_iter().next().map(|(name, (warning, critical), unit)| {
+        let found = |limit: &Limit| Some((limit.name, limit.unit, limit.contradiction(*self)?));
+        LIMITS.iter().find_map(found).map(|(name, unit, (warning, critical))| {
             format!(
                 "{name}: the warning at {warning}{unit} is beyond the critical at \
                  {critical}{unit}, so it would never come (-w and -c set them)"
@@ -513,17 +564,13 @@ pub(crate) mod situations {
 
     /// Columns of the table below.
     pub(crate) fn columns() -> [Thresholds; 6] {
-        let both = Thresholds {
-            warning: Limits { fill: Some(80.0), drops: Some(0.0), ..Limits::default() },
-            critical: Limits { fill: Some(95.0), drops: Some(1.0), ..Limits::default() },
-        };
         [
             Thresholds::default(),
             fill(80.0, 95.0),
             pinned(50.0, 82.3),
             drops(0.0, 1.0),
             full(600.0, 60.0),
-            both,
+            Thresholds::DEFAULT,
         ]
     }
 
@@ -648,6 +695,46 @@ pub(crate) mod tests {
         let thresholds = Thresholds { warning: limits(0.0), critical: limits(100.0) };
         let since = Remembering { of: [(1, since)].into(), seconds: Some(300) };
         judge(&snapshot, None, Some(&since), &thresholds)
+    }
+
+    #[test]
+    fn a_default_gives_way_to_what_was_given() {
+        let of =
+            |fill: Option<f64>, drops: Option<f64>| Limits { fill, drops, ..Limits::default() };
+        let default = Thresholds::DEFAULT;
+        let pair = |warning, critical| Thresholds { warning, critical };
+        for (warning, critical, expected) in [
+            (None, None, default),
+            (None, Some(of(Some(50.0), None)), pair(of(None, Some(0.0)), of(Some(50.0), None))),
+            (None, Some(of(Some(80.0), None)), pair(default.warning, of(Some(80.0), None))),
+            (None, Some(of(None, Some(0.0))), pair(default.warning, of(None, Some(0.0)))),
+            (Some(of(Some(98.0), None)), None, pair(of(Some(98.0), None), of(None, Some(1.0)))),
+            (Some(of(None, Some(2.0))), None, pair(of(None, Some(2.0)), of(Some(95.0), None))),
+            (Some(of(Some(95.0), None)), None, pair(of(Some(95.0), None), default.critical)),
+        ] {
+            let thresholds = Thresholds::given(warning, critical);
+            assert_eq!(thresholds, expected, "{warning:?} {critical:?}");
+            assert_eq!(thresholds.contradiction(), None);
+        }
+    }
+
+    #[test]
+    fn what_was_given_gives_way_to_nothing() {
+        let none = Limits::default();
+        let with = |limit: &Limit, value| {
+            let mut limits = none;
+            *(limit.of)(&mut limits) = Some(value);
+            limits
+        };
+        for limit in &LIMITS {
+            let (least, most) = (with(limit, 1.0), with(limit, 2.0));
+            let (good, bad) = if limit.less_is_worse { (most, least) } else { (least, most) };
+            let sound = Thresholds::given(Some(good), Some(bad));
+            assert_eq!(sound, Thresholds { warning: good, critical: bad }, "{}", limit.name);
+            assert_eq!(sound.contradiction(), None, "{}", limit.name);
+            let wrong = Thresholds::given(Some(bad), Some(good)).contradiction();
+            assert!(wrong.is_some_and(|why| why.starts_with(limit.name)), "{}", limit.name);
+        }
     }
 
     #[test]
