@@ -25,7 +25,7 @@ pub(crate) const TESTS: &[Test] = &[
 
 const UDP: Flows = Flows::of(Family::V4, Protocol::Udp);
 
-struct Trace {
+pub(crate) struct Trace {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
     /// Nobody reads it, and it stays open.
@@ -33,7 +33,7 @@ struct Trace {
 }
 
 impl Trace {
-    fn start(args: &[&str]) -> Result<Self> {
+    pub(crate) fn start(args: &[&str]) -> Result<Self> {
         let mut child = ctwatch()?
             .args(["trace", "--output", "json", "--mechanism", mechanism::current().name()])
             .args(args)
@@ -51,22 +51,39 @@ impl Trace {
     }
 
     /// What was shown, how many more it was said there were, and how many in all.
-    fn stop(mut self) -> Result<(Vec<Value>, u64, u64)> {
+    pub(crate) fn stop(self) -> Result<(Vec<Value>, u64, u64)> {
+        let Traced { shown, more, refused, undecided } = self.end()?;
+        ensure!(undecided == 0, "{undecided} are not told of, nor left out");
+        Ok((shown, more, refused))
+    }
+
+    pub(crate) fn end(mut self) -> Result<Traced> {
         let pid = i32::try_from(self.child.id())?;
         // SAFETY: a signal to our own child, which has not been waited for.
         ensure!(unsafe { libc::kill(pid, libc::SIGINT) } == 0, "cannot stop it");
-        let (mut shown, mut more, mut refused) = (Vec::new(), 0, None);
+        let (mut shown, mut more, mut refused, mut undecided) = (Vec::new(), 0, None, 0);
         for line in self.lines.by_ref() {
             let object: Value = serde_json::from_str(&line?)?;
             more += object["more"].as_u64().unwrap_or(0);
             refused = object["refused"].as_u64().or(refused);
+            undecided += object["undecided"].as_u64().unwrap_or(0);
             if object["reason"].is_string() {
                 shown.push(object);
             }
         }
         ensure!(self.child.wait()?.success(), "it failed");
-        Ok((shown, more, refused.context("it said nothing at the end")?))
+        let refused = refused.context("it said nothing at the end")?;
+        Ok(Traced { shown, more, refused, undecided })
     }
+}
+
+/// What a trace has said.
+pub(crate) struct Traced {
+    pub(crate) shown: Vec<Value>,
+    pub(crate) more: u64,
+    pub(crate) refused: u64,
+    /// In namespaces that it had not looked at yet.
+    pub(crate) undecided: u64,
 }
 
 impl Drop for Trace {

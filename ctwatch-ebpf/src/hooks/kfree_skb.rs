@@ -60,7 +60,8 @@ pub(crate) fn dropped_as_announced_bare(ctx: &impl EbpfContext, skb: u64) -> Opt
         return None;
     }
     tally::forget_announced();
-    who::refused(ctx, skb, kernel::netns_id(Address(net))?, Reason::TableFull)
+    let net = Address(net);
+    who::refused(ctx, skb, (net, kernel::netns_id(net)?), Reason::TableFull)
 }
 
 #[inline(always)]
@@ -69,7 +70,7 @@ fn classify(ctx: &impl EbpfContext, skb: u64) -> Option<()> {
     if nfct == 0 {
         let net = Address(net_of(skb)?);
         let netns = tally::count(net, &[Count::DroppedUntracked], HostCount::UnplacedDrops)?;
-        let _ = who::refused(ctx, skb, netns, Reason::Untracked);
+        let _ = who::refused(ctx, skb, (net, netns), Reason::Untracked);
         talk(ctx, "dropped with no conntrack attached");
         return Some(());
     }
@@ -85,7 +86,7 @@ fn classify(ctx: &impl EbpfContext, skb: u64) -> Option<()> {
         &[Count::DroppedUnconfirmed, Count::DroppedUnconfirmedNat]
     };
     let netns = tally::count(net, counts, HostCount::UnplacedDrops)?;
-    let _ = who::refused_with(skb, ct, netns, Reason::Unconfirmed);
+    let _ = who::refused_with(skb, ct, (net, netns), Reason::Unconfirmed);
     talk(ctx, "dropped with an unconfirmed entry");
     Some(())
 }

@@ -188,6 +188,9 @@ fn maps(resolved: &Resolved, asked: Asked) -> Result<Ebpf> {
     }
     if let Some(filter) = &asked.trace {
         loader.map_max_entries("TRACE", trace::ROOM).override_global("FILTER", filter, true);
+        if filter.is_chosen != 0 {
+            loader.map_max_entries("CHOSEN", trace::MOST_CHOSEN);
+        }
     }
     loader
         .override_global("LAYOUT", &layout, true)

@@ -22,7 +22,7 @@ use ctwatch::{
     model::{census::Census, loading::Loading},
     output::{escape::escaped, services::Services, trace as lines},
     probe::{self, census::Offsets, table},
-    sample::{Held, Named, TopCounts},
+    sample::{Held, Named, Owner, TopCounts},
 };
 use ctwatch_ebpf::{
     census::{ENTRY, Record},
@@ -184,6 +184,7 @@ fn refusal_event(bytes: &[u8]) {
         zone: &jiff::tz::TimeZone::UTC,
         event: &event,
         named: &Named::default(),
+        owner: &Owner::Host,
     };
     let (mut text, mut json) = (Vec::new(), Vec::new());
     lines::text(&mut text, &line, &Services::default()).unwrap_or_default();

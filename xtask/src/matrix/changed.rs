@@ -60,7 +60,7 @@ const PATHS: &[(&str, &[Touches])] = {
         ("ctwatch/src/commands/doctor.rs", &[Named("doctor"), Named("listed")]),
         ("ctwatch/src/commands/census.rs", &[Named("census")]),
         ("ctwatch/src/commands/check.rs", &[Named("check")]),
-        ("ctwatch/src/commands/trace.rs", &[Named("trace")]),
+        ("ctwatch/src/commands/trace", &[Named("trace")]),
         ("ctwatch/src/model/verdict.rs", &[Named("check")]),
         ("ctwatch/src/model/census.rs", &[Named("census"), Named("doctor")]),
         ("", &[Everything]),
