@@ -43,7 +43,7 @@ fn look(scope: &Scope, whose: Whose, source: Source, cookies: bool, asked: bool)
     let said = |error: anyhow::Error| format!("{error:#}");
     let visitor = Visitor::new(source)?;
     let (mut namespaces, mut unvisited) = (Vec::new(), Vec::new());
-    let mut others = Vec::new();
+    let (mut others, mut unowned) = (Vec::new(), Vec::new());
     match scope {
         Scope::All => {}
         Scope::Own if !asked => {
@@ -65,6 +65,9 @@ fn look(scope: &Scope, whose: Whose, source: Source, cookies: bool, asked: bool)
         {
             others.extend(stranger(uid, netns, visitor.read(netns, &[])?));
             continue;
+        }
+        if let (Owner::Unknown(why), Whose::HostFirst | Whose::Host) = (owner, whose) {
+            unowned.push((netns.called(), why));
         }
         match visitor.enter(netns, || namespace(netns, &visitor, cookies, own))? {
             Visit::Read(namespace) => namespaces.push(namespace),
@@ -93,6 +96,7 @@ fn look(scope: &Scope, whose: Whose, source: Source, cookies: bool, asked: bool)
         barred: settings::barred(),
         namespaces,
         others,
+        unowned,
         tools: tools::tools(),
         evidence: evidence::evidence(),
         limit_is: settings::limit_is(),

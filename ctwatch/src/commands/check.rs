@@ -111,6 +111,10 @@ async fn look(args: &CheckArgs) -> Result<(State, String)> {
         statefile::write(path, &now.text()?)?;
     }
     let verdict = judge(&snapshot, uncounted.as_deref(), since.as_ref(), &thresholds);
+    // Where all are judged alike, it does not matter whose they are.
+    if whose != Whose::All {
+        notes.extend(check::unowned(&verdict));
+    }
     Ok((verdict.state, check::line(&verdict, &notes)))
 }
 

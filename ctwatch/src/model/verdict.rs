@@ -7,7 +7,7 @@ use super::{
     figure::Exactness,
     remembered::{Remembering, Since},
 };
-use crate::sample::Access;
+use crate::sample::{Access, Owner};
 
 /// In the words and numbers of monitoring plugins.
 /// <https://www.monitoring-plugins.org/doc/guidelines.html>
@@ -196,6 +196,8 @@ pub struct Verdict {
     pub unentered: usize,
     /// Those of unprivileged users, which decide nothing.
     pub others: usize,
+    /// Those that were judged and whose owner is unknown, and why the first is.
+    pub unowned: Option<(usize, String)>,
 }
 
 impl JudgedTable {
@@ -243,7 +245,18 @@ pub fn judge(
     let since_s = since.and_then(|since| since.seconds);
     let namespaces = there.iter().filter(|table| table.access == Access::Entered).count();
     let unentered = there.len() - namespaces;
-    Verdict { state, watched_s, since_s, tables, namespaces, unentered, others: others.len() }
+    let (others, unowned) = (others.len(), unowned(&there));
+    Verdict { state, watched_s, since_s, tables, namespaces, unentered, others, unowned }
+}
+
+fn unowned(judged: &[&Table]) -> Option<(usize, String)> {
+    let why = |table: &&Table| match &table.owner {
+        Owner::Unknown(why) => Some(why.clone()),
+        Owner::Host | Owner::User(_) => None,
+    };
+    let mut unowned = judged.iter().filter_map(why);
+    let first = unowned.next()?;
+    Some((1 + unowned.count(), first))
 }
 
 /// One table, and what else is known of it.
@@ -783,6 +796,22 @@ pub(crate) mod tests {
                 assert_eq!(verdict.tables.len(), 1 + usize::from(is_judged), "no numbers either");
             }
         }
+    }
+
+    #[test]
+    fn an_unknown_owner_is_judged_and_said() {
+        let unknown = |why: &str| Owner::Unknown(why.to_owned());
+        let tables = vec![
+            rt(5, 0),
+            TableSample { owner: unknown("it is hidden"), ..table(2, "x", 1000, 0) },
+            TableSample { owner: unknown("it is gone"), ..table(3, "y", 0, 0) },
+        ];
+        let snapshot = Situation::of(tables.clone(), tables).snapshot();
+        let verdict = judge(&snapshot, None, None, &columns()[5]);
+        assert_eq!(verdict.state, State::Critical);
+        assert_eq!(verdict.unowned, Some((2, "it is hidden".to_owned())));
+        let known = judge(&Situation::still(rt(5, 0)).snapshot(), None, None, &columns()[5]);
+        assert_eq!(known.unowned, None);
     }
 
     #[test]
