@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 
 use super::{
     Snapshot, Table,
+    census::TORN,
     figure::Exactness,
     remembered::{Remembering, Since},
 };
@@ -366,6 +367,9 @@ impl Looked<'_> {
         if let Some(why) = &listed.unlisted {
             return Err(why.clone());
         }
+        if listed.is_torn {
+            return Err(TORN.to_owned());
+        }
         match census.counted.table(self.table.id) {
             Some(table) => Ok(table.holds.pinned as f64),
             // It was listed, and nothing was in it.
@@ -477,6 +481,7 @@ pub(crate) mod situations {
                 before: None,
                 after: None,
                 unlisted: unlisted.map(str::to_owned),
+                is_torn: false,
             };
             let census = Taken {
                 by: "ctnetlink",
@@ -488,6 +493,13 @@ pub(crate) mod situations {
                 notes: Vec::new(),
             };
             Self { census: Some(census), ..self }
+        }
+
+        /// As the kernel says of what it listed.
+        pub(crate) fn torn(mut self) -> Self {
+            let counts = self.census.iter_mut().flat_map(|census| &mut census.kernel);
+            counts.for_each(|count| count.is_torn = true);
+            self
         }
 
         pub(crate) fn snapshot(&self) -> Snapshot {
@@ -630,6 +642,7 @@ pub(crate) mod situations {
             ("all pinned", still(900).pinned(823, None), "OWCOOW"),
             ("no census", Situation::still(rt(5, 0)).uncounted("no right"), "OOUOOO"),
             ("listed in part", still(900).pinned(823, Some("cut off")), "OWUOOW"),
+            ("listed while it changed", still(900).pinned(823, None).torn(), "OWUOOW"),
             ("nobody was asked to count", Situation::still(rt(5, 0)), "OOUOOO"),
             ("unread", Situation::still(unread(1, "rt")), "OUUUUU"),
             ("no counters", Situation::still(without_counters(5)).pinned(0, None), "OOOUOU"),
