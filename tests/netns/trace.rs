@@ -230,7 +230,8 @@ fn at_confirmation() -> Result<()> {
 /// that CPU, in the same namespace: that is no refusal.
 fn in_tc() -> Result<()> {
     const TO_TC: u16 = 1;
-    let mut lab = Lab::new(Plan::default())?;
+    // A reset leaves what tc does.
+    let mut lab = Lab::new(Plan::fresh())?;
     lab.set_limit(50)?;
     lab.send(&Flood::of(Flows { protocol: Protocol::IcmpEcho, ..UDP }, 50))?;
     for words in [
