@@ -121,10 +121,11 @@ pub struct Traced {
 }
 
 impl Filter {
-    /// Whether a namespace of this owner is wanted.
+    /// Whether a namespace of this owner is wanted, or of [`NO_OWNER`].
     #[inline(always)]
-    pub fn admits(owner: u64, of: Option<u32>) -> bool {
-        owner == ANY_OWNER || owner == u64::from(of.unwrap_or(0))
+    pub fn admits(owner: u64, of: u32) -> bool {
+        let counts_as = if of == NO_OWNER { 0 } else { of };
+        owner == ANY_OWNER || owner == u64::from(counts_as)
     }
 }
 
@@ -150,7 +151,7 @@ mod tests {
 
     #[test]
     fn an_unknown_owner_counts_as_the_host() {
-        let admitted = |wanted| [None, Some(0), Some(7)].map(|of| Filter::admits(wanted, of));
+        let admitted = |wanted| [NO_OWNER, 0, 7].map(|of| Filter::admits(wanted, of));
         assert_eq!(admitted(ANY_OWNER), [true; 3]);
         assert_eq!(admitted(0), [true, true, false]);
         assert_eq!(admitted(7), [false, false, true]);

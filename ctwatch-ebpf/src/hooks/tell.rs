@@ -11,7 +11,10 @@ use ctwatch_ebpf::{
     trace::{Event, Filter, NO_OWNER, Reason, Traced},
 };
 
-use crate::{hooks::who::Packet, kernel};
+use crate::{
+    hooks::who::Packet,
+    kernel::{layout, read},
+};
 
 /// User space makes room for more where it traces.
 #[map]
@@ -70,7 +73,7 @@ fn tell(reason: u32, packet: &Packet) -> Option<()> {
     }
     let rate = filter!(rate);
     let traced = TRACED.get_ptr_mut(0)?;
-    let owner = kernel::netns_owner(packet.net);
+    let owner = owner(packet.net);
     if !Filter::admits(filter!(owner), owner) {
         return None;
     }
@@ -125,11 +128,20 @@ fn tell(reason: u32, packet: &Packet) -> Option<()> {
         (*event).ifindex = key.ifindex;
         (*event).reason = reason;
         (*event).pid = if is_local { process() } else { 0 };
-        (*event).owner = owner.unwrap_or(NO_OWNER);
+        (*event).owner = owner;
         (*event).comm = if is_local { bpf_get_current_comm().unwrap_or_default() } else { [0; 16] };
     }
     entry.submit(0);
     Some(())
+}
+
+/// As `kernel::netns_owner`. Both reads are made in any case: older verifiers let nobody look at memory
+/// that was not written on every way there, and the compiler looks before it knows.
+#[inline(always)]
+fn owner(net: u64) -> u32 {
+    let user_ns = read::<u64>(net, layout!(net_user_ns)).unwrap_or(0);
+    let owner = read::<u32>(user_ns, layout!(user_ns_owner)).unwrap_or(NO_OWNER);
+    if layout!(user_ns_owner) == 0 { NO_OWNER } else { owner }
 }
 
 fn process() -> u32 {
