@@ -60,8 +60,21 @@ pub struct Event {
     pub reason: u32,
     /// Who had the CPU, where the packet came in by no interface: most often who sent it.
     pub pid: u32,
-    pub more_padding: u32,
+    /// Of the namespace; [`NO_OWNER`]: it could not be read.
+    pub owner: u32,
     pub comm: [u8; 16],
+}
+
+/// No user has this number.
+pub const NO_OWNER: u32 = u32::MAX;
+/// Of [`Filter::owner`].
+pub const ANY_OWNER: u64 = u64::MAX;
+
+impl Event {
+    /// Who made the user namespace that the namespace belongs to, where that could be read.
+    pub fn owner(&self) -> Option<u32> {
+        (self.owner != NO_OWNER).then_some(self.owner)
+    }
 }
 
 /// What is wanted. All of it must be true of a packet.
@@ -72,6 +85,10 @@ pub struct Filter {
     pub rate: u64,
     /// 0: any.
     pub netns: NetnsId,
+    /// [`ANY_OWNER`]: any. 0: the host's own, and those whose owner cannot be read.
+    pub owner: u64,
+    /// Not 0: only namespaces that user space has chosen.
+    pub is_chosen: u64,
     /// `address & mask == wanted`, in network order.
     pub src: [u64; 2],
     pub src_mask: [u64; 2],
@@ -98,12 +115,24 @@ pub struct Traced {
     /// The second that is running, and how many were told in it.
     pub second: u64,
     pub in_second: u64,
+    /// Those of which it is not known whether they are wanted: user space has not looked at their
+    /// namespace yet, or does not find it. Not among the others.
+    pub undecided: u64,
+}
+
+impl Filter {
+    /// Whether a namespace of this owner is wanted, or of [`NO_OWNER`].
+    #[inline(always)]
+    pub fn admits(owner: u64, of: u32) -> bool {
+        let counts_as = if of == NO_OWNER { 0 } else { of };
+        owner == ANY_OWNER || owner == u64::from(counts_as)
+    }
 }
 
 const _: () = {
     assert!(size_of::<Event>() == 88);
-    assert!(size_of::<Filter>() == 2 * 8 + 4 * 16 + 4 * 4);
-    assert!(size_of::<Traced>() == 4 * 8);
+    assert!(size_of::<Filter>() == 4 * 8 + 4 * 16 + 4 * 4);
+    assert!(size_of::<Traced>() == 5 * 8);
 };
 
 // SAFETY: repr(C), integers and bytes, and no implicit padding (the assertions above).
@@ -112,3 +141,17 @@ unsafe impl Plain for Event {}
 unsafe impl Plain for Filter {}
 // SAFETY: as above.
 unsafe impl Plain for Traced {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_owner_counts_as_the_host() {
+        let admitted = |wanted| [NO_OWNER, 0, 7].map(|of| Filter::admits(wanted, of));
+        assert_eq!(admitted(ANY_OWNER), [true; 3]);
+        assert_eq!(admitted(0), [true, true, false]);
+        assert_eq!(admitted(7), [false, false, true]);
+        assert_eq!(Event { owner: NO_OWNER, ..Event::default() }.owner(), None);
+    }
+}

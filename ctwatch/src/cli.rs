@@ -67,10 +67,8 @@ pub struct TraceArgs {
     /// Only packets to this port, by number or by its name in /etc/services
     #[arg(long, value_name = "PORT")]
     pub dport: Option<Port>,
-    /// Only in this network namespace: a name, a path (/run/netns/rt, /proc/7/ns/net), an inode number,
-    /// or name:NAME, inode:NUMBER, net:[NUMBER] where that is not clear
-    #[arg(long, value_name = "NETNS|all", default_value = "all")]
-    pub netns: Netns,
+    #[command(flatten)]
+    pub which: Which,
     /// How to find them: the best this kernel offers, or only this
     #[arg(long, value_enum, default_value_t = Mechanism::Auto)]
     pub mechanism: Mechanism,
@@ -233,23 +231,12 @@ impl CensusBy {
 pub struct CheckArgs {
     /// When to warn: fill=80% or 80% (from there on), pinned=60%, drops=1 (more than that a second),
     /// full=10m (less than that to go), dropped=0 (more than that since the last call, with
-    /// --state); several with commas
-    #[arg(
-        short,
-        long,
-        value_delimiter = ',',
-        value_name = "LIMIT,…",
-        default_value = "fill=80%,drops=0"
-    )]
+    /// --state); several with commas [default: fill=80%,drops=0, but for what --critical contradicts]
+    #[arg(short, long, value_delimiter = ',', value_name = "LIMIT,…")]
     pub warning: Vec<LimitArgs>,
-    /// When it is critical, which is never before its warning
-    #[arg(
-        short,
-        long,
-        value_delimiter = ',',
-        value_name = "LIMIT,…",
-        default_value = "fill=95%,drops=1"
-    )]
+    /// When it is critical, which is never before its warning [default: fill=95%,drops=1, but for what
+    /// --warning contradicts]
+    #[arg(short, long, value_delimiter = ',', value_name = "LIMIT,…")]
     pub critical: Vec<LimitArgs>,
     /// How long to watch, for drops and the time to full
     #[arg(long = "for", value_name = "TIME", value_parser = period, default_value = "1s")]
@@ -675,6 +662,21 @@ mod tests {
         }
         for bad in ["inode:", "inode:rt", "net:[]", "net:[99999999999]"] {
             assert!(bad.parse::<Netns>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn each_verb_chooses_namespaces_alike() {
+        for verb in ["watch", "trace", "census", "check", "doctor"] {
+            let args = ["ctwatch", verb, "--netns", "pod-*", "--netns", "!pod-x", "--owner", "7"];
+            let which = match Cli::try_parse_from(args).unwrap().command.unwrap() {
+                Command::Watch(args) => args.which,
+                Command::Trace(args) => args.which,
+                Command::Census(args) => args.which,
+                Command::Check(args) => args.which,
+                Command::Doctor(args) => args.which,
+            };
+            assert_eq!((which.words(), which.owner), ("pod-* !pod-x".into(), Some(Whose::User(7))));
         }
     }
 

@@ -109,9 +109,9 @@ fn wrong_usage_of_check_is_unknown_and_not_critical() {
             &["-w", "90%", "-c", "fill=80%"],
             "fill: the warning at 90% is beyond the critical at 80%",
         ),
-        (&["-w", "98%"], "beyond the critical at 95%"),
+        (&["-w", "drops=2", "-c", "drops=1"], "drops: the warning at 2 a second"),
+        (&["-w", "dropped=2", "-c", "dropped=1"], "dropped: the warning at 2"),
         (&["-w", "pinned=2%", "-c", "pinned=1%"], "pinned: the warning"),
-        (&["-w", "drops=2"], "drops: the warning at 2 a second"),
         (&["-w", "full=1m", "-c", "full=2m"], "full: the warning at 60 s"),
         (&["-w", "fill=80"], "no share such as 80%"),
         (&["-w", "fill=0%"], "no share such as 80%"),
@@ -132,6 +132,14 @@ fn wrong_usage_of_check_is_unknown_and_not_critical() {
         assert_eq!(said.state, "UNKNOWN", "{args:?}");
         assert!(said.text.contains(complaint), "{args:?}: {}", said.text);
         assert!(said.metrics.is_empty(), "{args:?}: {said:?}");
+    }
+}
+
+#[test]
+fn a_default_threshold_is_no_wrong_usage() {
+    for args in [&["-c", "50%"][..], &["-w", "98%"], &["-c", "fill=1%"], &["-w", "drops=2"]] {
+        let said = check(&[&["--for", "100ms"], args].concat());
+        assert!(!said.text.contains("beyond the critical"), "{args:?}: {}", said.text);
     }
 }
 

@@ -149,9 +149,13 @@ fn barred() -> Result<()> {
     let (line, errors, code) = run(&["check", "--for", "100ms"])?;
     ensure!(code == Some(3) && line.contains("UNKNOWN"), "{line}{errors}");
     ensure!(line.contains(&format!("{name} fill unknown: cannot enter")), "{line}");
+    ensure!(line.contains("of unknown owner judged as the host's: "), "{line}");
+    let (line, ..) = run(&["check", "--for", "100ms", "--owner", "all"])?;
+    ensure!(line.contains("UNKNOWN") && !line.contains("owner"), "{line}");
     let (text, errors, code) = run(&["doctor"])?;
     ensure!(code == Some(0), "{code:?} {text}{errors}");
     ensure!(!text.contains("this is the best there is"), "{text}");
     ensure!(text.contains(&format!("cannot enter /run/netns/{name}")), "{text}");
+    ensure!(text.contains("as the host's: it belongs to a user namespace outside of"), "{text}");
     Ok(())
 }

@@ -1,6 +1,8 @@
 //! Unprivileged users make namespaces, fill their tables and flood them: that is no matter of the
 //! host's.
 
+use std::{thread, time::Duration};
+
 use anyhow::{Context, Result, ensure};
 use ctwatch_lab::{
     Lab, judge,
@@ -16,6 +18,7 @@ use crate::{
     doctor::report,
     mechanism::{holds, nothing_lost},
     test,
+    trace::{Trace, Traced},
     watch::{Background, Watch, agrees_with, ctwatch, finished, named, table},
 };
 
@@ -23,6 +26,8 @@ pub(crate) const TESTS: &[Test] = &[
     test(On::Once, "1100_namespaces_of_strangers_crowd_nobody_out", crowd),
     test(On::Once, "a_strangers_flood_is_no_alarm", flood),
     test(On::Once, "namespaces_are_chosen_by_pattern", patterns).anywhere(),
+    test(On::EachWithPrograms, "a_trace_tells_strangers_from_the_host", traced),
+    test(On::EachWithPrograms, "a_trace_follows_a_pattern", traced_by_pattern),
 ];
 
 const UDP: Flows = Flows::of(Family::V4, Protocol::Udp);
@@ -192,5 +197,94 @@ fn patterns() -> Result<()> {
     let object = Watch::start(&["--netns", &format!("!{like}")])?.stop()?;
     ensure!(table(&object, lab.router()).is_ok(), "{:?}", names(&object));
     ensure!(!names(&object).iter().any(|name| name.contains("pod")), "{:?}", names(&object));
+    Ok(())
+}
+
+/// What is shown of refusals with this, while both the host's table and a stranger's refuse.
+fn traced() -> Result<()> {
+    let mut lab = Lab::new(ctwatch_lab::Plan::default())?;
+    lab.set_limit(50)?;
+    let uid = UIDS[1];
+    let traces = [&[][..], &["--owner", "host"], &["--owner", "54321"], &["--owner", "1"]]
+        .map(|args| Trace::start(&[&["--rate", "1000000"], args].concat()));
+    let plan = strangers::Plan { uid, namespaces: 1, packets: 200, flood: false };
+    let stranger = Stranger::start(plan)?;
+    ensure!(stranger.refused > 50, "only {} refused", stranger.refused);
+    lab.send(&Flood::of(UDP, 500))?;
+    let drop = judge::ask(lab.router())?.drop;
+    ensure!(drop > 300, "{drop}");
+    let counts = traces.map(|trace| -> Result<[u64; 3]> {
+        let (shown, more, refused) = trace?.stop()?;
+        ensure!((more, refused) == (0, shown.len() as u64), "{more} more of {refused}");
+        let of = |owner: Value| {
+            shown.iter().filter(|object| object["netns"]["owner"] == owner).count() as u64
+        };
+        let router = |object: &&Value| object["netns"]["name"] == lab.router().name();
+        let routers = shown.iter().filter(router);
+        ensure!(routers.clone().all(|object| object["netns"]["owner"] == "host"));
+        Ok([routers.count() as u64, of("host".into()), of(uid.into())])
+    });
+    let [all, hosts, strangers, none] = counts;
+    let (all, hosts, strangers, none) = (all?, hosts?, strangers?, none?);
+    ensure!(all[0] == drop && all[2] >= stranger.refused, "all: {all:?}, {drop} dropped");
+    ensure!(hosts[0] == drop && hosts[2] == 0, "hosts: {hosts:?}, {drop} dropped");
+    ensure!(strangers[..2] == [0, 0] && strangers[2] >= stranger.refused, "{strangers:?}");
+    ensure!(none == [0; 3], "{none:?}");
+    Ok(())
+}
+
+/// One that comes later is called like the pattern. Until it is looked at, it is said that it is not
+/// known whether it is meant.
+fn traced_by_pattern() -> Result<()> {
+    let mut lab = Lab::new(ctwatch_lab::Plan::default())?;
+    lab.set_limit(50)?;
+    let late = format!("{}*", lab.router().name().replace("rt", "late"));
+    let not = format!("!{}", lab.router().name());
+    let traces = [&["--netns", &late, "--netns", lab.router().name()][..], &["--netns", &not]]
+        .map(|args| Trace::start(&[&["--rate", "1000000"], args].concat()));
+    let [with, without] = traces;
+    let (with, without) = (with?, without?);
+    // Nobody reads before the end, so all of it must fit into a pipe.
+    lab.send(&Flood::of(UDP, 100))?;
+    let drop = judge::ask(lab.router())?.drop;
+    ensure!(drop > 30, "{drop}");
+    let netns = lab.add_netns("late")?;
+    ensure!(late.strip_suffix('*') == Some(netns.name()), "{late} {}", netns.name());
+    netns.nft(TRACKING)?;
+    netns.run(&["ip", "link", "set", "lo", "up"])?;
+    let send = || {
+        netns.within(|| -> Result<()> {
+            let socket = std::net::UdpSocket::bind("127.0.0.1:0")?;
+            for port in 1..=100 {
+                // Some are refused, and others are answered with an error.
+                let _ = socket.send_to(b"x", ("127.0.0.1", port));
+            }
+            Ok(())
+        })?
+    };
+    send()?;
+    // It is looked at once a second.
+    thread::sleep(Duration::from_millis(2500));
+    send()?;
+    let drops = judge::ask(&netns)?.drop;
+    ensure!(drops > 120, "{drops}");
+    let (with, without) = (with.end()?, without.end()?);
+    let count = |traced: &Traced, netns: &Netns| {
+        let shown = traced.shown.iter();
+        shown.filter(|object| object["netns"]["name"] == netns.name()).count() as u64
+    };
+    for traced in [&with, &without] {
+        let shown = count(traced, &netns);
+        ensure!(
+            shown > drops / 3,
+            "{shown} of {drops}, {} {:?}",
+            traced.undecided,
+            traced.shown.last()
+        );
+        ensure!(shown + traced.undecided == drops, "{shown} of {drops}, {}", traced.undecided);
+    }
+    ensure!((count(&with, lab.router()), count(&without, lab.router())) == (drop, 0));
+    let all = [&with, &without].map(|traced| (traced.more, traced.refused));
+    ensure!(all == [(0, with.shown.len() as u64), (0, without.shown.len() as u64)], "{all:?}");
     Ok(())
 }

@@ -20,12 +20,13 @@ pub(crate) const TESTS: &[Test] = &[
     test(On::EachWithPrograms, "traced_by_filter_and_rate", filtered),
     test(On::EachWithPrograms, "ports_behind_extension_headers", extended),
     test(On::EachWithPrograms, "refusals_at_confirmation_are_traced", at_confirmation),
+    test(On::EachWithPrograms, "a_refusal_in_tc_marks_no_later_drop", in_tc),
     test(On::Once, "a_trace_names_the_process_of_this_host", local),
 ];
 
 const UDP: Flows = Flows::of(Family::V4, Protocol::Udp);
 
-struct Trace {
+pub(crate) struct Trace {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
     /// Nobody reads it, and it stays open.
@@ -33,7 +34,7 @@ struct Trace {
 }
 
 impl Trace {
-    fn start(args: &[&str]) -> Result<Self> {
+    pub(crate) fn start(args: &[&str]) -> Result<Self> {
         let mut child = ctwatch()?
             .args(["trace", "--output", "json", "--mechanism", mechanism::current().name()])
             .args(args)
@@ -51,22 +52,39 @@ impl Trace {
     }
 
     /// What was shown, how many more it was said there were, and how many in all.
-    fn stop(mut self) -> Result<(Vec<Value>, u64, u64)> {
+    pub(crate) fn stop(self) -> Result<(Vec<Value>, u64, u64)> {
+        let Traced { shown, more, refused, undecided } = self.end()?;
+        ensure!(undecided == 0, "{undecided} are not told of, nor left out");
+        Ok((shown, more, refused))
+    }
+
+    pub(crate) fn end(mut self) -> Result<Traced> {
         let pid = i32::try_from(self.child.id())?;
         // SAFETY: a signal to our own child, which has not been waited for.
         ensure!(unsafe { libc::kill(pid, libc::SIGINT) } == 0, "cannot stop it");
-        let (mut shown, mut more, mut refused) = (Vec::new(), 0, None);
+        let (mut shown, mut more, mut refused, mut undecided) = (Vec::new(), 0, None, 0);
         for line in self.lines.by_ref() {
             let object: Value = serde_json::from_str(&line?)?;
             more += object["more"].as_u64().unwrap_or(0);
             refused = object["refused"].as_u64().or(refused);
+            undecided += object["undecided"].as_u64().unwrap_or(0);
             if object["reason"].is_string() {
                 shown.push(object);
             }
         }
         ensure!(self.child.wait()?.success(), "it failed");
-        Ok((shown, more, refused.context("it said nothing at the end")?))
+        let refused = refused.context("it said nothing at the end")?;
+        Ok(Traced { shown, more, refused, undecided })
     }
+}
+
+/// What a trace has said.
+pub(crate) struct Traced {
+    pub(crate) shown: Vec<Value>,
+    pub(crate) more: u64,
+    pub(crate) refused: u64,
+    /// In namespaces that it had not looked at yet.
+    pub(crate) undecided: u64,
 }
 
 impl Drop for Trace {
@@ -205,6 +223,36 @@ fn at_confirmation() -> Result<()> {
     let (shown, verdict) = told(Flows { sources: 1, ..UDP }, 500, "nat_exhausted")?;
     let failed = verdict.insert_failed - before;
     ensure!(shown as u64 == failed && failed > 400, "{shown} shown: {verdict:?}");
+    Ok(())
+}
+
+/// act_ct drops what conntrack refuses in a way of its own. A rule drops the packet that comes next on
+/// that CPU, in the same namespace: that is no refusal.
+fn in_tc() -> Result<()> {
+    const TO_TC: u16 = 1;
+    // A reset leaves what tc does.
+    let mut lab = Lab::new(Plan::fresh())?;
+    lab.set_limit(50)?;
+    lab.send(&Flood::of(Flows { protocol: Protocol::IcmpEcho, ..UDP }, 50))?;
+    for words in [
+        "tc qdisc add dev down0 clsact",
+        "tc filter add dev down0 ingress protocol ip flower ip_proto udp dst_port 1 action ct",
+    ] {
+        lab.router().run(&words.split(' ').collect::<Vec<_>>())?;
+    }
+    lab.router().nft(
+        "table ip raw { chain c { type filter hook prerouting priority raw; udp dport 2 drop; }\n }",
+    )?;
+    let trace = Trace::start(&["--rate", "1000000", "--netns", lab.router().name()])?;
+    let before = judge::ask(lab.router())?.drop;
+    // The two take turns.
+    lab.send(&Flood { first: 1 << 32, ..Flood::of(Flows { services: 2, ..UDP }, 1000) })?;
+    let (shown, ..) = trace.stop()?;
+    let refused = judge::ask(lab.router())?.drop - before;
+    ensure!(refused > 400, "only {refused} of 500 refused by tc");
+    let later = shown.iter().filter(|object| object["dport"] != TO_TC);
+    let wrong: Vec<_> = later.filter(|object| object["reason"] == "table_full").collect();
+    ensure!(wrong.is_empty(), "{} of 500: {:?}", wrong.len(), wrong.first());
     Ok(())
 }
 

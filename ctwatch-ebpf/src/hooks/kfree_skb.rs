@@ -44,23 +44,37 @@ pub(crate) fn dropped_for_any_reason(ctx: &impl EbpfContext, skb: u64, location:
     }
 }
 
-/// As below; and dropped by netfilter, where the kernel says why: a packet that is dropped for
-/// anything else on that CPU has nothing to do with it.
+/// As below, and only what netfilter dropped: act_ct and Open vSwitch drop what was refused too, for a
+/// reason of theirs. That takes the word back, or else it would be believed of the next packet that a
+/// rule drops.
 #[inline(always)]
 pub(crate) fn dropped_as_announced(ctx: &impl EbpfContext, skb: u64, reason: u32) -> Option<()> {
-    if reason == layout!(netfilter_drop) { dropped_as_announced_bare(ctx, skb) } else { None }
+    let net = take_announced(skb)?;
+    if reason == layout!(netfilter_drop) { tell_full(ctx, skb, net) } else { None }
 }
 
-/// The packet of a refusal that a hook on `early_drop` has announced: the same CPU, a moment ago, the
-/// same namespace, nothing attached.
+/// The packet of a refusal that a hook on `early_drop` has announced.
 #[inline(always)]
 pub(crate) fn dropped_as_announced_bare(ctx: &impl EbpfContext, skb: u64) -> Option<()> {
+    let net = take_announced(skb)?;
+    tell_full(ctx, skb, net)
+}
+
+/// Where a refusal was announced on this CPU a moment ago, in the same namespace, and nothing is
+/// attached: then it was of this packet, for the kernel has dropped none in between.
+#[inline(always)]
+fn take_announced(skb: u64) -> Option<Address> {
     let net = tally::announced()?;
     if read::<u64>(skb, layout!(skb_nfct))? != 0 || net_of(skb)? != net {
         return None;
     }
     tally::forget_announced();
-    who::refused(ctx, skb, kernel::netns_id(Address(net))?, Reason::TableFull)
+    Some(Address(net))
+}
+
+#[inline(always)]
+fn tell_full(ctx: &impl EbpfContext, skb: u64, net: Address) -> Option<()> {
+    who::refused(ctx, skb, (net, kernel::netns_id(net)?), Reason::TableFull)
 }
 
 #[inline(always)]
@@ -69,7 +83,7 @@ fn classify(ctx: &impl EbpfContext, skb: u64) -> Option<()> {
     if nfct == 0 {
         let net = Address(net_of(skb)?);
         let netns = tally::count(net, &[Count::DroppedUntracked], HostCount::UnplacedDrops)?;
-        let _ = who::refused(ctx, skb, netns, Reason::Untracked);
+        let _ = who::refused(ctx, skb, (net, netns), Reason::Untracked);
         talk(ctx, "dropped with no conntrack attached");
         return Some(());
     }
@@ -85,7 +99,7 @@ fn classify(ctx: &impl EbpfContext, skb: u64) -> Option<()> {
         &[Count::DroppedUnconfirmed, Count::DroppedUnconfirmedNat]
     };
     let netns = tally::count(net, counts, HostCount::UnplacedDrops)?;
-    let _ = who::refused_with(skb, ct, netns, Reason::Unconfirmed);
+    let _ = who::refused_with(skb, ct, (net, netns), Reason::Unconfirmed);
     talk(ctx, "dropped with an unconfirmed entry");
     Some(())
 }

@@ -61,7 +61,7 @@ fn lost(_ctx: &impl EbpfContext, skb: u64, there: u64) -> Option<()> {
     let net = Address(read(ct, layout!(nf_conn_net))?);
     let netns = tally::count(net, &[count], HostCount::UnplacedClashes)?;
     let reason = if count == Count::Clash { Reason::Clash } else { Reason::NatExhausted };
-    let _ = who::refused_with(skb, ct, netns, reason);
+    let _ = who::refused_with(skb, ct, (net, netns), reason);
     #[cfg(feature = "talk")]
     aya_log_ebpf::debug!(_ctx, "refused at confirmation: {}", count as u32);
     Some(())
@@ -87,8 +87,8 @@ fn unconfirmed(skb: u64) -> Option<()> {
     if tally::take_lost(ct) || status & (IPS_CONFIRMED | IPS_DYING) != 0 {
         return None;
     }
-    let netns = kernel::netns_id(Address(read(ct, layout!(nf_conn_net))?))?;
-    who::refused_with(skb, ct, netns, Reason::ChainTooLong)
+    let net = Address(read(ct, layout!(nf_conn_net))?);
+    who::refused_with(skb, ct, (net, kernel::netns_id(net)?), Reason::ChainTooLong)
 }
 
 /// A `struct nf_conntrack_tuple`, 40 bytes without a gap, but for the direction in its last one:

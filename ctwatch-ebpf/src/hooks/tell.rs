@@ -4,14 +4,17 @@
 use aya_ebpf::{
     helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_ktime_get_ns},
     macros::map,
-    maps::{Array, RingBuf},
+    maps::{Array, HashMap, RingBuf},
 };
 use ctwatch_abi::{
-    add_one,
-    trace::{Event, Filter, Reason, Traced},
+    NetnsId, add_one,
+    trace::{Event, Filter, NO_OWNER, Reason, Traced},
 };
 
-use crate::hooks::who::Packet;
+use crate::{
+    hooks::who::Packet,
+    kernel::{layout, read},
+};
 
 /// User space makes room for more where it traces.
 #[map]
@@ -20,11 +23,18 @@ static TRACE: RingBuf = RingBuf::with_byte_size(4096, 0);
 #[map]
 static TRACED: Array<Traced> = Array::with_max_entries(1, 0);
 
+/// Namespaces that user space has looked at: 1 where they are wanted, 0 where not. It makes room for
+/// them where it chooses.
+#[map]
+static CHOSEN: HashMap<NetnsId, u32> = HashMap::with_max_entries(1, 0);
+
 /// Overwritten before loading, where somebody traces.
 #[unsafe(no_mangle)]
 static FILTER: Filter = Filter {
     rate: 0,
     netns: 0,
+    owner: 0,
+    is_chosen: 0,
     src: [0; 2],
     src_mask: [0; 2],
     dst: [0; 2],
@@ -63,6 +73,21 @@ fn tell(reason: u32, packet: &Packet) -> Option<()> {
     }
     let rate = filter!(rate);
     let traced = TRACED.get_ptr_mut(0)?;
+    let owner = owner(packet.net);
+    if !Filter::admits(filter!(owner), owner) {
+        return None;
+    }
+    if filter!(is_chosen) != 0 {
+        // SAFETY: a plain number; whichever of two it is replaced by was true of some namespace.
+        let Some(is_wanted) = (unsafe { CHOSEN.get(&packet.key.netns) }) else {
+            // SAFETY: a live map value; CPUs share it, and it is added to in one instruction.
+            unsafe { add_one(&mut (*traced).undecided) };
+            return None;
+        };
+        if *is_wanted == 0 {
+            return None;
+        }
+    }
     // SAFETY: it only reads a clock.
     let at = unsafe { bpf_ktime_get_ns() };
     // SAFETY: a live map value. CPUs share it: what must be exact is added to in one instruction.
@@ -103,11 +128,20 @@ fn tell(reason: u32, packet: &Packet) -> Option<()> {
         (*event).ifindex = key.ifindex;
         (*event).reason = reason;
         (*event).pid = if is_local { process() } else { 0 };
-        (*event).more_padding = 0;
+        (*event).owner = owner;
         (*event).comm = if is_local { bpf_get_current_comm().unwrap_or_default() } else { [0; 16] };
     }
     entry.submit(0);
     Some(())
+}
+
+/// As `kernel::netns_owner`. Both reads are made in any case: older verifiers let nobody look at memory
+/// that was not written on every way there, and the compiler looks before it knows.
+#[inline(always)]
+fn owner(net: u64) -> u32 {
+    let user_ns = read::<u64>(net, layout!(net_user_ns)).unwrap_or(0);
+    let owner = read::<u32>(user_ns, layout!(user_ns_owner)).unwrap_or(NO_OWNER);
+    if layout!(user_ns_owner) == 0 { NO_OWNER } else { owner }
 }
 
 fn process() -> u32 {

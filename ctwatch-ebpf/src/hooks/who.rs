@@ -22,6 +22,8 @@ const IP_OFFSET: u16 = 0x1fff;
 /// What tells one packet, or one connection, from another.
 pub(crate) struct Packet {
     pub(crate) key: Key,
+    /// The `struct net` that it is in; 0 where nobody is told of it.
+    pub(crate) net: u64,
     /// In network order.
     pub(crate) sport: u16,
     /// It has ports, and they could not be read.
@@ -33,11 +35,11 @@ pub(crate) struct Packet {
 pub(crate) fn refused(
     _ctx: &impl EbpfContext,
     skb: u64,
-    netns: NetnsId,
+    (net, netns): (Address, NetnsId),
     reason: Reason,
 ) -> Option<()> {
     let key = Key { netns, ..Key::default() };
-    let mut packet = Packet { key, sport: 0, is_portless: false };
+    let mut packet = Packet { key, net: net.0, sport: 0, is_portless: false };
     if !read_packet(skb, &mut packet) {
         return None;
     }
@@ -58,9 +60,15 @@ pub(crate) fn refused(
 
 /// A packet was refused that had an entry already, or so it seems.
 #[inline(always)]
-pub(crate) fn refused_with(skb: u64, ct: u64, netns: NetnsId, reason: Reason) -> Option<()> {
+pub(crate) fn refused_with(
+    skb: u64,
+    ct: u64,
+    (net, netns): (Address, NetnsId),
+    reason: Reason,
+) -> Option<()> {
     if tell::is_on() {
         let mut packet = original(Address(ct), netns)?;
+        packet.net = net.0;
         packet.key.ifindex = read(skb, layout!(skb_iif))?;
         tell::refused(reason, &packet);
     }
@@ -210,7 +218,7 @@ fn original(ct: impl Place, netns: NetnsId) -> Option<Packet> {
     if has_ports(key.protocol) {
         (sport, key.dport) = (tuple.sport, tuple.dport);
     }
-    Some(Packet { key, sport, is_portless: false })
+    Some(Packet { key, net: 0, sport, is_portless: false })
 }
 
 #[inline(always)]

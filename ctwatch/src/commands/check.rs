@@ -26,6 +26,7 @@ use crate::{
         sampler::Scope,
         schedule::{self, When},
         session::{Beginning, Wishes},
+        wanted::Whose,
     },
     output::check,
 };
@@ -55,8 +56,7 @@ fn end(state: State, line: &str) -> ExitCode {
 }
 
 async fn look(args: &CheckArgs) -> Result<(State, String)> {
-    let thresholds =
-        Thresholds { warning: limits(&args.warning)?, critical: limits(&args.critical)? };
+    let thresholds = Thresholds::given(limits(&args.warning)?, limits(&args.critical)?);
     if let Some(why) = thresholds.contradiction() {
         bail!(why);
     }
@@ -112,6 +112,10 @@ async fn look(args: &CheckArgs) -> Result<(State, String)> {
         statefile::write(path, &now.text()?)?;
     }
     let verdict = judge(&snapshot, uncounted.as_deref(), since.as_ref(), &thresholds);
+    // Where all are judged alike, it does not matter whose they are.
+    if whose != Whose::All {
+        notes.extend(check::unowned(&verdict));
+    }
     Ok((verdict.state, check::line(&verdict, &notes)))
 }
 
@@ -178,7 +182,11 @@ fn scope(which: &Which, privileges: Privileges) -> Result<(Scope, Vec<String>)> 
     }
 }
 
-fn limits(args: &[LimitArgs]) -> Result<Limits> {
+/// `None`: not given.
+fn limits(args: &[LimitArgs]) -> Result<Option<Limits>> {
+    if args.is_empty() {
+        return Ok(None);
+    }
     let mut limits = Limits::default();
     for limit in args {
         let (name, known, value) = match limit {
@@ -192,5 +200,5 @@ fn limits(args: &[LimitArgs]) -> Result<Limits> {
             bail!("{name} has two limits of one kind");
         }
     }
-    Ok(limits)
+    Ok(Some(limits))
 }

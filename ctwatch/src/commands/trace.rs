@@ -1,5 +1,7 @@
 //! `ctwatch trace`: single refusals as they happen.
 
+mod choice;
+
 use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Context, Result, bail};
@@ -7,19 +9,22 @@ use ctwatch_abi::NetnsId;
 use ipnet::IpNet;
 use tokio::time::{MissedTickBehavior, interval};
 
+use choice::Choice;
+
 use super::{WrongUsage, scope, setup, signals::Signals, writer::Writer};
 use crate::{
-    cli::{Netns, Output, Port, TraceArgs},
+    cli::{Output, Port, TraceArgs, Which},
     host::{
         kernel::{
             modules::{self, ABSENT, Presence},
             privileges::{Privileges, Work, keep},
         },
         machine::zone,
-        netns::{self, names::Namer, visit::netns_cookie},
+        netns::{self, names::Namer, owner, visit::netns_cookie},
     },
     model::names,
     observe::loading::booted_at,
+    observe::wanted::Whose,
     output::{
         aside,
         services::Services,
@@ -28,9 +33,10 @@ use crate::{
     probe::{
         acquire::{Acquired, Depth, acquire},
         load::Asked,
-        trace::{Event, Filter, Reason, Trace, Traced},
+        trace::{ANY_OWNER, Event, Filter, Reason, Trace, Traced},
     },
     record::measurement::{Mechanism, Signal},
+    record::sample::Owner,
 };
 
 pub async fn run(args: TraceArgs) -> Result<()> {
@@ -46,16 +52,19 @@ pub async fn run(args: TraceArgs) -> Result<()> {
     }
     let cookies = netns_cookie().is_some();
     let mut namer = Namer::new(cookies)?;
-    let wanted = match &args.netns {
-        Netns::All => None,
-        one => Some(scope::named(one)?),
+    let privileges = Privileges::read();
+    let (wanted, mut choice) = match args.which.one() {
+        _ if args.which.is_any() => (None, None),
+        Some(one) => (Some(scope::named(one)?), None),
+        None => (None, Some(Choice::new(scope::scope(&args.which, privileges)?, cookies)?)),
     };
-    let filter = Filter { netns: wanted_id(wanted.as_ref(), &namer)?, ..filter };
+    let netns = wanted_id(wanted.as_ref(), &namer)?;
+    let filter = Filter { netns, is_chosen: choice.is_some().into(), ..filter };
     // By its cookie it is never another's; by its number it may be.
     let target = wanted.filter(|_| !cookies).map(|netns| netns::Target::new(netns, None));
     let asked = Asked { trace: Some(filter), ..Asked::default() };
     let request = setup::request(args.mechanism);
-    let Acquired { plan, probes, .. } = acquire(request, Privileges::read(), Depth::Enough, asked);
+    let Acquired { plan, probes, .. } = acquire(request, privileges, Depth::Enough, asked);
     let mechanism = plan.mechanism(Signal::Drops).filter(|by| by.is_programs());
     if plan.mechanism(Signal::Drops).is_some_and(|by| !by.is_programs()) {
         bail!("refusals cannot be traced by counters: they know of no single packet");
@@ -72,6 +81,10 @@ pub async fn run(args: TraceArgs) -> Result<()> {
             told.join(", ")
         );
     }
+    let mut trace = probes.take_trace().context("the probes do not trace")?;
+    if let Some(choice) = &mut choice {
+        trace.choose(choice.look()?)?;
+    }
     aside::say(&format!(
         "tracing refusals by {}, {} a second at most",
         mechanism.name(),
@@ -80,7 +93,6 @@ pub async fn run(args: TraceArgs) -> Result<()> {
     // What is attached stays; namespaces are still to be named.
     keep(Work::Look, false)?;
     let writer = Writer::start()?;
-    let trace = probes.take_trace().context("the probes do not trace")?;
     let mut trace = trace.wait_for()?;
     let mut printer = Printer {
         output: args.output,
@@ -104,6 +116,9 @@ pub async fn run(args: TraceArgs) -> Result<()> {
         };
         left = printer.drain(trace.get_mut(), &mut namer)?;
         if tick {
+            if let Some(choice) = &mut choice {
+                trace.get_mut().choose(choice.look()?)?;
+            }
             printer.more(trace.get_ref().traced()?)?;
             if target.as_ref().is_some_and(|target| !target.is_there()) {
                 aside::say("what led to the network namespace is gone, and with it the trace");
@@ -177,6 +192,8 @@ fn filter(args: &TraceArgs, dport: Option<u16>) -> Result<Filter, String> {
     Ok(Filter {
         rate: args.rate,
         netns: 0,
+        owner: wanted_owner(&args.which),
+        is_chosen: 0,
         src,
         src_mask,
         dst,
@@ -207,6 +224,16 @@ fn words(address: IpAddr) -> [u64; 2] {
     }
     let [a, b, c, d, e, f, g, h, rest @ ..] = bytes;
     [u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes(rest)]
+}
+
+/// As the programs know it. Those of others are told of too, unless somebody says otherwise: each line
+/// says whose it is, and none is an alarm.
+fn wanted_owner(which: &Which) -> u64 {
+    match which.owner {
+        None | Some(Whose::HostFirst | Whose::All) => ANY_OWNER,
+        Some(Whose::Host) => 0,
+        Some(Whose::User(uid)) => uid.into(),
+    }
 }
 
 /// What the programs call it.
@@ -248,6 +275,10 @@ impl Printer {
         if more > 0 {
             trace::more(&mut self.bytes, self.output == Output::Json, more)?;
         }
+        let undecided = traced.undecided.saturating_sub(self.last.undecided);
+        if undecided > 0 {
+            trace::undecided(&mut self.bytes, self.output == Output::Json, undecided)?;
+        }
         self.last = traced;
         Ok(())
     }
@@ -255,7 +286,11 @@ impl Printer {
     fn line(&mut self, event: &Event, booted: jiff::Timestamp, namer: &mut Namer) -> Result<()> {
         let named = namer.name(event.netns, event.ifindex)?;
         let time = booted + Duration::from_nanos(event.at);
-        let line = Line { time, zone: &self.zone, event, named: &named };
+        let owner = match event.owner() {
+            Some(uid) => owner::as_counted(Some(uid)),
+            None => Owner::Unknown("the programs could not read it".to_owned()),
+        };
+        let line = Line { time, zone: &self.zone, event, named: &named, owner: &owner };
         match self.output {
             Output::Text => trace::text(&mut self.bytes, &line, &self.services)?,
             Output::Json => trace::json(&mut self.bytes, &line)?,

@@ -108,6 +108,7 @@ pub(super) fn facts(entries: u32) -> Facts {
         barred: Vec::new(),
         namespaces: vec![namespace(entries)],
         others: Vec::new(),
+        unowned: Vec::new(),
         unvisited: Vec::new(),
         tools: tools(),
         evidence: Evidence { files: vec!["/etc/sysctl.d".to_owned()], ..Evidence::default() },

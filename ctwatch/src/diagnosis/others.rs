@@ -75,6 +75,18 @@ pub(super) fn unread(facts: &Facts) -> Option<String> {
     })
 }
 
+/// Those that may be of unprivileged users, and count as the host's.
+pub(super) fn unowned(facts: &Facts) -> Option<String> {
+    let (name, why) = facts.unowned.first()?;
+    Some(match facts.unowned.len() {
+        1 => format!("the owner of {name} is unknown, so it counts as the host's: {why}"),
+        all => format!(
+            "the owner of {name} and {} more is unknown, so they count as the host's: {why}",
+            all - 1
+        ),
+    })
+}
+
 /// Whether anything is tracked in one of them, as far as that is known.
 pub(super) fn track(facts: &Facts) -> bool {
     facts.others.iter().any(|other| other.entries != Ok(0))
@@ -83,7 +95,10 @@ pub(super) fn track(facts: &Facts) -> bool {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::cases::{facts, found, ids, of},
+        super::{
+            cases::{facts, found, ids, of},
+            tracking,
+        },
         *,
     };
     use crate::record::facts::Totals;
@@ -117,5 +132,18 @@ mod tests {
         assert!(!ids(&facts).contains(&"others"));
         facts.others[0].totals = Ok(Totals { drop: 1, ..Totals::default() });
         assert!(ids(&facts).contains(&"others"));
+    }
+
+    #[test]
+    fn an_unknown_owner_is_no_silent_host() {
+        let mut facts = facts(5);
+        let said = |facts: &Facts| tracking::tracking(facts).unknown.join("\n");
+        assert!(!said(&facts).contains("owner"), "{}", said(&facts));
+        facts.unowned = vec![("x".to_owned(), "it is hidden".to_owned())];
+        let one = "the owner of x is unknown, so it counts as the host's: it is hidden";
+        assert!(said(&facts).contains(one), "{}", said(&facts));
+        facts.unowned.push(("y".to_owned(), "it is gone".to_owned()));
+        let two = "the owner of x and 1 more is unknown, so they count as the host's: it is hidden";
+        assert!(said(&facts).contains(two), "{}", said(&facts));
     }
 }

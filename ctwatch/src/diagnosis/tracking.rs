@@ -136,6 +136,7 @@ pub fn tracking(facts: &Facts) -> Tracking {
     let absent = facts.form == Form::Absent;
     let mut unknown = doubts(facts);
     unknown.extend(others::unread(facts));
+    unknown.extend(others::unowned(facts));
     if let Err(why) = &facts.modules {
         unknown.push(format!("modules are unknown: {why}"));
     }

@@ -434,7 +434,14 @@ pub struct KernelCount {
     pub after: Option<u32>,
     /// Why its entries could not be listed, or not to the end.
     pub unlisted: Option<String>,
+    /// The kernel says that they changed while it listed them: some may be missing, and others counted
+    /// twice.
+    pub is_torn: bool,
 }
+
+/// What [`KernelCount::is_torn`] means.
+pub const TORN: &str =
+    "its entries changed while they were listed: some may be missing, or counted twice";
 
 impl Taken {
     /// Entries that were counted, less those that the kernel counts: from, to.
@@ -644,6 +651,7 @@ mod tests {
             before: Some(9),
             after: Some(12),
             unlisted: None,
+            is_torn: false,
         };
         let taken = Taken {
             by: "walk",

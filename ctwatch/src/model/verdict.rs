@@ -4,10 +4,11 @@ use std::cmp::Reverse;
 
 use super::{
     Snapshot, Table,
+    census::TORN,
     figure::Exactness,
     remembered::{Remembering, Since},
 };
-use crate::record::sample::Access;
+use crate::record::sample::{Access, Owner};
 
 /// In the words and numbers of monitoring plugins.
 /// <https://www.monitoring-plugins.org/doc/guidelines.html>
@@ -61,23 +62,74 @@ pub struct Thresholds {
     pub critical: Limits,
 }
 
+/// One limit, of a warning and critical alike.
+struct Limit {
+    name: &'static str,
+    unit: &'static str,
+    of: fn(&mut Limits) -> &mut Option<f64>,
+    less_is_worse: bool,
+}
+
+const fn limit(
+    name: &'static str,
+    unit: &'static str,
+    of: fn(&mut Limits) -> &mut Option<f64>,
+) -> Limit {
+    Limit { name, unit, of, less_is_worse: false }
+}
+
+const LIMITS: [Limit; 5] = [
+    limit("fill", "%", |limits| &mut limits.fill),
+    limit("pinned", "%", |limits| &mut limits.pinned),
+    limit("drops", " a second", |limits| &mut limits.drops),
+    limit("dropped", "", |limits| &mut limits.dropped),
+    Limit { less_is_worse: true, ..limit("full", " s", |limits| &mut limits.full) },
+];
+
+impl Limit {
+    /// A warning that would never come, because it is critical before: both values.
+    fn contradiction(&self, mut thresholds: Thresholds) -> Option<(f64, f64)> {
+        let warning = (*(self.of)(&mut thresholds.warning))?;
+        let critical = (*(self.of)(&mut thresholds.critical))?;
+        let is_beyond = if self.less_is_worse { warning < critical } else { warning > critical };
+        is_beyond.then_some((warning, critical))
+    }
+}
+
 impl Thresholds {
+    /// Where neither is given.
+    pub const DEFAULT: Self = {
+        let none = Limits { fill: None, pinned: None, drops: None, full: None, dropped: None };
+        Self {
+            warning: Limits { fill: Some(80.0), drops: Some(0.0), ..none },
+            critical: Limits { fill: Some(95.0), drops: Some(1.0), ..none },
+        }
+    };
+
+    /// Limits that were given, or else the defaults, without what of these contradicts what was given:
+    /// `critical=50%` alone is no mistake of whoever says it, and neither is `warning=98%`.
+    pub fn given(warning: Option<Limits>, critical: Option<Limits>) -> Self {
+        let mut thresholds = Self {
+            warning: warning.unwrap_or(Self::DEFAULT.warning),
+            critical: critical.unwrap_or(Self::DEFAULT.critical),
+        };
+        for limit in LIMITS {
+            if limit.contradiction(thresholds).is_none() {
+                continue;
+            }
+            match (warning, critical) {
+                (None, _) => *(limit.of)(&mut thresholds.warning) = None,
+                (_, None) => *(limit.of)(&mut thresholds.critical) = None,
+                (Some(_), Some(_)) => {}
+            }
+        }
+        thresholds
+    }
+
     /// A warning that nobody would ever see: it is critical before.
     pub fn contradiction(&self) -> Option<String> {
-        let (warning, critical) = (&self.warning, &self.critical);
-        let beyond = |a: Option<f64>, b: Option<f64>| Some((a?, b?)).filter(|(a, b)| a > b);
-        let above = [
-            ("fill", beyond(warning.fill, critical.fill), "%"),
-            ("pinned", beyond(warning.pinned, critical.pinned), "%"),
-            ("drops", beyond(warning.drops, critical.drops), " a second"),
-            ("dropped", beyond(warning.dropped, critical.dropped), ""),
-        ];
-        // There less is worse.
-        let below = beyond(critical.full, warning.full);
-        let below = ("full", below.map(|(critical, warning)| (warning, critical)), " s");
-        let found = above.into_iter().chain([below]);
-        let found = found.filter_map(|(name, limits, unit)| Some((name, limits?, unit)));
-        found.into_iter().next().map(|(name, (warning, critical), unit)| {
+        let found = |limit: &Limit| Some((limit.name, limit.unit, limit.contradiction(*self)?));
+        LIMITS.iter().find_map(found).map(|(name, unit, (warning, critical))| {
             format!(
                 "{name}: the warning at {warning}{unit} is beyond the critical at \
                  {critical}{unit}, so it would never come (-w and -c set them)"
@@ -145,6 +197,8 @@ pub struct Verdict {
     pub unentered: usize,
     /// Those of unprivileged users, which decide nothing.
     pub others: usize,
+    /// Those that were judged and whose owner is unknown, and why the first is.
+    pub unowned: Option<(usize, String)>,
 }
 
 impl JudgedTable {
@@ -192,7 +246,18 @@ pub fn judge(
     let since_s = since.and_then(|since| since.seconds);
     let namespaces = there.iter().filter(|table| table.access == Access::Entered).count();
     let unentered = there.len() - namespaces;
-    Verdict { state, watched_s, since_s, tables, namespaces, unentered, others: others.len() }
+    let (others, unowned) = (others.len(), unowned(&there));
+    Verdict { state, watched_s, since_s, tables, namespaces, unentered, others, unowned }
+}
+
+fn unowned(judged: &[&Table]) -> Option<(usize, String)> {
+    let why = |table: &&Table| match &table.owner {
+        Owner::Unknown(why) => Some(why.clone()),
+        Owner::Host | Owner::User(_) => None,
+    };
+    let mut unowned = judged.iter().filter_map(why);
+    let first = unowned.next()?;
+    Some((1 + unowned.count(), first))
 }
 
 /// One table, and what else is known of it.
@@ -301,6 +366,9 @@ impl Looked<'_> {
         let listed = listed.ok_or("the census did not find it")?;
         if let Some(why) = &listed.unlisted {
             return Err(why.clone());
+        }
+        if listed.is_torn {
+            return Err(TORN.to_owned());
         }
         match census.counted.table(self.table.id) {
             Some(table) => Ok(table.holds.pinned as f64),
@@ -413,6 +481,7 @@ pub(crate) mod situations {
                 before: None,
                 after: None,
                 unlisted: unlisted.map(str::to_owned),
+                is_torn: false,
             };
             let census = Taken {
                 by: "ctnetlink",
@@ -424,6 +493,13 @@ pub(crate) mod situations {
                 notes: Vec::new(),
             };
             Self { census: Some(census), ..self }
+        }
+
+        /// As the kernel says of what it listed.
+        pub(crate) fn torn(mut self) -> Self {
+            let counts = self.census.iter_mut().flat_map(|census| &mut census.kernel);
+            counts.for_each(|count| count.is_torn = true);
+            self
         }
 
         pub(crate) fn snapshot(&self) -> Snapshot {
@@ -514,17 +590,13 @@ pub(crate) mod situations {
 
     /// Columns of the table below.
     pub(crate) fn columns() -> [Thresholds; 6] {
-        let both = Thresholds {
-            warning: Limits { fill: Some(80.0), drops: Some(0.0), ..Limits::default() },
-            critical: Limits { fill: Some(95.0), drops: Some(1.0), ..Limits::default() },
-        };
         [
             Thresholds::default(),
             fill(80.0, 95.0),
             pinned(50.0, 82.3),
             drops(0.0, 1.0),
             full(600.0, 60.0),
-            both,
+            Thresholds::DEFAULT,
         ]
     }
 
@@ -571,6 +643,7 @@ pub(crate) mod situations {
             ("all pinned", still(900).pinned(823, None), "OWCOOW"),
             ("no census", Situation::still(rt(5, 0)).uncounted("no right"), "OOUOOO"),
             ("listed in part", still(900).pinned(823, Some("cut off")), "OWUOOW"),
+            ("listed while it changed", still(900).pinned(823, None).torn(), "OWUOOW"),
             ("nobody was asked to count", Situation::still(rt(5, 0)), "OOUOOO"),
             ("unread", Situation::still(unread(1, "rt")), "OUUUUU"),
             ("no counters", Situation::still(without_counters(5)).pinned(0, None), "OOOUOU"),
@@ -652,6 +725,46 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_default_gives_way_to_what_was_given() {
+        let of =
+            |fill: Option<f64>, drops: Option<f64>| Limits { fill, drops, ..Limits::default() };
+        let default = Thresholds::DEFAULT;
+        let pair = |warning, critical| Thresholds { warning, critical };
+        for (warning, critical, expected) in [
+            (None, None, default),
+            (None, Some(of(Some(50.0), None)), pair(of(None, Some(0.0)), of(Some(50.0), None))),
+            (None, Some(of(Some(80.0), None)), pair(default.warning, of(Some(80.0), None))),
+            (None, Some(of(None, Some(0.0))), pair(default.warning, of(None, Some(0.0)))),
+            (Some(of(Some(98.0), None)), None, pair(of(Some(98.0), None), of(None, Some(1.0)))),
+            (Some(of(None, Some(2.0))), None, pair(of(None, Some(2.0)), of(Some(95.0), None))),
+            (Some(of(Some(95.0), None)), None, pair(of(Some(95.0), None), default.critical)),
+        ] {
+            let thresholds = Thresholds::given(warning, critical);
+            assert_eq!(thresholds, expected, "{warning:?} {critical:?}");
+            assert_eq!(thresholds.contradiction(), None);
+        }
+    }
+
+    #[test]
+    fn what_was_given_gives_way_to_nothing() {
+        let none = Limits::default();
+        let with = |limit: &Limit, value| {
+            let mut limits = none;
+            *(limit.of)(&mut limits) = Some(value);
+            limits
+        };
+        for limit in &LIMITS {
+            let (least, most) = (with(limit, 1.0), with(limit, 2.0));
+            let (good, bad) = if limit.less_is_worse { (most, least) } else { (least, most) };
+            let sound = Thresholds::given(Some(good), Some(bad));
+            assert_eq!(sound, Thresholds { warning: good, critical: bad }, "{}", limit.name);
+            assert_eq!(sound.contradiction(), None, "{}", limit.name);
+            let wrong = Thresholds::given(Some(bad), Some(good)).contradiction();
+            assert!(wrong.is_some_and(|why| why.starts_with(limit.name)), "{}", limit.name);
+        }
+    }
+
+    #[test]
     fn what_was_dropped_since_the_last_call_has_limits() {
         for (since, state, value) in [
             (Since::Began, State::Ok, None),
@@ -697,6 +810,22 @@ pub(crate) mod tests {
                 assert_eq!(verdict.tables.len(), 1 + usize::from(is_judged), "no numbers either");
             }
         }
+    }
+
+    #[test]
+    fn an_unknown_owner_is_judged_and_said() {
+        let unknown = |why: &str| Owner::Unknown(why.to_owned());
+        let tables = vec![
+            rt(5, 0),
+            TableSample { owner: unknown("it is hidden"), ..table(2, "x", 1000, 0) },
+            TableSample { owner: unknown("it is gone"), ..table(3, "y", 0, 0) },
+        ];
+        let snapshot = Situation::of(tables.clone(), tables).snapshot();
+        let verdict = judge(&snapshot, None, None, &columns()[5]);
+        assert_eq!(verdict.state, State::Critical);
+        assert_eq!(verdict.unowned, Some((2, "it is hidden".to_owned())));
+        let known = judge(&Situation::still(rt(5, 0)).snapshot(), None, None, &columns()[5]);
+        assert_eq!(known.unowned, None);
     }
 
     #[test]

@@ -170,7 +170,7 @@ impl Taker {
                     List::Ctnetlink => "ctnetlink",
                     List::Procfs => "procfs",
                 };
-                (self.lists(new(), question, &found, &mut kernel, &mut notes)?, by, 0)
+                (self.lists(new(), question, &found, &mut kernel)?, by, 0)
             }
         };
         let after = self.counts(question, &found, &mut Vec::new())?;
@@ -231,6 +231,7 @@ impl Taker {
                 before: entries.ok(),
                 after: None,
                 unlisted: None,
+                is_torn: false,
             });
         }
         self.visitor.go_home()?;
@@ -244,7 +245,6 @@ impl Taker {
         question: &Question,
         found: &[Netns],
         kernel: &mut [KernelCount],
-        notes: &mut Vec<String>,
     ) -> Result<census::Census> {
         let (mut first, mut listed) = (None, 0_usize);
         for netns in found {
@@ -269,13 +269,7 @@ impl Taker {
             match dumped {
                 Visit::Read(Ok(dumped)) => {
                     listed += 1;
-                    if dumped == Dumped::Torn {
-                        notes.push(format!(
-                            "the entries of {} changed while they were listed: some may be missing, \
-                             or counted twice",
-                            name()
-                        ));
-                    }
+                    count.is_torn = dumped == Dumped::Torn;
                 }
                 Visit::Read(Err(error)) => {
                     let name = name();

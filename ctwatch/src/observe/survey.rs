@@ -72,6 +72,10 @@ fn look(scope: &Scope, whose: Whose, source: Source, cookies: bool, asked: bool)
     }
     let found = find(scope)?.into_iter().map(|netns| (owner::owner(&netns), netns));
     let mut found: Vec<(Owner, Netns)> = found.filter(|(owner, _)| whose.admits(owner)).collect();
+    let unowned = match whose {
+        Whose::HostFirst | Whose::Host => found.iter().filter_map(unowned).collect(),
+        _ => Vec::new(),
+    };
     // What is most wanted comes first: there may be no time for all.
     let is_last = |owner: &Owner| matches!(owner, Owner::User(_)) && !whose.judges(owner);
     let held = entries(&found, source)?;
@@ -132,12 +136,21 @@ fn look(scope: &Scope, whose: Whose, source: Source, cookies: bool, asked: bool)
         barred: settings::barred(),
         namespaces,
         others,
+        unowned,
         tools: tools::tools(),
         evidence: evidence::evidence(),
         limit_is: settings::limit_is(),
         unvisited,
         release,
     })
+}
+
+/// One whose owner is unknown, and why.
+fn unowned((owner, netns): &(Owner, Netns)) -> Option<(String, String)> {
+    match owner {
+        Owner::Unknown(why) => Some((netns.called(), why.clone())),
+        Owner::Host | Owner::User(_) => None,
+    }
 }
 
 /// What one was found to be.

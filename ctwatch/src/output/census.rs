@@ -82,10 +82,19 @@ fn elsewhere(taken: &Taken) -> impl Iterator<Item = &TableCensus> {
     taken.counted.tables.iter().filter(known)
 }
 
+/// Of a number of entries: some are missing, or perhaps, and others counted twice.
+fn mark(is_unlisted: bool, is_torn: bool) -> &'static str {
+    match (is_unlisted, is_torn) {
+        (_, true) => "~",
+        (true, false) => ">=",
+        (false, false) => "",
+    }
+}
+
 pub fn text(out: &mut impl Write, taken: &Taken, shown: &Shown) -> io::Result<()> {
     let holds = taken.counted.holds();
     let tables = tables(taken);
-    let mark = if unlisted(taken).next().is_some() { ">=" } else { "" };
+    let mark = mark(unlisted(taken).next().is_some(), taken.kernel.iter().any(|of| of.is_torn));
     let mut lines = vec![format!(
         "{mark}{} entries in {} of {} namespaces, by {} in {:.3} s ({:.3} s of CPU)",
         holds.all(),
@@ -143,9 +152,14 @@ fn others(tables: &[(&KernelCount, &TableCensus)]) -> Vec<String> {
                 more => format!("{more} namespaces"),
             };
             let line = format!(
-                "{}: {namespaces}, {all} entries; the fullest: {}, {}",
+                "{}: {namespaces}, {}{all} entries; the fullest: {}, {}{}",
                 owner(&fullest.owner),
+                mark(
+                    of.iter().any(|(count, _)| count.unlisted.is_some()),
+                    of.iter().any(|(count, _)| count.is_torn)
+                ),
                 escaped(&called(fullest.name.as_deref(), fullest.inode)),
+                mark(fullest.unlisted.is_some(), fullest.is_torn),
                 table.holds.all()
             );
             Some((all, line))
@@ -170,10 +184,14 @@ fn of_table(taken: &Taken, count: &KernelCount, table: &TableCensus, shown: &Sho
         }
         _ => String::new(),
     };
+    let mark = mark(count.unlisted.is_some(), count.is_torn);
     let mut lines = vec![
-        format!("{}: {entries} entries{of}; {}", escaped(&name), difference(taken, count)),
+        format!("{}: {mark}{entries} entries{of}; {}", escaped(&name), difference(taken, count)),
         format!("  {}", shares(&table.holds)),
     ];
+    if count.is_torn {
+        lines.push(format!("  none of these numbers is exact: {}", census::TORN));
+    }
     if shown.states {
         let width = Width::of(shown.columns);
         lines.push(state_header(&width));
@@ -297,6 +315,8 @@ struct TableObject<'a> {
     entries: u64,
     /// What the kernel counted before and after.
     kernel: [Option<u32>; 2],
+    /// Why no number of this table is exact.
+    inexact: Option<&'static str>,
     #[serde(flatten)]
     holds: HoldsObject,
     states: Vec<StateObject>,
@@ -382,10 +402,9 @@ pub fn json(
     kernel: &str,
     time: jiff::Timestamp,
 ) -> io::Result<()> {
-    let known = tables(taken).into_iter().map(|(count, table)| {
-        table_object(taken, Some(netns(count)), [count.before, count.after], table)
-    });
-    let unknown = elsewhere(taken).map(|table| table_object(taken, None, [None, None], table));
+    let known =
+        tables(taken).into_iter().map(|(count, table)| table_object(taken, Some(count), table));
+    let unknown = elsewhere(taken).map(|table| table_object(taken, None, table));
     let object = Object {
         time: time.to_string(),
         kernel,
@@ -407,14 +426,14 @@ pub fn json(
 
 fn table_object<'a>(
     taken: &'a Taken,
-    netns: Option<NetnsObject<'a>>,
-    kernel: [Option<u32>; 2],
+    count: Option<&'a KernelCount>,
     table: &'a TableCensus,
 ) -> TableObject<'a> {
     TableObject {
-        netns,
+        netns: count.map(netns),
         entries: table.holds.all(),
-        kernel,
+        kernel: count.map_or([None, None], |count| [count.before, count.after]),
+        inexact: count.filter(|count| count.is_torn).map(|_| census::TORN),
         holds: table.holds.into(),
         states: table.states.iter().map(state_object).collect(),
         zones: table
@@ -473,6 +492,7 @@ mod tests {
             before: Some(102),
             after: Some(102),
             unlisted: None,
+            is_torn: false,
         };
         let none = KernelCount { netns: 2, before: Some(0), after: Some(0), ..kernel.clone() };
         Taken {
@@ -517,6 +537,47 @@ mod tests {
         assert_eq!(words(lines[7])[6..], ["0", "0", "40", "0", "0", "0"]);
         assert!(text.contains("by zone: 7 100"), "{text}");
         assert!(words(lines[10]) == ["10.0.0.1", "79", "79.0%"], "{text}");
+    }
+
+    #[test]
+    fn a_torn_list_is_marked_where_its_figures_are() {
+        let shown = Shown {
+            columns: 200,
+            states: false,
+            zones: false,
+            services: Services::default(),
+            limit: Some(200),
+        };
+        let of = |is_torn, unlisted: Option<&str>| {
+            let mut taken = taken();
+            taken.kernel[1].is_torn = is_torn;
+            taken.kernel[1].unlisted = unlisted.map(str::to_owned);
+            let (mut as_text, mut as_json) = (Vec::new(), Vec::new());
+            text(&mut as_text, &taken, &shown).unwrap();
+            json(&mut as_json, &taken, None, "6.1.0", jiff::Timestamp::UNIX_EPOCH).unwrap();
+            let object: Value = serde_json::from_slice(&as_json).unwrap();
+            (String::from_utf8(as_text).unwrap(), object["tables"][0]["inexact"].clone())
+        };
+        const WHY: &str = "  none of these numbers is exact: its entries changed while";
+        let (whole, inexact) = of(false, None);
+        assert!(whole.starts_with("100 entries") && whole.contains("t: 100 entries"), "{whole}");
+        assert!(!whole.contains(WHY) && inexact.is_null(), "{whole}");
+        let (torn, inexact) = of(true, None);
+        assert!(torn.starts_with("~100 entries") && torn.contains("t: ~100 entries"), "{torn}");
+        assert!(torn.contains(WHY), "{torn}");
+        assert_eq!(inexact, census::TORN);
+        let (part, _) = of(false, Some("cut off"));
+        assert!(part.starts_with(">=100 entries") && part.contains("t: >=100 entries"), "{part}");
+    }
+
+    #[test]
+    fn a_strangers_torn_list_is_marked_too() {
+        let mut taken = taken();
+        taken.kernel[1].is_torn = true;
+        taken.kernel[1].is_judged = false;
+        taken.kernel[1].owner = Owner::User(1000);
+        let lines = others(&tables(&taken));
+        assert_eq!(lines, ["uid 1000: 1 namespace, ~100 entries; the fullest: r\\u{1b}t, ~100"]);
     }
 
     #[test]

@@ -41,6 +41,15 @@ pub fn line(verdict: &Verdict, notes: &[String]) -> String {
     if data.is_empty() { line } else { format!("{line} | {}", data.join(" ")) }
 }
 
+/// Where namespaces whose owner is unknown count as the host's: how many, and why the first is unknown.
+pub fn unowned(verdict: &Verdict) -> Option<String> {
+    let (count, why) = verdict.unowned.as_ref()?;
+    Some(match count {
+        1 => format!("1 namespace of unknown owner judged as the host's: {why}"),
+        more => format!("{more} namespaces of unknown owner judged as the host's: {why}"),
+    })
+}
+
 /// Without numbers.
 pub fn said(state: State, text: &str) -> String {
     format!("CTWATCH {} - {}", state.name(), plain(text))
@@ -336,6 +345,28 @@ mod tests {
             ),
             "{lost}"
         );
+    }
+
+    #[test]
+    fn an_unknown_owner_is_said_in_one_line() {
+        use crate::record::sample::{Owner, TableSample};
+        let owner = Owner::Unknown("no\n|way".to_owned());
+        let unowned = |id| TableSample { owner: owner.clone(), ..table(id, "rt", 5, 0) };
+        for (tables, begin) in
+            [(vec![unowned(1)], "1 namespace "), (vec![unowned(1), unowned(2)], "2 namespaces ")]
+        {
+            let situation = Situation::of(tables.clone(), tables);
+            let verdict = judge(&situation.snapshot(), None, None, &situations::columns()[1]);
+            let notes: Vec<String> = super::unowned(&verdict).into_iter().collect();
+            let output = parsed(&line(&verdict, &notes));
+            let expected =
+                format!("; {begin}of unknown owner judged as the host's: no\\n\\u{{7c}}way");
+            assert!(output.text.ends_with(&expected), "{}", output.text);
+            assert_eq!(output.code(), 0);
+        }
+        let known =
+            judge(&Situation::still(rt(5, 0)).snapshot(), None, None, &situations::columns()[1]);
+        assert_eq!(super::unowned(&known), None);
     }
 
     #[test]

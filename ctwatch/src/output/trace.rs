@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     model::names::{self, address, protocol},
-    record::sample::Named,
+    record::sample::{Named, Owner},
 };
 
 pub struct Line<'a> {
@@ -26,6 +26,8 @@ pub struct Line<'a> {
     pub zone: &'a jiff::tz::TimeZone,
     pub event: &'a Event,
     pub named: &'a Named,
+    /// Of the namespace.
+    pub owner: &'a Owner,
 }
 
 fn reason(event: &Event) -> &'static str {
@@ -47,7 +49,7 @@ fn comm(event: &Event) -> Option<String> {
 /// `12:00:00.123456 table_full udp 17 src=10.1.1.1 dst=10.2.2.2 sport=1024 dport=53 (domain)
 /// in=eth0 netns=rt`
 pub fn text(out: &mut impl Write, line: &Line<'_>, services: &Services) -> io::Result<()> {
-    let Line { time, zone, event, named } = line;
+    let Line { time, zone, event, named, owner } = line;
     let time = time.to_zoned((*zone).clone()).strftime("%H:%M:%S%.6f");
     let name = protocol(event.protocol);
     write!(out, "{time} {} {name} {}", reason(event), event.protocol)?;
@@ -69,6 +71,11 @@ pub fn text(out: &mut impl Write, line: &Line<'_>, services: &Services) -> io::R
         (Some(netns), _) => write!(out, " netns={}", escaped(&names::word(netns)))?,
         (None, Some(inode)) => write!(out, " netns=net:[{inode}]")?,
         (None, None) => write!(out, " netns=#{}", event.netns)?,
+    }
+    match owner {
+        Owner::Host => {}
+        Owner::User(uid) => write!(out, " owner={uid}")?,
+        Owner::Unknown(_) => write!(out, " owner=unknown")?,
     }
     if let Some(comm) = comm(event) {
         write!(out, " comm={} pid={}", escaped(&names::word(&comm)), event.pid)?;
@@ -95,7 +102,7 @@ struct Object<'a> {
 }
 
 pub fn json(out: &mut impl Write, line: &Line<'_>) -> io::Result<()> {
-    let Line { time, event, named, .. } = line;
+    let Line { time, event, named, owner, .. } = line;
     let port = |port| has_known_ports(event).then(|| u16::from_be(port));
     let comm = comm(event);
     write_line(
@@ -114,7 +121,8 @@ pub fn json(out: &mut impl Write, line: &Line<'_>) -> io::Result<()> {
                 inode: named.inode,
                 name: named.netns.as_deref(),
                 ..NetnsObject::default()
-            },
+            }
+            .owned(owner),
             pid: comm.as_ref().map(|_| event.pid),
             comm,
         },
@@ -126,6 +134,18 @@ pub fn more(out: &mut impl Write, json: bool, more: u64) -> io::Result<()> {
     match json {
         true => writeln!(out, "{{\"more\":{more}}}"),
         false => writeln!(out, "*** {more} more were refused and are not shown (--rate)"),
+    }
+}
+
+/// So many more may have been wanted: by the name of their namespace, which is not known.
+pub fn undecided(out: &mut impl Write, json: bool, undecided: u64) -> io::Result<()> {
+    match json {
+        true => writeln!(out, "{{\"undecided\":{undecided}}}"),
+        false => writeln!(
+            out,
+            "*** {undecided} more were refused in network namespaces that are not found, or not yet: \
+             whether --netns means them is not known"
+        ),
     }
 }
 
@@ -156,11 +176,16 @@ mod tests {
     }
 
     fn lines(event: &Event, named: &Named) -> (String, String) {
+        of_owner(event, named, &Owner::Host)
+    }
+
+    fn of_owner(event: &Event, named: &Named, owner: &Owner) -> (String, String) {
         let line = Line {
             time: jiff::Timestamp::UNIX_EPOCH,
             zone: &jiff::tz::TimeZone::UTC,
             event,
             named,
+            owner,
         };
         let (mut as_text, mut as_json) = (Vec::new(), Vec::new());
         text(&mut as_text, &line, &Services::parse("domain 53/udp\n")).unwrap();
@@ -186,6 +211,23 @@ mod tests {
         let json: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!((&json["src"], &json["dport"]), (&"10.1.1.1".into(), &53.into()));
         assert_eq!((&json["iface"], &json["comm"]), (&"eth0".into(), &serde_json::Value::Null));
+    }
+
+    #[test]
+    fn a_strangers_refusal_says_whose_it_is() {
+        let unknown = Owner::Unknown("no \u{1b}way".to_owned());
+        for (owner, mark, object) in [
+            (Owner::Host, "", serde_json::json!("host")),
+            (Owner::User(1000), " owner=1000", serde_json::json!(1000)),
+            (unknown, " owner=unknown", serde_json::Value::Null),
+        ] {
+            let (text, json) = of_owner(&event(), &Named::default(), &owner);
+            assert!(text.ends_with(&format!(" netns=#7{mark}\n")), "{text}");
+            let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+            assert_eq!(json["netns"]["owner"], object, "{json}");
+            let why = json["netns"]["owner_unknown"].as_str();
+            assert_eq!(why.is_some(), owner.uid().is_none(), "{json}");
+        }
     }
 
     #[test]

@@ -212,6 +212,18 @@ impl std::fmt::Display for Moved {
 impl std::error::Error for Moved {}
 
 impl Offsets {
+    /// Of a kernel as there may be one: for tests, here and of what nonsense does.
+    pub const EXAMPLE: Self = Self {
+        references: 0,
+        timeout: 8,
+        zone: Some(12),
+        tuple: 32,
+        reply: 88,
+        status: 128,
+        tcp_state: 200,
+        sctp_state: 200,
+    };
+
     /// Also what the program needs of it.
     pub(super) fn find(btf: &Btf) -> Result<(Self, Layout)> {
         let mut layout = Layout::default();
@@ -320,16 +332,7 @@ fn ticks_per_second() -> Result<u32> {
 mod tests {
     use super::*;
 
-    const OFFSETS: Offsets = Offsets {
-        references: 0,
-        timeout: 8,
-        zone: Some(12),
-        tuple: 32,
-        reply: 88,
-        status: 128,
-        tcp_state: 200,
-        sctp_state: 200,
-    };
+    const OFFSETS: Offsets = Offsets::EXAMPLE;
 
     fn record() -> Record {
         let mut entry = [0; ENTRY];

@@ -198,6 +198,9 @@ fn maps(resolved: &Resolved, asked: Asked) -> Result<Ebpf> {
     let filter = asked.trace.map(Value);
     if let Some(filter) = &filter {
         loader.map_max_entries("TRACE", trace::ROOM).override_global("FILTER", filter, true);
+        if filter.0.is_chosen != 0 {
+            loader.map_max_entries("CHOSEN", trace::MOST_CHOSEN);
+        }
     }
     let layout = Value(layout);
     loader

@@ -59,7 +59,7 @@ impl Probes {
                     RingBuf::try_from(map("TRACE")?).map_err(|error| of_all(error.into()))?;
                 let traced =
                     Array::try_from(map("TRACED")?).map_err(|error| of_all(error.into()))?;
-                Some(Trace::new(ring, traced))
+                Some(Trace::new(ring, traced, map("CHOSEN")?).map_err(of_all)?)
             }
             None => None,
         };

@@ -414,6 +414,8 @@ pub struct Facts {
     pub namespaces: Vec<Namespace>,
     /// And those of unprivileged users.
     pub others: Vec<Stranger>,
+    /// What those are called that count as the host's because their owner is unknown, and why it is.
+    pub unowned: Vec<(String, String)>,
     pub tools: Tools,
     pub evidence: Evidence,
     pub limit_is: Writable,

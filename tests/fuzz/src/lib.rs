@@ -29,7 +29,7 @@ use ctwatch::{
     probe::{self, census::Offsets, find_table},
     record::{
         facts::KernelLog,
-        sample::{Held, Named, TopCounts},
+        sample::{Held, Named, Owner, TopCounts},
     },
 };
 use ctwatch_abi::{
@@ -133,22 +133,14 @@ fn command_line(bytes: &[u8]) {
 
 /// As the walk copies it, without a lock: eight bytes for the clock, and what may be an entry.
 fn copied_entry(bytes: &[u8]) {
-    const OFFSETS: Offsets = Offsets {
-        references: 0,
-        timeout: 8,
-        zone: Some(12),
-        tuple: 32,
-        reply: 88,
-        status: 128,
-        tcp_state: 200,
-        sctp_state: 200,
-    };
     let Some((jiffies, rest)) = bytes.split_first_chunk() else { return };
     let mut entry = [0; ENTRY];
     let length = rest.len().min(ENTRY);
     entry[..length].copy_from_slice(&rest[..length]);
     let jiffies = u64::from_ne_bytes(*jiffies);
-    let Some(held) = OFFSETS.held(&Record { netns: 1, entry }, jiffies, 250) else { return };
+    let Some(held) = Offsets::EXAMPLE.held(&Record { netns: 1, entry }, jiffies, 250) else {
+        return;
+    };
     assert!(matches!(held.key.family, 2 | 10), "{held:?}");
     into_census(&held);
 }
@@ -192,6 +184,7 @@ fn refusal_event(bytes: &[u8]) {
         zone: &jiff::tz::TimeZone::UTC,
         event: &event,
         named: &Named::default(),
+        owner: &Owner::Host,
     };
     let (mut text, mut json) = (Vec::new(), Vec::new());
     lines::text(&mut text, &line, &Services::default()).unwrap_or_default();
