@@ -2,8 +2,6 @@
 
 mod commands;
 mod matrix;
-mod process;
-mod provision;
 mod summary;
 mod vm;
 

@@ -3,14 +3,11 @@
 use std::process::Command;
 
 use anyhow::Result;
-
-use crate::{
+use ctwatch_provision::{
+    bpf::Toolchain,
+    crates::cargo_deny,
     process::{cargo, quiet_in_logs, root, run as run_process},
-    provision::{Store, bpf::Toolchain, crates},
 };
-
-/// The newest that the stable rustc of this workspace builds.
-const CARGO_DENY: &str = "0.20.2";
 
 pub(crate) fn run() -> Result<()> {
     formatting()?;
@@ -25,10 +22,9 @@ pub(crate) fn all_but_formatting() -> Result<()> {
     // Locked: here it shows when Cargo.lock was left behind.
     let clippy = ["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"];
     step("clippy", quiet_in_logs(&mut cargo()).args(clippy))?;
-    let toolchain = Toolchain::provide(&Store::open()?)?;
+    let toolchain = Toolchain::provide()?;
     step("clippy of the probes, for BPF", quiet_in_logs(&mut toolchain.clippy()?))?;
-    let why = "which checks the licences of dependencies";
-    let deny = crates::tool(&Store::open()?, "cargo-deny", CARGO_DENY, why)?;
+    let deny = cargo_deny()?;
     // deny.toml says why not advisories too.
     let deny_args = ["check", "bans", "licenses", "sources"];
     step("dependencies", Command::new(deny).current_dir(root()).args(deny_args))
