@@ -10,6 +10,7 @@ pub mod crates;
 pub mod debian_rust;
 pub mod guest;
 pub mod kernels;
+pub mod minimum;
 pub mod owners;
 pub mod process;
 pub mod qemu;
@@ -32,6 +33,8 @@ pub enum Thing {
     Guest,
     /// By the beginning of its version, or [`kernels::NEWEST`].
     Kernel(String),
+    /// The oldest Rust that compiles ctwatch, by Cargo.toml.
+    MinimumRust,
     /// Programs that own a firewall.
     Owners,
     Qemu,
@@ -43,11 +46,12 @@ pub enum Thing {
 
 impl Thing {
     /// Those of which there is one.
-    const SINGLE: [Self; 8] = [
+    const SINGLE: [Self; 9] = [
         Self::BpfLinker,
         Self::CargoDeny,
         Self::DebianRust,
         Self::Guest,
+        Self::MinimumRust,
         Self::Owners,
         Self::Qemu,
         Self::Rivals,
@@ -62,6 +66,7 @@ impl Thing {
             Self::DebianRust => "debian-rust".to_owned(),
             Self::Guest => "guest-4".to_owned(),
             Self::Kernel(name) => format!("kernel-{name}"),
+            Self::MinimumRust => format!("rust-{}", minimum::version()),
             Self::Owners => "owners-1".to_owned(),
             Self::Qemu => "qemu".to_owned(),
             Self::Rivals => "rivals".to_owned(),

@@ -6,6 +6,7 @@ use anyhow::Result;
 use ctwatch_provision::{
     bpf::Toolchain,
     crates::cargo_deny,
+    minimum,
     process::{cargo, quiet_in_logs, root, run as run_process},
 };
 
@@ -27,7 +28,11 @@ pub(crate) fn all_but_formatting() -> Result<()> {
     let deny = cargo_deny()?;
     // deny.toml says why not advisories too.
     let deny_args = ["check", "bans", "licenses", "sources"];
-    step("dependencies", Command::new(deny).current_dir(root()).args(deny_args))
+    step("dependencies", Command::new(deny).current_dir(root()).args(deny_args))?;
+    // Without tests: those who use or package ctwatch compile it, contributors have the newest Rust.
+    let oldest = format!("Rust {}, the oldest that must do", minimum::version());
+    let check = ["check", "--locked", "--workspace"];
+    step(&oldest, quiet_in_logs(&mut minimum::cargo()?).args(check))
 }
 
 fn step(what: &str, command: &mut Command) -> Result<()> {

@@ -6,6 +6,7 @@ mod crates;
 mod debian_rust;
 mod guest;
 mod kernels;
+mod minimum;
 mod owners;
 mod qemu;
 mod tools;
@@ -36,6 +37,7 @@ pub(super) fn fetch(thing: &Thing) -> Result<()> {
         Thing::DebianRust => debian_rust::provide(store),
         Thing::Guest => guest::provide(store),
         Thing::Kernel(name) => kernels::provide(store, name),
+        Thing::MinimumRust => minimum::provide(store),
         Thing::Owners => owners::provide(store),
         Thing::Qemu => qemu::provide(store),
         Thing::Rivals => tools::provide(store, thing, RIVALS),
