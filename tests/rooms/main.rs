@@ -1,13 +1,77 @@
-//! The rooms of the code know of each other what ARCHITECTURE.md says, and no more.
+//! The rooms of the code know of each other what the tables below allow, and no more; ARCHITECTURE.md
+//! draws them. A room is what stands at the top of ctwatch/src: `host` is host.rs and all in host/.
+//!
+//! Each test reads the source and compares it with a table, both ways: what is new fails, and what a
+//! table lists and the source no longer does.
 
-use std::{fs, path::Path};
+mod code;
+mod house;
+mod imports;
 
-/// A room, and what must not be named in it.
-const RULES: &[(&str, &[&str])] = &[
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    sync::LazyLock,
+};
+
+use house::{Arrows, House, Of, cycle, leads};
+
+/// A room, and the rooms that it may name. `abi` is the crate ctwatch-abi, `lib` is lib.rs.
+const ALLOWED: &[(&str, &[&str])] = &[
+    ("cli", &["abi", "model", "wanted"]),
+    ("collect", &["abi", "host", "probe", "sample", "threads", "wanted"]),
+    (
+        "commands",
+        &[
+            "abi",
+            "cli",
+            "collect",
+            "diagnosis",
+            "facts",
+            "host",
+            "model",
+            "output",
+            "probe",
+            "report",
+            "sample",
+            "survey",
+            "taker",
+            "threads",
+            "wanted",
+        ],
+    ),
+    ("diagnosis", &["abi", "facts", "model", "report", "shell"]),
+    ("facts", &["abi"]),
+    ("family", &[]),
+    ("host", &["abi", "facts", "family", "sample"]),
+    ("lib", &[]),
+    ("main", &["cli", "commands", "host", "output"]),
+    ("model", &["abi", "family", "sample"]),
+    ("old_kernels", &[]),
+    ("output", &["abi", "model", "report", "sample"]),
+    ("probe", &["abi", "host", "sample"]),
+    ("report", &[]),
+    ("sample", &["abi"]),
+    ("shell", &[]),
+    ("survey", &["abi", "collect", "facts", "host", "sample", "threads", "wanted"]),
+    ("taker", &["abi", "collect", "host", "model", "probe", "threads", "wanted"]),
+    ("threads", &[]),
+    ("wanted", &["sample"]),
+];
+
+/// What a room's tests may name beyond that.
+const ALLOWED_IN_TESTS: &[(&str, &[&str])] =
+    &[("diagnosis", &["sample"]), ("old_kernels", &["abi", "facts", "host", "model", "sample"])];
+
+/// A name, and the only rooms that may have it.
+const ONLY_IN: &[(&str, &[&str])] = &[("aya", &["probe"])];
+
+/// A room, and names from outside that it must not have.
+const FORBIDDEN: &[(&str, &[&str])] = &[
     (
         "model",
         &[
-            "aya",
             "tokio",
             "std::fs",
             "UdpSocket",
@@ -17,18 +81,11 @@ const RULES: &[(&str, &[&str])] = &[
             "Instant",
             "SystemTime",
             "Timestamp::now",
-            "crate::host",
-            "crate::probe",
-            "crate::collect",
-            "crate::taker",
-            "crate::output",
-            "crate::commands",
         ],
     ),
     (
         "output",
         &[
-            "aya",
             "tokio",
             "std::fs",
             "UdpSocket",
@@ -37,105 +94,231 @@ const RULES: &[(&str, &[&str])] = &[
             "Instant",
             "SystemTime",
             "Timestamp::now",
-            "crate::host",
-            "crate::probe",
-            "crate::collect",
-            "crate::taker",
-            "crate::commands",
         ],
     ),
     (
         "diagnosis",
-        &[
-            "aya",
-            "tokio",
-            "std::fs",
-            "std::process",
-            "std::io",
-            "Instant",
-            "SystemTime",
-            "Timestamp::now",
-            "crate::host",
-            "crate::probe",
-            "crate::collect",
-            "crate::taker",
-            "crate::survey",
-            "crate::output",
-            "crate::commands",
-        ],
+        &["tokio", "std::fs", "std::process", "std::io", "Instant", "SystemTime", "Timestamp::now"],
     ),
-    (
-        "survey.rs",
-        &[
-            "aya",
-            "crate::probe",
-            "crate::taker",
-            "crate::model",
-            "crate::output",
-            "crate::commands",
-        ],
-    ),
-    ("report.rs", &["crate::"]),
-    (
-        "host",
-        &[
-            "aya",
-            "crate::probe",
-            "crate::collect",
-            "crate::taker",
-            "crate::model",
-            "crate::output",
-            "crate::commands",
-        ],
-    ),
-    (
-        "probe",
-        &["crate::collect", "crate::taker", "crate::model", "crate::output", "crate::commands"],
-    ),
-    ("commands", &["aya"]),
-    ("collect.rs", &["aya", "crate::taker", "crate::model", "crate::output", "crate::commands"]),
-    ("taker.rs", &["aya", "crate::output", "crate::commands"]),
-    ("sample.rs", &["aya", "crate::"]),
-    ("wanted.rs", &["aya", "crate::host", "crate::model", "crate::collect", "crate::commands"]),
-    ("facts.rs", &["aya", "crate::"]),
-    ("family.rs", &["aya", "crate::"]),
 ];
 
-#[test]
-fn no_room_names_what_it_must_not_know() {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut looked_at = 0;
-    for (room, forbidden) in RULES {
-        for (file, text) in files(&source.join(room)) {
-            looked_at += 1;
-            for (number, line) in text.lines().enumerate() {
-                let code = line.split("//").next().unwrap_or_default();
-                for name in *forbidden {
-                    assert!(!names(code, name), "{file}:{}: {name} in {room}", number + 1);
-                }
-            }
-        }
-    }
-    assert!(looked_at > 20, "only {looked_at} files were found");
+/// A file, a file that it names although that one leads back to it, and why. Without these no file
+/// leads back to itself. `diagnosis/*` is every file of the folder that does.
+const KNOWN_BACKWARDS: &[(&str, &str, &str)] = &[
+    ("collect/turns.rs", "collect.rs", "Tallies is defined where the reading is put together"),
+    ("diagnosis/*", "diagnosis/mod.rs", "Case is defined beside the table of rows that take one"),
+    ("diagnosis/lasting.rs", "diagnosis/notrack.rs", "what is kept is notrack's script"),
+    ("output/json.rs", "output/census.rs", "a record of watch carries a census, as one of census"),
+    ("output/summary.rs", "output/text.rs", "Tops and worst are defined where text is written"),
+    ("output/who.rs", "output/census.rs", "shares of a list are worded there"),
+    ("output/who.rs", "output/text.rs", "Tops is defined where text is written"),
+    ("output/words.rs", "output/who.rs", "Measure is defined with the lists that it words"),
+    ("probe/modules.rs", "probe/load.rs", "the object is loaded there, for these programs too"),
+    ("probe/types.rs", "probe/census.rs", "one look at BTF finds what the walk needs too"),
+    ("probe/types.rs", "probe/modules.rs", "one look at BTF finds what loading needs too"),
+];
+
+/// A type's name that is defined in more than one file.
+const KNOWN_TYPES: &[(&str, &[&str])] = &[
+    ("Bounds", &["host/visit.rs", "model/figure.rs"]),
+    ("Census", &["model/census.rs", "taker.rs"]),
+    ("Counted", &["model/census.rs", "sample.rs"]),
+    ("Ctnetlink", &["host/ctnetlink.rs", "host/modules.rs"]),
+    ("Evidence", &["facts.rs", "model/evidence.rs"]),
+    ("Facts", &["facts.rs", "probe/plan.rs"]),
+    ("Figure", &["model/figure.rs", "report.rs"]),
+    ("Held", &["probe/types.rs", "sample.rs"]),
+    ("Hook", &["facts.rs", "probe/functions.rs"]),
+    ("Loaded", &["model/loading.rs", "probe/load.rs"]),
+    ("Loading", &["commands/loading.rs", "model/loading.rs"]),
+    ("Mechanism", &["cli.rs", "probe/plan.rs"]),
+    ("Moment", &["facts.rs", "model/remembered.rs"]),
+    ("Netns", &["cli.rs", "host/netns.rs"]),
+    ("Owner", &["diagnosis/owners.rs", "sample.rs"]),
+    ("Place", &["diagnosis/owners.rs", "probe/table.rs"]),
+    ("Refused", &["model/evidence.rs", "probe/load.rs"]),
+    ("Signal", &["probe/plan.rs", "report.rs"]),
+    ("Target", &["host/netns.rs", "host/xtables.rs", "probe/bpf.rs"]),
+    ("Tops", &["output/text.rs", "probe/top.rs"]),
+    ("Totals", &["facts.rs", "model/ledger.rs"]),
+];
+
+/// Read once for all tests.
+fn house() -> &'static House {
+    static HOUSE: LazyLock<House> =
+        LazyLock::new(|| House::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")));
+    &HOUSE
 }
 
-/// Whether the code has this name, and not only a longer one that ends or begins with it.
-fn names(code: &str, name: &str) -> bool {
-    let within = |c: char| c.is_alphanumeric() || c == '_';
-    code.match_indices(name).any(|(at, _)| {
-        let before = code[..at].chars().next_back();
-        let after = code[at + name.len()..].chars().next();
-        !before.is_some_and(within) && (name.ends_with(':') || !after.is_some_and(within))
+fn arrows(table: &[(&str, &[&str])]) -> Arrows {
+    let each = |(from, to): &(&str, &[&str])| {
+        let from = (*from).to_owned();
+        to.iter().map(move |to| (from.clone(), (*to).to_owned())).collect::<Vec<_>>()
+    };
+    table.iter().flat_map(each).collect()
+}
+
+fn shown<'a>(arrows: impl IntoIterator<Item = &'a (String, String)>) -> String {
+    let shown = arrows.into_iter().map(|(from, to)| format!("{from} -> {to}"));
+    shown.collect::<Vec<_>>().join(", ")
+}
+
+/// What is wrong about the arrows that are there, in a sentence that says what to do.
+fn complaint(there: &Arrows, allowed: &Arrows, table: &str) -> Option<String> {
+    let new: Vec<_> = there.difference(allowed).collect();
+    if !new.is_empty() {
+        return Some(format!(
+            "a room names another one that {table} in tests/rooms/main.rs does not list: {}. Name it \
+             from a room that may, hand it over as a plain value, or list the arrow and draw it in \
+             ARCHITECTURE.md",
+            shown(new)
+        ));
+    }
+    let gone: Vec<_> = allowed.difference(there).collect();
+    (!gone.is_empty()).then(|| {
+        format!(
+            "{table} in tests/rooms/main.rs lists arrows that no code needs any more: {}. Delete them \
+             there, and in ARCHITECTURE.md",
+            shown(gone)
+        )
     })
 }
 
-fn files(place: &Path) -> Vec<(String, String)> {
-    if place.is_file() {
-        let text = fs::read_to_string(place).unwrap_or_default();
-        return vec![(place.display().to_string(), text)];
+#[test]
+fn every_file_is_read() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut there = BTreeSet::new();
+    let mut open = vec![src.clone()];
+    while let Some(folder) = open.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else {
+                there.insert(path.strip_prefix(&src).unwrap().display().to_string());
+            }
+        }
     }
-    let entries = fs::read_dir(place).into_iter().flatten().flatten();
-    entries.flat_map(|entry| files(&entry.path())).collect()
+    let house = house();
+    let read: BTreeSet<_> = house.paths().into_iter().map(str::to_owned).collect();
+    let other: Vec<_> = read.symmetric_difference(&there).collect();
+    assert!(
+        other.is_empty(),
+        "files of ctwatch/src that belong to no module, or to several: {other:?}. Delete them, or \
+         name each in one `mod`"
+    );
+}
+
+#[test]
+fn every_room_is_in_the_table() {
+    let house = house();
+    let listed: BTreeSet<_> = ALLOWED.iter().map(|(room, _)| *room).collect();
+    assert_eq!(
+        house.rooms(),
+        listed,
+        "the rooms of ctwatch/src (left) are not those of ALLOWED in tests/rooms/main.rs (right): list \
+         each with the rooms it may name, and describe it in ARCHITECTURE.md"
+    );
+}
+
+#[test]
+fn rooms_name_what_they_may() {
+    let there = house().rooms_named(Of::Product);
+    assert!(there.len() > 20, "only {} arrows were found", there.len());
+    let complaint = complaint(&there, &arrows(ALLOWED), "ALLOWED");
+    assert!(complaint.is_none(), "{}", complaint.unwrap_or_default());
+}
+
+#[test]
+fn tests_of_rooms_name_what_they_may() {
+    let house = house();
+    let product = house.rooms_named(Of::Product);
+    let more = house.rooms_named(Of::Tests).difference(&product).cloned().collect();
+    let complaint = complaint(&more, &arrows(ALLOWED_IN_TESTS), "ALLOWED_IN_TESTS");
+    assert!(complaint.is_none(), "{}", complaint.unwrap_or_default());
+}
+
+#[test]
+fn rooms_have_no_forbidden_names() {
+    let house = house();
+    let mut found = Vec::new();
+    let mut look = |room: &str, names: &[&str]| {
+        let mut looked_at = 0;
+        for (file, has) in house.of_room(room) {
+            looked_at += 1;
+            let forbidden = names.iter().filter(|name| has.has(name));
+            found.extend(forbidden.map(|name| format!("{name} in {file}")));
+        }
+        assert!(looked_at > 0, "FORBIDDEN in tests/rooms/main.rs lists {room}, which is no room");
+    };
+    for (room, names) in FORBIDDEN {
+        look(room, names);
+    }
+    for (name, rooms) in ONLY_IN {
+        for room in house.rooms().difference(&rooms.iter().copied().collect()) {
+            look(room, &[name]);
+        }
+    }
+    assert!(
+        found.is_empty(),
+        "names that FORBIDDEN and ONLY_IN in tests/rooms/main.rs keep out of these rooms: {}. Do it in \
+         a room that may, and hand over a plain value",
+        found.join(", ")
+    );
+}
+
+/// `diagnosis/*` is every file of that folder that names the other one.
+fn fits(pattern: &str, file: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(folder) => file.starts_with(folder),
+        None => file == pattern,
+    }
+}
+
+#[test]
+fn no_file_leads_back_to_itself() {
+    let there = house().files_named();
+    assert!(there.len() > 200, "only {} arrows were found", there.len());
+    let known = |(from, to): &&(String, String)| {
+        KNOWN_BACKWARDS.iter().any(|(a, b, _)| fits(a, from) && b == to)
+    };
+    let forward: Arrows = there.iter().filter(|arrow| !known(arrow)).cloned().collect();
+    let back = cycle(&forward);
+    assert!(
+        back.is_none(),
+        "these files name each other in a circle: {}. Move what they share into a file of its own, \
+         which names none of them; or list one arrow, with the reason, in KNOWN_BACKWARDS of \
+         tests/rooms/main.rs",
+        back.unwrap_or_default().join(" -> ")
+    );
+    for (from, to, _) in KNOWN_BACKWARDS {
+        let mut arrows = there.iter().filter(|(a, b)| fits(from, a) && b == to);
+        assert!(
+            arrows.any(|(from, to)| leads(&forward, to, from)),
+            "{from} -> {to} closes no circle any more: delete it from KNOWN_BACKWARDS in \
+             tests/rooms/main.rs"
+        );
+    }
+}
+
+#[test]
+fn type_names_are_defined_once() {
+    let house = house();
+    let there = house.types_of_many();
+    let known: BTreeMap<_, _> =
+        KNOWN_TYPES.iter().map(|(name, files)| (*name, files.to_vec())).collect();
+    let new: Vec<_> = there.iter().filter(|(name, at)| known.get(*name) != Some(*at)).collect();
+    assert!(
+        new.is_empty(),
+        "types of one name in several files: {new:?}. Rename one, or list all places in KNOWN_TYPES of \
+         tests/rooms/main.rs"
+    );
+    let gone: Vec<_> = known.keys().filter(|name| !there.contains_key(*name)).collect();
+    assert!(
+        gone.is_empty(),
+        "these names are defined once now: delete them from KNOWN_TYPES in tests/rooms/main.rs: \
+         {gone:?}"
+    );
 }
 
 #[test]
@@ -149,5 +332,23 @@ fn every_licence_that_is_named_is_here() {
     ] {
         assert!(line.contains(name), "{line}");
         assert!(fs::read_to_string(root.join(file)).unwrap().contains(words), "{file}");
+    }
+}
+
+mod tests {
+    use super::*;
+
+    fn of(arrows: &[(&str, &str)]) -> Arrows {
+        arrows.iter().map(|(from, to)| ((*from).to_owned(), (*to).to_owned())).collect()
+    }
+
+    #[test]
+    fn an_arrow_that_is_new_or_gone_is_complained_about() {
+        let (one, two) = (of(&[("a", "b")]), of(&[("a", "b"), ("a", "c")]));
+        assert_eq!(complaint(&one, &one, "T"), None);
+        let new = complaint(&two, &one, "T").unwrap_or_default();
+        assert!(new.contains("does not list: a -> c."), "{new}");
+        let gone = complaint(&one, &two, "T").unwrap_or_default();
+        assert!(gone.contains("no code needs any more: a -> c."), "{gone}");
     }
 }

@@ -2,8 +2,6 @@
 
 mod commands;
 mod matrix;
-mod process;
-mod provision;
 mod summary;
 mod vm;
 
@@ -72,10 +70,11 @@ enum Command {
     /// Debian's kernels 5.10, 6.1, 6.12 and the newest there is, emulated (no privileges needed),
     /// from memory. The logs of a run are in target/vm.
     Vm(commands::vm::Args),
-    /// Check formatting, lints, and licences of dependencies
+    /// Check formatting, lints, licences of dependencies, and that the oldest Rust compiles it
     ///
     /// rustfmt and clippy over the workspace, clippy over the probes as the BPF target compiles
-    /// them, and cargo-deny, which is built into target/provision where it is not on PATH.
+    /// them, and cargo-deny, which is built into target/provision where it is not on PATH. At last
+    /// the workspace is compiled by the oldest Rust that Cargo.toml states.
     Lint,
 }
 

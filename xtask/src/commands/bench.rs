@@ -18,7 +18,7 @@ use ctwatch_lab::{
 };
 
 use super::build;
-use crate::provision::{Store, tools};
+use ctwatch_provision::tools;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -152,7 +152,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let ctwatch = build::run(&args.build)?;
     let wanted = |part| args.only.is_none_or(|only| only == part);
     if wanted(Part::Traffic) || wanted(Part::Census) {
-        tools::use_rivals(&Store::open()?)?;
+        tools::use_rivals()?;
     }
     if wanted(Part::Traffic) {
         println!("{} rounds of {} packets, medians", args.rounds, args.packets);

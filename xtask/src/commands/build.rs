@@ -3,13 +3,9 @@
 use std::{env, fs, path::PathBuf, process::Command, sync::OnceLock};
 
 use anyhow::{Context, Result, ensure};
-
-use crate::{
+use ctwatch_provision::{
+    bpf::{TARGET, Toolchain},
     process::{cargo, output, output_with_errors, quiet_in_logs, root, run as run_process},
-    provision::{
-        Store,
-        bpf::{TARGET, Toolchain},
-    },
 };
 
 #[derive(clap::Args)]
@@ -166,7 +162,7 @@ pub(crate) fn host() -> Result<&'static str> {
 }
 
 fn probes(talk: bool) -> Result<PathBuf> {
-    let toolchain = Toolchain::provide(&Store::open()?)?;
+    let toolchain = Toolchain::provide()?;
     let mut cargo = toolchain.cargo("build")?;
     cargo.args(["--release", "--bin", "ctwatch-ebpf"]);
     if talk {

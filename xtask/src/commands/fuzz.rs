@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 
 use super::build::host;
-use crate::process::{cargo, quiet_in_logs, root, run as run_process};
+use ctwatch_provision::process::{cargo, quiet_in_logs, root, run as run_process};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {

@@ -15,7 +15,7 @@ use ctwatch_lab::{
 };
 
 use super::build;
-use crate::provision::{Store, tools};
+use ctwatch_provision::tools;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -44,7 +44,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         "the lab makes network namespaces: run it as root"
     );
     let executable = build::run(&args.build)?;
-    tools::use_path(&Store::open()?)?;
+    tools::use_path()?;
     // Ctrl-C goes to ctwatch, which ends with its summary; then the lab comes down here.
     ctrlc::set_handler(|| STOPPED.store(true, Ordering::Relaxed))
         .context("cannot handle Ctrl-C")?;

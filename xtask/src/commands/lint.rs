@@ -3,14 +3,12 @@
 use std::process::Command;
 
 use anyhow::Result;
-
-use crate::{
+use ctwatch_provision::{
+    bpf::Toolchain,
+    crates::cargo_deny,
+    minimum,
     process::{cargo, quiet_in_logs, root, run as run_process},
-    provision::{Store, bpf::Toolchain, crates},
 };
-
-/// The newest that the stable rustc of this workspace builds.
-const CARGO_DENY: &str = "0.20.2";
 
 pub(crate) fn run() -> Result<()> {
     formatting()?;
@@ -25,13 +23,16 @@ pub(crate) fn all_but_formatting() -> Result<()> {
     // Locked: here it shows when Cargo.lock was left behind.
     let clippy = ["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"];
     step("clippy", quiet_in_logs(&mut cargo()).args(clippy))?;
-    let toolchain = Toolchain::provide(&Store::open()?)?;
+    let toolchain = Toolchain::provide()?;
     step("clippy of the probes, for BPF", quiet_in_logs(&mut toolchain.clippy()?))?;
-    let why = "which checks the licences of dependencies";
-    let deny = crates::tool(&Store::open()?, "cargo-deny", CARGO_DENY, why)?;
+    let deny = cargo_deny()?;
     // deny.toml says why not advisories too.
     let deny_args = ["check", "bans", "licenses", "sources"];
-    step("dependencies", Command::new(deny).current_dir(root()).args(deny_args))
+    step("dependencies", Command::new(deny).current_dir(root()).args(deny_args))?;
+    // Without tests: those who use or package ctwatch compile it, contributors have the newest Rust.
+    let oldest = format!("Rust {}, the oldest that must do", minimum::version());
+    let check = ["check", "--locked", "--workspace"];
+    step(&oldest, quiet_in_logs(&mut minimum::cargo()?).args(check))
 }
 
 fn step(what: &str, command: &mut Command) -> Result<()> {

@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result, ensure};
 
 use super::build;
-use crate::provision::{Store, tools};
+use ctwatch_provision::tools;
 
 #[derive(clap::Args)]
 pub(crate) struct Soak {
@@ -67,7 +67,7 @@ fn run(options: &build::Options, name: &str, value: &str, args: &[&str]) -> Resu
     let status = Command::new(&built.live_tests)
         .arg("--test-threads=1")
         .args(args)
-        .env("PATH", tools::path(&Store::open()?)?)
+        .env("PATH", tools::path()?)
         .env("CTWATCH_BIN", &built.ctwatch)
         .env(name, value)
         .status()

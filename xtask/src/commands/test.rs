@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
+use ctwatch_provision::{owners, process::output, tools};
 
 use super::{
     build::{self, Built, Kind, Tests},
@@ -21,8 +22,6 @@ use crate::{
         Ledger, Matrix, Slice, What, chosen_for_the_gate, commit, commits_since, kernel_names,
         trials,
     },
-    process::output,
-    provision::{Store, owners, tools},
     summary::{Counts, Ran, result, summarise},
     vm::parts::Parts,
 };
@@ -87,7 +86,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let names = kernel_names().map(str::to_owned);
     let parts = wanted(MATRIX).then(|| thread::spawn(move || Parts::provide(&names)));
     let built = build::tests(&args.build)?;
-    let path = tools::path(&Store::open()?)?;
+    let path = tools::path()?;
     let owners = if wanted("netns") { owners_for(args, &built)? } else { None };
     let linting = args.lint.then(|| thread::spawn(lint_beside));
     let mut rows = Vec::new();
@@ -119,7 +118,7 @@ fn owners_for(args: &Args, built: &Built) -> Result<Option<PathBuf>> {
     if !names.lines().any(|name| name.starts_with(OF_OWNERS)) {
         return Ok(None);
     }
-    match owners::provide(&Store::open()?) {
+    match owners::provide() {
         Ok(root) => Ok(Some(root)),
         // The tests say that they are skipped, and count as such.
         Err(error) => {

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use super::{Slice, Trials, ledger};
-use crate::process::{output, root};
+use ctwatch_provision::process::{output, root};
 
 /// What the tests of a file can see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

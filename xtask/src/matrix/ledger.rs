@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use super::Cell;
-use crate::process::{output, root};
+use ctwatch_provision::process::{output, root};
 
 const FILE: &str = "tests/matrix.tsv";
 /// What runs of cells write.

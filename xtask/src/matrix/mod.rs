@@ -9,12 +9,11 @@ mod table;
 mod trials;
 
 pub(crate) use changed::of_changes;
+use ctwatch_provision::kernels::NEWEST;
 pub(crate) use ledger::{Ledger, commit, commits_since};
 pub(crate) use run::{Matrix, What};
 pub(crate) use slice::{Slice, chosen_for_the_gate};
 pub(crate) use trials::{Cell, Trial, Trials, trials};
-
-use crate::provision::kernels::NEWEST;
 
 /// Those of the distributions that switches and routers are built on, and what is to come; and by
 /// which mechanisms ctwatch must be able to count on each. The oldest first, the newest last.

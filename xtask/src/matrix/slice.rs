@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use super::{Cell, KERNELS, Ledger, Trial, Trials, kernel_names};
-use crate::process::root;
+use ctwatch_provision::process::root;
 
 /// Cells, in the order of the executable.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use super::{
     ledger::Outcome,
     run::{Kernel, Matrix},
 };
-use crate::process::root;
+use ctwatch_provision::process::root;
 
 /// Mechanisms and their marks, in this order.
 const MARKS: [(&str, &str); 4] =

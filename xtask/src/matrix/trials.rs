@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, path::Path, process::Command};
 use anyhow::{Context, Result, ensure};
 
 use super::KERNELS;
-use crate::process::output;
+use ctwatch_provision::process::output;
 
 /// One trial on one kernel.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -14,8 +14,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-
-use crate::provision::qemu::Qemu;
+use ctwatch_provision::qemu::Qemu;
 
 /// The line that PID 1 ends with.
 const VERDICT: &str = "ctwatch-vm: ";

@@ -8,14 +8,11 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use ctwatch_provision::{guest::Guest, kernels::Kernel, process::root, qemu::Qemu};
 
 use super::{
     image::{self, Job},
     machine::{Accelerator, Clock, Machine},
-};
-use crate::{
-    process::root,
-    provision::{Store, guest::Guest, kernels::Kernel, qemu::Qemu},
 };
 
 /// What a router has loaded.
@@ -32,10 +29,9 @@ pub(crate) struct Parts {
 
 impl Parts {
     pub(crate) fn provide(names: &[String]) -> Result<Self> {
-        let store = Store::open()?;
-        let qemu = Qemu::provide(&store)?;
-        let guest = Guest::provide(&store)?;
-        let kernels = names.iter().map(|name| Kernel::provide(&store, &guest, name));
+        let qemu = Qemu::provide()?;
+        let guest = Guest::provide()?;
+        let kernels = names.iter().map(|name| Kernel::provide(name));
         Ok(Self { qemu, kernels: kernels.collect::<Result<_>>()?, guest })
     }
 

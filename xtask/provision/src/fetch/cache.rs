@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use super::say;
-use crate::process::output;
+use ctwatch_provision::process::output;
 
 /// Names the folder; empty turns the cache off.
 const VARIABLE: &str = "CTWATCH_CACHE";

@@ -1,24 +1,15 @@
 //! Debian's kernels, to boot in virtual machines.
 
-use std::{
-    cmp::Ordering,
-    fs,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{cmp::Ordering, fs, path::Path, time::Duration};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use ctwatch_provision::{Thing, guest::Guest, kernels::NEWEST, process::run};
 
 use super::{
     Of, Store,
     apt::{Apt, summary},
-    guest::Guest,
     say,
 };
-use crate::process::run;
-
-/// Of all kernels that Debian offers, the one with the highest version.
-pub(crate) const NEWEST: &str = "newest";
 
 /// The flavour that is smallest and boots fastest in a virtual machine. Its configuration of
 /// conntrack, BPF and BTF is that of Debian's other flavours.
@@ -33,39 +24,11 @@ const FRESH: Duration = Duration::from_secs(14 * 24 * 3600);
 /// Modules outside of these are of no use to a network in a virtual machine.
 const KEPT: [&str; 5] = ["net", "lib", "crypto", "arch", "drivers/net"];
 
-pub(crate) struct Kernel {
-    /// What was asked for: `6.1`, `newest`.
-    pub(crate) name: String,
-    /// What `uname -r` says in it.
-    pub(crate) release: String,
-    dir: PathBuf,
-}
-
-impl Kernel {
-    /// The newest of Debian's kernels whose version begins with `name`. What was fetched once stays
-    /// until its folder, target/provision/kernel-NAME, is removed.
-    pub(crate) fn provide(store: &Store, guest: &Guest, name: &str) -> Result<Self> {
-        let fits = |c: char| c.is_ascii_digit() || c == '.';
-        if name != NEWEST && (name.is_empty() || !name.chars().all(fits)) {
-            bail!("{name:?} is no kernel: a version such as 6.1, or {NEWEST}");
-        }
-        let dir = store
-            .folder(&format!("kernel-{name}"), Of::Newest(FRESH), |dir| {
-                fetch(store, guest, name, dir)
-            })
-            .with_context(|| format!("cannot fetch kernel {name}"))?;
-        let release = fs::read_to_string(dir.join("release"))?;
-        Ok(Self { name: name.to_owned(), release, dir })
-    }
-
-    pub(crate) fn image(&self) -> PathBuf {
-        self.dir.join("vmlinuz")
-    }
-
-    /// A folder that holds `lib/modules`.
-    pub(crate) fn modules(&self) -> PathBuf {
-        self.dir.join("modules")
-    }
+pub(super) fn provide(store: &Store, name: &str) -> Result<()> {
+    // Before the lists are: whoever fetches it needs them too.
+    let guest = Guest::provide()?;
+    let thing = Thing::Kernel(name.to_owned());
+    store.folder(&thing, Of::Newest(FRESH), |dir| fetch(store, &guest, name, dir))
 }
 
 fn fetch(store: &Store, guest: &Guest, name: &str, dir: &Path) -> Result<()> {

@@ -4,24 +4,17 @@ use std::{path::PathBuf, process::Command};
 
 use anyhow::{Context, Result, ensure};
 
-use super::{
-    Of, Store,
-    apt::{Apt, summary},
-    bpf::multiarch,
-    say,
-};
-use crate::process::find;
+use crate::{Thing, bpf::multiarch, process::find};
 
 const PROGRAM: &str = "qemu-system-x86_64";
-const PACKAGE: &str = "qemu-system-x86";
 
-pub(crate) enum Qemu {
+pub enum Qemu {
     System(PathBuf),
     Unpacked(PathBuf),
 }
 
 impl Qemu {
-    pub(crate) fn provide(store: &Store) -> Result<Self> {
+    pub fn provide() -> Result<Self> {
         ensure!(
             cfg!(target_arch = "x86_64"),
             "the virtual machines are x86_64's only, so far: this machine has another CPU"
@@ -29,19 +22,10 @@ impl Qemu {
         if let Some(program) = find(PROGRAM) {
             return Ok(Self::System(program));
         }
-        let unpack = |dir: &std::path::Path| {
-            let apt = Apt::open(store)?;
-            let packages = apt.look_up(&apt.missing_for(&[PACKAGE])?)?;
-            say(&format!("fetching QEMU from Debian, for target/ only: {}", summary(&packages)));
-            apt.unpack(&packages, dir)
-        };
-        store
-            .folder("qemu", Of::ThisMachine, unpack)
-            .map(Self::Unpacked)
-            .context("QEMU could not be had")
+        Thing::Qemu.provide().map(Self::Unpacked).context("QEMU could not be had")
     }
 
-    pub(crate) fn command(&self) -> Result<Command> {
+    pub fn command(&self) -> Result<Command> {
         let dir = match self {
             Self::System(program) => return Ok(Command::new(program)),
             Self::Unpacked(dir) => dir,

@@ -11,13 +11,13 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 /// The workspace.
-pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("/")).to_path_buf()
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or(Path::new("/")).to_path_buf()
 }
 
 /// Cargo, as it was called, building into `target/` of the workspace for this host, whatever its
 /// user is used to.
-pub(crate) fn cargo() -> Command {
+pub fn cargo() -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(root()).env("CARGO_TARGET_DIR", root().join("target"));
     cargo.env_remove("CARGO_BUILD_TARGET");
@@ -25,13 +25,13 @@ pub(crate) fn cargo() -> Command {
 }
 
 /// Cargo's progress is for somebody who watches; a log is better off with errors only.
-pub(crate) fn quiet_in_logs(cargo: &mut Command) -> &mut Command {
+pub fn quiet_in_logs(cargo: &mut Command) -> &mut Command {
     cargo.env("CARGO_TERM_QUIET", if io::stderr().is_terminal() { "false" } else { "true" })
 }
 
 /// Runs to the end. All it prints goes to standard error: standard output is for what the command
 /// was called for, which may be ctwatch's JSON on its way into another program.
-pub(crate) fn run(command: &mut Command) -> Result<()> {
+pub fn run(command: &mut Command) -> Result<()> {
     let shown = shown(command);
     command.stdin(Stdio::null()).stdout(io::stderr());
     let status = command.status().with_context(|| format!("cannot start {shown}"))?;
@@ -42,12 +42,12 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 }
 
 /// Runs to the end and returns its standard output.
-pub(crate) fn output(command: &mut Command) -> Result<String> {
+pub fn output(command: &mut Command) -> Result<String> {
     output_and(command, Stdio::piped())
 }
 
 /// As [`output`], with its complaints shown as they come.
-pub(crate) fn output_with_errors(command: &mut Command) -> Result<String> {
+pub fn output_with_errors(command: &mut Command) -> Result<String> {
     output_and(command, Stdio::inherit())
 }
 
@@ -74,7 +74,7 @@ fn shown(command: &Command) -> String {
 
 /// Where a program is; system administrators' directories are looked into though a user's PATH
 /// may lack them.
-pub(crate) fn find(program: &str) -> Option<PathBuf> {
+pub fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let more = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
     env::split_paths(&path).chain(more).map(|dir| dir.join(program)).find(|file| file.is_file())

@@ -1,38 +1,54 @@
-//! What building and testing need and this machine may lack, fetched into `target/provision`.
-//!
-//! Nothing outside of it is changed, and nothing of it needs root.
+//! Fetching and building what is missing, into `target/provision`.
 
 mod apt;
-pub(crate) mod bpf;
 mod cache;
-pub(crate) mod crates;
+mod crates;
 mod debian_rust;
-pub(crate) mod guest;
-pub(crate) mod kernels;
-pub(crate) mod owners;
-pub(crate) mod qemu;
-pub(crate) mod tools;
+mod guest;
+mod kernels;
+mod minimum;
+mod owners;
+mod qemu;
+mod tools;
 
 use std::{
     fs::{self, File, TryLockError},
     hash::{DefaultHasher, Hash, Hasher},
     path::{Path, PathBuf},
     process::Command,
-    sync::{Arc, Mutex, PoisonError, Weak},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
+use ctwatch_provision::{
+    Thing,
+    crates::{BPF_LINKER, CARGO_DENY},
+    process::{output, root},
+    tools::{RIVALS, TOOLS},
+};
 
-use crate::process::{output, root};
 use cache::Cache;
 
-/// `target/provision`, locked: two runs at once would fetch into each other's folders. What is made
-/// there is kept in a cache outside the clone too.
-pub(crate) struct Store {
+pub(super) fn fetch(thing: &Thing) -> Result<()> {
+    let store = &Store::open()?;
+    match thing {
+        Thing::BpfLinker => crates::build(store, thing, &BPF_LINKER),
+        Thing::CargoDeny => crates::build(store, thing, &CARGO_DENY),
+        Thing::DebianRust => debian_rust::provide(store),
+        Thing::Guest => guest::provide(store),
+        Thing::Kernel(name) => kernels::provide(store, name),
+        Thing::MinimumRust => minimum::provide(store),
+        Thing::Owners => owners::provide(store),
+        Thing::Qemu => qemu::provide(store),
+        Thing::Rivals => tools::provide(store, thing, RIVALS),
+        Thing::Tools => tools::provide(store, thing, TOOLS),
+    }
+}
+
+/// `target/provision`. What is made there is kept in a cache outside the clone too.
+struct Store {
     dir: PathBuf,
     cache: Cache,
-    _lock: Arc<File>,
 }
 
 /// What a folder's content depends on, beside its name: another of that is another folder.
@@ -77,34 +93,59 @@ impl Of {
 }
 
 impl Store {
-    pub(crate) fn open() -> Result<Self> {
+    fn open() -> Result<Self> {
         let dir = root().join("target/provision");
         fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
-        Ok(Self { _lock: lock(&dir)?, dir, cache: Cache::of_this_user() })
+        Ok(Self { dir, cache: Cache::of_this_user() })
     }
 
     fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
 
-    /// The folder `name`, from the cache, or made by `make`; in a temporary one, renamed when it is
-    /// whole: what an interruption leaves behind is never taken for the thing itself.
-    fn folder(
+    /// Two processes at once would fetch into each other's folders. One lock for each name, so that a
+    /// compiler does not wait for kernels.
+    fn lock(&self, name: &str) -> Result<File> {
+        let path = self.path(&format!("{name}.lock"));
+        let lock =
+            File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        if let Err(TryLockError::WouldBlock) = lock.try_lock() {
+            say(&format!("another xtask is fetching {name}: waiting for it"));
+        }
+        lock.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+        Ok(lock)
+    }
+
+    /// The folder of this thing, from the cache, or made by `make`.
+    fn folder(&self, thing: &Thing, of: Of, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        self.folder_where(thing, of, |_| true, make)
+    }
+
+    /// The same where the folder that is there may lack something, which `is_complete` knows. It is
+    /// made in a temporary one, renamed when it is whole: what an interruption leaves behind is never
+    /// taken for the thing itself.
+    fn folder_where(
         &self,
-        name: &str,
+        thing: &Thing,
         of: Of,
+        is_complete: impl FnOnce(&Path) -> bool,
         make: impl FnOnce(&Path) -> Result<()>,
-    ) -> Result<PathBuf> {
+    ) -> Result<()> {
+        let name = &thing.folder();
         let folder = self.path(name);
+        let _alone = self.lock(name)?;
         if folder.is_dir() {
-            return Ok(folder);
+            if is_complete(&folder) {
+                return Ok(());
+            }
+            self.forget(name)?;
         }
         let kept = of.name(name)?;
         let age = self.cache.age(&kept);
         let is_old = matches!(of, Of::Newest(fresh) if age.is_some_and(|age| age > fresh));
         let from_cache = |partial: &Path| Ok(self.cache.restore(&kept, partial));
         if !is_old && self.whole(name, from_cache)? {
-            return Ok(folder);
+            return Ok(());
         }
         let started = Instant::now();
         let made = self.whole(name, |partial| make(partial).map(|()| true));
@@ -112,11 +153,11 @@ impl Store {
             Ok(_) => {
                 say(&format!("{name}: there, after {:.0} s", started.elapsed().as_secs_f64()));
                 self.cache.keep(&kept, &folder);
-                Ok(folder)
+                Ok(())
             }
             Err(error) if is_old && self.whole(name, from_cache)? => {
                 say(&format!("{name} is an old one, from the cache: {error:#}"));
-                Ok(folder)
+                Ok(())
             }
             Err(error) => Err(error),
         }
@@ -151,24 +192,6 @@ impl Store {
     fn forget(&self, name: &str) -> Result<()> {
         remove(&self.path(name))
     }
-}
-
-/// Held by this process as long as any of its threads has a store.
-fn lock(dir: &Path) -> Result<Arc<File>> {
-    static LOCK: Mutex<Weak<File>> = Mutex::new(Weak::new());
-    let mut held = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(lock) = held.upgrade() {
-        return Ok(lock);
-    }
-    let lock = File::create(dir.join("lock"))
-        .with_context(|| format!("cannot make a lock file in {}", dir.display()))?;
-    if let Err(TryLockError::WouldBlock) = lock.try_lock() {
-        say("another xtask is at work in target/provision: waiting for it");
-    }
-    lock.lock().context("cannot lock target/provision")?;
-    let lock = Arc::new(lock);
-    *held = Arc::downgrade(&lock);
-    Ok(lock)
 }
 
 fn remove(folder: &Path) -> Result<()> {

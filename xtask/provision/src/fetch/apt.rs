@@ -2,17 +2,16 @@
 
 use std::{
     collections::HashSet,
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
     process::Command,
-    sync::{Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
 use anyhow::{Context, Result, bail, ensure};
 
 use super::{Store, say};
-use crate::process::{find, output, run};
+use ctwatch_provision::process::{find, output, run};
 
 /// Read by apt after its own configuration. The hooks of `apt-get update` are other packages'
 /// commands, which as root empty the system's caches and wake its daemons; translations and the
@@ -22,7 +21,7 @@ const CONFIGURATION: &str = r#"#clear APT::Update::Pre-Invoke;
 #clear APT::Update::Post-Invoke-Success;
 #clear Acquire::IndexTargets::deb::DEP-11;
 Acquire::Languages "none";
-// The locks are root's; ours is on target/provision.
+// The locks are root's; ours are in target/provision.
 Debug::NoLocking "true";
 APT::Sandbox::User "root";
 "#;
@@ -33,14 +32,13 @@ const KERNEL_SUITES: [&str; 6] =
     ["bullseye", "bookworm", "bookworm-backports", "trixie", "trixie-backports", "sid"];
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// apt's own locks are off, so threads of this process wait for each other here.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
 /// Older lists name packages that security updates have replaced since.
 const LISTS_ARE_FRESH: Duration = Duration::from_secs(3600);
 
 pub(super) struct Apt {
     dir: PathBuf,
+    /// apt's own locks are off, so whoever uses these lists waits for the others here.
+    _alone: File,
 }
 
 /// What there is to fetch of a package.
@@ -86,14 +84,14 @@ impl Apt {
         for program in ["apt-get", "apt-cache", "dpkg", "dpkg-query"] {
             ensure!(find(program).is_some(), "this machine has no {program}: it is no Debian");
         }
-        let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let alone = store.lock(name)?;
         if age(&store.path(name)).is_none_or(|age| age > LISTS_ARE_FRESH) {
             store.forget(name)?;
         }
         let dir = store
             .passing(name, |dir| update(dir, configuration))
             .context("cannot fetch Debian's package lists")?;
-        Ok(Self { dir })
+        Ok(Self { dir, _alone: alone })
     }
 
     fn ask(&self, program: &str, args: &[&str]) -> Result<String> {
@@ -154,7 +152,6 @@ impl Apt {
 
     /// Downloads the packages and unpacks them below `root`.
     pub(super) fn unpack(&self, packages: &[Package], root: &Path) -> Result<()> {
-        let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let archives = root.join("archives.partial");
         fs::create_dir_all(&archives)?;
         let exact = |package: &Package| format!("{}={}", package.name, package.version);

@@ -1,11 +1,13 @@
 //! Tools from crates.io, built into the store.
 
-use std::path::PathBuf;
-
 use anyhow::{Context, Result};
+use ctwatch_provision::{
+    Thing,
+    crates::Tool,
+    process::{cargo, quiet_in_logs, run},
+};
 
 use super::{Of, Store, say};
-use crate::process::{cargo, find, quiet_in_logs, run};
 
 const QUICKLY: [(&str, &str); 4] = [
     ("CARGO_PROFILE_RELEASE_LTO", "off"),
@@ -14,18 +16,10 @@ const QUICKLY: [(&str, &str); 4] = [
     ("CARGO_PROFILE_RELEASE_DEBUG", "0"),
 ];
 
-/// A tool that is on PATH, or built from its crate.
-pub(crate) fn tool(store: &Store, name: &str, version: &str, why: &str) -> Result<PathBuf> {
-    if let Some(found) = find(name) {
-        return Ok(found);
-    }
-    build(store, name, version, why)
-}
-
-/// This very version, whatever is on PATH.
-pub(super) fn build(store: &Store, name: &str, version: &str, why: &str) -> Result<PathBuf> {
-    let folder = store
-        .folder(&format!("{name}-{version}"), Of::ThisCompiler, |dir| {
+pub(super) fn build(store: &Store, thing: &Thing, tool: &Tool) -> Result<()> {
+    let Tool { name, version, why } = tool;
+    store
+        .folder(thing, Of::ThisCompiler, |dir| {
             say(&format!(
                 "building {name} {version}, {why}, from crates.io: tens of MB of sources, and a \
                  minute or more"
@@ -41,8 +35,5 @@ pub(super) fn build(store: &Store, name: &str, version: &str, why: &str) -> Resu
                 .env_remove("RUSTFLAGS"))?;
             std::fs::remove_dir_all(dir.join("build")).context("cannot remove what was built with")
         })
-        .with_context(|| {
-            format!("cannot build {name}; install it yourself: cargo install {name}")
-        })?;
-    Ok(folder.join("bin").join(name))
+        .with_context(|| format!("cannot build {name}; install it yourself: cargo install {name}"))
 }

@@ -2,23 +2,16 @@
 //! run them there, and nothing of this machine's /etc is touched. Unpacked and not installed, so what
 //! their installation scripts would do is done here.
 
-use std::{
-    fs,
-    os::unix::fs::symlink,
-    path::{Path, PathBuf},
-};
+use std::{fs, os::unix::fs::symlink, path::Path};
 
 use anyhow::{Context, Result};
+use ctwatch_provision::{Thing, process::run};
 
 use super::{
     Of, Store,
     apt::{Apt, summary},
     say,
 };
-use crate::process::run;
-
-/// With another name whenever what is in it is another.
-const FOLDER: &str = "owners-1";
 
 /// What all of them need, and what the advice is typed with.
 const SYSTEM: [&str; 14] = [
@@ -51,10 +44,9 @@ const SPARED: [&str; 6] = [
     "usr/lib/udev/hwdb.d",
 ];
 
-/// The root file system.
-pub(crate) fn provide(store: &Store) -> Result<PathBuf> {
+pub(super) fn provide(store: &Store) -> Result<()> {
     store
-        .folder(FOLDER, Of::Itself, |dir| unpack(store, dir))
+        .folder(&Thing::Owners, Of::Itself, |dir| unpack(store, dir))
         .context("cannot fetch ufw, firewalld and netfilter-persistent from Debian")
 }
 

@@ -7,19 +7,19 @@ use std::{env::consts::ARCH, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result, bail};
 
-use super::{Store, crates, debian_rust::DebianRust};
-use crate::process::{cargo, find, output, root};
-
-/// Loads whatever libLLVM it finds at run time; later versions are linked to an LLVM of the
-/// system's, with its headers.
-const BPF_LINKER: &str = "0.10.1";
+use crate::{
+    Thing,
+    crates::BPF_LINKER,
+    debian_rust::DebianRust,
+    process::{cargo, find, output, root},
+};
 
 #[cfg(target_endian = "little")]
-pub(crate) const TARGET: &str = "bpfel-unknown-none";
+pub const TARGET: &str = "bpfel-unknown-none";
 #[cfg(target_endian = "big")]
-pub(crate) const TARGET: &str = "bpfeb-unknown-none";
+pub const TARGET: &str = "bpfeb-unknown-none";
 
-pub(crate) enum Toolchain {
+pub enum Toolchain {
     /// nightly with rust-src: compiles `core` itself.
     Stock { linker: PathBuf },
     /// Debian's rustc, unpacked here.
@@ -27,13 +27,13 @@ pub(crate) enum Toolchain {
 }
 
 impl Toolchain {
-    pub(crate) fn provide(store: &Store) -> Result<Self> {
+    pub fn provide() -> Result<Self> {
         if let Some(linker) = find("bpf-linker").filter(|_| has_rust_src()) {
             return Ok(Self::Stock { linker });
         }
         let debian = || {
-            let rust = DebianRust::provide(store)?;
-            let linker = crates::build(store, "bpf-linker", BPF_LINKER, "which links the probes")?;
+            let rust = DebianRust::provide()?;
+            let linker = BPF_LINKER.provide(&Thing::BpfLinker)?;
             Ok(Self::Debian { rust, linker })
         };
         debian().or_else(|error: anyhow::Error| {
@@ -46,7 +46,7 @@ impl Toolchain {
     }
 
     /// Cargo, set up to compile for [`TARGET`].
-    pub(crate) fn cargo(&self, subcommand: &str) -> Result<Command> {
+    pub fn cargo(&self, subcommand: &str) -> Result<Command> {
         let (mut cargo, linker) = match self {
             Self::Stock { linker } => {
                 // As rustup knows it: this cargo is the stable one and cannot take `+nightly`.
@@ -88,7 +88,7 @@ impl Toolchain {
     }
 
     /// Clippy over the probes, as the BPF target compiles them.
-    pub(crate) fn clippy(&self) -> Result<Command> {
+    pub fn clippy(&self) -> Result<Command> {
         let Self::Debian { rust, .. } = self else {
             let mut cargo = self.cargo("clippy")?;
             cargo.args(["--package", "ctwatch-abi", "--lib", "--bins", "--release"]);
@@ -113,7 +113,7 @@ fn has_rust_src() -> bool {
 }
 
 /// Debian's name for where this machine's libraries are.
-pub(super) fn multiarch() -> Result<String> {
+pub fn multiarch() -> Result<String> {
     match ARCH {
         "x86_64" | "aarch64" | "riscv64" => Ok(format!("{ARCH}-linux-gnu")),
         other => Err(anyhow::anyhow!("{other}")).context("no Debian packages known for this CPU"),

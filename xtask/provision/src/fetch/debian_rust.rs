@@ -1,21 +1,15 @@
 //! Debian's rustc, which comes with a `core` that is already compiled for BPF.
 
-use std::{
-    ffi::OsString,
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context, Result, bail};
+use ctwatch_provision::{Thing, bpf::TARGET, debian_rust::DebianRust, process::output};
 
 use super::{
     Of, Store,
     apt::{Apt, Package, summary},
-    bpf::{TARGET, multiarch},
     say,
 };
-use crate::process::output;
 
 /// rustc, what it compiles against here and for BPF, and its clippy.
 type Family = [&'static str; 4];
@@ -26,34 +20,8 @@ const FAMILIES: [Family; 2] = [
     ["rustc", "libstd-rust-dev", "libstd-rust-dev-bpf", "rust-clippy"],
 ];
 
-/// Where it is unpacked.
-pub(crate) struct DebianRust(PathBuf);
-
-impl DebianRust {
-    pub(super) fn provide(store: &Store) -> Result<Self> {
-        store.folder("debian-rust", Of::ThisMachine, |dir| unpack(store, dir)).map(Self)
-    }
-
-    pub(super) fn rustc(&self) -> PathBuf {
-        self.0.join("usr/bin/rustc")
-    }
-
-    pub(super) fn clippy_driver(&self) -> PathBuf {
-        self.0.join("usr/bin/clippy-driver")
-    }
-
-    /// Its sysroot, which it finds by itself, but clippy does not.
-    pub(super) fn sysroot(&self) -> PathBuf {
-        self.0.join("usr")
-    }
-
-    /// For LD_LIBRARY_PATH: rustc's own libraries, and the libLLVM that bpf-linker loads, which is
-    /// thereby never older than the bitcode it links.
-    pub(super) fn libraries(&self) -> Result<OsString> {
-        let arch = multiarch()?;
-        let places = ["usr/lib", "lib"].map(|lib| self.0.join(lib).join(&arch));
-        std::env::join_paths(places).context("a folder of this workspace has a colon in its name")
-    }
+pub(super) fn provide(store: &Store) -> Result<()> {
+    store.folder(&Thing::DebianRust, Of::ThisMachine, |dir| unpack(store, dir))
 }
 
 fn unpack(store: &Store, dir: &Path) -> Result<()> {

@@ -1,0 +1,133 @@
+//! What building and testing need and this machine may lack: which things, where each of them is in
+//! `target/provision`, and how it is used.
+//!
+//! Only what is needed to find them is here. The executable of this crate fetches and builds them;
+//! it is compiled when something is missing. It changes nothing outside of `target/` and the cache,
+//! and needs no root.
+
+pub mod bpf;
+pub mod crates;
+pub mod debian_rust;
+pub mod guest;
+pub mod kernels;
+pub mod minimum;
+pub mod owners;
+pub mod process;
+pub mod qemu;
+pub mod tools;
+
+use std::{path::PathBuf, process::Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use process::{cargo, root};
+
+/// A folder of `target/provision`. Its name is also what the executable is told to fetch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Thing {
+    BpfLinker,
+    CargoDeny,
+    /// Debian's rustc, with a core for BPF.
+    DebianRust,
+    /// What runs in a virtual machine besides the tests.
+    Guest,
+    /// By the beginning of its version, or [`kernels::NEWEST`].
+    Kernel(String),
+    /// The oldest Rust that compiles ctwatch, by Cargo.toml.
+    MinimumRust,
+    /// Programs that own a firewall.
+    Owners,
+    Qemu,
+    /// What the benchmark compares with.
+    Rivals,
+    /// What the lab and the tests call.
+    Tools,
+}
+
+impl Thing {
+    /// Those of which there is one.
+    const SINGLE: [Self; 9] = [
+        Self::BpfLinker,
+        Self::CargoDeny,
+        Self::DebianRust,
+        Self::Guest,
+        Self::MinimumRust,
+        Self::Owners,
+        Self::Qemu,
+        Self::Rivals,
+        Self::Tools,
+    ];
+
+    /// The name of the folder: another name whenever its content is another.
+    pub fn folder(&self) -> String {
+        match self {
+            Self::BpfLinker => crates::BPF_LINKER.folder(),
+            Self::CargoDeny => crates::CARGO_DENY.folder(),
+            Self::DebianRust => "debian-rust".to_owned(),
+            Self::Guest => "guest-4".to_owned(),
+            Self::Kernel(name) => format!("kernel-{name}"),
+            Self::MinimumRust => format!("rust-{}", minimum::version()),
+            Self::Owners => "owners-1".to_owned(),
+            Self::Qemu => "qemu".to_owned(),
+            Self::Rivals => "rivals".to_owned(),
+            Self::Tools => "tools".to_owned(),
+        }
+    }
+
+    /// The thing that is in the folder of this name.
+    pub fn named(folder: &str) -> Option<Self> {
+        if let Some(kernel) = folder.strip_prefix("kernel-") {
+            return Some(Self::Kernel(kernel.to_owned()));
+        }
+        Self::SINGLE.into_iter().find(|thing| thing.folder() == folder)
+    }
+
+    pub(crate) fn place(&self) -> PathBuf {
+        root().join("target/provision").join(self.folder())
+    }
+
+    /// Where it is; fetched if it is not there. A folder gets its name when it is complete.
+    pub(crate) fn provide(&self) -> Result<PathBuf> {
+        let place = self.place();
+        if !place.is_dir() {
+            self.fetch()?;
+        }
+        ensure!(place.is_dir(), "{} was fetched and is not there", place.display());
+        Ok(place)
+    }
+
+    /// Has the executable of this crate fetch it. What that prints to standard output is why it
+    /// could not.
+    pub(crate) fn fetch(&self) -> Result<()> {
+        let folder = self.folder();
+        let output = cargo()
+            .args(["run", "--quiet", "--package", env!("CARGO_PKG_NAME"), "--", &folder])
+            // A folder of its own: this may be called while cargo is at work in the other.
+            .env("CARGO_TARGET_DIR", root().join("target/fetch"))
+            .stdin(Stdio::null())
+            .stderr(Stdio::inherit())
+            .output()
+            .context("cannot start cargo")?;
+        if !output.status.success() {
+            match String::from_utf8_lossy(&output.stdout).trim() {
+                "" => bail!("{folder} was not fetched ({})", output.status),
+                why => bail!("{why}"),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_thing_is_found_by_its_folder() {
+        let kernel = Thing::Kernel("6.1".to_owned());
+        for thing in Thing::SINGLE.into_iter().chain([kernel]) {
+            assert_eq!(Thing::named(&thing.folder()), Some(thing));
+        }
+        assert_eq!(Thing::named("guest"), None);
+    }
+}
