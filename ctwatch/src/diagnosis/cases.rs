@@ -8,7 +8,8 @@ use ctwatch_abi::{
 };
 
 use super::{
-    Case, findings,
+    case::Case,
+    findings,
     report::{Finding, Severity},
     tracking,
 };

@@ -3,7 +3,8 @@
 use ctwatch_abi::{protocol::TCP, top::By};
 
 use super::{
-    Case, finding, fixes, incident, number, owners, percent,
+    case::{Case, finding, number, percent},
+    fixes, incident, owners,
     report::{Check, Finding, Fix, Severity},
     timeouts,
 };
@@ -175,7 +176,7 @@ pub(super) fn bridges(case: &Case<'_>) -> Vec<Finding> {
         let title = format!(
             "bridged packets are tracked in {} too: {SYSCTL} is 1, with {}",
             namespace.called(),
-            super::so_many(namespace.bridges.unwrap_or(0), "bridge", "bridges"),
+            super::case::so_many(namespace.bridges.unwrap_or(0), "bridge", "bridges"),
         );
         let mut found = finding("bridge_tracked", Severity::Info, title);
         const NEED: &str = "rules of iptables and nftables' ip and inet tables that are meant for \

@@ -3,9 +3,9 @@
 use ctwatch_abi::top::Stream;
 
 use super::{
-    Case, FULL, MUCH, causes, finding, fixes, number, percent,
+    case::{Case, FULL, MUCH, finding, number, percent, so_many},
+    causes, fixes,
     report::{Finding, Fix, Severity},
-    so_many,
 };
 use crate::{
     model::Table,

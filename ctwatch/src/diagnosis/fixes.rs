@@ -2,7 +2,9 @@
 
 pub(super) use super::shell::quoted;
 use super::{
-    Case, buckets, owners,
+    buckets,
+    case::Case,
+    owners,
     report::{Check, Elsewhere, File, Fix},
 };
 use crate::record::facts::{Apply, BucketsBy, Form, Namespace, Tools, Writable};

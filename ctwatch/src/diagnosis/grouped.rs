@@ -1,6 +1,6 @@
 //! Findings of one kind in many namespaces, as one.
 
-use super::{number, report::Finding};
+use super::{case::number, report::Finding};
 
 /// Two are still read one after the other.
 const MANY: usize = 3;

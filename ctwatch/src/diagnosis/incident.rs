@@ -1,9 +1,8 @@
 //! A table that was full and is not any more: one looks after the pager went.
 
 use super::{
-    Case, finding, number,
+    case::{Case, finding, number, so_many},
     report::{Finding, Severity},
-    so_many,
 };
 use crate::record::facts::{Form, FullLines, KernelLog, Moment, Namespace, Totals};
 

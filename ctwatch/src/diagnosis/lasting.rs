@@ -2,7 +2,8 @@
 //! breaks nothing that reads it.
 
 use super::{
-    Case, fixes,
+    case::Case,
+    fixes,
     notrack::{self, Talk},
     owners::{self, Owner},
     report::{File, Fix},

@@ -1,11 +1,11 @@
 //! What looks like a full table and is something else.
 
 use super::{
-    Case, finding, fixes,
+    case::{Case, finding, number, percent, so_many},
+    fixes,
     incident::{last, since},
-    number, percent, removal,
+    removal,
     report::{Finding, Fix, Severity},
-    so_many,
 };
 use crate::{
     model::{Table, figure::Figure},

@@ -9,9 +9,9 @@ use ctwatch_abi::{
 };
 
 use super::{
-    Case, finding, fixes, lasting, number,
+    case::{Case, finding, number, percent},
+    fixes, lasting,
     passage::{self, Packets},
-    percent,
     report::{Check, Finding, Fix, Severity},
 };
 use crate::{

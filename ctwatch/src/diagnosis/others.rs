@@ -2,9 +2,8 @@
 //! table as he likes, and nobody else loses a packet by that.
 
 use super::{
-    Case, finding, number, percent,
+    case::{Case, finding, number, percent, so_many},
     report::{Finding, Severity},
-    so_many,
 };
 use crate::record::facts::{Facts, Stranger};
 
@@ -16,7 +15,7 @@ pub(super) fn in_trouble(case: &Case<'_>) -> Vec<Finding> {
     let others = &case.facts.others;
     let troubled = |other: &&Stranger| {
         let dropped = other.totals.as_ref().is_ok_and(|totals| totals.drop > 0);
-        dropped || case.fill_of(&other.entries).is_some_and(|fill| fill >= super::FULL)
+        dropped || case.fill_of(&other.entries).is_some_and(|fill| fill >= super::case::FULL)
     };
     let all = others.iter().filter(troubled).count() as u64;
     if all == 0 {

@@ -3,7 +3,7 @@
 
 use std::cell::OnceCell;
 
-use super::Case;
+use super::case::Case;
 use crate::record::facts::{Evidence, Facts, Namespace, RuleTable, RuleUse};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

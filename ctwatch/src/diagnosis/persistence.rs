@@ -1,7 +1,8 @@
 //! Settings that somebody wrote down, and that the kernel does not have.
 
 use super::{
-    Case, finding, fixes,
+    case::{Case, finding},
+    fixes,
     report::{Finding, Severity},
 };
 use crate::record::facts::{Form, Setting};

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Case, fixes, number, owners,
+    case::{Case, number},
+    fixes, owners,
     report::{Check, Fix},
 };
 use crate::record::facts::{Framework, Namespace, RuleTable, RuleUse, Tools};

@@ -8,7 +8,8 @@
 use ctwatch_abi::protocol::{ICMP, TCP, UDP};
 
 use super::{
-    Case, finding, fixes, incident, number, percent,
+    case::{Case, finding, number, percent},
+    fixes, incident,
     report::{Finding, Fix, Severity},
 };
 use crate::{
@@ -112,7 +113,7 @@ pub(super) fn timeouts(case: &Case<'_>) -> Vec<Finding> {
             number(gains.iter().map(|(entries, _)| entries).sum::<u64>()),
         );
         let severity = match case.fill(namespace) {
-            Some(fill) if fill >= super::FULL && most as f64 >= SHARE * all as f64 => {
+            Some(fill) if fill >= super::case::FULL && most as f64 >= SHARE * all as f64 => {
                 Severity::Warning
             }
             _ => Severity::Info,

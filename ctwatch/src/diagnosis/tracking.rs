@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Case, finding, fixes, number, others,
+    case::{Case, finding, number, so_many},
+    fixes, others,
     owners::{self, Owner},
     removal::{self, Place, nft_name},
     report::{Check, File, Finding, Fix, Severity, Tracked, Tracking},
-    so_many,
 };
 use crate::record::facts::{Chain, Facts, Form, Framework, Hook, Namespace, RuleTable, RuleUse};
 
