@@ -226,8 +226,8 @@ fn traced() -> Result<()> {
     });
     let [all, hosts, strangers, none] = counts;
     let (all, hosts, strangers, none) = (all?, hosts?, strangers?, none?);
-    ensure!(all[0] == drop && all[2] >= stranger.refused, "all: {all:?}, {drop} dropped");
-    ensure!(hosts[0] == drop && hosts[2] == 0, "hosts: {hosts:?}, {drop} dropped");
+    ensure!(all[0] == drop && all[2] >= stranger.refused, "{all:?}, {drop} dropped");
+    ensure!(hosts[0] == drop && hosts[2] == 0, "{hosts:?}, {drop} dropped");
     ensure!(strangers[..2] == [0, 0] && strangers[2] >= stranger.refused, "{strangers:?}");
     ensure!(none == [0; 3], "{none:?}");
     Ok(())

@@ -20,7 +20,6 @@ pub(crate) const TESTS: &[Test] = &[
     test(On::EachWithPrograms, "traced_by_filter_and_rate", filtered),
     test(On::EachWithPrograms, "ports_behind_extension_headers", extended),
     test(On::EachWithPrograms, "refusals_at_confirmation_are_traced", at_confirmation),
-    test(On::EachWithPrograms, "a_refusal_in_tc_marks_no_later_drop", in_tc),
     test(On::Once, "a_trace_names_the_process_of_this_host", local),
 ];
 
@@ -223,36 +222,6 @@ fn at_confirmation() -> Result<()> {
     let (shown, verdict) = told(Flows { sources: 1, ..UDP }, 500, "nat_exhausted")?;
     let failed = verdict.insert_failed - before;
     ensure!(shown as u64 == failed && failed > 400, "{shown} shown: {verdict:?}");
-    Ok(())
-}
-
-/// act_ct drops what conntrack refuses in a way of its own. A rule drops the packet that comes next on
-/// that CPU, in the same namespace: that is no refusal.
-fn in_tc() -> Result<()> {
-    const TO_TC: u16 = 1;
-    // A reset leaves what tc does.
-    let mut lab = Lab::new(Plan::fresh())?;
-    lab.set_limit(50)?;
-    lab.send(&Flood::of(Flows { protocol: Protocol::IcmpEcho, ..UDP }, 50))?;
-    for words in [
-        "tc qdisc add dev down0 clsact",
-        "tc filter add dev down0 ingress protocol ip flower ip_proto udp dst_port 1 action ct",
-    ] {
-        lab.router().run(&words.split(' ').collect::<Vec<_>>())?;
-    }
-    lab.router().nft(
-        "table ip raw { chain c { type filter hook prerouting priority raw; udp dport 2 drop; }\n }",
-    )?;
-    let trace = Trace::start(&["--rate", "1000000", "--netns", lab.router().name()])?;
-    let before = judge::ask(lab.router())?.drop;
-    // The two take turns.
-    lab.send(&Flood { first: 1 << 32, ..Flood::of(Flows { services: 2, ..UDP }, 1000) })?;
-    let (shown, ..) = trace.stop()?;
-    let refused = judge::ask(lab.router())?.drop - before;
-    ensure!(refused > 400, "only {refused} of 500 refused by tc");
-    let later = shown.iter().filter(|object| object["dport"] != TO_TC);
-    let wrong: Vec<_> = later.filter(|object| object["reason"] == "table_full").collect();
-    ensure!(wrong.is_empty(), "{} of 500: {:?}", wrong.len(), wrong.first());
     Ok(())
 }
 

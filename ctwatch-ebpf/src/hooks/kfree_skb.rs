@@ -44,36 +44,23 @@ pub(crate) fn dropped_for_any_reason(ctx: &impl EbpfContext, skb: u64, location:
     }
 }
 
-/// As below, and only what netfilter dropped: act_ct and Open vSwitch drop what was refused too, for a
-/// reason of theirs. That takes the word back, or else it would be believed of the next packet that a
-/// rule drops.
+/// As below; and dropped by netfilter, where the kernel says why: a packet that is dropped for
+/// anything else on that CPU has nothing to do with it.
 #[inline(always)]
 pub(crate) fn dropped_as_announced(ctx: &impl EbpfContext, skb: u64, reason: u32) -> Option<()> {
-    let net = take_announced(skb)?;
-    if reason == layout!(netfilter_drop) { tell_full(ctx, skb, net) } else { None }
+    if reason == layout!(netfilter_drop) { dropped_as_announced_bare(ctx, skb) } else { None }
 }
 
-/// The packet of a refusal that a hook on `early_drop` has announced.
+/// The packet of a refusal that a hook on `early_drop` has announced: the same CPU, a moment ago, the
+/// same namespace, nothing attached.
 #[inline(always)]
 pub(crate) fn dropped_as_announced_bare(ctx: &impl EbpfContext, skb: u64) -> Option<()> {
-    let net = take_announced(skb)?;
-    tell_full(ctx, skb, net)
-}
-
-/// Where a refusal was announced on this CPU a moment ago, in the same namespace, and nothing is
-/// attached: then it was of this packet, for the kernel has dropped none in between.
-#[inline(always)]
-fn take_announced(skb: u64) -> Option<Address> {
     let net = tally::announced()?;
     if read::<u64>(skb, layout!(skb_nfct))? != 0 || net_of(skb)? != net {
         return None;
     }
     tally::forget_announced();
-    Some(Address(net))
-}
-
-#[inline(always)]
-fn tell_full(ctx: &impl EbpfContext, skb: u64, net: Address) -> Option<()> {
+    let net = Address(net);
     who::refused(ctx, skb, (net, kernel::netns_id(net)?), Reason::TableFull)
 }
 
