@@ -26,7 +26,6 @@ use crate::{
         sampler::{Means, Scope},
         wanted::{Pattern, Patterns, Whose},
     },
-    output::Header,
     probe::{
         bpf,
         layout::Resolved,
@@ -35,6 +34,7 @@ use crate::{
         running::Probes,
         types,
     },
+    record::session::{FORMAT, Header, Measured},
     threads,
 };
 
@@ -73,14 +73,19 @@ pub(super) fn prepare(args: &cli::WatchArgs) -> Result<(Means, Header)> {
     }
     notes.extend(unseen_processes(&scope, privileges));
     let header = Header {
-        version: env!("CARGO_PKG_VERSION"),
+        format: FORMAT,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
         kernel: host::kernel_release(),
+        boot_id: host::boot_id().ok(),
         interval: args.interval(),
         mechanisms: Signal::ALL
-            .map(|signal| (signal.name(), plan.mechanism(signal).map(Mechanism::name)))
+            .map(|signal| Measured {
+                signal: signal.name().to_owned(),
+                mechanism: plan.mechanism(signal).map(|by| by.name().to_owned()),
+            })
             .to_vec(),
         notes,
-        top_bytes: probes.as_ref().and_then(Probes::top_bytes),
+        top_bytes: probes.as_ref().and_then(Probes::top_bytes).map(|bytes| bytes as u64),
     };
     Ok((Means { source, probes, scope, whose, only_judged: false, cookies }, header))
 }

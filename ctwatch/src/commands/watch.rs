@@ -26,10 +26,13 @@ use crate::{
         sampler::{Collector, Means},
     },
     output::{
-        Epoch, Header, aside, json,
+        aside, interruption, json,
         text::{Style, Text, Tops},
     },
-    record::sample::Sample,
+    record::{
+        sample::Sample,
+        session::{Epoch, Header},
+    },
 };
 
 /// How often the first and the last reading are tried again for one in which nothing happened
@@ -372,7 +375,7 @@ impl Screen {
             Some(text) => rendered(|out| text.start(out, &self.header, epoch, snapshot)),
             None => {
                 // Standard output is the objects alone.
-                for note in epoch.note().iter().chain(&self.header.notes) {
+                for note in interruption(epoch).iter().chain(&self.header.notes) {
                     aside::say(note);
                 }
                 Ok(Vec::new())

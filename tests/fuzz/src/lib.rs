@@ -28,8 +28,9 @@ use ctwatch::{
     output::{escape::escaped, services::Services, trace as lines},
     probe::{self, census::Offsets, find_table},
     record::{
+        entry::Held,
         facts::KernelLog,
-        sample::{Held, Named, TopCounts},
+        sample::{Named, TopCounts},
     },
 };
 use ctwatch_abi::{

@@ -16,7 +16,7 @@ use ctwatch_abi::{
 
 use super::tuple::Tuple;
 use crate::host::kernel::config;
-use crate::record::sample::{Held, Left, Status, states};
+use crate::record::entry::{Held, Left, Status, states};
 
 /// Of the calling thread's namespace (`/proc/net` would be that of the process).
 const PATH: &str = "/proc/thread-self/net/nf_conntrack";
