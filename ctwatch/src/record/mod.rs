@@ -149,11 +149,17 @@ mod known {
 /// A moment and its offset to UTC (RFC 3339), not the name of the time zone: whether that is known
 /// where it is read is uncertain.
 mod with_offset {
-    use jiff::{Timestamp, Zoned, fmt::temporal::Pieces, tz::TimeZone};
+    use jiff::{
+        Timestamp, Unit, Zoned,
+        fmt::temporal::Pieces,
+        tz::{Offset, TimeZone},
+    };
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
     pub(super) fn serialize<S: Serializer>(time: &Zoned, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&time.timestamp().display_with_offset(time.offset()))
+        // RFC 3339 knows no seconds of an offset.
+        let offset = time.offset().round(Unit::Minute).unwrap_or(Offset::UTC);
+        serializer.collect_str(&time.timestamp().display_with_offset(offset))
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(

@@ -797,6 +797,8 @@ fn times_of_the_log_keep_their_offset() {
     let read = recorded(&Moment { since_boot: 1, time });
     assert_eq!(read.time.strftime("%H:%M %z").to_string(), "03:04 +0530");
     assert!(with(&read, "/time", json!("2026-07-02T03:04:05")).is_err());
+    let with_seconds = with(&read, "/time", json!("2026-07-02T03:04:05+05:30:15")).unwrap();
+    assert_eq!(recorded(&with_seconds).time.offset().seconds(), 19_800);
 }
 
 fn fixture() -> Vec<Value> {
