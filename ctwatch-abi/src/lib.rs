@@ -10,6 +10,8 @@ pub mod loading;
 pub mod protocol;
 pub mod top;
 pub mod trace;
+#[cfg(feature = "serde")]
+mod written;
 
 use top::{HALVES, Seed, Wanted};
 
@@ -96,6 +98,39 @@ pub enum Count {
 
 impl Count {
     pub const ALL: usize = 12;
+
+    pub const EACH: [Self; Self::ALL] = [
+        Self::DroppedUntracked,
+        Self::DroppedUnconfirmed,
+        Self::DroppedUnconfirmedNat,
+        Self::Removed,
+        Self::NeverInserted,
+        Self::RemovedMissed,
+        Self::NeverInsertedMissed,
+        Self::TableFull,
+        Self::TableFullCtnetlink,
+        Self::Clash,
+        Self::NatExhausted,
+        Self::Inserted,
+    ];
+
+    /// As it is called where it is written down, for ever.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::DroppedUntracked => "dropped_untracked",
+            Self::DroppedUnconfirmed => "dropped_unconfirmed",
+            Self::DroppedUnconfirmedNat => "dropped_unconfirmed_nat",
+            Self::Removed => "removed",
+            Self::NeverInserted => "never_inserted",
+            Self::RemovedMissed => "removed_missed",
+            Self::NeverInsertedMissed => "never_inserted_missed",
+            Self::TableFull => "table_full",
+            Self::TableFullCtnetlink => "table_full_ctnetlink",
+            Self::Clash => "clash",
+            Self::NatExhausted => "nat_exhausted",
+            Self::Inserted => "inserted",
+        }
+    }
 }
 
 /// The counts of one namespace in one stripe.
@@ -216,6 +251,35 @@ pub enum HostCount {
 
 impl HostCount {
     pub const ALL: usize = 10;
+
+    pub const EACH: [Self; Self::ALL] = [
+        Self::NoMemory,
+        Self::UnplacedDrops,
+        Self::UnplacedEnds,
+        Self::UnplacedEndsMissed,
+        Self::UnplacedRefusals,
+        Self::UnplacedClashes,
+        Self::UnplacedInsertions,
+        Self::UnpairedRefusals,
+        Self::UnpairedClashes,
+        Self::DoubtfulEnds,
+    ];
+
+    /// As it is called where it is written down, for ever.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NoMemory => "no_memory",
+            Self::UnplacedDrops => "unplaced_drops",
+            Self::UnplacedEnds => "unplaced_ends",
+            Self::UnplacedEndsMissed => "unplaced_ends_missed",
+            Self::UnplacedRefusals => "unplaced_refusals",
+            Self::UnplacedClashes => "unplaced_clashes",
+            Self::UnplacedInsertions => "unplaced_insertions",
+            Self::UnpairedRefusals => "unpaired_refusals",
+            Self::UnpairedClashes => "unpaired_clashes",
+            Self::DoubtfulEnds => "doubtful_ends",
+        }
+    }
 }
 
 #[repr(C)]

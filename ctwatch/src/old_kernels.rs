@@ -17,6 +17,7 @@ use crate::{
     record::{
         facts::BucketsBy,
         sample::{Access, CpuCounters, Owner, Sample, TableSample},
+        tests::recorded,
     },
 };
 
@@ -89,7 +90,7 @@ fn sample(seconds: u64, entries: u32, counters: Vec<CpuCounters>) -> Sample {
         hooks: None,
         interfaces: Vec::new(),
     };
-    Sample {
+    recorded(&Sample {
         time: jiff::Timestamp::UNIX_EPOCH,
         elapsed: Duration::from_secs(seconds),
         limit: Some(200),
@@ -99,7 +100,7 @@ fn sample(seconds: u64, entries: u32, counters: Vec<CpuCounters>) -> Sample {
         tops: Vec::new(),
         cgroups: Vec::new(),
         idle: Vec::new(),
-    }
+    })
 }
 
 /// Each reading as `watch` shows it, with what had been sent by then.

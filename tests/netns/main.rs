@@ -32,6 +32,7 @@ mod machine;
 mod mechanism;
 mod namespaces;
 mod owners;
+mod records;
 mod rules;
 mod scenarios;
 mod sight;
@@ -104,9 +105,10 @@ impl Test {
     }
 }
 
-const GROUPS: [&[Test]; 25] = [
+const GROUPS: [&[Test]; 26] = [
     cases::TESTS,
     floods::TESTS,
+    records::TESTS,
     rules::TESTS,
     scenarios::TESTS,
     top::TESTS,

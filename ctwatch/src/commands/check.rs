@@ -10,6 +10,7 @@ use super::{Between, scope, setup};
 use crate::{
     cli::{self, CheckArgs, LimitArgs, Which},
     host::{
+        self,
         kernel::{
             modules::{self, ABSENT, Life, Presence},
             privileges::{Privilege, Privileges, Work, keep},
@@ -142,12 +143,9 @@ fn remembered(path: &Path) -> Result<Option<Remembered>> {
 }
 
 fn moment(life: Option<Life>, scope: String) -> Result<Moment> {
-    const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-    let boot_id = std::fs::read_to_string(BOOT_ID)
-        .with_context(|| format!("cannot read {BOOT_ID}, and whether this is the same boot"))?;
     Ok(Moment {
         time: jiff::Timestamp::now().as_second(),
-        boot_id: boot_id.trim().to_owned(),
+        boot_id: host::boot_id().context("whether this is the same boot is unknown")?,
         conntrack: life.and_then(Life::number),
         scope,
     })

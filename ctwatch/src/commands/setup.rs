@@ -23,7 +23,6 @@ use crate::{
         session::Beginning,
         wanted::Whose,
     },
-    output::Header,
     probe::{
         acquire::{Acquired, Depth, acquire, loaded_meanwhile, unusable},
         load::Asked,
@@ -31,6 +30,7 @@ use crate::{
         running::Probes,
     },
     record::measurement::{Mechanism, Signal},
+    record::session::{FORMAT, Header, Measured},
 };
 
 /// Chooses the mechanisms, loads the probes, and says what cannot be had and why.
@@ -72,14 +72,19 @@ pub(super) fn header(
     notes: Vec<String>,
 ) -> Header {
     Header {
-        version: env!("CARGO_PKG_VERSION"),
+        format: FORMAT,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
         kernel: host::kernel_release(),
+        boot_id: host::boot_id().ok(),
         interval,
         mechanisms: Signal::ALL
-            .map(|signal| (signal.name(), plan.mechanism(signal).map(Mechanism::name)))
+            .map(|signal| Measured {
+                signal: signal.name().to_owned(),
+                mechanism: plan.mechanism(signal).map(|by| by.name().to_owned()),
+            })
             .to_vec(),
         notes,
-        top_bytes: probes.and_then(Probes::top_bytes),
+        top_bytes: probes.and_then(Probes::top_bytes).map(|bytes| bytes as u64),
     }
 }
 

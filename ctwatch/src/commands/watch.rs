@@ -14,9 +14,10 @@ use crate::{
         session::{Event, Session, Wishes, absent},
     },
     output::{
-        Epoch, Header, aside, json, loading,
+        aside, interruption, json, loading,
         text::{Style, Text, Tops},
     },
+    record::session::{Epoch, Header},
 };
 
 pub async fn run(args: WatchArgs) -> Result<()> {
@@ -100,7 +101,7 @@ impl Screen {
             }
             Output::Json => {
                 // Standard output is the objects alone.
-                for note in epoch.note().iter().chain(&header.notes) {
+                for note in interruption(*epoch).iter().chain(&header.notes) {
                     aside::say(note);
                 }
                 Ok(Vec::new())

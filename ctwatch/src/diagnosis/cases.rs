@@ -19,15 +19,17 @@ use crate::{
         census::{Census, SEED, Taken},
     },
     record::{
+        entry::{Held, Left, Status},
         facts::{
             Act, Base, BucketsBy, Condition, Evidence, Facts, Form, Framework, FullLines,
             KernelLog, LoadedModule, Namespace, Rule, RuleTable, RuleUse, Setting, Slab, Tools,
             Totals, Writable,
         },
         sample::{
-            Access, Counted, CpuCounters, Held, HookReadings, Left, Owner, Probed, Sample, Status,
-            TableSample, TopCount, TopCounts,
+            Access, Counted, CpuCounters, HookReadings, Owner, Probed, Sample, TableSample,
+            TopCount, TopCounts,
         },
+        tests::recorded,
     },
 };
 
@@ -155,9 +157,10 @@ fn buckets_are_raised_by_what_can_be_written() {
     assert!(fix.expect.contains("there are 256 buckets, and it is not ours"), "{}", fix.expect);
 }
 
+/// From facts that were recorded and read again.
 pub(super) fn found(facts: &Facts, census: Option<&Taken>) -> Vec<Finding> {
     findings(&Case {
-        facts,
+        facts: &recorded(facts),
         census: census.ok_or("not taken"),
         live: None,
         settings: Default::default(),
@@ -219,7 +222,7 @@ fn refusing() -> Snapshot {
         let mut tally = NetnsTally::new(1, 1);
         (0..refused).for_each(|_| tally.bump(Count::TableFull));
         let counted = Counted { refusals: true, ..Counted::default() };
-        model.advance(&Sample {
+        model.advance(&recorded(&Sample {
             time: jiff::Timestamp::from_second(second.into()).unwrap(),
             elapsed: Duration::from_secs(second.into()),
             limit: Some(1000),
@@ -246,7 +249,7 @@ fn refusing() -> Snapshot {
             cgroups: Vec::new(),
             idle: Vec::new(),
             probed: Some(Probed { counted, everywhere: tally, ..Probed::default() }),
-        })
+        }))
     };
     sample(0, 0, Vec::new());
     sample(1, 100, vec![of(7, 80, 0), of(8, 30, 10), of(9, 4, 4)])

@@ -230,8 +230,8 @@ mod tests {
     use crate::{
         model::census::{Census, SEED, Taken},
         record::{
+            entry::{Held, Left, Status},
             facts::Facts,
-            sample::{Held, Left, Status},
         },
     };
 

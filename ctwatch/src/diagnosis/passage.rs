@@ -75,7 +75,7 @@ impl Packets {
 
     /// Whether they come into chains of this table at all.
     fn are_of(&self, table: &RuleTable) -> bool {
-        match (table.family, self.is_ipv4()) {
+        match (&*table.family, self.is_ipv4()) {
             ("inet", _) | ("ip" | "ip6", None) => true,
             ("ip", Some(v4)) => v4,
             ("ip6", Some(v4)) => !v4,
@@ -174,7 +174,7 @@ pub(super) fn cut_off(namespace: &Namespace, packets: &Packets, hooks: &[&str]) 
             table.chains.iter().map(|chain| (chain.name.as_str(), chain)).collect();
         for chain in &table.chains {
             let Some(base) = &chain.base else { continue };
-            if base.is_nat || base.priority <= TRACKED || !hooks.contains(&base.hook) {
+            if base.is_nat || base.priority <= TRACKED || !hooks.contains(&&*base.hook) {
                 continue;
             }
             let mut walk = Walk { table, chains: &chains, packets, parted: false, steps: 0 };

@@ -40,7 +40,7 @@ pub(super) fn remove(
     let mut tables: BTreeMap<(bool, &str, &str), Vec<Place<'_>>> = BTreeMap::new();
     for (table, rule) in by_iptables {
         let is_legacy = table.framework == Framework::Legacy;
-        tables.entry((is_legacy, table.family, &table.name)).or_default().push((table, rule));
+        tables.entry((is_legacy, &*table.family, &table.name)).or_default().push((table, rule));
     }
     for rules in tables.values() {
         shell.iptables(rules, &mut fix)?;
@@ -58,7 +58,7 @@ fn is_of_iptables(table: &RuleTable) -> bool {
     const TABLES: [&str; 5] = ["filter", "nat", "mangle", "raw", "security"];
     const CHAINS: [&str; 5] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"];
     table.framework == Framework::Legacy
-        || matches!(table.family, "ip" | "ip6")
+        || matches!(&*table.family, "ip" | "ip6")
             && TABLES.contains(&table.name.as_str())
             && table.chains.iter().any(|chain| CHAINS.contains(&chain.name.as_str()))
 }

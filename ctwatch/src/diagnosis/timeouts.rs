@@ -246,8 +246,8 @@ mod tests {
     use crate::{
         model::census::{Census, SEED, Taken},
         record::{
+            entry::{Held, Left, Status},
             facts::Facts,
-            sample::{Held, Left, Status},
         },
     };
 

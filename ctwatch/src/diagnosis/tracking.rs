@@ -114,7 +114,7 @@ fn in_words(need: &Need<'_>) -> String {
 }
 
 fn tool(table: &RuleTable) -> &'static str {
-    match (table.framework, table.family) {
+    match (table.framework, &*table.family) {
         (Framework::Nft, _) => "nft",
         (Framework::Legacy, "ip6") => "ip6tables-legacy",
         (Framework::Legacy, _) => "iptables-legacy",
@@ -390,7 +390,7 @@ fn remove(facts: &Facts, empty: &[(&Namespace, &RuleTable)]) -> Option<Fix> {
 fn hooked(chain: Option<&Chain>) -> Option<String> {
     let base = chain?.base.as_ref()?;
     let policy = if base.drops { "drop" } else { "accept" };
-    let (hook, priority) = (base.hook, base.priority);
+    let (hook, priority) = (&base.hook, base.priority);
     Some(format!("{{ type nat hook {hook} priority {priority}; policy {policy}; }}"))
 }
 

@@ -3,6 +3,8 @@
 
 use std::hash::{BuildHasher, RandomState};
 
+use anyhow::{Context, Result};
+
 pub mod kernel;
 pub mod machine;
 pub mod netfilter;
@@ -11,6 +13,13 @@ pub mod netns;
 /// The running kernel's release, `uname -r`.
 pub fn kernel_release() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
+}
+
+/// Another after each boot.
+pub fn boot_id() -> Result<String> {
+    const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+    let id = std::fs::read_to_string(BOOT_ID).with_context(|| format!("cannot read {BOOT_ID}"))?;
+    Ok(id.trim().to_owned())
 }
 
 /// Numbers that nobody else knows. By the keys of the standard library's hash maps, which do not wait

@@ -10,7 +10,10 @@ use ctwatch_abi::{
 };
 
 use super::{figure::Exactness, ties::Ties, top::TopEntry};
-use crate::record::sample::{Held, Left, Owner, Status, states};
+use crate::record::{
+    entry::{Held, Left, Status, states},
+    sample::Owner,
+};
 
 /// Of each list, over all namespaces: 32,768 slots in 2.3 MB.
 const SETS: usize = 4096;
@@ -504,7 +507,7 @@ mod tests {
     use ctwatch_abi::top::Key;
 
     use super::*;
-    use crate::record::sample::Status;
+    use crate::record::entry::Status;
 
     fn held(netns: NetnsId, source: u32, protocol: u8, state: u8, assured: bool) -> Held {
         let mut src = [0; 16];

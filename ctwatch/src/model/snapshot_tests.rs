@@ -5,8 +5,9 @@ use std::time::Duration;
 use ctwatch_abi::{Count, NetnsTally};
 
 use super::{KEPT_UP, Model, Snapshot, Table, figure::Exactness, verdict::situations::table};
-use crate::record::sample::{
-    Access, Counted, HookReadings, Idle, Owner, Probed, Sample, TableSample,
+use crate::record::{
+    sample::{Access, Counted, HookReadings, Idle, Owner, Probed, Sample, TableSample},
+    tests::recorded,
 };
 
 /// A reading of one namespace, whose counter of drops is at this.
@@ -129,7 +130,7 @@ fn probed(second: u64, drop: u32, refused: u64) -> Sample {
     let mut tally = NetnsTally::new(1, 1);
     (0..refused).for_each(|_| tally.bump(Count::DroppedUntracked));
     sample.tables[0].hooks = Some(HookReadings { before: tally, after: tally });
-    sample
+    recorded(&sample)
 }
 
 fn unread(second: u64) -> Sample {

@@ -6,7 +6,7 @@ use ctwatch_abi::{
     top::Key,
 };
 
-use crate::record::sample::Held;
+use crate::record::entry::Held;
 
 /// Protocol and port, in the order of this machine.
 pub type Port = (u8, u16);
@@ -86,7 +86,7 @@ pub fn tunnel(port: Port) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::sample::{Left, Status};
+    use crate::record::entry::{Left, Status};
 
     fn held(protocol: u8, port: u16, status: u32) -> Held {
         let key = Key { protocol, dport: port.to_be(), ..Key::default() };

@@ -434,7 +434,11 @@ pub(crate) mod situations {
             Model,
             census::{Census, KernelCount, SEED, Taken},
         },
-        record::sample::{CpuCounters, Held, Left, Owner, Sample, Status, TableSample},
+        record::{
+            entry::{Held, Left, Status},
+            sample::{CpuCounters, Owner, Sample, TableSample},
+            tests::recorded,
+        },
     };
     use ctwatch_abi::{NetnsId, top::Key};
 
@@ -513,7 +517,7 @@ pub(crate) mod situations {
         }
 
         fn sample(&self, second: u64, tables: &[TableSample]) -> Sample {
-            Sample {
+            recorded(&Sample {
                 time: jiff::Timestamp::UNIX_EPOCH,
                 elapsed: Duration::from_secs(second),
                 limit: self.limit,
@@ -523,7 +527,7 @@ pub(crate) mod situations {
                 tops: Vec::new(),
                 cgroups: Vec::new(),
                 idle: Vec::new(),
-            }
+            })
         }
     }
 

@@ -677,11 +677,30 @@ mod tests {
     use ctwatch_abi::Count;
 
     use super::*;
+    use crate::record::tests::recorded;
 
     fn tally(refused: u32) -> NetnsTally {
         let mut tally = NetnsTally::new(1, 1);
         (0..refused).for_each(|_| tally.bump(Count::TableFull));
         tally
+    }
+
+    /// Whatever may be read here, and as whom.
+    #[test]
+    fn what_is_read_here_can_be_recorded() {
+        for source in [Source::Procfs, Source::Ctnetlink] {
+            let means = Means {
+                source,
+                probes: None,
+                scope: Scope::Own,
+                whose: Whose::All,
+                only_judged: false,
+                cookies: true,
+            };
+            let mut worker = Worker::new(means, Reads::default());
+            let sample = worker.sample(&mut None, true).unwrap();
+            assert_eq!(recorded(&sample).tables.len(), 1, "{sample:?}");
+        }
     }
 
     #[test]

@@ -18,8 +18,10 @@ use super::{
 use crate::{
     host::kernel::modules::{self, ABSENT, Life, Presence},
     model::{KEPT_UP, Model, Snapshot, census::Taken, loading::Loaded},
-    output::{Epoch, Header},
-    record::sample::Sample,
+    record::{
+        sample::Sample,
+        session::{Epoch, Header},
+    },
 };
 
 /// How often the first and the last reading are tried again for one in which nothing happened

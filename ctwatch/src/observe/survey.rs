@@ -369,6 +369,15 @@ fn timeouts() -> BTreeMap<String, u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::tests::recorded;
+
+    /// Whatever may be read here, and as whom.
+    #[test]
+    fn what_is_seen_here_can_be_recorded() {
+        let facts = survey(Scope::Own, Whose::All, Source::Procfs, true, true).unwrap();
+        let read = recorded(&facts);
+        assert_eq!((read.release, read.namespaces.len()), (host::kernel_release(), 1));
+    }
 
     fn found(count: u32) -> Vec<Netns> {
         let netns = |inode| Netns { inode, name: None, path: format!("/x/{inode}").into() };

@@ -468,7 +468,7 @@ mod tests {
     use crate::record::sample::Owner;
     use crate::{
         model::census::{Census, SEED},
-        record::sample::{Held, Left, Status},
+        record::entry::{Held, Left, Status},
     };
 
     fn taken() -> Taken {

@@ -1,28 +1,37 @@
-//! Two snapshots, a second apart, in which a table of 200 met 2,000 new flows.
+//! Two snapshots, a second apart, in which a table of 200 met 2,000 new flows. What they are made
+//! of was recorded and read again.
 
 use std::time::Duration;
 
 use ctwatch_abi::{Count, NetnsTally};
 
-use super::{Epoch, Header};
 use crate::{
     model::{Model, Snapshot},
-    record::sample::{
-        Access, Counted, CpuCounters, HookReadings, Owner, Probed, Sample, TableSample,
+    record::{
+        sample::{Access, Counted, CpuCounters, HookReadings, Owner, Probed, Sample, TableSample},
+        session::{Epoch, FORMAT, Header, Measured},
+        tests::recorded,
     },
 };
 
 pub(super) const FIRST: Epoch = Epoch { number: 1, gap: None };
 
 pub(super) fn header() -> Header {
-    Header {
-        version: "0.0.0",
+    recorded(&Header {
+        format: FORMAT,
+        version: "0.0.0".to_owned(),
         kernel: "6.12.0".to_owned(),
+        boot_id: None,
         interval: Duration::from_secs(1),
-        mechanisms: vec![("drops", Some("tracepoint")), ("insertions", None)],
+        mechanisms: [("drops", Some("tracepoint")), ("insertions", None)]
+            .map(|(signal, mechanism)| Measured {
+                signal: signal.to_owned(),
+                mechanism: mechanism.map(str::to_owned),
+            })
+            .to_vec(),
         notes: vec!["no insertions by tracepoint: needs CAP_BPF and CAP_PERFMON".to_owned()],
         top_bytes: None,
-    }
+    })
 }
 
 pub(super) fn snapshots() -> [Snapshot; 2] {
@@ -32,7 +41,7 @@ pub(super) fn snapshots() -> [Snapshot; 2] {
         let mut tally = NetnsTally::new(7, 7);
         (0..drop).for_each(|_| tally.bump(Count::DroppedUntracked));
         (0..early_drop).for_each(|_| tally.bump(Count::Removed));
-        model.advance(&Sample {
+        model.advance(&recorded(&Sample {
             time: jiff::Timestamp::from_second(second.try_into().unwrap()).unwrap(),
             elapsed: Duration::from_secs(second),
             limit: Some(200),
@@ -59,6 +68,6 @@ pub(super) fn snapshots() -> [Snapshot; 2] {
             cgroups: Vec::new(),
             idle: Vec::new(),
             probed: Some(Probed { counted, ..Probed::default() }),
-        })
+        }))
     })
 }

@@ -6,7 +6,6 @@ use ctwatch_abi::top::Stream;
 use serde::{Serialize, ser::SerializeMap};
 
 use super::{
-    Epoch, Header,
     census::{HoldingObject, HoldsObject, holding},
     escape::json_escape,
     loading::LoadedObject,
@@ -14,7 +13,10 @@ use super::{
 };
 use crate::{
     model::{Gone, Snapshot, Sum, Table, figure::Figure, loading::Loaded},
-    record::sample::{Access, Owner},
+    record::{
+        sample::{Access, Owner},
+        session::{Epoch, Header, Measured},
+    },
 };
 
 #[derive(Serialize)]
@@ -225,7 +227,7 @@ pub fn write<'a>(
         epoch: epoch.number,
         gap_s: epoch.gap.map(|gap| gap.as_secs_f64()),
         kernel: &header.kernel,
-        mechanisms: Pairs(header.mechanisms.clone()),
+        mechanisms: Pairs(header.mechanisms.iter().map(mechanism).collect()),
         lost: snapshot.lost,
         unplaced_of_others: snapshot.unplaced_of_others,
         forgotten: snapshot.forgotten,
@@ -236,6 +238,10 @@ pub fn write<'a>(
         tables: snapshot.tables.iter().map(|of| table(snapshot, of)).collect(),
     };
     write_line(out, &object)
+}
+
+fn mechanism(of: &Measured) -> (&str, Option<&str>) {
+    (&of.signal, of.mechanism.as_deref())
 }
 
 /// One object, one line.

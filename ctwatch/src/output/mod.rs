@@ -19,41 +19,18 @@ mod fixtures;
 
 use crate::{
     model::{Snapshot, Table, others::Others},
-    record::sample::Owner,
+    record::{
+        sample::Owner,
+        session::{Epoch, Header, Measured},
+    },
 };
 
-/// What does not change while watching.
-#[derive(Clone, Debug)]
-pub struct Header {
-    pub version: &'static str,
-    pub kernel: String,
-    pub interval: std::time::Duration,
-    /// Signal and mechanism; `None` where nothing measures it.
-    pub mechanisms: Vec<(&'static str, Option<&'static str>)>,
-    /// What is not measured, or not seen, and why.
-    pub notes: Vec<String>,
-    /// Memory of the kernel that counting who it is takes.
-    pub top_bytes: Option<usize>,
-}
-
-/// Which life of the table is watched: conntrack can be unloaded and loaded again, and then
-/// everything is counted anew.
-#[derive(Clone, Copy, Debug)]
-pub struct Epoch {
-    /// From 1.
-    pub number: u32,
-    /// Before this one, how long nothing was watched; `None` before the first.
-    pub gap: Option<std::time::Duration>,
-}
-
-impl Epoch {
-    /// What there is to say where it begins.
-    pub fn note(&self) -> Option<String> {
-        let gap = self.gap?.as_secs_f64();
-        Some(format!(
-            "nf_conntrack was loaded again: counting begins anew after {gap:.1} s not watched"
-        ))
-    }
+/// What there is to say where another life of the table begins.
+pub fn interruption(epoch: Epoch) -> Option<String> {
+    let gap = epoch.gap?.as_secs_f64();
+    Some(format!(
+        "nf_conntrack was loaded again: counting begins anew after {gap:.1} s not watched"
+    ))
 }
 
 /// The lines before the first: what is watched, by what means, and what is missing and why.
@@ -93,7 +70,7 @@ pub fn preamble(header: &Header, epoch: Epoch, snapshot: &Snapshot) -> Vec<Strin
         let megabytes = bytes as f64 / f64::from(1 << 20);
         lines.push(format!("top lists in {megabytes:.1} MB of the kernel's memory, no more"));
     }
-    lines.extend(epoch.note().map(|note| format!("*** {note}")));
+    lines.extend(interruption(epoch).map(|note| format!("*** {note}")));
     lines.extend(unread(snapshot));
     lines.extend(unowned(snapshot));
     lines.extend(header.notes.iter().map(|note| format!("note: {}", escape::escaped(note))));
@@ -124,10 +101,11 @@ fn others(
 /// `drops, insertions by tracepoint; table by ctnetlink; removals not measured`
 fn mechanisms(header: &Header) -> String {
     let mut groups: Vec<(Option<&str>, Vec<&str>)> = Vec::new();
-    for (signal, mechanism) in &header.mechanisms {
-        match groups.iter_mut().find(|(of, _)| of == mechanism) {
+    for Measured { signal, mechanism } in &header.mechanisms {
+        let mechanism = mechanism.as_deref();
+        match groups.iter_mut().find(|(of, _)| *of == mechanism) {
             Some((_, signals)) => signals.push(signal),
-            None => groups.push((*mechanism, vec![signal])),
+            None => groups.push((mechanism, vec![signal])),
         }
     }
     let groups = groups.iter().map(|(mechanism, signals)| match mechanism {

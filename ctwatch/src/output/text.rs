@@ -12,7 +12,6 @@ use std::{
 use ctwatch_abi::{NetnsId, top::By};
 
 use super::{
-    Epoch, Header,
     escape::escaped,
     services::Services,
     summary,
@@ -25,7 +24,10 @@ use crate::{
         figure::{Exactness, Figure},
         others::Others,
     },
-    record::sample::Access,
+    record::{
+        sample::Access,
+        session::{Epoch, Header},
+    },
 };
 
 /// How the terminal is.
@@ -424,7 +426,10 @@ mod tests {
     use crate::{
         model::census::{Census, SEED, Taken},
         output::fixtures::{FIRST, header, snapshots},
-        record::sample::{Held, Left, Owner, Status},
+        record::{
+            entry::{Held, Left, Status},
+            sample::Owner,
+        },
     };
 
     fn style(columns: usize) -> Style {

@@ -32,7 +32,7 @@ use crate::{
         kernel::{btf::Btf, symbols::Symbols},
         netns::visit::{netns_cookie, sysctl},
     },
-    record::sample::{Held, Left, Status},
+    record::entry::{Held, Left, Status},
 };
 
 /// How often a walk is begun anew because the table was replaced meanwhile.

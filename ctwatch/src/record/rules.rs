@@ -1,39 +1,56 @@
 //! Single rules of a firewall, as far as they could be read: of both frameworks alike.
 
-use std::net::IpAddr;
+use std::{borrow::Cow, net::IpAddr};
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+use serde::{Deserialize, Serialize};
+
+use super::{SomethingElse, each_or_something_else, is_default, or_something_else};
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chain {
     pub name: String,
     /// `None`: packets only come here by a jump.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub base: Option<Base>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub rules: Vec<Rule>,
 }
 
 /// Where a chain is hooked in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Base {
+    #[serde(default, skip_serializing_if = "is_default")]
     pub is_nat: bool,
     /// prerouting, input, forward, output, postrouting; another word for other families.
-    pub hook: &'static str,
+    pub hook: Cow<'static, str>,
     pub priority: i32,
     /// Its policy is to drop.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub drops: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
     /// nft's handle; with iptables the number of the rule in its chain, from 1.
     pub number: u64,
     /// All of them have to hold.
+    #[serde(
+        default,
+        deserialize_with = "each_or_something_else",
+        skip_serializing_if = "is_default"
+    )]
     pub conditions: Vec<Condition>,
+    #[serde(default, deserialize_with = "or_something_else", skip_serializing_if = "is_default")]
     pub act: Act,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub comment: Option<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Condition {
     /// IPv4, or IPv6.
+    #[serde(rename = "is_ipv4")]
     Family(bool),
     Protocol(u8),
     /// First and last.
@@ -52,7 +69,8 @@ pub enum Condition {
 }
 
 /// What becomes of a packet for which all conditions hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Act {
     /// The next rule is asked.
     #[default]
@@ -73,6 +91,24 @@ pub enum Act {
     Unknown,
 }
 
+impl SomethingElse for Condition {
+    fn something_else() -> Self {
+        Self::Other
+    }
+}
+
+impl SomethingElse for Act {
+    fn something_else() -> Self {
+        Self::Unknown
+    }
+}
+
+impl SomethingElse for Option<Act> {
+    fn something_else() -> Self {
+        Some(Act::Unknown)
+    }
+}
+
 impl Rule {
     /// Asks what conntrack knows.
     pub fn asks_tracking(&self) -> bool {
@@ -82,6 +118,6 @@ impl Rule {
 
 impl Base {
     pub fn of(is_nat: bool, hook: &'static str, priority: i32) -> Self {
-        Self { is_nat, hook, priority, drops: false }
+        Self { is_nat, hook: Cow::Borrowed(hook), priority, drops: false }
     }
 }

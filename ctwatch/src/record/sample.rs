@@ -6,105 +6,156 @@ use ctwatch_abi::{
     HostTally, NetnsId, NetnsTally,
     top::{By, Key, Stream},
 };
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::{Read, SomethingElse, is_default, nanoseconds, or_something_else};
 
 /// One reading of everything.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
     /// Wall-clock time, for people and for the JSON.
     pub time: jiff::Timestamp,
     /// Monotonic time since the start: what rates are computed from.
+    #[serde(rename = "elapsed_ns", with = "nanoseconds")]
     pub elapsed: Duration,
     /// `net.netfilter.nf_conntrack_max`; one limit for all namespaces, each with its own count.
     /// 0 is no limit.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub limit: Option<u32>,
     /// `net.netfilter.nf_conntrack_buckets`: one hash table for all namespaces.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub buckets: Option<u32>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub tables: Vec<TableSample>,
     /// Those that were not read this time.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub idle: Vec<Idle>,
     /// `None` where no program runs.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub probed: Option<Probed>,
-    /// Who it is, of what is counted that way; empty where nobody asks.
+    /// Who it is, of what is counted that way; empty where nobody asks. Lists of a kind that a later
+    /// version added are not read.
+    #[serde(default, deserialize_with = "known_lists", skip_serializing_if = "is_default")]
     pub tops: Vec<TopCounts>,
     /// What the cgroups that are spoken of are called.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub cgroups: Vec<(u64, String)>,
 }
 
 /// One table of heavy hitters, over all namespaces.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TopCounts {
     pub stream: Stream,
     pub by: By,
     /// All that were offered to it.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub offered: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub counts: Vec<TopCount>,
 }
 
+/// Those of a stream and a grouping that are known here.
+fn known_lists<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<TopCounts>, D::Error> {
+    #[derive(Deserialize)]
+    struct Written {
+        stream: Read<Stream>,
+        by: Read<By>,
+        #[serde(default)]
+        offered: u64,
+        #[serde(default)]
+        counts: Vec<TopCount>,
+    }
+    let known = |Written { stream, by, offered, counts }| {
+        Some(TopCounts { stream: stream.known()?, by: by.known()?, offered, counts })
+    };
+    Ok(Vec::deserialize(deserializer)?.into_iter().filter_map(known).collect())
+}
+
 /// `count - error <= true count <= count`, since the start of the programs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopCount {
     pub key: Key,
     pub count: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub error: u64,
 }
 
 /// What the programs counted that is no namespace's, and how far their counts go.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Probed {
+    #[serde(default, skip_serializing_if = "is_default")]
     pub host: HostTally,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub counted: Counted,
     pub misses: Misses,
     /// What was counted in all namespaces, also those that nobody asked for, before any was read.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub everywhere: NetnsTally,
     /// What was counted in namespaces of unprivileged users that there was no room to tell apart.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub strangers_rest: NetnsTally,
 }
 
 /// Which counts the running programs fill in. The others are zero and mean nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counted {
     /// Packets dropped by any netfilter hook: `Dropped…`.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub drops: bool,
     /// Conntrack's own refusals: `TableFull…`.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub refusals: bool,
     /// `Clash`, `NatExhausted`.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub clashes: bool,
     /// `Inserted`.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub insertions: bool,
     /// `Removed…`, `NeverInserted…`.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub ends: bool,
 }
 
 /// A namespace in which the programs counted nothing since it was last read, and which is as it was then
 /// as far as they see.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Idle {
     pub id: NetnsId,
     /// How long ago it was read; zero where there is nothing to read: nothing leads to it.
+    #[serde(default, rename = "age_ns", with = "nanoseconds", skip_serializing_if = "is_default")]
     pub age: Duration,
 }
 
 /// One namespace's share of it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TableSample {
     pub id: NetnsId,
     pub inode: u32,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub name: Option<String>,
+    #[serde(deserialize_with = "or_something_else")]
     pub owner: Owner,
     /// What happens in it is worth an alarm: it is the host's own, or was asked for.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub is_judged: bool,
     pub access: Access,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub entries: Option<u32>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub counters: Option<Vec<CpuCounters>>,
     /// Why `entries` or `counters` are missing from a namespace that was found.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub unread: Option<String>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub hooks: Option<HookReadings>,
     /// What some of its interfaces are called.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub interfaces: Vec<(u32, String)>,
 }
 
 /// Who is behind a network namespace: whoever made the user namespace that it belongs to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Owner {
     /// The first user namespace, or one that root made.
     Host,
@@ -112,6 +163,12 @@ pub enum Owner {
     User(u32),
     /// And why. It counts as the host's: an alarm too many does less harm than one that is missed.
     Unknown(String),
+}
+
+impl SomethingElse for Owner {
+    fn something_else() -> Self {
+        Self::Unknown("a later version of ctwatch wrote what this one does not know".to_owned())
+    }
 }
 
 impl Owner {
@@ -130,33 +187,47 @@ impl Owner {
 }
 
 /// Whether a namespace was looked into.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Access {
     Entered,
     /// It is there, and could not be entered: nothing is known of what is in it.
     Refused,
     /// Only the probes know of it: it is gone, or nothing shows where it is.
+    #[serde(other)]
     Unseen,
 }
 
 /// One CPU's counters since the namespace was made, in the words of `conntrack -S`. They are 32
 /// bits wide in the kernel and wrap around.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CpuCounters {
+    #[serde(default, skip_serializing_if = "is_default")]
     pub cpu: u16,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub found: u32,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub invalid: u32,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub insert: u32,
     /// Entries that left the table, on kernels that count them. `None` where there is no such
     /// column; others keep it, and leave it at 0.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub delete_list: Option<u32>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub insert_failed: u32,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub drop: u32,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub early_drop: u32,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub error: u32,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub search_restart: u32,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub clash_resolve: u32,
     /// `None` before Linux 5.15: those kernels have no limit on a chain's length.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub chaintoolong: Option<u32>,
 }
 
@@ -214,22 +285,50 @@ pub fn inserted_less_removed(cpus: &[CpuCounters]) -> Option<u32> {
 }
 
 /// What the programs had counted just before and just after the namespace itself was read: the
-/// truth at that moment is between the two.
+/// truth at that moment is between the two. Mostly they are equal, and then written once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HookReadings {
     pub before: NetnsTally,
     pub after: NetnsTally,
 }
 
+#[derive(Serialize, Deserialize)]
+struct WrittenReadings {
+    before: NetnsTally,
+    /// `None`: as before.
+    #[serde(default, skip_serializing_if = "is_default")]
+    after: Option<NetnsTally>,
+}
+
+impl Serialize for HookReadings {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let after = Some(self.after).filter(|after| *after != self.before);
+        WrittenReadings { before: self.before, after }.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for HookReadings {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let WrittenReadings { before, after } = WrittenReadings::deserialize(deserializer)?;
+        Ok(Self { before, after: after.unwrap_or(before) })
+    }
+}
+
 /// Events that a program was not run for, at most: all events of the place it is attached to, not
 /// only those that count. `None` where the kernel does not say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Misses {
+    #[serde(default, skip_serializing_if = "is_default")]
     pub drops: Option<u64>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub page_allocations: Option<u64>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub refusals: Option<u64>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub clashes: Option<u64>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub insertions: Option<u64>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub ends: Option<u64>,
 }
 
@@ -252,113 +351,6 @@ impl Sample {
     pub fn is_still(&self) -> bool {
         let hooks = self.tables.iter().filter_map(|table| table.hooks);
         hooks.into_iter().all(|hooks| hooks.before == hooks.after)
-    }
-}
-
-/// One entry of the table.
-#[derive(Clone, Copy, Debug)]
-pub struct Held {
-    /// Of its original direction. Without an interface: an entry does not know it.
-    pub key: Key,
-    /// The reply, turned round: what NAT makes of the original direction. Its destination is who
-    /// answers, its source whom the answer is sent to.
-    pub translated: Key,
-    pub status: Status,
-    /// Of TCP and SCTP, as the kernel numbers it; 0 for other protocols.
-    pub state: u8,
-    pub zone: u16,
-    pub left: Left,
-}
-
-/// For how long an entry is still to live.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Left {
-    /// Whole seconds.
-    Seconds(u32),
-    /// No time: it fills the table until something comes across it. Netlink never tells of one.
-    /// <https://github.com/torvalds/linux/blob/v6.12/include/net/netfilter/nf_conntrack.h> `nf_ct_is_expired`
-    Expired,
-    /// Netlink tells no time of offloaded flows.
-    Unknown,
-}
-
-const TCP_STATES: [&str; 10] = [
-    "NONE",
-    "SYN_SENT",
-    "SYN_RECV",
-    "ESTABLISHED",
-    "FIN_WAIT",
-    "CLOSE_WAIT",
-    "LAST_ACK",
-    "TIME_WAIT",
-    "CLOSE",
-    "SYN_SENT2",
-];
-const SCTP_STATES: [&str; 9] = [
-    "NONE",
-    "CLOSED",
-    "COOKIE_WAIT",
-    "COOKIE_ECHOED",
-    "ESTABLISHED",
-    "SHUTDOWN_SENT",
-    "SHUTDOWN_RECD",
-    "SHUTDOWN_ACK_SENT",
-    "HEARTBEAT_SENT",
-];
-
-/// The states of a protocol by number, in conntrack's words; `None` where none are told apart.
-/// <https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/netfilter/nf_conntrack_tcp.h>
-pub fn states(protocol: u8) -> Option<&'static [&'static str]> {
-    match protocol {
-        6 => Some(&TCP_STATES),
-        132 => Some(&SCTP_STATES),
-        _ => None,
-    }
-}
-
-/// `enum ip_conntrack_status`.
-/// <https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/netfilter/nf_conntrack_common.h>
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Status(pub u32);
-
-impl Status {
-    pub const REPLIED: u32 = 1 << 1;
-    pub const ASSURED: u32 = 1 << 2;
-    pub const CONFIRMED: u32 = 1 << 3;
-    pub const SOURCE_TRANSLATED: u32 = 1 << 4;
-    pub const DESTINATION_TRANSLATED: u32 = 1 << 5;
-    pub const OFFLOADED: u32 = 1 << 14;
-    pub const OFFLOADED_TO_HARDWARE: u32 = 1 << 15;
-
-    /// A packet of the other direction was seen.
-    pub fn is_replied(self) -> bool {
-        self.0 & Self::REPLIED != 0
-    }
-
-    /// Never thrown out to make room.
-    pub fn is_assured(self) -> bool {
-        self.0 & Self::ASSURED != 0
-    }
-
-    /// The reply's addresses or ports are not those of the original the other way round.
-    /// <https://github.com/torvalds/linux/blob/v6.12/net/netfilter/nf_nat_core.c> `nf_nat_setup_info`
-    pub fn is_translated(self) -> bool {
-        self.0 & (Self::SOURCE_TRANSLATED | Self::DESTINATION_TRANSLATED) != 0
-    }
-
-    /// A helper had it expected, or was assigned to it.
-    pub fn is_helped(self) -> bool {
-        self.0 & (1 | 1 << 13) != 0
-    }
-
-    /// In the table.
-    pub fn is_confirmed(self) -> bool {
-        self.0 & Self::CONFIRMED != 0
-    }
-
-    /// A flow table forwards its packets, in software or in hardware, and renews its time.
-    pub fn is_offloaded(self) -> bool {
-        self.0 & (Self::OFFLOADED | Self::OFFLOADED_TO_HARDWARE) != 0
     }
 }
 

@@ -2,7 +2,7 @@
 //! test`, by libFuzzer in `cargo xtask fuzz`. None may panic, and what comes out must be something
 //! that can be shown.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{fmt::Debug, path::PathBuf, sync::Arc};
 
 use clap::Parser as _;
 use ctwatch::{
@@ -28,14 +28,17 @@ use ctwatch::{
     output::{escape::escaped, services::Services, trace as lines},
     probe::{self, census::Offsets, find_table},
     record::{
-        facts::KernelLog,
-        sample::{Held, Named, Owner, TopCounts},
+        entry::Held,
+        facts::{Facts, KernelLog},
+        sample::{Named, Owner, Sample, TopCounts},
+        session::{Epoch, Header},
     },
 };
 use ctwatch_abi::{
     census::{ENTRY, Record},
     top::{By, Seed, Set, Stream},
 };
+use serde::{Serialize, de::DeserializeOwned};
 
 /// A parser, by the name of the folder with its seeds.
 pub struct Parser {
@@ -102,6 +105,7 @@ pub const PARSERS: &[Parser] = &[
             assert_eq!(rows.len() + 1, text.lines().count());
         }
     }),
+    parser("record", record),
     parser("refusal_event", refusal_event),
     parser("services", |bytes| drop(Services::parse(&text(bytes)))),
     parser("slabinfo", |bytes| {
@@ -271,6 +275,23 @@ fn iptables(bytes: &[u8]) {
             assert!(table.uses.len() as u64 <= table.rules, "{table:?}");
         }
     }
+}
+
+/// A line of a recording as each of the things that it may be.
+fn record(bytes: &[u8]) {
+    written_again::<Header>(bytes);
+    written_again::<Epoch>(bytes);
+    written_again::<Sample>(bytes);
+    written_again::<Facts>(bytes);
+    written_again::<Held>(bytes);
+}
+
+/// What could be read is what is read again.
+fn written_again<T: Serialize + DeserializeOwned + PartialEq + Debug>(bytes: &[u8]) {
+    let Ok(read) = serde_json::from_slice::<T>(bytes) else { return };
+    let written = serde_json::to_vec(&read).unwrap_or_default();
+    let again = serde_json::from_slice::<T>(&written);
+    assert!(again.as_ref().is_ok_and(|again| *again == read), "{read:?} {again:?}");
 }
 
 /// One record again and again.

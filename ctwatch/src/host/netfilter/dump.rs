@@ -13,7 +13,7 @@ use super::{
     ctnetlink::{Ctnetlink, Dumped, NFGENMSG},
     tuple::Tuple,
 };
-use crate::record::sample::{Held, Left, Status};
+use crate::record::entry::{Held, Left, Status};
 
 /// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET`; it is answered with `IPCTNL_MSG_CT_NEW`.
 const GET: u16 = 1 << 8 | 1;

@@ -75,8 +75,8 @@ pub fn parse(body: &[u8], family: &'static str, hook: &'static str) -> Result<Ho
     let body = body.get(NFGENMSG..).context("an answer without a netfilter header")?;
     let priority = attribute(body, NFNLA_HOOK_PRIORITY).and_then(be32);
     Ok(Hook {
-        family,
-        hook,
+        family: family.into(),
+        hook: hook.into(),
         priority: priority.context("a hook without a priority")?.cast_signed(),
         function: attribute(body, NFNLA_HOOK_FUNCTION_NAME).map(text).unwrap_or_default(),
         module: attribute(body, NFNLA_HOOK_MODULE_NAME).map(text),

@@ -466,7 +466,7 @@ mod tests {
         for kind in [IPV4, IPV6] {
             let (info, entries) = table(kind);
             let table = parse(kind, "filter", &info, &entries).unwrap();
-            assert_eq!((table.family, table.rules), (kind.family, 4), "{table:?}");
+            assert_eq!((&*table.family, table.rules), (kind.family, 4), "{table:?}");
             let [nat, invalid, notrack] = table.uses.as_slice() else { panic!("{table:?}") };
             assert_eq!((nat.chain.as_str(), nat.number, nat.packets), ("FORWARD", 1, Some(5)));
             assert_eq!(nat.by, ["-j MASQUERADE"]);

@@ -17,7 +17,7 @@ use ctwatch_abi::{
 use super::tuple::Tuple;
 use crate::{
     host::kernel::config,
-    record::sample::{Held, Left, Status, states},
+    record::entry::{Held, Left, Status, states},
 };
 
 /// Of the calling thread's namespace (`/proc/net` would be that of the process).

@@ -109,7 +109,7 @@ fn read_once(socket: &mut Ctnetlink) -> Result<(Vec<RuleTable>, Dumped)> {
             let listed = socket.dump_of(
                 GET_ELEMENT,
                 NEW_ELEMENT,
-                family_number(table.family),
+                family_number(&table.family),
                 &question.concat(),
                 |body| take_elements(&mut elements, body),
             );
@@ -252,7 +252,7 @@ pub fn take_chain(tables: &mut Vec<RuleTable>, body: &[u8]) -> Result<()> {
     }
     if let Some(at) = number(hook, NFTA_HOOK_HOOKNUM) {
         let priority = number(hook, NFTA_HOOK_PRIORITY).unwrap_or_default().cast_signed();
-        let mut base = Base::of(is_nat, hook_name(table.family, at), priority);
+        let mut base = Base::of(is_nat, hook_name(&table.family, at), priority);
         base.drops = number(Some(chain), NFTA_CHAIN_POLICY) == Some(NF_DROP);
         table.chain(&name).base = Some(base);
     } else {
@@ -577,7 +577,7 @@ mod tests {
             on_invalid: Some(Act::Drop),
             packets: Some(42),
         };
-        assert_eq!((table.family, table.rules, &table.uses[..]), ("inet", 1, &[expected][..]));
+        assert_eq!((&*table.family, table.rules, &table.uses[..]), ("inet", 1, &[expected][..]));
         assert!(taken(&invalid_drop(3, 1)).uses[0].on_invalid.is_none(), "others too");
         assert!(taken(&invalid_drop(1, 0)).uses[0].on_invalid.is_none(), "all but those");
     }
