@@ -1,7 +1,9 @@
 //! What was found out about this machine for the doctor, uninterpreted: plain values, and where one
 //! could not be had, why.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
+
+use crate::workload::Workload;
 
 mod rules;
 
@@ -317,6 +319,7 @@ pub struct Namespace {
     pub id: ctwatch_ebpf::NetnsId,
     pub inode: u32,
     pub name: Option<String>,
+    pub workload: Workload,
     /// The one from which all this was looked at: what is typed there needs no way in.
     pub is_own: bool,
     /// A name that `ip netns exec` takes.
@@ -349,7 +352,8 @@ impl Namespace {
 
     /// As it is spoken of.
     pub fn called(&self) -> String {
-        self.name.clone().unwrap_or_else(|| format!("netns {}", self.inode))
+        let shown = self.workload.shown(self.name.as_deref());
+        shown.map_or_else(|| format!("netns {}", self.inode), Cow::into_owned)
     }
 
     /// A rule that gives connections a time of their own, whatever the sysctls say.

@@ -24,3 +24,4 @@ pub mod survey;
 pub mod taker;
 mod threads;
 pub mod wanted;
+pub mod workload;

@@ -7,6 +7,8 @@ use ctwatch_ebpf::{
     top::{By, Key, Stream},
 };
 
+use crate::workload::Workload;
+
 /// One reading of everything.
 #[derive(Clone, Debug)]
 pub struct Sample {
@@ -90,6 +92,7 @@ pub struct TableSample {
     pub id: NetnsId,
     pub inode: u32,
     pub name: Option<String>,
+    pub workload: Workload,
     pub owner: Owner,
     /// What happens in it is worth an alarm: it is the host's own, or was asked for.
     pub is_judged: bool,
@@ -366,6 +369,7 @@ impl Status {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Named {
     pub netns: Option<String>,
+    pub workload: Workload,
     pub inode: Option<u32>,
     pub interface: Option<String>,
 }

@@ -218,8 +218,7 @@ fn too_late(missing: &[Netns]) -> Option<String> {
     if missing.is_empty() {
         return None;
     }
-    let name = |netns: &Netns| netns.name.clone().unwrap_or_else(|| netns.inode.to_string());
-    let mut names: Vec<String> = missing.iter().take(MOST_NAMES).map(name).collect();
+    let mut names: Vec<String> = missing.iter().take(MOST_NAMES).map(Netns::shown).collect();
     match missing.len().saturating_sub(MOST_NAMES) {
         0 => {}
         more => names.push(format!("and {more} more")),
@@ -268,6 +267,7 @@ fn namespace(
         id: cookie.filter(|_| cookies).unwrap_or(NetnsId::from(netns.inode)),
         inode: netns.inode,
         name: netns.name.clone(),
+        workload: netns.workload.clone(),
         is_own: own == Some(netns.inode),
         by_ip: netns.is_by_ip(),
         pid: netns.pid(),
@@ -329,7 +329,9 @@ mod tests {
     use super::*;
 
     fn found(count: u32) -> Vec<Netns> {
-        let netns = |inode| Netns { inode, name: None, path: format!("/x/{inode}").into() };
+        let path = |inode| format!("/x/{inode}").into();
+        let netns =
+            |inode| Netns { inode, name: None, path: path(inode), workload: Default::default() };
         (0..count).map(netns).collect()
     }
 

@@ -241,7 +241,8 @@ fn called(name: &str) -> Result<Option<Netns>> {
 
 fn no_such(name: &str) -> String {
     let found = netns::find().unwrap_or_default();
-    let mut known: Vec<_> = found.into_values().filter_map(|netns| netns.name).collect();
+    let shown = |netns: Netns| Some(netns.workload.shown(netns.name.as_deref())?.into_owned());
+    let mut known: Vec<_> = found.into_values().filter_map(shown).collect();
     known.truncate(20);
     format!("no network namespace is called {name:?}; there are: {}", known.join(", "))
 }

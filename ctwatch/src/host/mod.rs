@@ -25,6 +25,7 @@ pub mod namer;
 pub mod netns;
 pub mod nft;
 pub mod owner;
+pub mod pods;
 pub mod privileges;
 pub mod procstat;
 pub mod settings;
