@@ -163,7 +163,7 @@ fn tracked<'a>(report: &'a Value, name: &str) -> Result<&'a Value> {
 /// The last object with that in it, as soon as there is one.
 fn last(watch: &mut Background, found: impl Fn(&Value) -> bool) -> Result<Value> {
     let parse = |line: &str| serde_json::from_str(line).ok().filter(&found);
-    let of = |text: &str| text.lines().rev().find_map(|line| parse(line));
+    let of = |text: &str| text.lines().rev().find_map(&parse);
     watch.until(|text| of(text).is_some())?;
     of(watch.text()).context("it is gone again")
 }

@@ -165,7 +165,8 @@ impl Finder {
     pub fn find(&mut self, now: bool) -> Result<Arc<BTreeMap<u32, Netns>>> {
         let stale = self.scanned.is_none_or(|(at, took)| at.elapsed() >= RESCAN.max(took * SHARE));
         let mut changed = self.mounts.look()?;
-        if now || stale {
+        let looks = now || stale;
+        if looks {
             let begin = Instant::now();
             (self.of_processes, self.residents) = of_processes()?;
             self.scanned = Some((Instant::now(), begin.elapsed()));
@@ -181,8 +182,8 @@ impl Finder {
                 found.entry(netns.inode).or_insert_with(|| netns.clone());
             }
             self.workloads.tell(&mut found, &self.residents, host.inode);
-            // It is done again with each look at the processes, and counts as part of it.
-            if let Some((_, took)) = &mut self.scanned {
+            // Part of a look at the processes, which is what costs; a change of mounts adds a few.
+            if let Some((_, took)) = self.scanned.as_mut().filter(|_| looks) {
                 *took += begin.elapsed();
             }
             (self.found, self.host) = (Arc::new(found), Some(host));

@@ -48,7 +48,7 @@ pub type Residents = BTreeMap<u32, Vec<u32>>;
 
 /// What a cgroup says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Origin {
+pub enum Origin {
     /// The pod with this UID. That of a static pod is a hash of its file, unless the file has one.
     /// <https://github.com/kubernetes/kubernetes/blob/v1.31.0/pkg/kubelet/config/common.go> `applyDefaults`
     Pod(String),
@@ -99,8 +99,8 @@ impl Workloads {
                     let is_there = inode_of_process(*pid) == Some(netns.inode);
                     is_there && began_at(*pid) == Some(*began)
                 };
-                // A pod that ends leaves the mount for a moment after its last process.
-                if lives() || (way.is_some() && netns.way() == *way) {
+                // A mount keeps its namespace, also after the last process of a pod that ends.
+                if (way.is_some() && netns.way() == *way) || lives() {
                     return workload.clone();
                 }
             }
@@ -156,7 +156,7 @@ fn cgroups(pid: u32) -> Option<String> {
 /// What a process' `cgroup` file says: `HIERARCHY:CONTROLLERS:PATH` in each line, the unified
 /// hierarchy's (version 2) with number 0. Of version 1, one hierarchy may say more than others.
 /// <https://man7.org/linux/man-pages/man7/cgroups.7.html>
-fn origin(text: &str) -> Option<Origin> {
+pub fn origin(text: &str) -> Option<Origin> {
     let paths = text.lines().filter_map(|line| line.splitn(3, ':').nth(2));
     let origins: Vec<Origin> = paths.filter_map(of_path).collect();
     let pod = origins.iter().find(|origin| matches!(origin, Origin::Pod(_)));
@@ -274,7 +274,7 @@ fn read(folder: &Path) -> HashMap<String, Option<Workload>> {
 
 /// `kube-system_coredns-5d78c9869d-7wgzp_6f2d…`: no name in Kubernetes has an underscore.
 /// <https://kubernetes.io/docs/concepts/overview/working-with-objects/names/>
-fn folder_name(name: &str) -> Option<(String, Workload)> {
+pub fn folder_name(name: &str) -> Option<(String, Workload)> {
     let mut parts = name.split('_');
     let (namespace, pod, uid) = (parts.next()?, parts.next()?, parts.next()?);
     let plain =
