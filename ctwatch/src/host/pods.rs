@@ -10,7 +10,7 @@
 //!   `getCgroupsPath`
 //! - CRI-O: <https://github.com/cri-o/cri-o/blob/v1.31.0/internal/config/cgmgr/cgmgr_linux.go>
 //! - Docker: <https://docs.docker.com/engine/containers/runmetrics/#find-the-cgroup-for-a-given-container>
-//! - Podman: <https://github.com/containers/podman/blob/v5.2.0/libpod/container_internal_common.go>
+//! - Podman: <https://github.com/containers/podman/blob/v5.2.0/libpod/oci_conmon_linux.go>
 //!   `createUnitName`
 //! - LXC: <https://github.com/lxc/lxc/blob/v6.0.0/src/lxc/cgroups/cgroup.h>
 //! - systemd-nspawn: <https://systemd.io/CGROUP_DELEGATION/>

@@ -99,8 +99,7 @@ fn pods_of_the_systemd_driver_are_known() {
     ] {
         assert_eq!(of_path(&path), of_pod(uid), "{path}");
     }
-    // A static pod, and its folder of logs.
-    // <https://kubernetes.io/docs/tasks/configure-pod-container/static-pod/>
+    // A static pod.
     let path = format!(
         "/kubepods.slice/kubepods-burstable.slice/\
          kubepods-burstable-pod5f1924a86339fb52ac1fc0ed5c10b18e.slice/cri-containerd-{ID}.scope"
@@ -108,10 +107,7 @@ fn pods_of_the_systemd_driver_are_known() {
     assert_eq!(of_path(&path), of_pod("5f1924a86339fb52ac1fc0ed5c10b18e"));
 }
 
-/// - Docker: <https://docs.docker.com/engine/containers/runmetrics/>
-/// - Podman: <https://github.com/containers/podman/blob/v5.2.0/troubleshooting.md>
-/// - LXC: <https://linuxcontainers.org/lxc/manpages/man5/lxc.container.conf.5.html>
-/// - nspawn: <https://www.freedesktop.org/software/systemd/man/latest/systemd-nspawn.html>
+/// As the sources that are named in `pods.rs` build them.
 #[test]
 fn containers_are_known_by_name_or_by_twelve_digits() {
     let short = &ID[..12];
@@ -189,7 +185,7 @@ fn any_hierarchy_may_tell() {
     }
 }
 
-/// As listed in <https://kubernetes.io/docs/concepts/cluster-administration/logging/>.
+/// As `BuildPodLogsDirectory` builds them, and what it never would.
 #[test]
 fn folders_of_logs_name_pods() {
     let folder = |name: &str| {
