@@ -7,7 +7,7 @@ use ctwatch_abi::{top, trace};
 use ipnet::IpNet;
 
 use crate::{
-    model::names,
+    model::{groups::Grouping, names},
     observe::wanted::{Pattern, Whose},
 };
 
@@ -180,6 +180,11 @@ impl CensusArgs {
     pub fn keys(&self) -> Vec<top::By> {
         distinct(self.by.iter().filter_map(CensusBy::key))
     }
+
+    /// And what tables of pods.
+    pub fn groupings(&self) -> Vec<Grouping> {
+        distinct(self.by.iter().filter_map(CensusBy::grouping))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -210,6 +215,10 @@ pub enum CensusBy {
     State,
     /// Conntrack zone
     Zone,
+    /// Kubernetes pod, over all network namespaces
+    Pod,
+    /// Kubernetes namespace: all its pods
+    Namespace,
 }
 
 impl CensusBy {
@@ -222,8 +231,17 @@ impl CensusBy {
             Self::Flow => top::By::Flow,
             Self::Backend => top::By::Backend,
             Self::ReplyDestination => top::By::ReplyDestination,
-            Self::State | Self::Zone => return None,
+            Self::State | Self::Zone | Self::Pod | Self::Namespace => return None,
         })
+    }
+
+    /// By what network namespaces are put together, where that is asked for.
+    pub fn grouping(&self) -> Option<Grouping> {
+        match self {
+            Self::Pod => Some(Grouping::Pod),
+            Self::Namespace => Some(Grouping::Namespace),
+            _ => None,
+        }
     }
 }
 

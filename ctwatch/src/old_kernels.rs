@@ -78,6 +78,7 @@ fn traffic(version: &str) -> Vec<Line> {
 
 fn sample(seconds: u64, entries: u32, counters: Vec<CpuCounters>) -> Sample {
     let table = TableSample {
+        workload: Default::default(),
         id: 1,
         inode: 1,
         name: None,

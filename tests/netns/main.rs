@@ -32,6 +32,7 @@ mod machine;
 mod mechanism;
 mod namespaces;
 mod owners;
+mod pods;
 mod records;
 mod rules;
 mod scenarios;
@@ -80,6 +81,8 @@ enum On {
     OnceAlone,
     /// Once, on a machine that Debian's packages can be fetched for: in no virtual machine.
     OnceWithOwners,
+    /// Once, where the kernel has cgroups of version 2.
+    OnceWithCgroups,
     /// Not a test: measures, where that is all that is asked for.
     Benchmark,
     /// Not for each change: goes on for as long as is asked for.
@@ -105,7 +108,7 @@ impl Test {
     }
 }
 
-const GROUPS: [&[Test]; 26] = [
+const GROUPS: [&[Test]; 27] = [
     cases::TESTS,
     floods::TESTS,
     records::TESTS,
@@ -125,6 +128,7 @@ const GROUPS: [&[Test]; 26] = [
     doctor::TESTS,
     advice::TESTS,
     owners::TESTS,
+    pods::TESTS,
     lookalikes::TESTS,
     machine::TESTS,
     loading::TESTS,
@@ -148,7 +152,7 @@ impl Machine {
     /// Why this test is none for this machine.
     fn bars(&self, test: &Test, mechanism: Mechanism) -> Option<&'static str> {
         let (good, why) = match test.on {
-            On::Each | On::Once | On::Benchmark | On::Soak => return None,
+            On::Each | On::Once | On::OnceWithCgroups | On::Benchmark | On::Soak => return None,
             On::EachWithPrograms => (mechanism.has_programs(), "this mechanism has no programs"),
             On::EachWithChainLimit | On::OnceWithChainLimit => (self.chains, NO_LIMIT),
             On::OnceAlone => (self.alone, "only on a machine of its own"),
@@ -273,6 +277,10 @@ fn trial(case: &Case) -> Trial {
         lab.is_good();
         Ok(())
     };
-    let skipped = (case.test.on == On::OnceWithOwners).then(owners::missing).flatten();
+    let skipped = match case.test.on {
+        On::OnceWithOwners => owners::missing(),
+        On::OnceWithCgroups => pods::missing(),
+        _ => None,
+    };
     Trial { name: case.name.clone(), run: Box::new(run), skipped }
 }

@@ -201,6 +201,11 @@ impl Background {
         Ok(background)
     }
 
+    /// What it has printed up to now.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Waits until what it has printed is accepted.
     pub(crate) fn until(&mut self, found: impl Fn(&str) -> bool) -> Result<()> {
         let until = Instant::now() + PATIENCE;

@@ -39,7 +39,8 @@ pub fn run(args: &CensusArgs) -> Result<()> {
         Output::Text => census::text(&mut bytes, &taken, &shown(args, limit))?,
         Output::Json => {
             let (kernel, now) = (host::kernel_release(), jiff::Timestamp::now());
-            census::json(&mut bytes, &taken, limit, &kernel, now)?;
+            let groupings = args.groupings();
+            census::json(&mut bytes, &taken, &groupings, limit, &kernel, now)?;
         }
     }
     match std::io::stdout().lock().write_all(&bytes) {
@@ -78,6 +79,8 @@ fn shown(args: &CensusArgs, limit: Option<u32>) -> Shown {
         columns: columns(),
         states: args.by.contains(&CensusBy::State),
         zones: args.by.contains(&CensusBy::Zone),
+        groupings: args.groupings(),
+        most_groups: usize::from(args.top),
         services: super::services(),
         limit,
     }

@@ -35,6 +35,7 @@ use crate::{
 
 pub(super) fn namespace(entries: u32) -> Namespace {
     Namespace {
+        workload: Default::default(),
         id: 1,
         inode: 1,
         name: Some("host".to_owned()),
@@ -228,6 +229,7 @@ fn refusing() -> Snapshot {
             limit: Some(1000),
             buckets: Some(256),
             tables: vec![TableSample {
+                workload: Default::default(),
                 id: 1,
                 inode: 1,
                 name: None,

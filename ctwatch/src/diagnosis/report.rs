@@ -44,8 +44,18 @@ pub struct Tracking {
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Tracked {
+    /// As text shows it.
+    #[serde(skip)]
+    pub called: String,
     pub name: Option<String>,
     pub inode: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// Of Kubernetes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
     pub entries: Option<u32>,
     pub limit: Option<u32>,
     /// Whether every packet there is looked up; `None`: see `unknown`.

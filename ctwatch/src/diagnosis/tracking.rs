@@ -160,8 +160,12 @@ pub fn tracking(facts: &Facts) -> Tracking {
             .iter()
             .filter(|_| !absent)
             .map(|namespace| Tracked {
+                called: namespace.called(),
                 name: namespace.name.clone(),
                 inode: namespace.inode,
+                pod: namespace.workload.pod.clone(),
+                namespace: namespace.workload.namespace.clone(),
+                container: namespace.workload.container.clone(),
                 entries: namespace.entries.as_ref().ok().copied(),
                 limit: facts.limit.as_ref().ok().copied(),
                 hooked: tracks(namespace),

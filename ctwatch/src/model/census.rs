@@ -13,6 +13,7 @@ use super::{figure::Exactness, ties::Ties, top::TopEntry};
 use crate::record::{
     entry::{Held, Left, Status, states},
     sample::Owner,
+    workload::Workload,
 };
 
 /// Of each list, over all namespaces: 32,768 slots in 2.3 MB.
@@ -60,6 +61,17 @@ impl Holds {
 
     pub fn all(&self) -> u64 {
         self.reclaimable + self.closing + self.pinned + self.expired
+    }
+
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            reclaimable: self.reclaimable + other.reclaimable,
+            closing: self.closing + other.closing,
+            pinned: self.pinned + other.pinned,
+            expired: self.expired + other.expired,
+            offloaded: self.offloaded + other.offloaded,
+        }
     }
 }
 
@@ -398,13 +410,7 @@ impl Counted {
     }
 
     pub fn holds(&self) -> Holds {
-        self.tables.iter().fold(Holds::default(), |sum, table| Holds {
-            reclaimable: sum.reclaimable + table.holds.reclaimable,
-            closing: sum.closing + table.holds.closing,
-            pinned: sum.pinned + table.holds.pinned,
-            expired: sum.expired + table.holds.expired,
-            offloaded: sum.offloaded + table.holds.offloaded,
-        })
+        self.tables.iter().fold(Holds::default(), |sum, table| sum.plus(table.holds))
     }
 }
 
@@ -433,6 +439,7 @@ pub struct KernelCount {
     pub is_judged: bool,
     pub inode: u32,
     pub name: Option<String>,
+    pub workload: Workload,
     pub before: Option<u32>,
     pub after: Option<u32>,
     /// Why its entries could not be listed, or not to the end.
@@ -646,6 +653,7 @@ mod tests {
         let mut census = Census::new(&[], SEED);
         (0..10).for_each(|source| census.enter(&held(1, source, 17, 0, false)));
         let kernel = KernelCount {
+            workload: Default::default(),
             netns: 1,
             owner: Owner::Host,
             is_judged: true,

@@ -351,6 +351,7 @@ mod tests {
     fn sample(entries: u32, drop: u32, invalid: u32, hooks: (u64, u64)) -> TableSample {
         let tally = tally(hooks.0, hooks.1);
         TableSample {
+            workload: Default::default(),
             id: 1,
             inode: 1,
             name: None,

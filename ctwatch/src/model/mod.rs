@@ -5,6 +5,7 @@ pub mod census;
 mod counters;
 mod evidence;
 pub mod figure;
+pub mod groups;
 mod ledger;
 pub mod loading;
 pub mod names;

@@ -18,8 +18,9 @@ use super::{
     top::{Context, ControlPlane, Listing, Names, Strangers, Talkers, TopList},
     trend::{Trend, time_to_full},
 };
-use crate::record::sample::{
-    Access, EntryCounts, HookReadings, Misses, Owner, Probed, Sample, TableSample,
+use crate::record::{
+    sample::{Access, EntryCounts, HookReadings, Misses, Owner, Probed, Sample, TableSample},
+    workload::Workload,
 };
 
 /// Above this fill the kernel's garbage collector removes entries before their time (Linux 6.0).
@@ -110,6 +111,7 @@ pub struct Table {
     pub id: NetnsId,
     pub inode: u32,
     pub name: Option<String>,
+    pub workload: Workload,
     pub owner: Owner,
     /// It decides alarms: it is the host's own, or was asked for.
     pub is_judged: bool,
@@ -688,6 +690,7 @@ impl State {
             id: self.sample.id,
             inode: self.sample.inode,
             name: self.sample.name.clone(),
+            workload: self.sample.workload.clone(),
             owner: self.sample.owner.clone(),
             is_judged: self.sample.is_judged,
             access: self.sample.access,

@@ -1,6 +1,6 @@
 //! Whether monitoring has to wake somebody: thresholds against a snapshot. Pure.
 
-use std::cmp::Reverse;
+use std::{borrow::Cow, cmp::Reverse};
 
 use super::{
     Snapshot, Table,
@@ -294,7 +294,7 @@ impl Looked<'_> {
         }
         JudgedTable {
             inode: self.table.inode,
-            name: self.table.name.clone(),
+            name: self.table.workload.shown(self.table.name.as_deref()).map(Cow::into_owned),
             entries: self.table.entries,
             limit: self.table.limit,
             dropped: self.table.dropped.total,
@@ -477,6 +477,7 @@ pub(crate) mod situations {
                 census.enter(&Held { key, translated: key, status, state: 0, zone: 0, left });
             }
             let kernel = KernelCount {
+                workload: Default::default(),
                 netns: 1,
                 owner: Owner::Host,
                 is_judged: true,
@@ -534,6 +535,7 @@ pub(crate) mod situations {
     pub(crate) fn table(id: u32, name: &str, entries: u32, drop: u32) -> TableSample {
         let counters = CpuCounters { drop, chaintoolong: Some(0), ..CpuCounters::default() };
         TableSample {
+            workload: Default::default(),
             id: NetnsId::from(id),
             inode: id,
             name: Some(name.to_owned()),

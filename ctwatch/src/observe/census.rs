@@ -228,6 +228,7 @@ impl Taker {
                 owner,
                 inode: netns.inode,
                 name: netns.name.clone(),
+                workload: netns.workload.clone(),
                 before: entries.ok(),
                 after: None,
                 unlisted: None,
@@ -259,7 +260,7 @@ impl Taker {
             if by_ctnetlink && self.way != Way::Ctnetlink && modules::ctnetlink() == Some(false) {
                 bail!("asking ctnetlink would load its module");
             }
-            let name = || netns.name.clone().unwrap_or_else(|| netns.inode.to_string());
+            let name = || netns.shown();
             let dumped = self.visitor.enter(netns, || match self.list {
                 List::Ctnetlink => dump::dump(count.netns, |held| census.enter(held)),
                 List::Procfs => {

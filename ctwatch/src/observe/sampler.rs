@@ -24,7 +24,10 @@ use crate::{
         },
     },
     probe::running::Probes,
-    record::sample::{Access, HookReadings, Idle, Owner, Probed, Sample, TableSample, TopCounts},
+    record::{
+        sample::{Access, HookReadings, Idle, Owner, Probed, Sample, TableSample, TopCounts},
+        workload::Workload,
+    },
     threads,
 };
 
@@ -108,6 +111,8 @@ struct Worker {
     started: Instant,
     /// What the namespaces that are still spoken of were called when they were last seen.
     names: HashMap<NetnsId, String>,
+    /// And what lived in them, where that is known.
+    workloads: HashMap<NetnsId, Workload>,
     /// And whose they are: that never changes. Kept where an id is never used again.
     owners: HashMap<NetnsId, Owner>,
     finder: Finder,
@@ -157,6 +162,7 @@ impl Worker {
             means,
             started: Instant::now(),
             names: HashMap::new(),
+            workloads: HashMap::new(),
             owners: HashMap::new(),
             finder: Finder::default(),
             hidden: HashSet::new(),
@@ -169,8 +175,7 @@ impl Worker {
     }
 
     fn reads_now(&self, netns: Option<&Netns>) {
-        let name = |netns: &Netns| netns.name.clone().unwrap_or_else(|| netns.inode.to_string());
-        *self.reads.lock().unwrap_or_else(PoisonError::into_inner) = netns.map(name);
+        *self.reads.lock().unwrap_or_else(PoisonError::into_inner) = netns.map(Netns::shown);
     }
 
     /// `whole`: of all namespaces, however little happens in them.
@@ -396,6 +401,9 @@ impl Worker {
             if let Some(name) = &table.name {
                 self.names.insert(table.id, name.clone());
             }
+            if table.workload != Workload::default() {
+                self.workloads.insert(table.id, table.workload.clone());
+            }
             tables.push(table);
         }
         let read: HashSet<NetnsId> = tables.iter().map(|table| table.id).collect();
@@ -406,8 +414,10 @@ impl Worker {
         let mut unseen = HashMap::new();
         for (id, tally) in after.into_iter().flatten() {
             let name = self.names.get(id);
+            let workload = self.workloads.get(id).cloned().unwrap_or_default();
             let cookies = self.means.cookies;
-            if seen.contains(id) || !self.means.scope.admits(*id, tally.inode(), name, cookies) {
+            let names = workload.names(netns::called(name.map(String::as_str), tally.inode()));
+            if seen.contains(id) || !self.means.scope.admits(*id, tally.inode(), names, cookies) {
                 continue;
             }
             let owner = match self.owners.get(id) {
@@ -427,6 +437,7 @@ impl Worker {
                 id: *id,
                 inode: tally.inode(),
                 name: name.cloned(),
+                workload,
                 is_judged: self.means.whose.judges(&owner),
                 owner,
                 access: Access::Unseen,
@@ -439,6 +450,7 @@ impl Worker {
         }
         let spoken_of: HashSet<NetnsId> = seen.into_iter().chain(unseen.keys().copied()).collect();
         self.names.retain(|id, _| spoken_of.contains(id));
+        self.workloads.retain(|id, _| spoken_of.contains(id));
         self.owners.retain(|id, _| spoken_of.contains(id));
         self.interface_names.retain(|id, _| spoken_of.contains(id));
         Rows { tables, idle, unseen }
@@ -584,9 +596,8 @@ impl Scope {
                     targets.iter().filter_map(|target| target.among(found)).collect();
                 let all = targets.is_empty() && patterns.only.is_empty();
                 let wanted = |netns: &Netns| {
-                    let name = netns.called();
                     let is_named = named.iter().any(|named| named.inode == netns.inode);
-                    !patterns.leave_out(&name) && (all || is_named || patterns.name(&name))
+                    patterns.admit(netns.names(), all || is_named)
                 };
                 found.values().filter(|netns| wanted(netns)).cloned().collect()
             }
@@ -602,23 +613,28 @@ impl Scope {
                 let is_it = |target: &Target| target.inode == netns.inode && target.is(cookie);
                 targets.is_empty() && patterns.only.is_empty()
                     || targets.iter().any(is_it)
-                    || patterns.name(&netns.called())
+                    || netns.names().any(|name| patterns.name(&name))
             }
             Self::All | Self::Own => true,
         }
     }
 
-    /// `name`: what one that only the programs know was called.
-    fn admits(&self, id: NetnsId, inode: u32, name: Option<&String>, cookies: bool) -> bool {
+    /// `names`: what one that only the programs know was called.
+    fn admits(
+        &self,
+        id: NetnsId,
+        inode: u32,
+        names: impl Iterator<Item = String>,
+        cookies: bool,
+    ) -> bool {
         match self {
             Self::All => true,
             Self::Own => netns::current().is_ok_and(|own| own.inode == inode),
             Self::One(target) => target.is_counted_as(id, cookies),
             Self::Some(targets, patterns) => {
-                let name = netns::called(name.map(String::as_str), inode);
                 let all = targets.is_empty() && patterns.only.is_empty();
                 let is_named = targets.iter().any(|target| target.is_counted_as(id, cookies));
-                !patterns.leave_out(&name) && (all || is_named || patterns.name(&name))
+                patterns.admit(names, all || is_named)
             }
         }
     }
@@ -640,6 +656,7 @@ fn read_table(
         id,
         inode: netns.inode,
         name: netns.name,
+        workload: netns.workload,
         owner,
         is_judged,
         access: Access::Entered,
@@ -661,6 +678,7 @@ fn refused_table(
         id,
         inode: netns.inode,
         name: netns.name,
+        workload: netns.workload,
         owner,
         is_judged,
         access: Access::Refused,

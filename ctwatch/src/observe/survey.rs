@@ -148,7 +148,7 @@ fn look(scope: &Scope, whose: Whose, source: Source, cookies: bool, asked: bool)
 /// One whose owner is unknown, and why.
 fn unowned((owner, netns): &(Owner, Netns)) -> Option<(String, String)> {
     match owner {
-        Owner::Unknown(why) => Some((netns.called(), why.clone())),
+        Owner::Unknown(why) => Some((netns.shown(), why.clone())),
         Owner::Host | Owner::User(_) => None,
     }
 }
@@ -260,8 +260,7 @@ fn too_late(missing: &[Netns]) -> Option<String> {
     if missing.is_empty() {
         return None;
     }
-    let name = |netns: &Netns| netns.name.clone().unwrap_or_else(|| netns.inode.to_string());
-    let mut names: Vec<String> = missing.iter().take(MOST_NAMES).map(name).collect();
+    let mut names: Vec<String> = missing.iter().take(MOST_NAMES).map(Netns::shown).collect();
     match missing.len().saturating_sub(MOST_NAMES) {
         0 => {}
         more => names.push(format!("and {more} more")),
@@ -310,6 +309,7 @@ fn namespace(
         id: cookie.filter(|_| cookies).unwrap_or(NetnsId::from(netns.inode)),
         inode: netns.inode,
         name: netns.name.clone(),
+        workload: netns.workload.clone(),
         is_own: own == Some(netns.inode),
         by_ip: netns.is_by_ip(),
         pid: netns.pid(),
@@ -380,7 +380,9 @@ mod tests {
     }
 
     fn found(count: u32) -> Vec<Netns> {
-        let netns = |inode| Netns { inode, name: None, path: format!("/x/{inode}").into() };
+        let path = |inode| format!("/x/{inode}").into();
+        let netns =
+            |inode| Netns { inode, name: None, path: path(inode), workload: Default::default() };
         (0..count).map(netns).collect()
     }
 

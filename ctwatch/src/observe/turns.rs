@@ -184,7 +184,8 @@ mod tests {
     const LIMIT: Option<u32> = Some(1000);
 
     fn netns(inode: u32) -> Netns {
-        Netns { inode, name: None, path: format!("/run/netns/{inode}").into() }
+        let (name, workload) = (None, Default::default());
+        Netns { inode, name, path: format!("/run/netns/{inode}").into(), workload }
     }
 
     fn tally(inode: u32, refused: u32) -> NetnsTally {

@@ -59,8 +59,17 @@ pub struct Patterns {
 }
 
 impl Patterns {
-    pub fn leave_out(&self, name: &str) -> bool {
-        self.not.iter().any(|pattern| pattern.matches(name))
+    /// Whether one that goes by these names is wanted; `is_named`: whatever it is called, unless one
+    /// of its names is not wanted.
+    pub fn admit(&self, names: impl Iterator<Item = String>, is_named: bool) -> bool {
+        let mut admits = is_named;
+        for name in names {
+            if self.not.iter().any(|pattern| pattern.matches(&name)) {
+                return false;
+            }
+            admits |= self.name(&name);
+        }
+        admits
     }
 
     pub fn name(&self, name: &str) -> bool {

@@ -19,7 +19,8 @@ use super::{
 };
 use crate::model::{
     census::{self, Holders, Holds, KernelCount, StateCount, TableCensus, Taken},
-    names::protocol,
+    groups::{Group, Grouping, Key, groups},
+    names::{protocol, word},
     top::TopEntry,
 };
 
@@ -29,6 +30,9 @@ pub struct Shown {
     pub columns: usize,
     pub states: bool,
     pub zones: bool,
+    /// Tables by pod, over all network namespaces, each of at most so many lines.
+    pub groupings: Vec<Grouping>,
+    pub most_groups: usize,
     pub services: Services,
     /// `net.netfilter.nf_conntrack_max`; 0 is no limit.
     pub limit: Option<u32>,
@@ -106,7 +110,7 @@ pub fn text(out: &mut impl Write, taken: &Taken, shown: &Shown) -> io::Result<()
     )];
     lines.extend(taken.notes.iter().map(|note| format!("note: {}", escaped(note))));
     for (count, why) in unlisted(taken) {
-        let name = called(count.name.as_deref(), count.inode);
+        let name = name_of(count);
         lines.push(format!("not all of {} is in it: {}", escaped(&name), escaped(why)));
     }
     if taken.strayed > 0 {
@@ -120,6 +124,9 @@ pub fn text(out: &mut impl Write, taken: &Taken, shown: &Shown) -> io::Result<()
             "{} entries of namespaces beyond the first 16384",
             taken.counted.unplaced
         ));
+    }
+    for grouping in &shown.groupings {
+        lines.extend(of_groups(&groups(taken, *grouping), *grouping, shown));
     }
     for (count, table) in tables.iter().filter(|(count, _)| count.is_judged) {
         lines.extend(of_table(taken, count, table, shown));
@@ -158,7 +165,7 @@ fn others(tables: &[(&KernelCount, &TableCensus)]) -> Vec<String> {
                     of.iter().any(|(count, _)| count.unlisted.is_some()),
                     of.iter().any(|(count, _)| count.is_torn)
                 ),
-                escaped(&called(fullest.name.as_deref(), fullest.inode)),
+                escaped(&name_of(fullest)),
                 mark(fullest.unlisted.is_some(), fullest.is_torn),
                 table.holds.all()
             );
@@ -175,8 +182,44 @@ fn others(tables: &[(&KernelCount, &TableCensus)]) -> Vec<String> {
     lines
 }
 
+fn name_of(count: &KernelCount) -> String {
+    called(count.workload.shown(count.name.as_deref()).as_deref(), count.inode)
+}
+
+/// Pods, or namespaces of Kubernetes, who holds most first; all lines add up to all entries.
+fn of_groups(groups: &[Group], by: Grouping, shown: &Shown) -> Vec<String> {
+    if groups.iter().all(|group| group.key.is_none()) {
+        return vec![format!("by {}: no pod is known to live in any of them", by.name())];
+    }
+    let all: u64 = groups.iter().map(|group| group.holds.all()).sum();
+    let wide = name_width(shown.columns);
+    let row = |name: &str, entries: u64| {
+        let share = percent(Some(entries as f64 / all.max(1) as f64));
+        format!("  {name:<wide$} {entries:>10} {share:>7}")
+    };
+    let (pods, rest): (Vec<&Group>, Vec<&Group>) =
+        groups.iter().partition(|group| group.key.is_some());
+    let mut lines =
+        vec![format!("by {:<1$} {2:>10} {3:>7}", by.name(), wide - 1, "entries", "share")];
+    for group in pods.iter().take(shown.most_groups) {
+        let name = match &group.key {
+            Some(Key { namespace, pod: Some(pod) }) => format!("{namespace}/{pod}"),
+            Some(Key { namespace, pod: None }) => namespace.clone(),
+            None => continue,
+        };
+        lines.push(row(&escaped(&word(&name)), group.holds.all()));
+    }
+    let more = pods.get(shown.most_groups..).unwrap_or_default();
+    if !more.is_empty() {
+        let entries = more.iter().map(|group| group.holds.all()).sum();
+        lines.push(row(&format!("({} more)", more.len()), entries));
+    }
+    lines.extend(rest.iter().map(|group| row("(no known pod)", group.holds.all())));
+    lines
+}
+
 fn of_table(taken: &Taken, count: &KernelCount, table: &TableCensus, shown: &Shown) -> Vec<String> {
-    let name = called(count.name.as_deref(), count.inode);
+    let name = name_of(count);
     let entries = table.holds.all();
     let of = match shown.limit {
         Some(limit) if limit > 0 => {
@@ -306,7 +349,43 @@ struct Object<'a> {
     notes: &'a [String],
     /// Namespaces of which not all entries are in it.
     unlisted: Vec<UnlistedObject<'a>>,
+    /// By pod or by namespace of Kubernetes, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    groups: Option<Vec<GroupObject>>,
     tables: Vec<TableObject<'a>>,
+}
+
+#[derive(Serialize)]
+struct GroupObject {
+    by: &'static str,
+    /// Null: no pod is known to live there.
+    key: Option<GroupKeyObject>,
+    entries: u64,
+    /// Network namespaces that hold something.
+    tables: u64,
+    share: Option<f64>,
+    #[serde(flatten)]
+    holds: HoldsObject,
+}
+
+#[derive(Serialize)]
+struct GroupKeyObject {
+    namespace: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod: Option<String>,
+}
+
+fn group_objects(taken: &Taken, by: Grouping) -> Vec<GroupObject> {
+    let all = taken.counted.holds().all();
+    let object = |group: Group| GroupObject {
+        by: by.name(),
+        key: group.key.map(|Key { namespace, pod }| GroupKeyObject { namespace, pod }),
+        entries: group.holds.all(),
+        tables: group.tables,
+        share: (all > 0).then(|| group.holds.all() as f64 / all as f64),
+        holds: group.holds.into(),
+    };
+    groups(taken, by).into_iter().map(object).collect()
 }
 
 #[derive(Serialize)]
@@ -384,8 +463,13 @@ pub(super) fn holding<'a>(lists: impl Iterator<Item = &'a Holders>) -> Vec<Holdi
 }
 
 fn netns(count: &KernelCount) -> NetnsObject<'_> {
-    NetnsObject { inode: Some(count.inode), name: count.name.as_deref(), ..NetnsObject::default() }
-        .owned(&count.owner)
+    NetnsObject {
+        inode: Some(count.inode),
+        name: count.name.as_deref(),
+        workload: (&count.workload).into(),
+        ..NetnsObject::default()
+    }
+    .owned(&count.owner)
 }
 
 #[derive(Serialize)]
@@ -398,6 +482,7 @@ struct UnlistedObject<'a> {
 pub fn json(
     out: &mut impl Write,
     taken: &Taken,
+    groupings: &[Grouping],
     limit: Option<u32>,
     kernel: &str,
     time: jiff::Timestamp,
@@ -419,6 +504,8 @@ pub fn json(
         unlisted: unlisted(taken)
             .map(|(count, why)| UnlistedObject { netns: netns(count), why })
             .collect(),
+        groups: (!groupings.is_empty())
+            .then(|| groupings.iter().flat_map(|by| group_objects(taken, *by)).collect()),
         tables: known.chain(unknown).collect(),
     };
     write_line(out, &object)
@@ -484,6 +571,7 @@ mod tests {
             census.enter(&Held { key, translated: key, status, state, zone: 7, left });
         }
         let kernel = KernelCount {
+            workload: Default::default(),
             netns: 1,
             owner: Owner::Host,
             is_judged: true,
@@ -512,6 +600,8 @@ mod tests {
             columns: 200,
             states: true,
             zones: true,
+            groupings: Vec::new(),
+            most_groups: 10,
             services: Services::default(),
             limit: Some(200),
         };
@@ -545,6 +635,8 @@ mod tests {
             columns: 200,
             states: false,
             zones: false,
+            groupings: Vec::new(),
+            most_groups: 10,
             services: Services::default(),
             limit: Some(200),
         };
@@ -554,7 +646,7 @@ mod tests {
             taken.kernel[1].unlisted = unlisted.map(str::to_owned);
             let (mut as_text, mut as_json) = (Vec::new(), Vec::new());
             text(&mut as_text, &taken, &shown).unwrap();
-            json(&mut as_json, &taken, None, "6.1.0", jiff::Timestamp::UNIX_EPOCH).unwrap();
+            json(&mut as_json, &taken, &[], None, "6.1.0", jiff::Timestamp::UNIX_EPOCH).unwrap();
             let object: Value = serde_json::from_slice(&as_json).unwrap();
             (String::from_utf8(as_text).unwrap(), object["tables"][0]["inexact"].clone())
         };
@@ -581,12 +673,75 @@ mod tests {
     }
 
     #[test]
+    fn entries_by_pod_add_up_in_text_and_json() {
+        let mut taken = taken();
+        let shown = |columns| Shown {
+            columns,
+            states: false,
+            zones: false,
+            groupings: vec![Grouping::Pod, Grouping::Namespace],
+            most_groups: 10,
+            services: Services::default(),
+            limit: Some(200),
+        };
+        let said = |taken: &Taken, columns| {
+            let mut out = Vec::new();
+            text(&mut out, taken, &shown(columns)).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        let unknown = said(&taken, 200);
+        assert!(unknown.contains("by pod: no pod is known to live in any of them"), "{unknown}");
+        let asked = |taken: &Taken, groupings: &[Grouping]| -> Value {
+            let mut out = Vec::new();
+            let time = jiff::Timestamp::UNIX_EPOCH;
+            json(&mut out, taken, groupings, None, "6.1.0", time).unwrap();
+            serde_json::from_slice(&out).unwrap()
+        };
+        assert_eq!(asked(&taken, &[Grouping::Pod])["groups"][0]["key"], Value::Null);
+        assert!(asked(&taken, &[]).get("groups").is_none(), "it was not asked for");
+        // A name that a machine made gives way; the name in JSON stays.
+        let name = "cni-2a4b6c8d-0e1f-2a3b-4c5d-6e7f8a9b0c1d";
+        let count = taken.kernel.iter_mut().find(|count| count.netns == 1).unwrap();
+        count.name = Some(name.to_owned());
+        count.workload.pod = Some("co\u{1b}re".to_owned());
+        count.workload.namespace = Some("kube".to_owned());
+        let known = said(&taken, 200);
+        let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let lines: Vec<_> = known.lines().map(words).collect();
+        let place = |first: &str| {
+            let at = lines.iter().position(|line| line[0] == first);
+            at.unwrap_or_else(|| panic!("no {first} in {known}"))
+        };
+        assert_eq!(lines[place("\"kube/co\\u{1b}re\"")][1..], ["100", "100.0%"], "{known}");
+        assert_eq!(lines[place("kube")][1..], ["100", "100.0%"], "{known}");
+        assert!(known.contains("kube/co\\u{1b}re: 100 entries of 200"), "{known}");
+        assert!(!known.contains('\u{1b}') && !known.contains("cni-"), "{known}");
+        let narrow = said(&taken, 44);
+        let rows = narrow.lines().filter(|line| line.ends_with("100.0%"));
+        assert!(rows.clone().count() >= 2 && rows.clone().all(|row| row.len() <= 44), "{narrow}");
+        let object = asked(&taken, &[Grouping::Pod, Grouping::Namespace]);
+        let (pod, namespace) = (&object["groups"][0], &object["groups"][1]);
+        assert_eq!(
+            (&pod["by"], &pod["entries"], &pod["tables"]),
+            (&"pod".into(), &100.into(), &1.into())
+        );
+        assert_eq!(pod["key"], serde_json::json!({"namespace": "kube", "pod": "co\u{1b}re"}));
+        assert_eq!(namespace["key"], serde_json::json!({"namespace": "kube"}));
+        assert_eq!((&pod["pinned"], &pod["share"]), (&60.into(), &1.0.into()));
+        let netns = &object["tables"][0]["netns"];
+        assert_eq!((&netns["name"], &netns["namespace"]), (&name.into(), &"kube".into()));
+        assert!(netns.get("container").is_none());
+    }
+
+    #[test]
     fn a_census_on_the_console_of_a_switch() {
         for columns in [200, 110, 109, 80, 74, 73, 48, 44] {
             let shown = Shown {
                 columns,
                 states: true,
                 zones: false,
+                groupings: Vec::new(),
+                most_groups: 10,
                 services: Services::default(),
                 limit: Some(200),
             };
@@ -609,7 +764,8 @@ mod tests {
     #[test]
     fn a_census_as_json() {
         let mut out = Vec::new();
-        json(&mut out, &taken(), Some(200), "6.1.0", jiff::Timestamp::UNIX_EPOCH).unwrap();
+        json(&mut out, &taken(), &[Grouping::Pod], Some(200), "6.1.0", jiff::Timestamp::UNIX_EPOCH)
+            .unwrap();
         let object: Value = serde_json::from_slice(&out).unwrap();
         let table = &object["tables"][0];
         assert_eq!(object["entries"], 100);

@@ -135,7 +135,7 @@ fn tracked(report: &Report) -> Vec<String> {
         }
     });
     for namespace in namespaces {
-        let name = namespace.name.clone().unwrap_or_else(|| format!("netns {}", namespace.inode));
+        let name = &namespace.called;
         let hooked = match namespace.hooked {
             Some(true) => "tracks",
             Some(false) => "does not track",
@@ -279,7 +279,17 @@ mod tests {
     };
 
     fn tracked(name: &str, hooked: Option<bool>, entries: Option<u32>) -> Tracked {
-        Tracked { name: Some(name.to_owned()), inode: 1, entries, limit: Some(9), hooked }
+        Tracked {
+            called: name.to_owned(),
+            name: Some(name.to_owned()),
+            inode: 1,
+            pod: None,
+            namespace: None,
+            container: None,
+            entries,
+            limit: Some(9),
+            hooked,
+        }
     }
 
     #[test]

@@ -47,6 +47,7 @@ pub(super) fn snapshots() -> [Snapshot; 2] {
             limit: Some(200),
             buckets: Some(262_144),
             tables: vec![TableSample {
+                workload: Default::default(),
                 id: 42,
                 inode: 4_026_532_246,
                 name: Some("rt".to_owned()),

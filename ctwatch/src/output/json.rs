@@ -16,6 +16,7 @@ use crate::{
     record::{
         sample::{Access, Owner},
         session::{Epoch, Header, Measured},
+        workload::Workload,
     },
 };
 
@@ -156,6 +157,30 @@ pub(super) struct NetnsObject<'a> {
     /// Why the owner is null.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) owner_unknown: Option<&'a str>,
+    #[serde(flatten)]
+    pub(super) workload: WorkloadObject<'a>,
+}
+
+/// Absent where it is unknown.
+#[derive(Default, Serialize)]
+pub(super) struct WorkloadObject<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod: Option<&'a str>,
+    /// Of Kubernetes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container: Option<&'a str>,
+}
+
+impl<'a> From<&'a Workload> for WorkloadObject<'a> {
+    fn from(workload: &'a Workload) -> Self {
+        Self {
+            pod: workload.pod.as_deref(),
+            namespace: workload.namespace.as_deref(),
+            container: workload.container.as_deref(),
+        }
+    }
 }
 
 impl<'a> NetnsObject<'a> {
@@ -260,6 +285,7 @@ fn table<'a>(snapshot: &'a Snapshot, table: &'a Table) -> TableObject<'a> {
         netns: NetnsObject {
             inode: Some(table.inode),
             name: table.name.as_deref(),
+            workload: (&table.workload).into(),
             ..NetnsObject::default()
         }
         .owned(&table.owner),

@@ -67,8 +67,8 @@ pub fn text(out: &mut impl Write, line: &Line<'_>, services: &Services) -> io::R
         (Some(interface), _) => write!(out, " in={}", escaped(&names::word(interface)))?,
         (None, index) => write!(out, " in=#{index}")?,
     }
-    match (&named.netns, named.inode) {
-        (Some(netns), _) => write!(out, " netns={}", escaped(&names::word(netns)))?,
+    match (named.workload.shown(named.netns.as_deref()), named.inode) {
+        (Some(netns), _) => write!(out, " netns={}", escaped(&names::word(&netns)))?,
         (None, Some(inode)) => write!(out, " netns=net:[{inode}]")?,
         (None, None) => write!(out, " netns=#{}", event.netns)?,
     }
@@ -120,6 +120,7 @@ pub fn json(out: &mut impl Write, line: &Line<'_>) -> io::Result<()> {
             netns: NetnsObject {
                 inode: named.inode,
                 name: named.netns.as_deref(),
+                workload: (&named.workload).into(),
                 ..NetnsObject::default()
             }
             .owned(owner),
@@ -196,6 +197,7 @@ mod tests {
     #[test]
     fn a_refusal_in_conntracks_own_words() {
         let named = Named {
+            workload: Default::default(),
             netns: Some("r\u{1b}t".to_owned()),
             inode: Some(9),
             interface: Some("eth0".to_owned()),
@@ -235,6 +237,7 @@ mod tests {
         let mut event = Event { ifindex: 3, pid: 42, ..event() };
         event.comm[..15].copy_from_slice(b"x netns=a pid=1");
         let named = Named {
+            workload: Default::default(),
             netns: Some("n comm=sh".to_owned()),
             inode: Some(9),
             interface: Some("e=1".to_owned()),
@@ -242,6 +245,30 @@ mod tests {
         let (text, _) = lines(&event, &named);
         let fields = " in=\"e=1\" netns=\"n comm=sh\" comm=\"x netns=a pid=1\" pid=42\n";
         assert!(text.ends_with(fields), "{text}");
+    }
+
+    #[test]
+    fn a_refusal_in_a_pod_names_the_pod() {
+        let mut named = Named {
+            workload: crate::record::workload::Workload {
+                pod: Some("coredns-0".to_owned()),
+                namespace: Some("kube-system".to_owned()),
+                container: None,
+            },
+            netns: Some("4711".to_owned()),
+            inode: Some(9),
+            interface: None,
+        };
+        let (text, json) = lines(&event(), &named);
+        assert!(text.ends_with(" in=#3 netns=kube-system/coredns-0\n"), "{text}");
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let netns = serde_json::json!({
+            "inode": 9, "name": "4711", "owner": "host", "pod": "coredns-0", "namespace": "kube-system"
+        });
+        assert_eq!(json["netns"], netns);
+        named.workload.pod = Some("a b".to_owned());
+        let (text, _) = lines(&event(), &named);
+        assert!(text.ends_with(" netns=\"kube-system/a b\"\n"), "{text}");
     }
 
     #[test]

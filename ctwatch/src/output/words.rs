@@ -13,7 +13,8 @@ use crate::{
 
 /// The name, or what stands for it.
 pub(super) fn name(table: &Table) -> String {
-    table.name.as_deref().map_or_else(|| called(None, table.inode), word)
+    let shown = table.workload.shown(table.name.as_deref());
+    shown.map_or_else(|| called(None, table.inode), |name| word(&name))
 }
 
 pub(super) fn called(name: Option<&str>, inode: u32) -> String {

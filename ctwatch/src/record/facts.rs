@@ -6,6 +6,7 @@ use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
 use serde::{Deserialize, Serialize};
 
 pub use super::rules::{Act, Base, Chain, Condition, Rule};
+use super::workload::Workload;
 use super::{SomethingElse, is_default, known, or_something_else, with_offset};
 
 /// Found, or why it is unknown.
@@ -381,6 +382,8 @@ pub struct Namespace {
     pub inode: u32,
     #[serde(default, skip_serializing_if = "is_default")]
     pub name: Option<String>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub workload: Workload,
     /// The one from which all this was looked at: what is typed there needs no way in.
     #[serde(default, skip_serializing_if = "is_default")]
     pub is_own: bool,
@@ -427,7 +430,8 @@ impl Namespace {
 
     /// As it is spoken of.
     pub fn called(&self) -> String {
-        self.name.clone().unwrap_or_else(|| format!("netns {}", self.inode))
+        let shown = self.workload.shown(self.name.as_deref());
+        shown.map_or_else(|| format!("netns {}", self.inode), Cow::into_owned)
     }
 
     /// A rule that gives connections a time of their own, whatever the sysctls say.

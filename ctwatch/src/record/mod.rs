@@ -24,6 +24,7 @@ pub mod measurement;
 pub mod rules;
 pub mod sample;
 pub mod session;
+pub mod workload;
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -8,6 +8,7 @@ use ctwatch_abi::{
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::workload::Workload;
 use super::{Read, SomethingElse, is_default, nanoseconds, or_something_else};
 
 /// One reading of everything.
@@ -133,6 +134,8 @@ pub struct TableSample {
     pub inode: u32,
     #[serde(default, skip_serializing_if = "is_default")]
     pub name: Option<String>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub workload: Workload,
     #[serde(deserialize_with = "or_something_else")]
     pub owner: Owner,
     /// What happens in it is worth an alarm: it is the host's own, or was asked for.
@@ -358,6 +361,7 @@ impl Sample {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Named {
     pub netns: Option<String>,
+    pub workload: Workload,
     pub inode: Option<u32>,
     pub interface: Option<String>,
 }

@@ -30,6 +30,7 @@ use super::{
         TableSample, TopCount, TopCounts,
     },
     session::{Epoch, FORMAT, Header, Measured},
+    workload::Workload,
 };
 
 /// As it is read again from a recording, which is what was written.
@@ -192,6 +193,7 @@ fn sample() -> Sample {
                 id: 3,
                 inode: 4_026_532_246,
                 name: Some("rt\"\n\u{1b}[31m".to_owned()),
+                workload: workload(),
                 owner: Owner::Host,
                 is_judged: true,
                 access: Access::Entered,
@@ -266,6 +268,7 @@ fn empty(id: u32) -> TableSample {
         id: id.into(),
         inode: id,
         name: None,
+        workload: Workload::default(),
         owner: Owner::Host,
         is_judged: false,
         access: Access::Unseen,
@@ -364,11 +367,21 @@ fn rule_table(framework: Framework, family: &'static str) -> RuleTable {
     }
 }
 
+fn workload() -> Workload {
+    let known = |name: &str| Some(name.to_owned());
+    Workload {
+        pod: known("dns"),
+        namespace: known("kube-system"),
+        container: known("4bca8d63d5fa"),
+    }
+}
+
 fn namespace() -> Namespace {
     Namespace {
         id: 3,
         inode: 4_026_532_246,
         name: Some("rt".to_owned()),
+        workload: workload(),
         is_own: true,
         by_ip: true,
         pid: Some(1),

@@ -22,7 +22,7 @@ use ctwatch::{
             legacy::{self, IPV4, IPV6},
             listing, nft, procstat,
         },
-        netns::{self, addresses},
+        netns::{self, addresses, pods},
     },
     model::{census::Census, loading::Loading},
     output::{escape::escaped, services::Services, trace as lines},
@@ -54,6 +54,11 @@ pub const PARSERS: &[Parser] = &[
     parser("addresses_ipv4", |bytes| drop(addresses::ipv4(&text(bytes)))),
     parser("addresses_ipv6", |bytes| drop(addresses::ipv6(&text(bytes)))),
     parser("btf", btf),
+    parser("cgroups", |bytes| {
+        if let Some(pods::Origin::Pod(uid)) = pods::origin(&text(bytes)) {
+            assert!(!uid.contains(['/', '_', '.']), "{uid}");
+        }
+    }),
     parser("command_line", command_line),
     parser("config", |bytes| drop(config::parse("config", bytes))),
     parser("conntrack_list", conntrack_list),
@@ -65,6 +70,12 @@ pub const PARSERS: &[Parser] = &[
     parser("hook", |bytes| drop(hooks::parse(bytes, "ip", "input"))),
     parser("iptables", iptables),
     parser("kernel_log", kernel_log),
+    parser("log_folder", |bytes| {
+        if let Some((_, workload)) = pods::folder_name(&text(bytes)) {
+            let pod = workload.of_pod().unwrap_or_default();
+            assert!(pod == escaped(&pod) && pod.matches('/').count() == 1, "{pod}");
+        }
+    }),
     parser("mapped_sets", mapped_sets),
     parser("meminfo", |bytes| {
         memory_of(&text(bytes));

@@ -140,6 +140,15 @@ impl Lab {
         self.add_many(&[role]).map(|mut made| made.remove(0))
     }
 
+    /// With this name, whatever others are called.
+    pub fn add_called(&mut self, name: &str) -> Result<Netns> {
+        let made = Netns::named(name);
+        self.rooms.goes_at_the_end(&made)?;
+        self.others.push(made.clone());
+        Netns::make(std::slice::from_ref(&made))?;
+        Ok(made)
+    }
+
     /// Makes many at once.
     pub fn add_many(&mut self, roles: &[&str]) -> Result<Vec<Netns>> {
         let made: Vec<Netns> = roles.iter().map(|role| self.rooms.another(role)).collect();

@@ -9,9 +9,11 @@ pub mod allowances;
 pub mod bridges;
 pub mod names;
 pub mod owner;
+pub mod pods;
 pub mod visit;
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     os::{
@@ -29,6 +31,9 @@ use rustix::{
     fs::{Mode, OFlags, fstat, fstatfs, open},
 };
 
+use crate::record::workload::Workload;
+use pods::{MOST_RESIDENTS, Residents, Workloads};
+
 /// Where `ip netns` keeps its bind mounts.
 const IP_NETNS: &str = "/run/netns";
 
@@ -39,6 +44,8 @@ pub struct Netns {
     pub name: Option<String>,
     /// A file whose opening gives the namespace; gone when the namespace or the process is.
     pub path: PathBuf,
+    /// What lives in it, where a [`Finder`] found it and knows.
+    pub workload: Workload,
 }
 
 impl Netns {
@@ -47,9 +54,15 @@ impl Netns {
         self.path.starts_with(IP_NETNS)
     }
 
-    /// As it is spoken of, and as patterns know it.
-    pub fn called(&self) -> String {
-        called(self.name.as_deref(), self.inode)
+    /// As patterns know it: by its name, and as `NAMESPACE/POD`.
+    pub fn names(&self) -> impl Iterator<Item = String> {
+        self.workload.names(called(self.name.as_deref(), self.inode))
+    }
+
+    /// As text shows it, or its number.
+    pub fn shown(&self) -> String {
+        let shown = self.workload.shown(self.name.as_deref());
+        shown.map_or_else(|| self.inode.to_string(), Cow::into_owned)
     }
 
     /// A process that lives in it, where that is what showed it.
@@ -144,6 +157,9 @@ const URGENT_SHARE: u32 = 20;
 pub struct Finder {
     mounts: Mounts,
     of_processes: BTreeMap<u32, Netns>,
+    /// The first processes of each namespace, mounted or not.
+    residents: Residents,
+    workloads: Workloads,
     /// When processes were looked through, and how long that took.
     scanned: Option<(Instant, Duration)>,
     /// What all of these came to.
@@ -157,19 +173,26 @@ impl Finder {
     pub fn find(&mut self, now: bool) -> Result<Arc<BTreeMap<u32, Netns>>> {
         let stale = self.scanned.is_none_or(|(at, took)| at.elapsed() >= RESCAN.max(took * SHARE));
         let mut changed = self.mounts.look()?;
-        if now || stale {
+        let looks = now || stale;
+        if looks {
             let begin = Instant::now();
-            self.of_processes = of_processes()?;
+            (self.of_processes, self.residents) = of_processes()?;
             self.scanned = Some((Instant::now(), begin.elapsed()));
             changed = true;
         }
         let host = current_of_init(&self.mounts.found)?;
         if changed || self.host.as_ref() != Some(&host) {
+            let begin = Instant::now();
             let mut found = self.mounts.found.clone();
             // Before the processes: else it would be called after one of them.
             found.entry(host.inode).or_insert_with(|| host.clone());
             for netns in self.of_processes.values() {
                 found.entry(netns.inode).or_insert_with(|| netns.clone());
+            }
+            self.workloads.tell(&mut found, &self.residents, host.inode);
+            // Part of a look at the processes, which is what costs; a change of mounts adds a few.
+            if let Some((_, took)) = self.scanned.as_mut().filter(|_| looks) {
+                *took += begin.elapsed();
             }
             (self.found, self.host) = (Arc::new(found), Some(host));
         }
@@ -223,14 +246,16 @@ pub fn find() -> Result<BTreeMap<u32, Netns>> {
     Finder::default().find(true).map(Arc::unwrap_or_clone)
 }
 
-/// The namespaces that go by this name, each once: by any of their mounts, as `host`, or by a process
-/// where nothing else shows them.
+/// The namespaces that go by this name, each once: by any of their mounts, as `host`, by a process
+/// where nothing else shows them, or as `NAMESPACE/POD`.
 pub fn by_name(name: &str) -> Result<Vec<Netns>> {
     let mut ways = mounts()?;
     // Also where its namespace is mounted, and goes by another name.
     ways.push(current_of_init(&of_mounts()?)?);
     ways.extend(find()?.into_values());
-    ways.retain(|way| way.name.as_deref() == Some(name));
+    ways.retain(|way| {
+        way.name.as_deref() == Some(name) || way.workload.of_pod().as_deref() == Some(name)
+    });
     ways.retain(leads_there);
     Ok(chosen(ways))
 }
@@ -265,13 +290,14 @@ pub fn at(path: &Path) -> Result<Netns> {
     let mounts = mounts()?;
     let is_net = link_inode(&link).is_ok() || mounts.iter().any(|mounted| mounted.inode == inode);
     ensure!(is_net, "{place} is a namespace of another kind");
-    let name = find()?.remove(&inode).and_then(|known| known.name);
+    let known = find()?.remove(&inode);
+    let (name, workload) = known.map(|known| (known.name, known.workload)).unwrap_or_default();
     // Links on the way are resolved, but never that of a process, which leads to no path.
     let path = match path.canonicalize() {
         Ok(path) => path,
         Err(_) => path.to_owned(),
     };
-    Ok(Netns { inode, name, path })
+    Ok(Netns { inode, name, path, workload })
 }
 
 /// <https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/magic.h>
@@ -294,7 +320,9 @@ fn of_mounts() -> Result<BTreeMap<u32, Netns>> {
 fn mounts() -> Result<Vec<Netns>> {
     let mounts = fs::read(MOUNTS).with_context(|| format!("cannot read {MOUNTS}"))?;
     let mounts = bind_mounts(&mounts);
-    Ok(mounts.map(|(inode, path)| Netns { inode, name: Some(mount_name(&path)), path }).collect())
+    let netns =
+        |(inode, path): (u32, PathBuf)| without_workload(inode, Some(mount_name(&path)), path);
+    Ok(mounts.map(netns).collect())
 }
 
 /// The namespace of the init process where that may be read, else this process's own: the one
@@ -302,7 +330,7 @@ fn mounts() -> Result<Vec<Netns>> {
 fn current_of_init(mounted: &BTreeMap<u32, Netns>) -> Result<Netns> {
     let path = PathBuf::from("/proc/1/ns/net");
     match link_inode(&path) {
-        Ok(inode) => Ok(Netns { inode, name: Some("host".to_owned()), path }),
+        Ok(inode) => Ok(without_workload(inode, Some("host".to_owned()), path)),
         Err(_) => current_among(|| Ok(mounted.get(&current_inode()?).cloned())),
     }
 }
@@ -321,18 +349,23 @@ fn current_among(mounted: impl FnOnce() -> Result<Option<Netns>>) -> Result<Netn
     let inode = current_inode()?;
     let init = link_inode(Path::new("/proc/1/ns/net"));
     if init.as_ref().is_ok_and(|init| *init == inode) {
-        return Ok(Netns { inode, name: Some("host".to_owned()), path });
+        return Ok(without_workload(inode, Some("host".to_owned()), path));
     }
     // Everybody may see what is mounted; not everybody may look at init.
     match mounted()? {
         Some(mounted) => Ok(mounted),
-        None => Ok(Netns { inode, name: init.is_err().then(|| "host".to_owned()), path }),
+        None => Ok(without_workload(inode, init.is_err().then(|| "host".to_owned()), path)),
     }
 }
 
-/// The first process of each namespace, which is most often the one that the others came from.
-fn of_processes() -> Result<BTreeMap<u32, Netns>> {
-    let mut found = BTreeMap::new();
+fn without_workload(inode: u32, name: Option<String>, path: PathBuf) -> Netns {
+    Netns { inode, name, path, workload: Workload::default() }
+}
+
+/// The first process of each namespace, which is most often the one that the others came from, and
+/// the few after it.
+fn of_processes() -> Result<(BTreeMap<u32, Netns>, Residents)> {
+    let (mut found, mut residents) = (BTreeMap::new(), Residents::new());
     for entry in fs::read_dir("/proc").context("cannot list /proc")? {
         let Ok(entry) = entry else { continue };
         if !entry.file_name().as_bytes().first().is_some_and(u8::is_ascii_digit) {
@@ -341,13 +374,17 @@ fn of_processes() -> Result<BTreeMap<u32, Netns>> {
         let path = entry.path().join("ns/net");
         // A process that ended meanwhile, or that this user may not look at, has nothing to add.
         let Ok(inode) = link_inode(&path) else { continue };
-        found.entry(inode).or_insert_with(|| Netns {
-            inode,
-            name: process_name(&entry.path()),
-            path,
-        });
+        let known = residents.entry(inode).or_default();
+        if known.len() < MOST_RESIDENTS
+            && let Some(pid) = entry.file_name().to_str().and_then(|pid| pid.parse().ok())
+        {
+            known.push(pid);
+        }
+        found
+            .entry(inode)
+            .or_insert_with(|| without_workload(inode, process_name(&entry.path()), path));
     }
-    Ok(found)
+    Ok((found, residents))
 }
 
 /// `ss[4711]`: a namespace without a name of its own is best known by who lives there.
@@ -369,6 +406,16 @@ fn link_inode(link: &Path) -> Result<u32> {
     let target = fs::read_link(link).with_context(|| format!("cannot read {}", link.display()))?;
     ns_inode(target.as_os_str().as_bytes())
         .with_context(|| format!("{} is no network namespace", link.display()))
+}
+
+/// The network namespace that a process is in now.
+pub(super) fn inode_of_process(pid: u32) -> Option<u32> {
+    link_inode(&PathBuf::from(format!("/proc/{pid}/ns/net"))).ok()
+}
+
+/// When a process began, in ticks since boot.
+pub(super) fn began_at(pid: u32) -> Option<u64> {
+    began(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?.parse().ok()
 }
 
 /// The 22nd field of `/proc/PID/stat`; the second is a name that may hold anything.
@@ -450,7 +497,7 @@ garbage
 
     #[test]
     fn a_name_of_ip_netns_is_not_ambiguous() {
-        let way = |inode, path: &str| Netns { inode, name: None, path: path.into() };
+        let way = |inode, path: &str| without_workload(inode, None, path.into());
         let (ip, same) = (way(1, "/run/netns/rt"), way(1, "/mnt/rt"));
         let (other, process) = (way(2, "/mnt/other/rt"), way(3, "/proc/7/ns/net"));
         let all = vec![same.clone(), other.clone(), process, ip.clone()];

@@ -55,7 +55,8 @@ impl Namer {
             let Visit::Read((cookie, interface)) = self.visitor.enter(way, ask)? else { continue };
             let id = cookie.filter(|_| self.cookies).unwrap_or(inode.into());
             let interface = interface.map(|(_, name)| name);
-            let named = Named { netns: way.name.clone(), inode: Some(inode), interface };
+            let (netns_name, workload) = (way.name.clone(), way.workload.clone());
+            let named = Named { netns: netns_name, workload, inode: Some(inode), interface };
             if id == netns {
                 answer = Some(named.clone());
             }
