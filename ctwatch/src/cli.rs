@@ -70,8 +70,8 @@ pub struct TraceArgs {
     #[command(flatten)]
     pub which: Which,
     /// How to find them: the best this kernel offers, or only this
-    #[arg(long, value_enum, default_value_t = Mechanism::Auto)]
-    pub mechanism: Mechanism,
+    #[arg(long, value_enum, default_value_t = MechanismArg::Auto)]
+    pub mechanism: MechanismArg,
     /// Text for people, or one JSON object a line
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     pub output: Output,
@@ -337,8 +337,8 @@ pub struct DoctorArgs {
     #[arg(long, value_name = "DIR")]
     pub write: Option<std::path::PathBuf>,
     /// How to count: the best this kernel offers, or only this
-    #[arg(long, value_enum, default_value_t = Mechanism::Auto)]
-    pub mechanism: Mechanism,
+    #[arg(long, value_enum, default_value_t = MechanismArg::Auto)]
+    pub mechanism: MechanismArg,
     /// Text for people, or one JSON object
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     pub output: Output,
@@ -361,8 +361,8 @@ pub struct WatchArgs {
     #[command(flatten)]
     pub which: Which,
     /// How to count: the best this kernel offers, or only this
-    #[arg(long, value_enum, default_value_t = Mechanism::Auto)]
-    pub mechanism: Mechanism,
+    #[arg(long, value_enum, default_value_t = MechanismArg::Auto)]
+    pub mechanism: MechanismArg,
     /// How many of the top sources, services and so on to name; if given, always. 0: do not even
     /// count who it is [default: 5, while a table is saturated]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=100))]
@@ -396,7 +396,7 @@ impl WatchArgs {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Mechanism {
+pub enum MechanismArg {
     /// The best for each figure
     Auto,
     /// eBPF programs on conntrack's functions, by BTF
@@ -453,7 +453,7 @@ pub struct Which {
 
 impl Which {
     /// The only one that was asked for, where nothing else was.
-    pub fn one(&self) -> Option<&Netns> {
+    pub fn one(&self) -> Option<&NetnsArg> {
         match self.netns.as_slice() {
             [Word::One(netns)] => Some(netns),
             _ => None,
@@ -462,17 +462,17 @@ impl Which {
 
     /// Nobody said which.
     pub fn is_any(&self) -> bool {
-        matches!(self.netns.as_slice(), [] | [Word::One(Netns::All)])
+        matches!(self.netns.as_slice(), [] | [Word::One(NetnsArg::All)])
     }
 
     /// In words that another call compares with its own.
     pub fn words(&self) -> String {
         let words = self.netns.iter().map(|word| match word {
-            Word::One(Netns::All) => "all".to_owned(),
-            Word::One(Netns::Inode(inode)) => format!("inode:{inode}"),
-            Word::One(Netns::Name(name)) => format!("name:{name}"),
-            Word::One(Netns::Path(path)) => path.display().to_string(),
-            Word::One(Netns::Word(word)) => word.clone(),
+            Word::One(NetnsArg::All) => "all".to_owned(),
+            Word::One(NetnsArg::Inode(inode)) => format!("inode:{inode}"),
+            Word::One(NetnsArg::Name(name)) => format!("name:{name}"),
+            Word::One(NetnsArg::Path(path)) => path.display().to_string(),
+            Word::One(NetnsArg::Word(word)) => word.clone(),
             Word::Like(pattern) => pattern.to_string(),
             Word::Not(pattern) => format!("!{pattern}"),
         });
@@ -483,13 +483,13 @@ impl Which {
 /// What one `--netns` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Word {
-    One(Netns),
+    One(NetnsArg),
     Like(Pattern),
     Not(Pattern),
 }
 
 impl std::str::FromStr for Word {
-    type Err = <Netns as std::str::FromStr>::Err;
+    type Err = <NetnsArg as std::str::FromStr>::Err;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if let Some(rest) = text.strip_prefix('!') {
@@ -510,7 +510,7 @@ pub enum Output {
 
 /// Which namespace is meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Netns {
+pub enum NetnsArg {
     All,
     Inode(u32),
     Name(String),
@@ -519,7 +519,7 @@ pub enum Netns {
     Word(String),
 }
 
-impl std::str::FromStr for Netns {
+impl std::str::FromStr for NetnsArg {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -666,20 +666,20 @@ mod tests {
     #[test]
     fn namespaces_are_meant_in_many_forms() {
         for (text, meant) in [
-            ("all", Netns::All),
-            ("name:all", Netns::Name("all".to_owned())),
-            ("name:name:x", Netns::Name("name:x".to_owned())),
-            ("4711", Netns::Word("4711".to_owned())),
-            ("docker/1f0b", Netns::Word("docker/1f0b".to_owned())),
-            ("inode:4711", Netns::Inode(4711)),
-            ("net:[4026532246]", Netns::Inode(4_026_532_246)),
-            ("/run/netns/rt", Netns::Path("/run/netns/rt".into())),
-            ("/proc/1/ns/net", Netns::Path("/proc/1/ns/net".into())),
+            ("all", NetnsArg::All),
+            ("name:all", NetnsArg::Name("all".to_owned())),
+            ("name:name:x", NetnsArg::Name("name:x".to_owned())),
+            ("4711", NetnsArg::Word("4711".to_owned())),
+            ("docker/1f0b", NetnsArg::Word("docker/1f0b".to_owned())),
+            ("inode:4711", NetnsArg::Inode(4711)),
+            ("net:[4026532246]", NetnsArg::Inode(4_026_532_246)),
+            ("/run/netns/rt", NetnsArg::Path("/run/netns/rt".into())),
+            ("/proc/1/ns/net", NetnsArg::Path("/proc/1/ns/net".into())),
         ] {
             assert_eq!(text.parse(), Ok(meant), "{text}");
         }
         for bad in ["inode:", "inode:rt", "net:[]", "net:[99999999999]"] {
-            assert!(bad.parse::<Netns>().is_err(), "{bad}");
+            assert!(bad.parse::<NetnsArg>().is_err(), "{bad}");
         }
     }
 
@@ -708,7 +708,7 @@ mod tests {
         };
         let which = of(&["--netns", "pod-*", "--netns", "!pod-x", "--netns", "rt", "--owner", "7"]);
         let like = Word::Like(Pattern::of("pod-*").unwrap());
-        let rt = Netns::Word("rt".to_owned());
+        let rt = NetnsArg::Word("rt".to_owned());
         let not = Word::Not(Pattern::exactly("pod-x"));
         assert_eq!(which.netns, [like, not, Word::One(rt.clone())]);
         assert_eq!((which.owner, which.one()), (Some(Whose::User(7)), None));

@@ -19,7 +19,7 @@ use crate::{
         netns::{self, Netns},
     },
     model::{
-        remembered::{Moment, Remembered},
+        remembered::{CallMoment, Remembered},
         verdict::{Limits, State, Thresholds, judge},
     },
     observe::{
@@ -142,8 +142,8 @@ fn remembered(path: &Path) -> Result<Option<Remembered>> {
     known.map(Some)
 }
 
-fn moment(life: Option<Life>, scope: String) -> Result<Moment> {
-    Ok(Moment {
+fn moment(life: Option<Life>, scope: String) -> Result<CallMoment> {
+    Ok(CallMoment {
         time: jiff::Timestamp::now().as_second(),
         boot_id: host::boot_id().context("whether this is the same boot is unknown")?,
         conntrack: life.and_then(Life::number),
@@ -155,8 +155,10 @@ fn moment(life: Option<Life>, scope: String) -> Result<Moment> {
 fn place(which: &Which, scope: &Scope) -> String {
     let place = match (which.one(), scope) {
         // Whichever has that name by now.
-        (Some(cli::Netns::Name(name) | cli::Netns::Word(name)), _) => format!("namespace {name}"),
-        (Some(cli::Netns::Path(path)), _) => format!("namespace {}", path.display()),
+        (Some(cli::NetnsArg::Name(name) | cli::NetnsArg::Word(name)), _) => {
+            format!("namespace {name}")
+        }
+        (Some(cli::NetnsArg::Path(path)), _) => format!("namespace {}", path.display()),
         (_, Scope::One(target)) => format!("namespace {}", target.inode),
         (_, Scope::Some(..)) => format!("namespaces {}", which.words()),
         (_, Scope::All) => "all namespaces".to_owned(),
@@ -174,7 +176,7 @@ fn scope(which: &Which, privileges: Privileges) -> Result<(Scope, Vec<String>)> 
     let scope = scope::scope(which, privileges)?;
     let alone = scope == Scope::Own && !privileges.has(Privilege::SysAdmin);
     match which.one() {
-        Some(cli::Netns::All) if alone => bail!(OTHERS),
+        Some(cli::NetnsArg::All) if alone => bail!(OTHERS),
         None if alone && which.is_any() => Ok((scope, vec![OTHERS.to_owned()])),
         _ => Ok((scope, Vec::new())),
     }

@@ -20,7 +20,7 @@ use crate::{
 
 pub(super) fn scope(which: &Which, privileges: Privileges) -> Result<Scope> {
     if which.is_any() {
-        return one(&cli::Netns::All, privileges);
+        return one(&cli::NetnsArg::All, privileges);
     }
     if let Some(wanted) = which.one() {
         return one(wanted, privileges);
@@ -31,7 +31,7 @@ pub(super) fn scope(which: &Which, privileges: Privileges) -> Result<Scope> {
     let (mut targets, mut patterns) = (Vec::new(), Patterns::default());
     for word in &which.netns {
         match word {
-            Word::One(cli::Netns::All) => patterns.only.push(Pattern::exactly("*")),
+            Word::One(cli::NetnsArg::All) => patterns.only.push(Pattern::exactly("*")),
             Word::One(wanted) => {
                 let netns = named(wanted)?;
                 targets.push(threads::apart("namespace", move || target(netns))??);
@@ -54,15 +54,15 @@ pub(super) fn whose(which: &Which, scope: &Scope) -> Whose {
     which.owner.unwrap_or(if is_named { Whose::All } else { Whose::default() })
 }
 
-fn one(wanted: &cli::Netns, privileges: Privileges) -> Result<Scope> {
+fn one(wanted: &cli::NetnsArg, privileges: Privileges) -> Result<Scope> {
     let may = privileges.has(Privilege::SysAdmin);
     let current = netns::current()?;
     let netns = match wanted {
-        cli::Netns::All if may => return Ok(Scope::All),
-        cli::Netns::All => return Ok(Scope::Own),
-        cli::Netns::Inode(inode) if *inode == current.inode => return Ok(Scope::Own),
+        cli::NetnsArg::All if may => return Ok(Scope::All),
+        cli::NetnsArg::All => return Ok(Scope::Own),
+        cli::NetnsArg::Inode(inode) if *inode == current.inode => return Ok(Scope::Own),
         // Without it, others may be there and not be seen.
-        cli::Netns::Inode(_) if !may => bail!(OTHERS),
+        cli::NetnsArg::Inode(_) if !may => bail!(OTHERS),
         _ => named(wanted)?,
     };
     if netns.inode == current.inode {
@@ -96,13 +96,13 @@ fn target(netns: Netns) -> Result<Target> {
 }
 
 /// The namespace that was asked for.
-pub(super) fn named(wanted: &cli::Netns) -> Result<Netns> {
+pub(super) fn named(wanted: &cli::NetnsArg) -> Result<Netns> {
     match wanted {
-        cli::Netns::All => bail!("all namespaces are not one"),
-        cli::Netns::Path(path) => netns::at(path),
-        cli::Netns::Inode(inode) => numbered(*inode),
-        cli::Netns::Name(name) => called(name)?.with_context(|| no_such(name)),
-        cli::Netns::Word(word) => match (called(word)?, word.parse()) {
+        cli::NetnsArg::All => bail!("all namespaces are not one"),
+        cli::NetnsArg::Path(path) => netns::at(path),
+        cli::NetnsArg::Inode(inode) => numbered(*inode),
+        cli::NetnsArg::Name(name) => called(name)?.with_context(|| no_such(name)),
+        cli::NetnsArg::Word(word) => match (called(word)?, word.parse()) {
             (Some(netns), _) => Ok(netns),
             (None, Ok(inode)) => numbered(inode),
             (None, Err(_)) => Err(anyhow!(no_such(word))),

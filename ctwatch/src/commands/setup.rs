@@ -100,7 +100,7 @@ fn census(args: &cli::WatchArgs, means: &Means) -> Option<schedule::Wanted> {
     let wanted = schedule::Wanted {
         when: if args.top.is_some() { When::Always } else { When::Saturated },
         way: match args.mechanism {
-            cli::Mechanism::Counters => Way::NoProgram,
+            cli::MechanismArg::Counters => Way::NoProgram,
             _ => Way::Best,
         },
         cookies: means.cookies,
@@ -130,12 +130,12 @@ pub(super) fn without_programs(
     Ok((Means { source, probes: None, scope, whose, only_judged: true, cookies }, header))
 }
 
-pub(super) fn request(mechanism: cli::Mechanism) -> Request {
+pub(super) fn request(mechanism: cli::MechanismArg) -> Request {
     match mechanism {
-        cli::Mechanism::Auto => Request::Auto,
-        cli::Mechanism::Fexit => Request::Only(Mechanism::Fexit),
-        cli::Mechanism::Kprobe => Request::Only(Mechanism::Kprobe),
-        cli::Mechanism::Tracepoint => Request::Only(Mechanism::Tracepoint),
-        cli::Mechanism::Counters => Request::Only(Mechanism::Counters),
+        cli::MechanismArg::Auto => Request::Auto,
+        cli::MechanismArg::Fexit => Request::Only(Mechanism::Fexit),
+        cli::MechanismArg::Kprobe => Request::Only(Mechanism::Kprobe),
+        cli::MechanismArg::Tracepoint => Request::Only(Mechanism::Tracepoint),
+        cli::MechanismArg::Counters => Request::Only(Mechanism::Counters),
     }
 }

@@ -26,7 +26,7 @@ pub async fn run(args: WatchArgs) -> Result<()> {
     let wishes = Wishes {
         interval: args.interval(),
         count: args.count(),
-        loading: args.mechanism != cli::Mechanism::Counters,
+        loading: args.mechanism != cli::MechanismArg::Counters,
         most: args.tops(),
         by: args.by(),
     };

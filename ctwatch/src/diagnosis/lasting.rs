@@ -5,7 +5,7 @@ use super::{
     case::Case,
     fixes,
     notrack::{self, Talk},
-    owners::{self, Owner},
+    owners::{self, Manager},
     report::{File, Fix},
 };
 use crate::record::facts::Namespace;
@@ -31,7 +31,7 @@ pub(super) fn keep(case: &Case<'_>, namespace: &Namespace, talk: &Talk, fix: &mu
     }
     let is = |owner| owned.iter().any(|one| one.owner == owner);
     // Its own firewall includes such files in the middle of a table.
-    if is(Owner::Nftables) && !is(Owner::OpenWrt) && is_included(case) {
+    if is(Manager::Nftables) && !is(Manager::OpenWrt) && is_included(case) {
         let content = format!("# Written by ctwatch doctor.\n{}", notrack::script(talk));
         let name = talk.word();
         fix.files.push(File { path: format!("{FILE}{name}.nft"), content });
@@ -53,7 +53,7 @@ fn is_included(case: &Case<'_>) -> bool {
     case.facts.evidence.includes.iter().any(|file| INCLUDES.contains(&file.as_str()))
 }
 
-fn line(case: &Case<'_>, owner: Owner, talk: &Talk) -> Option<String> {
+fn line(case: &Case<'_>, owner: Manager, talk: &Talk) -> Option<String> {
     let (protocol, port) = match talk {
         Talk::Tunnel { port, .. } | Talk::Service(_, port) => *port,
     };
@@ -65,7 +65,7 @@ fn line(case: &Case<'_>, owner: Owner, talk: &Talk) -> Option<String> {
         lines.collect::<Vec<_>>().join("; ")
     };
     Some(match owner {
-        Owner::Firewalld => {
+        Manager::Firewalld => {
             let direct = |how: &str| {
                 let all = notrack::in_chains(talk).map(|(_, family, chain, matched)| {
                     format!(
@@ -84,33 +84,33 @@ fn line(case: &Case<'_>, owner: Owner, talk: &Talk) -> Option<String> {
             )
         }
         // What stands in before.rules outside of ufw's own chains is added once more at each reload.
-        Owner::Ufw => format!(
+        Manager::Ufw => format!(
             "ufw leaves this table alone, and loads it at no boot; it does where this stands in \
              /etc/ufw/before.init, below the line start), and chmod +x /etc/ufw/before.init was \
              typed: {}",
             notrack::command(&case.facts.tools, talk).join("; ")
         ),
-        Owner::OpenWrt => format!(
+        Manager::OpenWrt => format!(
             "until the next boot; OpenWrt takes it from /etc/config/firewall: a config rule with \
              option proto '{protocol}', option dest_port '{port}', option target 'NOTRACK' and its \
              zone as option src, then service firewall restart. A file in /etc/nftables.d would be \
              read inside of its table, and break it"
         ),
-        Owner::Vyos => format!(
+        Manager::Vyos => format!(
             "until the next commit or boot; VyOS takes it in configuration mode: set system conntrack \
              ignore ipv4 rule 10 protocol {protocol}, set system conntrack ignore ipv4 rule 10 \
              destination port {port}, then commit and save"
         ),
-        Owner::Nftables if is_included(case) => {
+        Manager::Nftables if is_included(case) => {
             "nftables.service loads /etc/nftables.conf at boot, which includes the file below"
                 .to_owned()
         }
-        Owner::Nftables => {
+        Manager::Nftables => {
             "nftables.service loads /etc/nftables.conf at boot and at each restart, most often after \
              it has removed all other rules: what is typed here has to be appended there"
                 .to_owned()
         }
-        Owner::Persistent => {
+        Manager::Persistent => {
             let is_there = |path: &&str| case.facts.evidence.files.iter().any(|file| file == path);
             let file = |paths: [&'static str; 2]| {
                 paths.into_iter().find(is_there).unwrap_or(paths[0])
@@ -130,17 +130,17 @@ fn line(case: &Case<'_>, owner: Owner, talk: &Talk) -> Option<String> {
                 files.into_iter().flatten().collect::<Vec<_>>().join(" and ")
             )
         }
-        Owner::Calico => {
+        Manager::Calico => {
             "until the next boot; Calico takes it as a GlobalNetworkPolicy with doNotTrack: true for \
              a HostEndpoint, and leaves this table alone"
                 .to_owned()
         }
-        Owner::Cumulus => format!(
+        Manager::Cumulus => format!(
             "until the next boot; Cumulus Linux takes it from a file of /etc/cumulus/acl/policy.d: \
              {}, then cl-acltool -i, which replaces rules of iptables that are not in such a file",
             of_family("ipv4")
         ),
-        Owner::Sonic => {
+        Manager::Sonic => {
             "until the next boot; SONiC's caclmgrd makes its rules of iptables anew from the \
              configuration, and leaves this table alone"
                 .to_owned()

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::report::{self, Capability, Configuration, Conntrack, Figure, Offer, Report, Tracking};
+use super::report::{
+    self, CapabilityReport, ConfigurationReport, Conntrack, Offer, Promise, Report, Tracking,
+};
 use crate::record::{
     facts::Form,
     measurement::{Measurement, Mechanism, Need, Signal},
@@ -10,7 +12,7 @@ use crate::record::{
 
 /// A report without anything that was found.
 pub fn report(of: &Measurement) -> Report {
-    let capabilities = of.capabilities.iter().map(|one| Capability {
+    let capabilities = of.capabilities.iter().map(|one| CapabilityReport {
         name: one.name,
         held: one.held,
         purpose: one.purpose,
@@ -27,14 +29,16 @@ pub fn report(of: &Measurement) -> Report {
         },
         capabilities: capabilities.collect(),
         configuration: match &of.configuration {
-            Ok(known) => Configuration {
+            Ok(known) => ConfigurationReport {
                 source: Some(known.source.clone()),
                 why: None,
                 options: known.options.clone(),
             },
-            Err(why) => {
-                Configuration { source: None, why: Some(why.clone()), options: BTreeMap::new() }
-            }
+            Err(why) => ConfigurationReport {
+                source: None,
+                why: Some(why.clone()),
+                options: BTreeMap::new(),
+            },
         },
         offers: Need::ALL
             .map(|need| Offer {
@@ -44,7 +48,7 @@ pub fn report(of: &Measurement) -> Report {
             })
             .to_vec(),
         signals: Signal::ALL
-            .map(|signal| report::Signal {
+            .map(|signal| report::SignalReport {
                 name: signal.name(),
                 mechanism: of.mechanism(signal).map(Mechanism::name),
             })
@@ -58,7 +62,7 @@ pub fn report(of: &Measurement) -> Report {
 }
 
 /// What each figure is worth by what was chosen; docs/exactness.md says it at length.
-fn figures(of: &Measurement) -> Vec<Figure> {
+fn figures(of: &Measurement) -> Vec<Promise> {
     use Mechanism::{Counters, Fexit, Kprobe, Tracepoint};
     const EXACT: &str = "exact";
     const NONE: &str = "unavailable";
@@ -86,7 +90,7 @@ fn figures(of: &Measurement) -> Vec<Figure> {
         _ => NONE,
     };
     let counted = if counters { EXACT } else { NONE };
-    let figure = |name, exactness| Figure { name, exactness };
+    let figure = |name, exactness| Promise { name, exactness };
     vec![
         figure("table_full", table_full),
         figure(

@@ -7,7 +7,7 @@ use super::case::Case;
 use crate::record::facts::{Evidence, Facts, Namespace, RuleTable, RuleUse};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Owner {
+pub(super) enum Manager {
     KubeProxy,
     Calico,
     Cilium,
@@ -30,13 +30,13 @@ pub(super) enum Owner {
 /// An owner, and what shows that it is here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Owned {
-    pub(super) owner: Owner,
+    pub(super) owner: Manager,
     pub(super) evidence: String,
 }
 
 /// What shows an owner. Names of tables and chains, and comments, by what they begin with.
 struct Signs {
-    owner: Owner,
+    owner: Manager,
     tables: &'static [&'static str],
     chains: &'static [&'static str],
     comments: &'static [&'static str],
@@ -45,7 +45,7 @@ struct Signs {
     services: &'static [&'static str],
 }
 
-const fn signs(owner: Owner) -> Signs {
+const fn signs(owner: Manager) -> Signs {
     let none: &[&str] = &[];
     Signs {
         owner,
@@ -62,7 +62,7 @@ const fn signs(owner: Owner) -> Signs {
 const SIGNS: &[Signs] = &[
     Signs {
         chains: &["KUBE-ROUTER-", "KUBE-POD-FW-", "KUBE-NWPLCY-"],
-        ..signs(Owner::Other("kube-router"))
+        ..signs(Manager::Other("kube-router"))
     },
     Signs {
         tables: &["kube-proxy"],
@@ -84,35 +84,35 @@ const SIGNS: &[Signs] = &[
         ],
         files: &["/var/lib/kube-proxy"],
         processes: &["kube-proxy", "k3s-server", "k3s-agent", "rke2"],
-        ..signs(Owner::KubeProxy)
+        ..signs(Manager::KubeProxy)
     },
-    Signs { chains: &["KUBE-"], ..signs(Owner::Other("Kubernetes")) },
+    Signs { chains: &["KUBE-"], ..signs(Manager::Other("Kubernetes")) },
     Signs {
         tables: &["calico"],
         chains: &["cali-"],
         comments: &["cali:"],
         files: &["/etc/cni/net.d/10-calico.conflist"],
         processes: &["calico-node"],
-        ..signs(Owner::Calico)
+        ..signs(Manager::Calico)
     },
     Signs {
         chains: &["CILIUM_", "OLD_CILIUM_"],
         comments: &["cilium:", "cilium-feeder:"],
         files: &["/etc/cni/net.d/05-cilium.conflist"],
         processes: &["cilium-agent"],
-        ..signs(Owner::Cilium)
+        ..signs(Manager::Cilium)
     },
     Signs {
         tables: &["docker-bridges"],
         chains: &["DOCKER"],
         processes: &["dockerd"],
-        ..signs(Owner::Docker)
+        ..signs(Manager::Docker)
     },
     Signs {
         tables: &["libvirt_network"],
         chains: &["LIBVIRT_"],
         processes: &["libvirtd", "virtnetworkd"],
-        ..signs(Owner::Libvirt)
+        ..signs(Manager::Libvirt)
     },
     Signs {
         tables: &["firewalld"],
@@ -143,28 +143,28 @@ const SIGNS: &[Signs] = &[
         ],
         processes: &["firewalld"],
         services: &["firewalld.service"],
-        ..signs(Owner::Firewalld)
+        ..signs(Manager::Firewalld)
     },
-    Signs { chains: &["ufw-", "ufw6-"], ..signs(Owner::Ufw) },
+    Signs { chains: &["ufw-", "ufw6-"], ..signs(Manager::Ufw) },
     Signs {
         tables: &["f2b-"],
         chains: &["f2b-", "fail2ban-"],
         processes: &["fail2ban-server"],
-        ..signs(Owner::Fail2ban)
+        ..signs(Manager::Fail2ban)
     },
     Signs {
         tables: &["fw4"],
         chains: &["zone_wan_", "zone_lan_"],
         comments: &["!fw4", "!fw3"],
         files: &["/etc/openwrt_release", "/etc/config/firewall"],
-        ..signs(Owner::OpenWrt)
+        ..signs(Manager::OpenWrt)
     },
     Signs {
         tables: &["vyos_"],
         chains: &["VYOS_", "VYATTA_"],
         files: &["/etc/vyos", "/opt/vyatta/etc/config.boot.default"],
         processes: &["vyos-configd"],
-        ..signs(Owner::Vyos)
+        ..signs(Manager::Vyos)
     },
     Signs {
         tables: &["proxmox-firewall"],
@@ -172,41 +172,41 @@ const SIGNS: &[Signs] = &[
         files: &["/etc/pve"],
         processes: &["pve-firewall", "proxmox-firewal"],
         services: &["pve-firewall.service"],
-        ..signs(Owner::Proxmox)
+        ..signs(Manager::Proxmox)
     },
     Signs {
         files: &["/etc/sonic/sonic_version.yml"],
         processes: &["caclmgrd", "orchagent"],
-        ..signs(Owner::Sonic)
+        ..signs(Manager::Sonic)
     },
-    Signs { files: &["/etc/cumulus/acl"], processes: &["switchd"], ..signs(Owner::Cumulus) },
-    Signs { services: &["nftables.service"], ..signs(Owner::Nftables) },
+    Signs { files: &["/etc/cumulus/acl"], processes: &["switchd"], ..signs(Manager::Cumulus) },
+    Signs { services: &["nftables.service"], ..signs(Manager::Nftables) },
     Signs {
         services: &["netfilter-persistent.service", "iptables.service", "ip6tables.service"],
-        ..signs(Owner::Persistent)
+        ..signs(Manager::Persistent)
     },
-    Signs { chains: &["CNI-"], ..signs(Owner::Other("a CNI plugin (portmap)")) },
-    Signs { chains: &["FLANNEL-"], ..signs(Owner::Other("flannel")) },
-    Signs { chains: &["ANTREA-"], ..signs(Owner::Other("Antrea")) },
-    Signs { chains: &["WEAVE-"], ..signs(Owner::Other("Weave")) },
-    Signs { tables: &["netavark"], chains: &["NETAVARK"], ..signs(Owner::Other("Podman")) },
+    Signs { chains: &["CNI-"], ..signs(Manager::Other("a CNI plugin (portmap)")) },
+    Signs { chains: &["FLANNEL-"], ..signs(Manager::Other("flannel")) },
+    Signs { chains: &["ANTREA-"], ..signs(Manager::Other("Antrea")) },
+    Signs { chains: &["WEAVE-"], ..signs(Manager::Other("Weave")) },
+    Signs { tables: &["netavark"], chains: &["NETAVARK"], ..signs(Manager::Other("Podman")) },
     Signs {
         tables: &["lxd", "incus"],
         comments: &["generated for LXD", "generated for Incus"],
-        ..signs(Owner::Other("LXD or Incus"))
+        ..signs(Manager::Other("LXD or Incus"))
     },
-    Signs { chains: &["nixos-fw"], ..signs(Owner::Other("NixOS")) },
-    Signs { chains: &["ts-input", "ts-forward"], ..signs(Owner::Other("Tailscale")) },
+    Signs { chains: &["nixos-fw"], ..signs(Manager::Other("NixOS")) },
+    Signs { chains: &["ts-input", "ts-forward"], ..signs(Manager::Other("Tailscale")) },
     Signs {
         tables: &["nm-shared-"],
         chains: &["sh-in-", "sh-fw-"],
-        ..signs(Owner::Other("NetworkManager"))
+        ..signs(Manager::Other("NetworkManager"))
     },
-    Signs { chains: &["MINIUPNPD"], ..signs(Owner::Other("miniupnpd")) },
-    Signs { tables: &["crowdsec"], ..signs(Owner::Other("CrowdSec")) },
+    Signs { chains: &["MINIUPNPD"], ..signs(Manager::Other("miniupnpd")) },
+    Signs { tables: &["crowdsec"], ..signs(Manager::Other("CrowdSec")) },
 ];
 
-impl Owner {
+impl Manager {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::KubeProxy => "kube-proxy",
@@ -261,8 +261,8 @@ pub(super) fn of_rules<'a>(tables: impl Iterator<Item = &'a RuleTable>) -> Vec<O
         }
     }
     // What kubelet makes is there too.
-    if found.iter().any(|owned| owned.owner == Owner::KubeProxy) {
-        found.retain(|owned| owned.owner != Owner::Other("Kubernetes"));
+    if found.iter().any(|owned| owned.owner == Manager::KubeProxy) {
+        found.retain(|owned| owned.owner != Manager::Other("Kubernetes"));
     }
     found
 }
@@ -322,7 +322,7 @@ impl OfSettings {
 }
 
 /// Of a single rule, by where it stands and what is written beside it.
-pub(super) fn of_rule(table: &RuleTable, rule: &RuleUse) -> Option<Owner> {
+pub(super) fn of_rule(table: &RuleTable, rule: &RuleUse) -> Option<Manager> {
     let comment = table.find(rule).and_then(|(_, rule)| rule.comment.as_deref());
     let is_its = |signs: &&Signs| {
         begins(&table.name, signs.tables)
@@ -340,34 +340,34 @@ pub(super) fn in_words(owned: &[Owned]) -> String {
 
 /// Where a setting lasts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct Lasts {
     pub(super) lines: Vec<String>,
     /// A file of sysctl.d is read, and nobody overwrites what it says.
     pub(super) is_file: bool,
 }
 
 /// Where the sysctl of this name has to be set to last, by who else sets it.
-pub(super) fn place(case: &Case<'_>, name: &str, value: u64) -> Place {
+pub(super) fn place(case: &Case<'_>, name: &str, value: u64) -> Lasts {
     let is_read = case.facts.evidence.files.iter().any(|file| file == "/etc/sysctl.d");
-    let mut place = Place { lines: Vec::new(), is_file: is_read };
+    let mut place = Lasts { lines: Vec::new(), is_file: is_read };
     for owned in case.settings.of(case.facts) {
         let (line, overwrites) = match owned.owner {
-            Owner::KubeProxy => kube_proxy(name, value),
-            Owner::Vyos => vyos(name, value),
-            Owner::Proxmox => proxmox(name, value),
-            Owner::OpenWrt => Some((
+            Manager::KubeProxy => kube_proxy(name, value),
+            Manager::Vyos => vyos(name, value),
+            Manager::Proxmox => proxmox(name, value),
+            Manager::OpenWrt => Some((
                 "OpenWrt reads /etc/sysctl.d at boot, after its own 11-nf-conntrack.conf; a restart \
                  of the firewall leaves it alone"
                     .to_owned(),
                 false,
             )),
-            Owner::Ufw => Some((
+            Manager::Ufw => Some((
                 "ufw applies /etc/ufw/sysctl.conf after the files of sysctl.d, whenever it starts: \
                  what is named there has to be changed there"
                     .to_owned(),
                 false,
             )),
-            Owner::Sonic => Some((
+            Manager::Sonic => Some((
                 "SONiC keeps /etc with its image: the next image begins without the file".to_owned(),
                 false,
             )),

@@ -12,7 +12,7 @@ fn table(name: &str, chains: &[&str]) -> RuleTable {
     table
 }
 
-fn owners(tables: &[RuleTable]) -> Vec<Owner> {
+fn owners(tables: &[RuleTable]) -> Vec<Manager> {
     of_rules(tables.iter()).into_iter().map(|owned| owned.owner).collect()
 }
 
@@ -20,21 +20,21 @@ fn owners(tables: &[RuleTable]) -> Vec<Owner> {
 #[test]
 fn each_owner_is_known_by_its_rules() {
     for (name, chain, owner) in [
-        ("nat", "KUBE-SERVICES", Owner::KubeProxy),
-        ("kube-proxy", "services", Owner::KubeProxy),
-        ("filter", "KUBE-NODE-PORT", Owner::KubeProxy),
-        ("filter", "KUBE-KUBELET-CANARY", Owner::Other("Kubernetes")),
-        ("filter", "cali-FORWARD", Owner::Calico),
-        ("nat", "CILIUM_POST_nat", Owner::Cilium),
-        ("nat", "DOCKER", Owner::Docker),
-        ("filter", "LIBVIRT_FWX", Owner::Libvirt),
-        ("firewalld", "filter_IN_public", Owner::Firewalld),
-        ("filter", "ufw-user-input", Owner::Ufw),
-        ("f2b-table", "f2b-chain", Owner::Fail2ban),
-        ("filter", "f2b-sshd", Owner::Fail2ban),
-        ("fw4", "forward", Owner::OpenWrt),
-        ("vyos_filter", "VYOS_FORWARD_filter", Owner::Vyos),
-        ("filter", "PVEFW-FORWARD", Owner::Proxmox),
+        ("nat", "KUBE-SERVICES", Manager::KubeProxy),
+        ("kube-proxy", "services", Manager::KubeProxy),
+        ("filter", "KUBE-NODE-PORT", Manager::KubeProxy),
+        ("filter", "KUBE-KUBELET-CANARY", Manager::Other("Kubernetes")),
+        ("filter", "cali-FORWARD", Manager::Calico),
+        ("nat", "CILIUM_POST_nat", Manager::Cilium),
+        ("nat", "DOCKER", Manager::Docker),
+        ("filter", "LIBVIRT_FWX", Manager::Libvirt),
+        ("firewalld", "filter_IN_public", Manager::Firewalld),
+        ("filter", "ufw-user-input", Manager::Ufw),
+        ("f2b-table", "f2b-chain", Manager::Fail2ban),
+        ("filter", "f2b-sshd", Manager::Fail2ban),
+        ("fw4", "forward", Manager::OpenWrt),
+        ("vyos_filter", "VYOS_FORWARD_filter", Manager::Vyos),
+        ("filter", "PVEFW-FORWARD", Manager::Proxmox),
     ] {
         assert_eq!(owners(&[table(name, &[chain])]), [owner], "{name} {chain}");
     }
@@ -82,7 +82,7 @@ fn owners_are_known_by_what_they_really_load() {
     let firewalld = include_str!("../../../tests/fixtures/owners/firewalld.nft");
     let iptables = include_str!("../../../tests/fixtures/owners/firewalld.iptables-save");
     for (text, owner) in
-        [(ufw, Owner::Ufw), (firewalld, Owner::Firewalld), (iptables, Owner::Firewalld)]
+        [(ufw, Manager::Ufw), (firewalld, Manager::Firewalld), (iptables, Manager::Firewalld)]
     {
         let tables = printed(text);
         assert_eq!(owners(&tables), [owner]);
@@ -113,25 +113,25 @@ fn owners_are_known_by_what_others_reported() {
         )*};
     }
     reported! {
-        "calico.iptables-save" => [Owner::Docker, Owner::KubeProxy, Owner::Calico],
-        "kube-proxy-ipvs.iptables-save" => [Owner::KubeProxy, Owner::Calico],
-        "cilium.iptables-save" => [Owner::Cilium],
-        "docker.iptables-save" => [Owner::Docker],
-        "nixos.iptables-save" => [Owner::Other("NixOS")],
-        "openwrt.nft" => [Owner::OpenWrt],
-        "vyos.nft" => [Owner::Vyos],
-        "vyos-raw.nft" => [Owner::Vyos],
-        "proxmox.iptables-save" => [Owner::Proxmox],
-        "libvirt.iptables-save" => [Owner::Libvirt],
+        "calico.iptables-save" => [Manager::Docker, Manager::KubeProxy, Manager::Calico],
+        "kube-proxy-ipvs.iptables-save" => [Manager::KubeProxy, Manager::Calico],
+        "cilium.iptables-save" => [Manager::Cilium],
+        "docker.iptables-save" => [Manager::Docker],
+        "nixos.iptables-save" => [Manager::Other("NixOS")],
+        "openwrt.nft" => [Manager::OpenWrt],
+        "vyos.nft" => [Manager::Vyos],
+        "vyos-raw.nft" => [Manager::Vyos],
+        "proxmox.iptables-save" => [Manager::Proxmox],
+        "libvirt.iptables-save" => [Manager::Libvirt],
     }
 }
 
 #[test]
 fn two_owners_may_share_a_machine() {
     let both = table("filter", &["ufw-before-input", "DOCKER-USER"]);
-    assert_eq!(owners(&[both]), [Owner::Ufw, Owner::Docker]);
+    assert_eq!(owners(&[both]), [Manager::Ufw, Manager::Docker]);
     let kubelet = table("filter", &["KUBE-FIREWALL", "KUBE-SERVICES"]);
-    assert_eq!(owners(&[kubelet]), [Owner::KubeProxy], "what kubelet adds is no other");
+    assert_eq!(owners(&[kubelet]), [Manager::KubeProxy], "what kubelet adds is no other");
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn a_comment_tells_too() {
     let mut one = table("filter", &["FORWARD"]);
     let comment = Some("cali:wUHhoiAYhphO9Mso".to_owned());
     one.keep("FORWARD", Rule { number: 3, conditions: Vec::new(), act: Act::Next, comment });
-    assert_eq!(owners(std::slice::from_ref(&one)), [Owner::Calico]);
+    assert_eq!(owners(std::slice::from_ref(&one)), [Manager::Calico]);
 }
 
 #[test]
@@ -155,10 +155,10 @@ fn a_machine_tells_by_what_runs_or_is_there() {
         of_machine(&evidence).into_iter().map(|owned| owned.owner).collect::<Vec<_>>()
     };
     assert_eq!(of(&["/etc/nftables.conf", "/etc/ufw/ufw.conf"], &[], &[]), [], "only installed");
-    assert_eq!(of(&["/etc/sonic/sonic_version.yml"], &[], &[]), [Owner::Sonic]);
-    assert_eq!(of(&[], &["dockerd", "firewalld"], &[]), [Owner::Docker, Owner::Firewalld]);
-    assert_eq!(of(&[], &[], &["nftables.service"]), [Owner::Nftables]);
-    assert_eq!(of(&["/etc/cumulus/acl"], &["switchd"], &[]), [Owner::Cumulus]);
+    assert_eq!(of(&["/etc/sonic/sonic_version.yml"], &[], &[]), [Manager::Sonic]);
+    assert_eq!(of(&[], &["dockerd", "firewalld"], &[]), [Manager::Docker, Manager::Firewalld]);
+    assert_eq!(of(&[], &[], &["nftables.service"]), [Manager::Nftables]);
+    assert_eq!(of(&["/etc/cumulus/acl"], &["switchd"], &[]), [Manager::Cumulus]);
 }
 
 #[test]
@@ -179,5 +179,5 @@ fn where_a_setting_lasts_follows_from_its_owner() {
     assert!(udp.lines[0].contains("conntrack timeout udp other 60"), "{udp:?}");
     assert!(of("vyos-configd", "nf_conntrack_icmp_timeout").lines[0].contains("timeout icmp 60"));
     assert!(of("pve-firewall", "nf_conntrack_max").lines[0].contains("nf_conntrack_max: 60"));
-    assert_eq!(of("dockerd", "nf_conntrack_max"), Place { lines: Vec::new(), is_file: true });
+    assert_eq!(of("dockerd", "nf_conntrack_max"), Lasts { lines: Vec::new(), is_file: true });
 }

@@ -12,12 +12,12 @@ pub struct Report {
     pub architecture: &'static str,
     pub conntrack: Conntrack,
     /// Capabilities: what each is for, and whether this process has it.
-    pub capabilities: Vec<Capability>,
-    pub configuration: Configuration,
+    pub capabilities: Vec<CapabilityReport>,
+    pub configuration: ConfigurationReport,
     /// What mechanisms need, and whether it is here.
     pub offers: Vec<Offer>,
-    pub signals: Vec<Signal>,
-    pub figures: Vec<Figure>,
+    pub signals: Vec<SignalReport>,
+    pub figures: Vec<Promise>,
     /// Mechanisms that would have come first, and why they did not.
     pub refused: Vec<String>,
     pub advice: Vec<String>,
@@ -73,14 +73,14 @@ pub enum Conntrack {
 }
 
 #[derive(Clone, Debug, Serialize)]
-pub struct Capability {
+pub struct CapabilityReport {
     pub name: &'static str,
     pub held: bool,
     pub purpose: &'static str,
 }
 
 #[derive(Clone, Debug, Serialize)]
-pub struct Configuration {
+pub struct ConfigurationReport {
     /// The file it is from; `None`: see `why`.
     pub source: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -97,7 +97,7 @@ pub struct Offer {
 }
 
 #[derive(Clone, Debug, Serialize)]
-pub struct Signal {
+pub struct SignalReport {
     pub name: &'static str,
     /// `None`: nothing measures it.
     pub mechanism: Option<&'static str>,
@@ -105,7 +105,7 @@ pub struct Signal {
 
 /// What to expect of a figure.
 #[derive(Clone, Debug, Serialize)]
-pub struct Figure {
+pub struct Promise {
     pub name: &'static str,
     pub exactness: &'static str,
 }

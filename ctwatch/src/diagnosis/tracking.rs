@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{
     case::{Case, finding, number, so_many},
     fixes, others,
-    owners::{self, Owner},
+    owners::{self, Manager},
     removal::{self, Place, nft_name},
     report::{Check, File, Finding, Fix, Severity, Tracked, Tracking},
 };
@@ -341,8 +341,8 @@ pub(super) fn for_nothing(case: &Case<'_>) -> Vec<Finding> {
 }
 
 /// Those that load what they are told to, and switches, may do without.
-fn wants_modules(owner: Owner) -> bool {
-    !matches!(owner, Owner::Nftables | Owner::Persistent | Owner::Sonic | Owner::Cumulus)
+fn wants_modules(owner: Manager) -> bool {
+    !matches!(owner, Manager::Nftables | Manager::Persistent | Manager::Sonic | Manager::Cumulus)
 }
 
 /// Unload now, and keep it from coming back.

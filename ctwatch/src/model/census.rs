@@ -327,7 +327,7 @@ impl Census {
     }
 
     /// What it came to in each namespace.
-    pub fn finish(mut self, most: usize) -> Counted {
+    pub fn finish(mut self, most: usize) -> CensusCounts {
         for table in &mut self.tables {
             table.states.sort_by_key(|state| Reverse(state.holds.all()));
             table.zones.sort_by_key(|(_, count)| Reverse(*count));
@@ -358,7 +358,7 @@ impl Census {
                 tops.push(Holders { netns: table.netns, by: *by, entries });
             }
         }
-        Counted { tables: self.tables, tops, unplaced: self.unplaced }
+        CensusCounts { tables: self.tables, tops, unplaced: self.unplaced }
     }
 }
 
@@ -392,13 +392,13 @@ impl First {
 
 /// The outcome of a census.
 #[derive(Clone, Debug, Default)]
-pub struct Counted {
+pub struct CensusCounts {
     pub tables: Vec<TableCensus>,
     tops: Vec<Holders>,
     pub unplaced: u64,
 }
 
-impl Counted {
+impl CensusCounts {
     pub fn table(&self, netns: NetnsId) -> Option<&TableCensus> {
         // They are in the order of their numbers.
         let at = self.tables.binary_search_by_key(&netns, |table| table.netns).ok()?;
@@ -425,7 +425,7 @@ pub struct Taken {
     /// What the kernel counted in each namespace just before and just after. It counts entries
     /// that are not, or no longer, in the table too.
     pub kernel: Vec<KernelCount>,
-    pub counted: Counted,
+    pub counted: CensusCounts,
     /// Why it was not taken in a better way, and of which namespaces it was not taken.
     pub notes: Vec<String>,
 }

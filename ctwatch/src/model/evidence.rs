@@ -61,7 +61,7 @@ pub(super) struct Refused {
 
 /// What is known of one namespace's refusals, since the start.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Evidence {
+pub(super) struct Testimony {
     /// `None`: the counters were never read.
     pub(super) counts: Option<Counts>,
     /// The counters were read from the start up to now.
@@ -93,7 +93,7 @@ pub(super) struct Reasons {
     pub(super) invalid: Bounds,
 }
 
-impl Evidence {
+impl Testimony {
     pub(super) fn reasons(&self) -> Reasons {
         let counts = self.counts.unwrap_or_default();
         let door = self.interval(counts.refused_at_door(), |dropped| dropped.untracked);
@@ -277,8 +277,8 @@ mod tests {
     }
 
     /// Counters read to the end, probes that saw `untracked` and `unconfirmed` drops.
-    fn evidence(counts: Option<Counts>, dropped: Dropped) -> Evidence {
-        Evidence {
+    fn evidence(counts: Option<Counts>, dropped: Dropped) -> Testimony {
+        Testimony {
             counts,
             complete: true,
             tracker: 0,
@@ -385,16 +385,16 @@ mod tests {
         clash: u64,
         nat: u64,
         missed: Option<u64>,
-    ) -> Evidence {
+    ) -> Testimony {
         let refused = Refused {
             table_full: seen(full, missed),
             confirm: Some((seen(clash, missed), seen(nat, missed))),
         };
-        Evidence {
+        Testimony {
             counts,
             complete: counts.is_some(),
             refused: Some(refused),
-            ..Evidence::default()
+            ..Testimony::default()
         }
     }
 
@@ -487,7 +487,7 @@ mod tests {
 
     #[test]
     fn without_any_witness_nothing_is_claimed() {
-        let reasons = Evidence::default().reasons();
+        let reasons = Testimony::default().reasons();
         assert_eq!(reasons.table_full, Bounds::Unmeasured);
         assert_eq!(reasons.chain_too_long, Bounds::Unmeasured);
     }

@@ -6,7 +6,7 @@ use ctwatch_abi::Count;
 
 use super::{
     counters::{Counters, Counts, UNREAD},
-    evidence::{Dropped, Evidence, Reasons, Refused, Seen},
+    evidence::{Dropped, Reasons, Refused, Seen, Testimony},
     figure::Bounds,
 };
 use crate::record::sample::{
@@ -73,7 +73,7 @@ impl Suspects {
 
 /// The totals of one namespace, as intervals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Totals {
+pub(super) struct RunningTotals {
     pub(super) insertions: Bounds,
     pub(super) removals: Bounds,
     pub(super) reasons: Reasons,
@@ -104,7 +104,7 @@ pub(super) struct Ledger {
     base_entries: Option<u32>,
     /// At the last look inside: entries, and how many had ended by then.
     last_seen: Option<(u32, u64)>,
-    /// Totals never go back, though one reading is not all of one moment.
+    /// RunningTotals never go back, though one reading is not all of one moment.
     insertions: u64,
 }
 
@@ -168,12 +168,12 @@ impl Ledger {
     }
 
     /// What it all adds up to.
-    pub(super) fn totals(&mut self, sample: &TableSample, machine: &Machine) -> Totals {
+    pub(super) fn totals(&mut self, sample: &TableSample, machine: &Machine) -> RunningTotals {
         let counts = self.counters.as_ref().map(|counters| counters.counts);
         let dropped = self.dropped(sample, machine);
         let refused = self.refused(sample, machine);
         let missed_drops = machine.missed.drops.unwrap_or(u64::MAX);
-        let evidence = Evidence {
+        let evidence = Testimony {
             counts,
             complete: self.from_start && sample.counters.is_some(),
             tracker: self.tracker.at_most,
@@ -208,7 +208,7 @@ impl Ledger {
         let insertions = self
             .insertions(sample, machine)
             .or_else(|| self.counted(sample, machine, counts.insert));
-        Totals {
+        RunningTotals {
             insertions: Bounds::or_unmeasured(insertions),
             removals: Bounds::or_unmeasured(removals),
             reasons,
@@ -393,11 +393,11 @@ mod tests {
         Machine { counted, ..quiet() }
     }
 
-    fn run(new: bool, samples: &[TableSample]) -> Totals {
+    fn run(new: bool, samples: &[TableSample]) -> RunningTotals {
         run_on(&quiet(), new, samples)
     }
 
-    fn run_on(machine: &Machine, new: bool, samples: &[TableSample]) -> Totals {
+    fn run_on(machine: &Machine, new: bool, samples: &[TableSample]) -> RunningTotals {
         let mut ledger = Ledger::open(&samples[0], new, machine);
         let mut totals = ledger.totals(&samples[0], machine);
         for sample in &samples[1..] {

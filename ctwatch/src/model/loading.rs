@@ -45,7 +45,7 @@ pub struct Asker {
 
 /// What was seen, as far as it is remembered.
 #[derive(Clone, Debug, Default)]
-pub struct Loading {
+pub struct Loads {
     requests: VecDeque<Request>,
     loaded: VecDeque<Loaded>,
 }
@@ -58,7 +58,7 @@ struct Request {
     parent: Option<Process>,
 }
 
-impl Loading {
+impl Loads {
     /// Takes in what happened next, on a machine that started at `booted`; answers with a module of
     /// conntrack's that was loaded.
     pub fn take(&mut self, event: &Event, booted: jiff::Timestamp) -> Option<&Loaded> {
@@ -180,7 +180,7 @@ mod tests {
         Event { began, by_kernel: 0x20_0000, parent_comm: bytes("kworker/0:1"), command, ..by }
     }
 
-    fn take<'a>(loading: &'a mut Loading, event: &Event) -> Option<&'a Loaded> {
+    fn take<'a>(loading: &'a mut Loads, event: &Event) -> Option<&'a Loaded> {
         loading.take(event, jiff::Timestamp::UNIX_EPOCH)
     }
 
@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn listing_a_table_is_asking_for_its_module() {
-        let mut loading = Loading::default();
+        let mut loading = Loads::default();
         assert_eq!(take(&mut loading, &asked(SECOND, "iptable_nat", (12, "iptables"))), None);
         let (began, at) = (SECOND + 5, 2 * SECOND);
         for module in ["x_tables", "nf_defrag_ipv4", "nf_conntrack", "iptable_nat"] {
@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn of_several_who_ask_at_once_each_gets_his_own() {
-        let mut loading = Loading::default();
+        let mut loading = Loads::default();
         take(&mut loading, &asked(10, "nft-expr-ct", (1, "nft")));
         take(&mut loading, &asked(20, "net-pf-40", (2, "curious")));
         take(&mut loading, &asked(30, "nft-expr-ct", (3, "late")));
@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn whoever_runs_modprobe_is_its_parent() {
-        let mut loading = Loading::default();
+        let mut loading = Loads::default();
         // Meanwhile somebody else asks for the very same.
         take(&mut loading, &asked(10, "nf_conntrack", (1, "other")));
         let line = loaded(15, 20, "nf_conntrack", 2, "nf_conntrack");
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn nobody_is_named_who_was_not_seen() {
-        let mut loading = Loading::default();
+        let mut loading = Loads::default();
         take(&mut loading, &asked(SECOND, "iptable_nat", (1, "iptables")));
         let unseen = [
             // Another name, long ago, after it had begun, no readable name, no parent.
@@ -256,7 +256,7 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_bounded() {
-        let mut loading = Loading::default();
+        let mut loading = Loads::default();
         for at in 0..1000 {
             take(&mut loading, &asked(at, "nft-expr-ct", (at as u32, "nft")));
             take(&mut loading, &loaded(at, at, "nft_ct", at as u32, "nft-expr-ct"));

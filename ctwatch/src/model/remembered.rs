@@ -62,7 +62,7 @@ pub struct Remembering {
 
 /// Where and when a check is made.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Moment {
+pub struct CallMoment {
     pub time: i64,
     pub boot_id: String,
     pub conntrack: Option<u64>,
@@ -72,11 +72,11 @@ pub struct Moment {
 impl Remembered {
     /// `way`: what leads to the namespace with this inode number, where there are no cookies.
     pub fn new(
-        moment: Moment,
+        moment: CallMoment,
         samples: &[TableSample],
         way: impl Fn(u32) -> Option<String>,
     ) -> Self {
-        let Moment { time, boot_id, conntrack, scope } = moment;
+        let CallMoment { time, boot_id, conntrack, scope } = moment;
         let tables =
             samples.iter().filter(|sample| sample.access != Access::Unseen).map(|sample| Table {
                 netns: sample.id,
@@ -192,15 +192,15 @@ mod tests {
     use crate::model::verdict::situations::{rt, table, unread};
 
     /// On a kernel without cookies.
-    fn remember(moment: Moment, samples: &[TableSample]) -> Remembered {
+    fn remember(moment: CallMoment, samples: &[TableSample]) -> Remembered {
         Remembered::new(moment, samples, |inode| Some(format!("/run/netns/{inode} of 5")))
     }
 
-    fn at(time: i64) -> Moment {
-        Moment { time, boot_id: "b".to_owned(), conntrack: Some(7), scope: "all".to_owned() }
+    fn at(time: i64) -> CallMoment {
+        CallMoment { time, boot_id: "b".to_owned(), conntrack: Some(7), scope: "all".to_owned() }
     }
 
-    fn since(before: (Moment, TableSample), now: (Moment, TableSample)) -> Since {
+    fn since(before: (CallMoment, TableSample), now: (CallMoment, TableSample)) -> Since {
         let before = remember(before.0, &[before.1]);
         // As it comes back from the file.
         let before = Remembered::parse(&before.text().unwrap()).unwrap();
@@ -237,12 +237,12 @@ mod tests {
 
     #[test]
     fn what_was_lost_is_never_none() {
-        let of = |moment: Moment| since((at(0), rt(1, 5)), (moment, rt(1, 6)));
-        let boot = of(Moment { boot_id: "other".to_owned(), ..at(60) });
+        let of = |moment: CallMoment| since((at(0), rt(1, 5)), (moment, rt(1, 6)));
+        let boot = of(CallMoment { boot_id: "other".to_owned(), ..at(60) });
         assert!(matches!(&boot, Since::AtLeast(6, why) if why.contains("started")), "{boot:?}");
-        let module = of(Moment { conntrack: Some(8), ..at(60) });
+        let module = of(CallMoment { conntrack: Some(8), ..at(60) });
         assert!(matches!(&module, Since::AtLeast(6, why) if why.contains("loaded")), "{module:?}");
-        let scope = of(Moment { scope: "rt".to_owned(), ..at(60) });
+        let scope = of(CallMoment { scope: "rt".to_owned(), ..at(60) });
         assert!(matches!(&scope, Since::Unknown(why) if why.contains("at all")), "{scope:?}");
         let wrap = since((at(0), rt(1, 5)), (at(60), rt(1, 4)));
         assert!(matches!(&wrap, Since::Unknown(why) if why.contains("went back")), "{wrap:?}");
@@ -250,7 +250,7 @@ mod tests {
         assert!(matches!(&blind, Since::Unknown(why) if why.contains("last call")), "{blind:?}");
         let blind = since((at(0), rt(1, 4)), (at(60), unread(1, "rt")));
         assert!(matches!(blind, Since::Unknown(_)), "{blind:?}");
-        let absent = since((Moment { conntrack: None, ..at(0) }, rt(1, 9)), (at(60), rt(1, 4)));
+        let absent = since((CallMoment { conntrack: None, ..at(0) }, rt(1, 9)), (at(60), rt(1, 4)));
         assert_eq!(absent, Since::Counted(4), "it was not there");
     }
 

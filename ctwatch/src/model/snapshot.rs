@@ -14,7 +14,7 @@ use ctwatch_abi::{
 use super::{
     census::{TableCensus, Taken},
     figure::{Bounds, Exactness, Figure},
-    ledger::{Ledger, Machine, Totals},
+    ledger::{Ledger, Machine, RunningTotals},
     top::{Context, ControlPlane, Listing, Names, Strangers, Talkers, TopList},
     trend::{Trend, time_to_full},
 };
@@ -250,7 +250,7 @@ pub struct Model {
 struct State {
     ledger: Ledger,
     trend: Trend,
-    totals: Option<Totals>,
+    totals: Option<RunningTotals>,
     saturated: bool,
     /// What the probes had seen before the first reading: totals count from there.
     dropped_before: u64,
@@ -674,7 +674,7 @@ impl State {
         let since = self.last.as_ref().zip(seconds);
         let since = since.map(|((_, at), _)| sample.elapsed.saturating_sub(*at).as_secs_f64());
         let unprobed = since.or(seconds);
-        let rated = |of: fn(&Totals) -> Bounds, seconds| {
+        let rated = |of: fn(&RunningTotals) -> Bounds, seconds| {
             let last = before.as_ref().map_or(Some(0), |before| of(before).total());
             of(&totals).figure(last, seconds)
         };
@@ -731,8 +731,8 @@ impl State {
 
     /// Saturated: full, or refusing, or evicting to make room. Over when none of it happens any
     /// more and the table is below the mark at which the kernel still collects early.
-    fn turn(&mut self, totals: &Totals, fill: Option<f64>) -> Option<Change> {
-        let grew = |of: fn(&Totals) -> Option<u64>| {
+    fn turn(&mut self, totals: &RunningTotals, fill: Option<f64>) -> Option<Change> {
+        let grew = |of: fn(&RunningTotals) -> Option<u64>| {
             let before = self.totals.as_ref().map_or(Some(0), of).unwrap_or(0);
             of(totals).is_some_and(|now| now > before)
         };

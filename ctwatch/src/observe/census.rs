@@ -61,11 +61,11 @@ pub struct Question {
 }
 
 /// A thread that takes a census when it is asked to.
-pub struct Census {
+pub struct CensusThread {
     requests: mpsc::Sender<oneshot::Sender<Result<Taken>>>,
 }
 
-impl Census {
+impl CensusThread {
     pub fn start(way: Way, cookies: bool, question: Question) -> Result<Self> {
         let (requests, inbox) = mpsc::channel::<oneshot::Sender<Result<Taken>>>();
         threads::start("census", move || {

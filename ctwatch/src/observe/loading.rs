@@ -26,13 +26,13 @@ pub(super) struct Loading {
     tried: bool,
     /// With when it began; `None` where it cannot be seen here, or may not be.
     watcher: Option<(Watcher, Timestamp)>,
-    seen: loading::Loading,
+    seen: loading::Loads,
     lost: u64,
 }
 
 impl Loading {
     pub(super) fn new(wanted: bool) -> Self {
-        let seen = loading::Loading::default();
+        let seen = loading::Loads::default();
         Self { wanted, tried: false, watcher: None, seen, lost: 0 }
     }
 

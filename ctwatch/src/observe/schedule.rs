@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio::{sync::oneshot, time::Instant};
 
-use super::census::{Census, Question, Way};
+use super::census::{CensusThread, Question, Way};
 use crate::model::{Snapshot, census::Taken};
 
 /// A census may take no more than this share of one CPU.
@@ -37,7 +37,7 @@ pub struct Wanted {
 pub(super) struct Schedule {
     wanted: Option<Wanted>,
     when: Option<When>,
-    census: Option<Census>,
+    census: Option<CensusThread>,
     answer: Option<oneshot::Receiver<Result<Taken>>>,
     due: Instant,
     /// Why it cannot be taken at all.
@@ -77,7 +77,7 @@ impl Schedule {
 
     fn ask(&mut self) {
         if let Some(Wanted { way, cookies, question, .. }) = self.wanted.take() {
-            match Census::start(way, cookies, question) {
+            match CensusThread::start(way, cookies, question) {
                 Ok(census) => self.census = Some(census),
                 Err(error) => self.failed = Some(error),
             }

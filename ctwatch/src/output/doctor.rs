@@ -275,7 +275,7 @@ mod tests {
 
     use super::*;
     use crate::diagnosis::report::{
-        Capability, Check, Configuration, Figure, File, Offer, Signal, Tracked,
+        CapabilityReport, Check, ConfigurationReport, File, Offer, Promise, SignalReport, Tracked,
     };
 
     fn tracked(name: &str, hooked: Option<bool>, entries: Option<u32>) -> Tracked {
@@ -344,15 +344,19 @@ mod tests {
             kernel: "6.1.0\u{1b}".to_owned(),
             architecture: "x86_64",
             conntrack: Conntrack::Module,
-            capabilities: vec![Capability { name: "CAP_BPF", held: false, purpose: "programs" }],
-            configuration: Configuration {
+            capabilities: vec![CapabilityReport {
+                name: "CAP_BPF",
+                held: false,
+                purpose: "programs",
+            }],
+            configuration: ConfigurationReport {
                 source: None,
                 why: Some("no file".to_owned()),
                 options: BTreeMap::new(),
             },
             offers: vec![Offer { name: "tracepoints", offered: false, why: Some("x".to_owned()) }],
-            signals: vec![Signal { name: "drops", mechanism: None }],
-            figures: vec![Figure { name: "table_full", exactness: "upper bound" }],
+            signals: vec![SignalReport { name: "drops", mechanism: None }],
+            figures: vec![Promise { name: "table_full", exactness: "upper bound" }],
             refused: vec!["no drops by fexit: no BTF".to_owned()],
             advice: vec![],
             tracking: Tracking {

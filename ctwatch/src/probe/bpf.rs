@@ -19,16 +19,16 @@ use aya_obj::generated::{
     bpf_link_info, bpf_link_type, bpf_map_type, bpf_prog_info, bpf_prog_type,
 };
 
-/// When a tracing program runs.
+/// EntryOrReturn a tracing program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum When {
+pub(super) enum EntryOrReturn {
     Entry,
     Exit,
 }
 
 /// A function: its number in a BTF object, that of vmlinux where there is none.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Target<'a> {
+pub(super) struct ProgramTarget<'a> {
     pub(super) btf: Option<BorrowedFd<'a>>,
     pub(super) function: u32,
 }
@@ -84,8 +84,8 @@ pub(super) fn load(
     name: &str,
     instructions: &[bpf_insn],
     license: &CStr,
-    when: When,
-    target: Target<'_>,
+    when: EntryOrReturn,
+    target: ProgramTarget<'_>,
 ) -> Result<OwnedFd> {
     let mut log = vec![0u8; LOG];
     load_logged(name, instructions, license, when, target, &mut []).or_else(|first| {
@@ -107,8 +107,8 @@ fn load_logged(
     name: &str,
     instructions: &[bpf_insn],
     license: &CStr,
-    when: When,
-    target: Target<'_>,
+    when: EntryOrReturn,
+    target: ProgramTarget<'_>,
     log: &mut [u8],
 ) -> io::Result<OwnedFd> {
     let mut attr = attr();
@@ -116,8 +116,8 @@ fn load_logged(
     let program = unsafe { &mut attr.__bindgen_anon_3 };
     program.prog_type = bpf_prog_type::BPF_PROG_TYPE_TRACING as u32;
     program.expected_attach_type = match when {
-        When::Entry => bpf_attach_type::BPF_TRACE_FENTRY,
-        When::Exit => bpf_attach_type::BPF_TRACE_FEXIT,
+        EntryOrReturn::Entry => bpf_attach_type::BPF_TRACE_FENTRY,
+        EntryOrReturn::Exit => bpf_attach_type::BPF_TRACE_FEXIT,
     } as u32;
     program.insns = address(instructions.as_ptr());
     program.insn_cnt = u32::try_from(instructions.len()).map_err(io::Error::other)?;
@@ -200,8 +200,8 @@ pub(super) fn constant(value: &[u8; 8]) -> Result<OwnedFd> {
 
 /// Whether the kernel takes tracing programs on this function: tried with one that does nothing and is
 /// not attached, for that takes a kernel that can do it longer than all the rest.
-pub(super) fn try_tracing(target: Target<'_>) -> Result<()> {
-    load("ct_try", &nothing(), LICENSE, When::Entry, target).map(drop)
+pub(super) fn try_tracing(target: ProgramTarget<'_>) -> Result<()> {
+    load("ct_try", &nothing(), LICENSE, EntryOrReturn::Entry, target).map(drop)
 }
 
 /// `return 0`

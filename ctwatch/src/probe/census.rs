@@ -20,7 +20,7 @@ use rustix::time::{ClockId, clock_getres};
 
 use super::{
     bpf,
-    find_table::{self, Place},
+    find_table::{self, TablePlace},
     load,
     mapped::Mapped,
     symbols,
@@ -92,7 +92,7 @@ impl Walker {
         let Map::Array(records) = map(&mut ebpf, "HELD")? else { bail!("HELD is no array") };
         let records = Mapped::new(records.fd().as_fd(), RECORDS as usize)
             .context("cannot map the records of the census")?;
-        let Place { table_at, size_at } = match named(symbols) {
+        let TablePlace { table_at, size_at } = match named(symbols) {
             Ok(place) => place,
             Err(why) => by_code(&mut ebpf, &records, symbols).context(why)?,
         };
@@ -102,8 +102,8 @@ impl Walker {
     }
 
     /// Where the table is.
-    pub fn place(&self) -> Place {
-        Place { table_at: self.start.table_at, size_at: self.start.size_at }
+    pub fn place(&self) -> TablePlace {
+        TablePlace { table_at: self.start.table_at, size_at: self.start.size_at }
     }
 
     /// Hands over each entry that is in the table.
@@ -157,12 +157,12 @@ impl Walker {
 const TABLE: &str = "nf_conntrack_hash";
 const SIZE: &str = "nf_conntrack_htable_size";
 
-fn named(symbols: &Symbols) -> Result<Place, String> {
-    Ok(Place { table_at: symbols.variable(TABLE)?, size_at: symbols.variable(SIZE)? })
+fn named(symbols: &Symbols) -> Result<TablePlace, String> {
+    Ok(TablePlace { table_at: symbols.variable(TABLE)?, size_at: symbols.variable(SIZE)? })
 }
 
 /// Where the table is, by what the kernel's code refers to.
-fn by_code(ebpf: &mut Ebpf, records: &Mapped<Record>, symbols: &Symbols) -> Result<Place> {
+fn by_code(ebpf: &mut Ebpf, records: &Mapped<Record>, symbols: &Symbols) -> Result<TablePlace> {
     let code = symbols.code(find_table::REFERRING).map_err(Error::msg)?;
     let buckets = sysctl("nf_conntrack_buckets")?;
     let mut asked = Array::<_, Value<Peek>>::try_from(map(ebpf, "PEEK")?)?;

@@ -11,8 +11,8 @@ use aya::{
 use aya_obj::{Object, generated::bpf_insn};
 
 use super::{
-    bpf::{self, Target, When},
-    functions::{Functions, Hook},
+    bpf::{self, EntryOrReturn, ProgramTarget},
+    functions::{Functions, HookedFunction},
     types::MODULE,
 };
 
@@ -33,10 +33,10 @@ pub(super) struct Trial {
 impl Trial {
     pub(super) fn of(functions: &Functions) -> Result<Self> {
         let btf = if functions.module { Some(bpf::module_btf(MODULE)?) } else { None };
-        let hook = Hook::Free;
+        let hook = HookedFunction::Free;
         let context = || format!("cannot hook {}", hook.function());
         let function = functions.get(hook).with_context(context)?;
-        let target = Target { btf: btf.as_ref().map(AsFd::as_fd), function };
+        let target = ProgramTarget { btf: btf.as_ref().map(AsFd::as_fd), function };
         bpf::try_tracing(target).with_context(context)?;
         Ok(Self { btf })
     }
@@ -73,8 +73,13 @@ impl<'a> Tracing<'a> {
         Ok(Self { object, functions, btf: trial.btf.as_ref().map(AsFd::as_fd) })
     }
 
-    pub(super) fn attach(&self, name: &'static str, function: u32, when: When) -> Result<Traced> {
-        let target = Target { btf: self.btf, function };
+    pub(super) fn attach(
+        &self,
+        name: &'static str,
+        function: u32,
+        when: EntryOrReturn,
+    ) -> Result<Traced> {
+        let target = ProgramTarget { btf: self.btf, function };
         let program = bpf::load(name, self.code(name)?, &self.object.license, when, target)?;
         let link = bpf::attach(program.as_fd())?;
         Ok(Traced { name, program, _link: link })

@@ -21,7 +21,7 @@ const LONGEST: usize = 512;
 
 /// Addresses of two variables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct TablePlace {
     /// `struct hlist_nulls_head *nf_conntrack_hash`
     pub table_at: u64,
     /// `unsigned int nf_conntrack_htable_size`
@@ -45,7 +45,7 @@ pub fn find(
     referred: &[u64],
     buckets: u32,
     mut word: impl FnMut(u64) -> Option<u64>,
-) -> Result<Place> {
+) -> Result<TablePlace> {
     ensure!(buckets > 0, "the table has no buckets");
     let mut candidates: Vec<u64> = referred.iter().copied().filter(|at| is_kernel(*at)).collect();
     candidates.sort_unstable();
@@ -61,7 +61,7 @@ pub fn find(
         .filter(|at| word(*at).is_some_and(|table| is_table(table, buckets.into(), &mut word)))
         .collect();
     match (&tables[..], &sizes[..]) {
-        ([table_at], [size_at]) => Ok(Place { table_at: *table_at, size_at: *size_at }),
+        ([table_at], [size_at]) => Ok(TablePlace { table_at: *table_at, size_at: *size_at }),
         _ => bail!(
             "of {} variables that {REFERRING} refers to, {} may be the table and {} its size",
             candidates.len(),
@@ -185,7 +185,7 @@ mod tests {
         memory
     }
 
-    fn found(memory: &HashMap<u64, u64>, referred: &[u64]) -> Result<Place> {
+    fn found(memory: &HashMap<u64, u64>, referred: &[u64]) -> Result<TablePlace> {
         find(referred, SIZE, |at| memory.get(&at).copied())
     }
 
@@ -199,7 +199,7 @@ mod tests {
         memory.insert(number, 7);
         let referred = [number, 5, other, TABLE_AT, SIZE_AT, nowhere, TABLE_AT, u64::MAX];
         let place = found(&memory, &referred).unwrap();
-        assert_eq!(place, Place { table_at: TABLE_AT, size_at: SIZE_AT });
+        assert_eq!(place, TablePlace { table_at: TABLE_AT, size_at: SIZE_AT });
     }
 
     #[test]

@@ -5,7 +5,7 @@ use anyhow::Result;
 
 /// A function, by what it means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hook {
+pub enum HookedFunction {
     /// Looks for an entry to throw out because the table is full.
     EarlyDrop,
     /// Puts an entry into the table.
@@ -18,7 +18,7 @@ pub enum Hook {
     Confirm,
 }
 
-impl Hook {
+impl HookedFunction {
     pub const ALL: [Self; 5] =
         [Self::EarlyDrop, Self::Insert, Self::Free, Self::Clash, Self::Confirm];
 
@@ -54,13 +54,13 @@ pub struct Functions {
     /// They are a module's.
     pub module: bool,
     /// With their number in BTF where that is how they are known.
-    found: Vec<(Hook, u32)>,
+    found: Vec<(HookedFunction, u32)>,
 }
 
 impl Functions {
-    pub fn find(module: bool, find: impl Fn(Hook) -> Result<u32>) -> Result<Self> {
+    pub fn find(module: bool, find: impl Fn(HookedFunction) -> Result<u32>) -> Result<Self> {
         let mut found = Vec::new();
-        for hook in Hook::ALL {
+        for hook in HookedFunction::ALL {
             match find(hook) {
                 Ok(id) => found.push((hook, id)),
                 Err(_) if hook.is_optional() => {}
@@ -75,7 +75,7 @@ impl Functions {
         Self { module: false, found: Vec::new() }
     }
 
-    pub fn get(&self, hook: Hook) -> Option<u32> {
+    pub fn get(&self, hook: HookedFunction) -> Option<u32> {
         self.found.iter().find(|(found, _)| *found == hook).map(|(_, id)| *id)
     }
 }
@@ -88,11 +88,14 @@ mod tests {
 
     #[test]
     fn one_that_is_missing_is_an_error_unless_it_can_be_done_without() {
-        let without = |missing: Hook| {
+        let without = |missing: HookedFunction| {
             Functions::find(true, |hook| if hook == missing { bail!("no") } else { Ok(7) })
         };
-        assert!(without(Hook::EarlyDrop).is_err());
-        let functions = without(Hook::Clash).unwrap();
-        assert_eq!((functions.get(Hook::Free), functions.get(Hook::Clash)), (Some(7), None));
+        assert!(without(HookedFunction::EarlyDrop).is_err());
+        let functions = without(HookedFunction::Clash).unwrap();
+        assert_eq!(
+            (functions.get(HookedFunction::Free), functions.get(HookedFunction::Clash)),
+            (Some(7), None)
+        );
     }
 }

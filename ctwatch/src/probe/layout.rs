@@ -8,7 +8,7 @@ use ctwatch_abi::Layout;
 
 use super::{
     fexit::Trial,
-    functions::{Functions, Hook},
+    functions::{Functions, HookedFunction},
     plan::Plan,
     symbols,
     types::Types,
@@ -18,7 +18,7 @@ use crate::{
     record::measurement::Mechanism,
 };
 
-const FREE: &str = Hook::Free.function();
+const FREE: &str = HookedFunction::Free.function();
 const HOOK_SLOW: &str = "nf_hook_slow";
 
 /// A layout, and for each part of it why it is not usable.
@@ -105,7 +105,12 @@ impl Resolved {
     pub fn look_for_symbols(&mut self) {
         let mut wanted = vec![HOOK_SLOW, FREE];
         if self.symbols == NamesNeeded::All {
-            wanted.extend(Hook::ALL.map(Hook::function).iter().filter(|name| **name != FREE));
+            wanted.extend(
+                HookedFunction::ALL
+                    .map(HookedFunction::function)
+                    .iter()
+                    .filter(|name| **name != FREE),
+            );
         }
         let symbols = symbols::find(&wanted).map_err(|error| format!("{error:#}"));
         let symbols = || symbols.as_ref().map_err(Clone::clone);

@@ -16,9 +16,9 @@ use ctwatch_abi::{
 };
 
 use super::{
-    bpf::{self, When},
+    bpf::{self, EntryOrReturn},
     fexit::{Traced, Tracing},
-    functions::Hook,
+    functions::HookedFunction,
     layout::Resolved,
     lean, modules,
     plan::Plan,
@@ -52,9 +52,9 @@ enum At {
     DropTracepoint {
         reasons: bool,
     },
-    Function(Hook, When),
+    Function(HookedFunction, EntryOrReturn),
     /// A probe; whether at the entry or the return is written in the program.
-    Probe(Hook),
+    Probe(HookedFunction),
 }
 
 const fn row(
@@ -68,7 +68,7 @@ const fn row(
 
 const ATTACHMENTS: &[Attachment] = {
     use At::{DropTracepoint, Function, Probe, Tracepoint};
-    use Hook::{Clash, Confirm, EarlyDrop, Free, Insert};
+    use HookedFunction::{Clash, Confirm, EarlyDrop, Free, Insert};
     use Mechanism::{Fexit, Kprobe, Tracepoint as ByTracepoint};
     const DROPS: &[Signal] = &[Signal::Drops];
     const INSERTIONS: &[Signal] = &[Signal::Insertions];
@@ -82,13 +82,13 @@ const ATTACHMENTS: &[Attachment] = {
         row("refused_bare", DropTracepoint { reasons: false }, DROPS, &[Fexit, Kprobe]),
         row("freed", Tracepoint("kmem_cache_free"), ENTRIES, &[ByTracepoint]),
         row("freed_missed", Tracepoint("kmem_cache_free"), ENTRIES, &[ByTracepoint]),
-        row("fx_early_drop", Function(EarlyDrop, When::Exit), DROPS, &[Fexit]),
-        row("fx_clash", Function(Clash, When::Exit), DROPS, &[Fexit]),
-        row("fx_confirmed", Function(Confirm, When::Exit), DROPS, &[Fexit]),
-        row("fx_confirming", Function(Confirm, When::Entry), INSERTIONS, &[Fexit]),
-        row("fx_inserted", Function(Insert, When::Entry), INSERTIONS, &[Fexit]),
-        row("fx_freed", Function(Free, When::Entry), REMOVALS, &[Fexit]),
-        row("fx_freed_missed", Function(Free, When::Entry), REMOVALS, &[Fexit]),
+        row("fx_early_drop", Function(EarlyDrop, EntryOrReturn::Exit), DROPS, &[Fexit]),
+        row("fx_clash", Function(Clash, EntryOrReturn::Exit), DROPS, &[Fexit]),
+        row("fx_confirmed", Function(Confirm, EntryOrReturn::Exit), DROPS, &[Fexit]),
+        row("fx_confirming", Function(Confirm, EntryOrReturn::Entry), INSERTIONS, &[Fexit]),
+        row("fx_inserted", Function(Insert, EntryOrReturn::Entry), INSERTIONS, &[Fexit]),
+        row("fx_freed", Function(Free, EntryOrReturn::Entry), REMOVALS, &[Fexit]),
+        row("fx_freed_missed", Function(Free, EntryOrReturn::Entry), REMOVALS, &[Fexit]),
         row("kp_early_drop", Probe(EarlyDrop), DROPS, &[Kprobe]),
         row("kr_early_drop", Probe(EarlyDrop), DROPS, &[Kprobe]),
         row("kp_clash", Probe(Clash), DROPS, &[Kprobe]),
@@ -300,7 +300,7 @@ fn attach(
     }
 }
 
-fn on(hook: Hook) -> String {
+fn on(hook: HookedFunction) -> String {
     format!("cannot hook {}", hook.function())
 }
 
@@ -315,7 +315,7 @@ fn raw_tracepoint(ebpf: &mut Ebpf, name: &str, tracepoint: &str) -> Result<()> {
 
 /// Attaches a probe, and returns the number of its link, where this kernel has links for probes
 /// (Linux 5.15) and lets them be looked up.
-fn probe(ebpf: &mut Ebpf, name: &str, hook: Hook, module: bool) -> Result<Option<u32>> {
+fn probe(ebpf: &mut Ebpf, name: &str, hook: HookedFunction, module: bool) -> Result<Option<u32>> {
     let program: &mut KProbe = program(ebpf, name)?.try_into()?;
     program.load().map_err(explain)?;
     let plain = hook.function();

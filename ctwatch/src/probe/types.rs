@@ -8,7 +8,7 @@ use ctwatch_abi::{Layout, loading};
 
 use super::{
     census::Offsets,
-    functions::{Functions, Hook},
+    functions::{Functions, HookedFunction},
     modules,
 };
 use crate::host::kernel::btf::Btf;
@@ -30,11 +30,11 @@ const WANTED: &[&str] = &[
     "sock",
     "task_struct",
     "user_namespace",
-    Hook::EarlyDrop.function(),
-    Hook::Insert.function(),
-    Hook::Free.function(),
-    Hook::Clash.function(),
-    Hook::Confirm.function(),
+    HookedFunction::EarlyDrop.function(),
+    HookedFunction::Insert.function(),
+    HookedFunction::Free.function(),
+    HookedFunction::Clash.function(),
+    HookedFunction::Confirm.function(),
 ];
 
 /// Each part by itself: what one lacks may be of no matter to another.
@@ -53,10 +53,10 @@ static TYPES: OnceLock<Result<Types, String>> = OnceLock::new();
 static VMLINUX: Mutex<Weak<Btf>> = Mutex::new(Weak::new());
 
 /// Holds vmlinux's types: whoever needs them meanwhile need not read them again.
-pub struct Held(#[expect(dead_code, reason = "held, and not looked at")] Result<Arc<Btf>>);
+pub struct HeldTypes(#[expect(dead_code, reason = "held, and not looked at")] Result<Arc<Btf>>);
 
-pub fn hold() -> Held {
-    Held(vmlinux())
+pub fn hold() -> HeldTypes {
+    HeldTypes(vmlinux())
 }
 
 fn vmlinux() -> Result<Arc<Btf>> {
@@ -83,7 +83,7 @@ impl Types {
             census: Offsets::find(btf).map_err(said),
             loading: modules::layout(btf).map_err(said),
             functions: btf
-                .function(Hook::Free.function())
+                .function(HookedFunction::Free.function())
                 .is_ok()
                 .then(|| functions(btf, false).map_err(said)),
         }

@@ -24,7 +24,7 @@ use ctwatch::{
         },
         netns::{self, addresses, pods},
     },
-    model::{census::Census, loading::Loading},
+    model::{census::Census, loading::Loads},
     output::{escape::escaped, services::Services, trace as lines},
     probe::{self, census::Offsets, find_table},
     record::{
@@ -211,7 +211,7 @@ fn refusal_event(bytes: &[u8]) {
 }
 
 fn module_event(bytes: &[u8]) {
-    let mut loading = Loading::default();
+    let mut loading = Loads::default();
     let length = size_of::<ctwatch_abi::loading::Event>();
     for bytes in bytes.chunks(length) {
         let Ok(event) = probe::modules::event(bytes) else { return };

@@ -188,12 +188,12 @@ pub fn life() -> Option<Life> {
 /// Whether ctnetlink is there: it answers, and asking it loads nothing. `None` where that cannot be
 /// seen.
 pub fn ctnetlink() -> Option<bool> {
-    Ctnetlink::look().is_there()
+    CtnetlinkModule::look().is_there()
 }
 
 /// By what it is known whether ctnetlink is there.
 #[derive(Clone, Copy, Debug)]
-pub enum Ctnetlink {
+pub enum CtnetlinkModule {
     /// It never goes.
     BuiltIn,
     /// Its folder in sysfs says it.
@@ -202,7 +202,7 @@ pub enum Ctnetlink {
     List,
 }
 
-impl Ctnetlink {
+impl CtnetlinkModule {
     pub fn look() -> Self {
         if life() == Some(Life::BuiltIn) || !can_be_loaded() {
             return Self::BuiltIn;

@@ -9,7 +9,7 @@ use rustix::net::{AddressFamily, SocketType, socket};
 
 use super::{
     attributes::text,
-    xtables::{self, Match, Target},
+    xtables::{self, Jump, Match},
 };
 use crate::record::facts::{
     Act, Base, Condition, Framework, Known, POLICY_OF_IPTABLES, Rule, RuleTable, RuleUse,
@@ -389,10 +389,10 @@ fn rule(
     }
     let mut notrack = false;
     match xtables::target(target, target_info) {
-        Target::Other => {}
-        Target::Tracking => by.push(format!("-j {target}")),
-        Target::Timeout => by.push(POLICY_OF_IPTABLES.to_owned()),
-        Target::NoTrack => {
+        Jump::Other => {}
+        Jump::Tracking => by.push(format!("-j {target}")),
+        Jump::Timeout => by.push(POLICY_OF_IPTABLES.to_owned()),
+        Jump::NoTrack => {
             notrack = by.is_empty();
             by.push(format!("-j {target} --notrack"));
         }

@@ -8,7 +8,7 @@ use super::{
     attributes::{attribute, attributes, be32, be64, text},
     ctnetlink::{Ctnetlink, Dumped, NFGENMSG, whole},
     expressions::{Expressions, verdict},
-    xtables::{self, Match, Target},
+    xtables::{self, Jump, Match},
 };
 use crate::{
     host::kernel::modules,
@@ -480,16 +480,16 @@ impl Reading {
     fn xt_target(&mut self, data: &[u8]) {
         let name = attribute(data, NFTA_XT_NAME).map(text).unwrap_or_default();
         match xtables::target(&name, attribute(data, NFTA_XT_INFO).unwrap_or_default()) {
-            Target::Other => {}
-            Target::Tracking => {
+            Jump::Other => {}
+            Jump::Tracking => {
                 self.needs = true;
                 self.say(format!("-j {name}"));
             }
-            Target::Timeout => {
+            Jump::Timeout => {
                 self.needs = true;
                 self.say(POLICY_OF_IPTABLES);
             }
-            Target::NoTrack => {
+            Jump::NoTrack => {
                 self.notrack = true;
                 self.say("notrack");
             }

@@ -30,7 +30,7 @@ pub(super) fn of_invalid(asked: &[Match], packets: Option<u64>) -> Option<u64> {
 
 /// A target of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Target {
+pub(super) enum Jump {
     Other,
     Tracking,
     /// Gives the connection a timeout policy.
@@ -72,16 +72,16 @@ pub(super) fn matched(name: &str, info: &[u8]) -> Match {
     }
 }
 
-pub(super) fn target(name: &str, info: &[u8]) -> Target {
+pub(super) fn target(name: &str, info: &[u8]) -> Jump {
     match name {
-        "NOTRACK" => Target::NoTrack,
+        "NOTRACK" => Jump::NoTrack,
         // `struct xt_ct_target_info`: its flags come first.
-        "CT" if info.first().is_some_and(|flags| flags & 1 != 0) => Target::NoTrack,
+        "CT" if info.first().is_some_and(|flags| flags & 1 != 0) => Jump::NoTrack,
         // `struct xt_ct_target_info_v1`: the policy's name comes after the helper's.
-        "CT" if info.get(28).is_some_and(|first| *first != 0) => Target::Timeout,
+        "CT" if info.get(28).is_some_and(|first| *first != 0) => Jump::Timeout,
         "CT" | "MASQUERADE" | "SNAT" | "DNAT" | "REDIRECT" | "NETMAP" | "CONNMARK"
-        | "CONNSECMARK" | "SYNPROXY" | "CLUSTERIP" | "FLOWOFFLOAD" => Target::Tracking,
-        _ => Target::Other,
+        | "CONNSECMARK" | "SYNPROXY" | "CLUSTERIP" | "FLOWOFFLOAD" => Jump::Tracking,
+        _ => Jump::Other,
     }
 }
 
@@ -305,14 +305,14 @@ mod tests {
 
     #[test]
     fn ct_may_track_or_not() {
-        assert_eq!(target("CT", &[1, 0]), Target::NoTrack);
-        assert_eq!(target("CT", &[0, 0]), Target::Tracking);
-        assert_eq!(target("CT", &[]), Target::Tracking);
+        assert_eq!(target("CT", &[1, 0]), Jump::NoTrack);
+        assert_eq!(target("CT", &[0, 0]), Jump::Tracking);
+        assert_eq!(target("CT", &[]), Jump::Tracking);
         let mut policy = [0; 60];
-        assert_eq!(target("CT", &policy), Target::Tracking);
+        assert_eq!(target("CT", &policy), Jump::Tracking);
         policy[28] = b'p';
-        assert_eq!(target("CT", &policy), Target::Timeout);
-        assert_eq!(target("MASQUERADE", &[]), Target::Tracking);
-        assert_eq!(target("LOG", &[]), Target::Other);
+        assert_eq!(target("CT", &policy), Jump::Timeout);
+        assert_eq!(target("MASQUERADE", &[]), Jump::Tracking);
+        assert_eq!(target("LOG", &[]), Jump::Other);
     }
 }

@@ -65,8 +65,8 @@ pub struct Visitor {
     home: File,
     home_inode: u32,
     source: Source,
-    bounds: Bounds,
-    ctnetlink: modules::Ctnetlink,
+    bounds: Sizes,
+    ctnetlink: modules::CtnetlinkModule,
     /// This thread is in another namespace.
     is_away: Cell<bool>,
     /// For answers.
@@ -83,15 +83,15 @@ impl Visitor {
             home,
             home_inode: inode,
             source,
-            bounds: Bounds::new(source),
-            ctnetlink: modules::Ctnetlink::look(),
+            bounds: Sizes::new(source),
+            ctnetlink: modules::CtnetlinkModule::look(),
             is_away: Cell::new(false),
             memory: RefCell::default(),
         })
     }
 
     /// What holds for all namespaces.
-    pub fn bounds(&self) -> &Bounds {
+    pub fn bounds(&self) -> &Sizes {
         &self.bounds
     }
 
@@ -297,13 +297,13 @@ const LIMIT: &str = "nf_conntrack_max";
 const BUCKETS: &str = "nf_conntrack_buckets";
 
 /// Both of these again and again, of the namespace in which it was made.
-pub struct Bounds {
+pub struct Sizes {
     source: Source,
     /// `None`: they are hidden.
     sysctls: Option<Sysctls>,
 }
 
-impl Bounds {
+impl Sizes {
     pub fn new(source: Source) -> Self {
         Self { source, sysctls: Sysctls::open().ok() }
     }
