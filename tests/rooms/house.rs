@@ -91,10 +91,10 @@ impl House {
         self.files.iter().map(|file| room(&file.module)).collect()
     }
 
-    /// What is named in the files of a room, in tests too.
+    /// What is named in the files of a room, but in its tests.
     pub(crate) fn of_room(&self, name: &str) -> impl Iterator<Item = (&str, &Names)> {
         let files = self.files.iter().filter(move |file| room(&file.module) == name);
-        files.map(|file| (file.path.as_str(), &file.all))
+        files.map(|file| (file.path.as_str(), &file.product))
     }
 
     /// `sample -> host`: the room on the left names the one on the right.

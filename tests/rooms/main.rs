@@ -51,7 +51,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 
 /// What a room's tests may name beyond that.
 const ALLOWED_IN_TESTS: &[(&str, &[&str])] =
-    &[("diagnosis", &["sample"]), ("old_kernels", &["abi", "facts", "host", "model", "sample"])];
+    &[("old_kernels", &["abi", "host", "model", "record"])];
 
 /// A name, and the only rooms that may have it.
 const ONLY_IN: &[(&str, &[&str])] = &[("aya", &["probe"])];
@@ -94,43 +94,15 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
 /// A file, a file that it names although that one leads back to it, and why. Without these no file
 /// leads back to itself. `diagnosis/*` is every file of the folder that does.
 const KNOWN_BACKWARDS: &[(&str, &str, &str)] = &[
-    ("collect/turns.rs", "collect.rs", "Tallies is defined where the reading is put together"),
-    ("diagnosis/*", "diagnosis/mod.rs", "Case is defined beside the table of rows that take one"),
-    ("diagnosis/lasting.rs", "diagnosis/notrack.rs", "what is kept is notrack's script"),
     ("output/json.rs", "output/census.rs", "a record of watch carries a census, as one of census"),
     ("output/summary.rs", "output/text.rs", "Tops and worst are defined where text is written"),
     ("output/who.rs", "output/census.rs", "shares of a list are worded there"),
     ("output/who.rs", "output/text.rs", "Tops is defined where text is written"),
     ("output/words.rs", "output/who.rs", "Measure is defined with the lists that it words"),
-    ("probe/modules.rs", "probe/load.rs", "the object is loaded there, for these programs too"),
-    ("probe/types.rs", "probe/census.rs", "one look at BTF finds what the walk needs too"),
-    ("probe/types.rs", "probe/modules.rs", "one look at BTF finds what loading needs too"),
 ];
 
 /// A type's name that is defined in more than one file.
-const KNOWN_TYPES: &[(&str, &[&str])] = &[
-    ("Bounds", &["host/visit.rs", "model/figure.rs"]),
-    ("Census", &["model/census.rs", "taker.rs"]),
-    ("Counted", &["model/census.rs", "sample.rs"]),
-    ("Ctnetlink", &["host/ctnetlink.rs", "host/modules.rs"]),
-    ("Evidence", &["facts.rs", "model/evidence.rs"]),
-    ("Facts", &["facts.rs", "probe/plan.rs"]),
-    ("Figure", &["model/figure.rs", "report.rs"]),
-    ("Held", &["probe/types.rs", "sample.rs"]),
-    ("Hook", &["facts.rs", "probe/functions.rs"]),
-    ("Loaded", &["model/loading.rs", "probe/load.rs"]),
-    ("Loading", &["commands/loading.rs", "model/loading.rs"]),
-    ("Mechanism", &["cli.rs", "probe/plan.rs"]),
-    ("Moment", &["facts.rs", "model/remembered.rs"]),
-    ("Netns", &["cli.rs", "host/netns.rs"]),
-    ("Owner", &["diagnosis/owners.rs", "sample.rs"]),
-    ("Place", &["diagnosis/owners.rs", "probe/table.rs"]),
-    ("Refused", &["model/evidence.rs", "probe/load.rs"]),
-    ("Signal", &["probe/plan.rs", "report.rs"]),
-    ("Target", &["host/netns.rs", "host/xtables.rs", "probe/bpf.rs"]),
-    ("Tops", &["output/text.rs", "probe/top.rs"]),
-    ("Totals", &["facts.rs", "model/ledger.rs"]),
-];
+const KNOWN_TYPES: &[(&str, &[&str])] = &[];
 
 /// Read once for all tests.
 fn house() -> &'static House {

@@ -4,8 +4,8 @@ pub(super) use super::shell::quoted;
 use super::{
     buckets,
     case::Case,
-    owners,
     report::{Check, Elsewhere, File, Fix},
+    settings,
 };
 use crate::record::facts::{Apply, BucketsBy, Form, Namespace, Tools, Writable};
 
@@ -104,7 +104,7 @@ pub(super) fn set(
     }
     let mut kept = Vec::new();
     for (name, to, _) in changes {
-        let place = owners::place(case, name, *to);
+        let place = settings::place(case, name, *to);
         fix.lasts.extend(
             place.lines.into_iter().filter(|line| !fix.lasts.contains(line)).collect::<Vec<_>>(),
         );
@@ -139,7 +139,7 @@ pub(super) fn set_again(case: &Case<'_>, changes: &[Change<'_>], fix: &mut Fix) 
         fix.check = shows(tools, None, name, *to);
     }
     for (name, to, _) in changes {
-        let lines = owners::place(case, name, *to).lines;
+        let lines = settings::place(case, name, *to).lines;
         let new = lines.into_iter().filter(|line| !fix.lasts.contains(line)).collect::<Vec<_>>();
         fix.lasts.extend(new);
     }

@@ -4,9 +4,9 @@
 use super::{
     case::Case,
     fixes,
-    notrack::{self, Talk},
     owners::{self, Manager},
     report::{File, Fix},
+    talk::{self, Talk},
 };
 use crate::record::facts::Namespace;
 
@@ -32,7 +32,7 @@ pub(super) fn keep(case: &Case<'_>, namespace: &Namespace, talk: &Talk, fix: &mu
     let is = |owner| owned.iter().any(|one| one.owner == owner);
     // Its own firewall includes such files in the middle of a table.
     if is(Manager::Nftables) && !is(Manager::OpenWrt) && is_included(case) {
-        let content = format!("# Written by ctwatch doctor.\n{}", notrack::script(talk));
+        let content = format!("# Written by ctwatch doctor.\n{}", talk::script(talk));
         let name = talk.word();
         fix.files.push(File { path: format!("{FILE}{name}.nft"), content });
         fix.undo.extend(fixes::remove(&fix.files));
@@ -59,7 +59,7 @@ fn line(case: &Case<'_>, owner: Manager, talk: &Talk) -> Option<String> {
     };
     let protocol = crate::model::names::protocol(protocol);
     let of_family = |wanted: &str| {
-        let of_it = notrack::in_chains(talk).filter(|(_, family, ..)| *family == wanted);
+        let of_it = talk::in_chains(talk).filter(|(_, family, ..)| *family == wanted);
         let lines =
             of_it.map(|(_, _, chain, matched)| format!("-A {chain} {matched} -j CT --notrack"));
         lines.collect::<Vec<_>>().join("; ")
@@ -67,7 +67,7 @@ fn line(case: &Case<'_>, owner: Manager, talk: &Talk) -> Option<String> {
     Some(match owner {
         Manager::Firewalld => {
             let direct = |how: &str| {
-                let all = notrack::in_chains(talk).map(|(_, family, chain, matched)| {
+                let all = talk::in_chains(talk).map(|(_, family, chain, matched)| {
                     format!(
                         "firewall-cmd --permanent --direct {how}-rule {family} raw {chain} 0 \
                          {matched} -j CT --notrack"
@@ -88,7 +88,7 @@ fn line(case: &Case<'_>, owner: Manager, talk: &Talk) -> Option<String> {
             "ufw leaves this table alone, and loads it at no boot; it does where this stands in \
              /etc/ufw/before.init, below the line start), and chmod +x /etc/ufw/before.init was \
              typed: {}",
-            notrack::command(&case.facts.tools, talk).join("; ")
+            talk::command(&case.facts.tools, talk).join("; ")
         ),
         Manager::OpenWrt => format!(
             "until the next boot; OpenWrt takes it from /etc/config/firewall: a config rule with \

@@ -23,7 +23,9 @@ mod passage;
 mod persistence;
 mod removal;
 pub mod report;
+mod settings;
 pub mod shell;
+mod talk;
 mod timeouts;
 pub mod tracking;
 

@@ -3,7 +3,6 @@
 
 use std::cell::OnceCell;
 
-use super::case::Case;
 use crate::record::facts::{Evidence, Facts, Namespace, RuleTable, RuleUse};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -316,7 +315,7 @@ pub(super) fn of_settings(facts: &Facts) -> Vec<Owned> {
 pub struct OfSettings(OnceCell<Vec<Owned>>);
 
 impl OfSettings {
-    fn of(&self, facts: &Facts) -> &[Owned] {
+    pub(super) fn of(&self, facts: &Facts) -> &[Owned] {
         self.0.get_or_init(|| of_settings(facts))
     }
 }
@@ -336,137 +335,6 @@ pub(super) fn of_rule(table: &RuleTable, rule: &RuleUse) -> Option<Manager> {
 pub(super) fn in_words(owned: &[Owned]) -> String {
     let one = |owned: &Owned| format!("{} ({})", owned.owner.name(), owned.evidence);
     owned.iter().map(one).collect::<Vec<_>>().join(", ")
-}
-
-/// Where a setting lasts.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Lasts {
-    pub(super) lines: Vec<String>,
-    /// A file of sysctl.d is read, and nobody overwrites what it says.
-    pub(super) is_file: bool,
-}
-
-/// Where the sysctl of this name has to be set to last, by who else sets it.
-pub(super) fn place(case: &Case<'_>, name: &str, value: u64) -> Lasts {
-    let is_read = case.facts.evidence.files.iter().any(|file| file == "/etc/sysctl.d");
-    let mut place = Lasts { lines: Vec::new(), is_file: is_read };
-    for owned in case.settings.of(case.facts) {
-        let (line, overwrites) = match owned.owner {
-            Manager::KubeProxy => kube_proxy(name, value),
-            Manager::Vyos => vyos(name, value),
-            Manager::Proxmox => proxmox(name, value),
-            Manager::OpenWrt => Some((
-                "OpenWrt reads /etc/sysctl.d at boot, after its own 11-nf-conntrack.conf; a restart \
-                 of the firewall leaves it alone"
-                    .to_owned(),
-                false,
-            )),
-            Manager::Ufw => Some((
-                "ufw applies /etc/ufw/sysctl.conf after the files of sysctl.d, whenever it starts: \
-                 what is named there has to be changed there"
-                    .to_owned(),
-                false,
-            )),
-            Manager::Sonic => Some((
-                "SONiC keeps /etc with its image: the next image begins without the file".to_owned(),
-                false,
-            )),
-            _ => None,
-        }
-        .map_or((None, false), |(line, overwrites)| (Some(line), overwrites));
-        place.is_file &= !overwrites;
-        place.lines.extend(line.map(|line| format!("{line} (seen: {})", owned.evidence)));
-    }
-    if !is_read && place.lines.is_empty() {
-        place.lines.push(
-            "until the next boot: nothing that reads /etc/sysctl.d was found here".to_owned(),
-        );
-    }
-    place
-}
-
-/// <https://kubernetes.io/docs/reference/config-api/kube-proxy-config.v1alpha1/>
-fn kube_proxy(name: &str, value: u64) -> Option<(String, bool)> {
-    const IN: &str = "in its configuration (with kubeadm the ConfigMap kube-proxy in kube-system)";
-    Some(match name {
-        "nf_conntrack_max" => (
-            format!(
-                "kube-proxy sets nf_conntrack_max whenever it starts, and overwrites this: \
-                 conntrack.maxPerCore (for each CPU) and conntrack.min {IN}; maxPerCore: 0, min: \
-                 {value} means this number"
-            ),
-            true,
-        ),
-        "nf_conntrack_buckets" => (
-            "kube-proxy sets the buckets together with the limit, to a fourth of it at least"
-                .to_owned(),
-            true,
-        ),
-        "nf_conntrack_tcp_timeout_established" => (
-            format!(
-                "kube-proxy sets it whenever it starts (24h unless told otherwise): \
-                 conntrack.tcpEstablishedTimeout: {value}s {IN}"
-            ),
-            true,
-        ),
-        "nf_conntrack_tcp_timeout_close_wait" => (
-            format!(
-                "kube-proxy sets it whenever it starts (1h unless told otherwise): \
-                 conntrack.tcpCloseWaitTimeout: {value}s {IN}"
-            ),
-            true,
-        ),
-        "nf_conntrack_udp_timeout" => (
-            format!("kube-proxy (1.29 and later) sets it where conntrack.udpTimeout is given {IN}"),
-            false,
-        ),
-        "nf_conntrack_udp_timeout_stream" => (
-            format!(
-                "kube-proxy (1.29 and later) sets it where conntrack.udpStreamTimeout is given {IN}"
-            ),
-            false,
-        ),
-        _ => return None,
-    })
-}
-
-/// <https://docs.vyos.io/en/latest/configuration/system/conntrack.html>
-fn vyos(name: &str, value: u64) -> Option<(String, bool)> {
-    let path = match name {
-        "nf_conntrack_max" => "table-size".to_owned(),
-        "nf_conntrack_buckets" => "hash-size".to_owned(),
-        "nf_conntrack_expect_max" => "expect-table-size".to_owned(),
-        other => {
-            let timeout = other.strip_prefix("nf_conntrack_")?;
-            let (protocol, state) = timeout.split_once("_timeout")?;
-            let state = match (protocol, state.trim_start_matches('_').replace('_', "-")) {
-                ("udp", state) if state.is_empty() => "other".to_owned(),
-                (_, state) => state,
-            };
-            format!("timeout {protocol} {state}").trim_end().to_owned()
-        }
-    };
-    let line = format!(
-        "VyOS writes its own settings at each commit and at boot: in configuration mode, set system \
-         conntrack {path} {value}, then commit and save"
-    );
-    Some((line, true))
-}
-
-/// <https://pve.proxmox.com/pve-docs/pve-firewall.8.html>, options of host.fw
-fn proxmox(name: &str, value: u64) -> Option<(String, bool)> {
-    const OPTIONS: [&str; 3] = [
-        "nf_conntrack_max",
-        "nf_conntrack_tcp_timeout_established",
-        "nf_conntrack_tcp_timeout_syn_recv",
-    ];
-    OPTIONS.contains(&name).then(|| {
-        let line = format!(
-            "Proxmox VE sets it again and again while its firewall runs: {name}: {value} under \
-             [OPTIONS] in /etc/pve/local/host.fw"
-        );
-        (line, true)
-    })
 }
 
 #[cfg(test)]

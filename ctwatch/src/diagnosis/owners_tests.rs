@@ -1,8 +1,5 @@
 use super::*;
-use crate::{
-    diagnosis::cases,
-    record::facts::{Act, Framework, Rule},
-};
+use crate::record::facts::{Act, Framework, Rule};
 
 fn table(name: &str, chains: &[&str]) -> RuleTable {
     let mut table = RuleTable::new(Framework::Nft, "ip", name.to_owned());
@@ -159,25 +156,4 @@ fn a_machine_tells_by_what_runs_or_is_there() {
     assert_eq!(of(&[], &["dockerd", "firewalld"], &[]), [Manager::Docker, Manager::Firewalld]);
     assert_eq!(of(&[], &[], &["nftables.service"]), [Manager::Nftables]);
     assert_eq!(of(&["/etc/cumulus/acl"], &["switchd"], &[]), [Manager::Cumulus]);
-}
-
-#[test]
-fn where_a_setting_lasts_follows_from_its_owner() {
-    let of = |process: &str, name: &str| {
-        let mut facts = cases::facts(10);
-        facts.evidence.processes.push(process.to_owned());
-        let case =
-            Case { facts: &facts, census: Err("no"), live: None, settings: Default::default() };
-        place(&case, name, 60)
-    };
-    let close_wait = of("kube-proxy", "nf_conntrack_tcp_timeout_close_wait");
-    assert!(!close_wait.is_file && close_wait.lines[0].contains("tcpCloseWaitTimeout: 60s"));
-    assert!(of("kube-proxy", "nf_conntrack_tcp_timeout_time_wait").is_file, "it does not set that");
-    let vyos = of("vyos-configd", "nf_conntrack_tcp_timeout_time_wait");
-    assert!(vyos.lines[0].contains("set system conntrack timeout tcp time-wait 60"), "{vyos:?}");
-    let udp = of("vyos-configd", "nf_conntrack_udp_timeout");
-    assert!(udp.lines[0].contains("conntrack timeout udp other 60"), "{udp:?}");
-    assert!(of("vyos-configd", "nf_conntrack_icmp_timeout").lines[0].contains("timeout icmp 60"));
-    assert!(of("pve-firewall", "nf_conntrack_max").lines[0].contains("nf_conntrack_max: 60"));
-    assert_eq!(of("dockerd", "nf_conntrack_max"), Lasts { lines: Vec::new(), is_file: true });
 }

@@ -12,7 +12,7 @@ use ctwatch_abi::{MAX_NETNS, MAX_STRANGERS, NetnsId, NetnsTally, top::By};
 use tokio::sync::oneshot;
 
 use super::{
-    turns::{Read, Turns, Weight},
+    turns::{Read, Tallies, Turns, Weight},
     wanted::{Patterns, Whose},
 };
 use crate::{
@@ -103,8 +103,6 @@ impl Collector {
         Ok(answer)
     }
 }
-
-pub(super) type Tallies = HashMap<NetnsId, NetnsTally>;
 
 struct Worker {
     means: Means,

@@ -8,11 +8,13 @@ use std::{
 
 use ctwatch_abi::{NetnsId, NetnsTally};
 
-use super::sampler::Tallies;
 use crate::{
     host::netns::Netns,
     record::sample::{CpuCounters, Idle, TableSample},
 };
+
+/// What was counted, by namespace.
+pub(super) type Tallies = HashMap<NetnsId, NetnsTally>;
 
 /// No reading is older than this, where readings come that often.
 const OLDEST: Duration = Duration::from_secs(10);

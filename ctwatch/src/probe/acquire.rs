@@ -4,7 +4,7 @@
 use super::{
     bpf,
     layout::Resolved,
-    load::{self, Asked, Refused},
+    load::{self, Asked, LoadRefused},
     plan::{Plan, Request, plan},
     running::Probes,
     types,
@@ -99,7 +99,7 @@ fn attempt(
             }
         }
         match Probes::start(&chosen, &resolved, asked) {
-            Err(Refused { mechanism, error }) => {
+            Err(LoadRefused { mechanism, error }) => {
                 offers.set(need(mechanism), Err(format!("{error:#}")));
             }
             Ok(probes) if offers.of(Need::KprobeMisses).is_ok() && !probes.misses_are_known() => {

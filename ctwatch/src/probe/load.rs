@@ -20,7 +20,7 @@ use super::{
     fexit::{Traced, Tracing},
     functions::HookedFunction,
     layout::Resolved,
-    lean, modules,
+    lean,
     plan::Plan,
     top, trace,
     types::MODULE,
@@ -35,6 +35,9 @@ use crate::{
 static OBJECT: Option<&[u8]> = Some(aya::include_bytes_aligned!(env!("CTWATCH_PROBES")));
 #[cfg(not(probes))]
 static OBJECT: Option<&[u8]> = None;
+
+/// Room for three hundred loads of modules that were not read yet.
+const LOADING_ROOM: u32 = 1 << 16;
 
 /// A program, and where it is attached for what.
 struct Attachment {
@@ -123,7 +126,7 @@ pub struct Asked {
 }
 
 /// The programs that run.
-pub(super) struct Loaded {
+pub(super) struct LoadedProbes {
     pub(super) ebpf: Ebpf,
     pub(super) traced: Vec<Traced>,
     /// Names of probes with their links' numbers, where they have links.
@@ -132,7 +135,7 @@ pub(super) struct Loaded {
 
 /// A mechanism that the kernel refused.
 #[derive(Debug)]
-pub struct Refused {
+pub struct LoadRefused {
     /// `None`: what every mechanism needs.
     pub mechanism: Option<Mechanism>,
     pub error: anyhow::Error,
@@ -140,9 +143,13 @@ pub struct Refused {
 
 /// Loads and attaches what the plan asks for. All of it is gone when the returned value is, or
 /// when the process ends in any way: nothing is pinned.
-pub(super) fn load(plan: &Plan, resolved: &Resolved, asked: Asked) -> Result<Loaded, Refused> {
-    let of_all = |error| Refused { mechanism: None, error };
-    let mut loaded = Loaded {
+pub(super) fn load(
+    plan: &Plan,
+    resolved: &Resolved,
+    asked: Asked,
+) -> Result<LoadedProbes, LoadRefused> {
+    let of_all = |error| LoadRefused { mechanism: None, error };
+    let mut loaded = LoadedProbes {
         ebpf: maps(resolved, asked).map_err(of_all)?,
         traced: Vec::new(),
         probes: Vec::new(),
@@ -150,7 +157,7 @@ pub(super) fn load(plan: &Plan, resolved: &Resolved, asked: Asked) -> Result<Loa
     make_room(&mut loaded.ebpf).map_err(of_all)?;
     let chosen = |signal: &Signal| plan.mechanism(*signal);
     let any = |mechanism| plan.chosen.iter().any(|(_, chosen)| *chosen == mechanism);
-    let refused = |mechanism| move |error| Refused { mechanism: Some(mechanism), error };
+    let refused = |mechanism| move |error| LoadRefused { mechanism: Some(mechanism), error };
     let tracing = match &resolved.fexit {
         Ok(functions) if any(Mechanism::Fexit) => {
             let bytes = object().map_err(of_all)?;
@@ -239,7 +246,7 @@ pub(super) fn loading(layout: &loading::Layout) -> Result<Ebpf> {
     let mut loader = small_loader()?;
     let layout = Value(*layout);
     let mut ebpf = loader
-        .map_max_entries("LOADING", modules::ROOM)
+        .map_max_entries("LOADING", LOADING_ROOM)
         .override_global("TASK", &layout, true)
         .load(object()?)
         .map_err(explain)
@@ -269,7 +276,7 @@ pub(super) fn stripes() -> Result<u32> {
 }
 
 fn attach(
-    loaded: &mut Loaded,
+    loaded: &mut LoadedProbes,
     attachment: &Attachment,
     tracing: Option<&Tracing<'_>>,
     resolved: &Resolved,

@@ -5,13 +5,10 @@ use aya::{
     Ebpf,
     maps::{Array, MapData, RingBuf},
 };
-use ctwatch_abi::loading::{Event, Layout};
+use ctwatch_abi::loading::Event;
 
 use super::{load, types::Types};
-use crate::host::kernel::{btf::Btf, modules};
-
-/// Room for three hundred that were not read yet.
-pub(super) const ROOM: u32 = 1 << 16;
+use crate::host::kernel::modules;
 
 /// Sees every module that is loaded, and every process that makes the kernel want one.
 pub struct Watcher {
@@ -55,19 +52,4 @@ pub fn event(bytes: &[u8]) -> Result<Event> {
     ensure!(bytes.len() >= size_of::<Event>(), "an event of {} bytes", bytes.len());
     // SAFETY: as many bytes as that, and any of them are a value of the type.
     Ok(unsafe { bytes.as_ptr().cast::<Event>().read_unaligned() })
-}
-
-/// Where things are in a process and in a module.
-pub(super) fn layout(btf: &Btf) -> Result<Layout> {
-    let task = |path| btf.offset("task_struct", path);
-    Ok(Layout {
-        module_name: btf.offset("module", "name")?,
-        task_parent: task("real_parent")?,
-        task_tgid: task("tgid")?,
-        task_comm: task("comm")?,
-        task_flags: task("flags")?,
-        task_began: task("start_time")?,
-        task_mm: task("mm")?,
-        mm_arg_end: btf.offset("mm_struct", "arg_end")?,
-    })
 }

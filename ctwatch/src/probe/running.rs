@@ -15,11 +15,11 @@ use ctwatch_abi::{HostCount, HostTally, NetnsId, NetnsTally, top::Stream};
 use super::{
     bpf,
     layout::Resolved,
-    load::{self, Asked, Loaded, Refused},
+    load::{self, Asked, LoadRefused, LoadedProbes},
     log,
     plan::Plan,
     tallies::Tallies,
-    top::{self, Tops},
+    top::{self, TopSets},
     trace::Trace,
     value::Value,
 };
@@ -34,16 +34,16 @@ const UNREADABLE: &str = "cannot read the probes' counters";
 pub struct Probes {
     netns: Tallies,
     host: PerCpuArray<MapData, Value<HostTally>>,
-    loaded: Loaded,
+    loaded: LoadedProbes,
     counted: Counted,
-    tops: Option<Tops>,
+    tops: Option<TopSets>,
     trace: Option<Trace>,
 }
 
 impl Probes {
-    pub fn start(plan: &Plan, resolved: &Resolved, asked: Asked) -> Result<Self, Refused> {
+    pub fn start(plan: &Plan, resolved: &Resolved, asked: Asked) -> Result<Self, LoadRefused> {
         let mut loaded = load::load(plan, resolved, asked)?;
-        let of_all = |error| Refused { mechanism: None, error };
+        let of_all = |error| LoadRefused { mechanism: None, error };
         log::listen(&mut loaded.ebpf).map_err(of_all)?;
         let counted = counted(plan, &loaded);
         let netns = load::stripes().and_then(|stripes| Tallies::take(&mut loaded.ebpf, stripes));
@@ -75,7 +75,7 @@ impl Probes {
 
     /// Heavy hitters, where they are counted.
     pub fn tops(&self) -> Vec<TopCounts> {
-        let mut lists = self.tops.as_ref().map(Tops::read).unwrap_or_default();
+        let mut lists = self.tops.as_ref().map(TopSets::read).unwrap_or_default();
         lists.retain(|list| match list.stream {
             Stream::Drops => self.counted.drops || self.counted.refusals,
             Stream::Insertions => self.counted.insertions,
@@ -85,7 +85,7 @@ impl Probes {
 
     /// Memory of the kernel that the tables of heavy hitters take.
     pub fn top_bytes(&self) -> Option<usize> {
-        self.tops.as_ref().map(Tops::bytes)
+        self.tops.as_ref().map(TopSets::bytes)
     }
 
     /// Memory of the kernel that the counts of namespaces take.
@@ -194,14 +194,14 @@ impl Probes {
     }
 }
 
-fn map_tops(loaded: &Loaded) -> Result<Tops> {
+fn map_tops(loaded: &LoadedProbes) -> Result<TopSets> {
     let map = loaded.ebpf.map("TOP").context("the probes hold no map TOP")?;
     let Map::Array(data) = map else { bail!("the map TOP is no array") };
     let cpus = load::possible_cpus()?;
-    Tops::map(data.fd().as_fd(), top::sets_for(cpus), cpus)
+    TopSets::map(data.fd().as_fd(), top::sets_for(cpus), cpus)
 }
 
-fn counted(plan: &Plan, loaded: &Loaded) -> Counted {
+fn counted(plan: &Plan, loaded: &LoadedProbes) -> Counted {
     let functions = [Mechanism::Fexit, Mechanism::Kprobe];
     let by_function =
         |signal| plan.mechanism(signal).is_some_and(|mechanism| functions.contains(&mechanism));

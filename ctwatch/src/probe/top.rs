@@ -28,13 +28,13 @@ pub(super) fn sets_for(cpus: usize) -> usize {
 }
 
 /// What the programs write, and how it is laid out.
-pub(super) struct Tops {
+pub(super) struct TopSets {
     map: Mapped<Set>,
     sets: usize,
     cpus: usize,
 }
 
-impl Tops {
+impl TopSets {
     pub(super) fn map(fd: BorrowedFd<'_>, sets: usize, cpus: usize) -> Result<Self> {
         let map = Mapped::new(fd, sets * cpus * TABLES as usize)
             .context("cannot map the tables of heavy hitters")?;

@@ -7,9 +7,8 @@ use anyhow::{Result, bail, ensure};
 use ctwatch_abi::{Layout, loading};
 
 use super::{
-    census::Offsets,
     functions::{Functions, HookedFunction},
-    modules,
+    offsets::Offsets,
 };
 use crate::host::kernel::btf::Btf;
 
@@ -81,7 +80,7 @@ impl Types {
             entries: find_entries(btf, &mut entries).map(|()| entries).map_err(said),
             netfilter_drop: netfilter_drop(btf).map_err(said),
             census: Offsets::find(btf).map_err(said),
-            loading: modules::layout(btf).map_err(said),
+            loading: find_loading(btf).map_err(said),
             functions: btf
                 .function(HookedFunction::Free.function())
                 .is_ok()
@@ -140,6 +139,21 @@ fn find_entries(btf: &Btf, layout: &mut Layout) -> Result<()> {
     // Kernels before 5.12 have none; the inode number then stands in for it.
     layout.net_cookie = btf.offset("net", "net_cookie").unwrap_or(0);
     Ok(())
+}
+
+/// Where things are in a process and in a module.
+fn find_loading(btf: &Btf) -> Result<loading::Layout> {
+    let task = |path| btf.offset("task_struct", path);
+    Ok(loading::Layout {
+        module_name: btf.offset("module", "name")?,
+        task_parent: task("real_parent")?,
+        task_tgid: task("tgid")?,
+        task_comm: task("comm")?,
+        task_flags: task("flags")?,
+        task_began: task("start_time")?,
+        task_mm: task("mm")?,
+        mm_arg_end: btf.offset("mm_struct", "arg_end")?,
+    })
 }
 
 /// Older kernels give no reasons; the place where a packet is dropped tells as much.

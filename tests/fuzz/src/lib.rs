@@ -26,7 +26,7 @@ use ctwatch::{
     },
     model::{census::Census, loading::Loads},
     output::{escape::escaped, services::Services, trace as lines},
-    probe::{self, census::Offsets, find_table},
+    probe::{self, find_table, offsets::Offsets},
     record::{
         entry::Held,
         facts::{Facts, KernelLog},

@@ -23,7 +23,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Netns, began_at, inode_of_process, owner};
+use super::{
+    owner,
+    way::{Netns, began_at, inode_of_process},
+};
 use crate::record::workload::Workload;
 
 /// One folder for each pod: `NAMESPACE_NAME_UID`.
