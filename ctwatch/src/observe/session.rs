@@ -361,6 +361,9 @@ impl Session {
         match living.header.take() {
             Some(header) => {
                 self.lives += 1;
+                // From one reading to the next it is one interval, however long the first took.
+                living.ticks.reset();
+                living.keeping.reset();
                 let gap = before.map(|seen| seen.elapsed());
                 let epoch = Epoch { number: self.lives, gap };
                 self.ready.push_back(Event::Begin { header, epoch, sample, snapshot });
