@@ -27,7 +27,7 @@ use crate::{
         survey,
         wanted::Whose,
     },
-    output::{aside, doctor, json},
+    output::{aside, doctor},
     probe::{
         acquire::{Acquired, Depth, acquire},
         load::Asked,
@@ -60,7 +60,7 @@ pub async fn run(args: DoctorArgs) -> Result<()> {
     let mut out = io::stdout().lock();
     let written = match args.output {
         Output::Text => doctor::write(&mut out, &report, super::columns()),
-        Output::Json => json::write_line(&mut out, &report),
+        Output::Json => doctor::json(&mut out, &report),
     };
     files?;
     match written {

@@ -1,4 +1,4 @@
-//! `ctwatch trace`: single refusals as they happen.
+//! `ctwatch trace`: single dropped packets as they happen.
 
 mod choice;
 
@@ -67,10 +67,10 @@ pub async fn run(args: TraceArgs) -> Result<()> {
     let Acquired { plan, probes, .. } = acquire(request, privileges, Depth::Enough, asked);
     let mechanism = plan.mechanism(Signal::Drops).filter(|by| by.is_programs());
     if plan.mechanism(Signal::Drops).is_some_and(|by| !by.is_programs()) {
-        bail!("refusals cannot be traced by counters: they know of no single packet");
+        bail!("drops cannot be traced by counters: they know of no single packet");
     }
     let (Some(mechanism), Some(mut probes)) = (mechanism, probes) else {
-        bail!("refusals cannot be traced here: {}", plan.refusals().join("; "));
+        bail!("drops cannot be traced here: {}", plan.refusals().join("; "));
     };
     if let Some(reasons) = unseen(&args, mechanism) {
         let told = Reason::ALL.into_iter().filter(|reason| is_told(*reason, mechanism));
@@ -85,11 +85,7 @@ pub async fn run(args: TraceArgs) -> Result<()> {
     if let Some(choice) = &mut choice {
         trace.choose(choice.look()?)?;
     }
-    aside::say(&format!(
-        "tracing refusals by {}, {} a second at most",
-        mechanism.name(),
-        args.rate
-    ));
+    aside::say(&format!("tracing drops by {}, {} a second at most", mechanism.name(), args.rate));
     // What is attached stays; namespaces are still to be named.
     keep(Work::Look, false)?;
     let writer = Writer::start()?;

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{
     MOST_OWNERS,
     escape::escaped,
-    json::{NetnsObject, Pairs, write_line},
+    json::{Kind, NetnsObject, Pairs, write_line},
     services::Services,
     text::wrapped,
     who::{self, KeyObject},
@@ -134,7 +134,7 @@ pub fn text(out: &mut impl Write, taken: &Taken, shown: &Shown) -> io::Result<()
     lines.extend(others(&tables));
     for table in elsewhere(taken) {
         lines.push(format!(
-            "a namespace that nothing leads into: {} entries, {}",
+            "unreachable namespace (held by an open file only): {} entries, {}",
             table.holds.all(),
             shares(&table.holds)
         ));
@@ -337,6 +337,8 @@ fn state_row(state: &StateCount, entries: u64, width: &Width) -> String {
 
 #[derive(Serialize)]
 struct Object<'a> {
+    #[serde(flatten)]
+    kind: Kind,
     time: String,
     kernel: &'a str,
     mechanism: &'static str,
@@ -390,7 +392,7 @@ fn group_objects(taken: &Taken, by: Grouping) -> Vec<GroupObject> {
 
 #[derive(Serialize)]
 struct TableObject<'a> {
-    netns: Option<NetnsObject<'a>>,
+    netns: NetnsObject<'a>,
     entries: u64,
     /// What the kernel counted before and after.
     kernel: [Option<u32>; 2],
@@ -463,13 +465,9 @@ pub(super) fn holding<'a>(lists: impl Iterator<Item = &'a Holders>) -> Vec<Holdi
 }
 
 fn netns(count: &KernelCount) -> NetnsObject<'_> {
-    NetnsObject {
-        inode: Some(count.inode),
-        name: count.name.as_deref(),
-        workload: (&count.workload).into(),
-        ..NetnsObject::default()
-    }
-    .owned(&count.owner)
+    NetnsObject::of(count.netns, Some(count.inode))
+        .called(count.name.as_deref(), &count.workload)
+        .owned(&count.owner)
 }
 
 #[derive(Serialize)]
@@ -491,6 +489,7 @@ pub fn json(
         tables(taken).into_iter().map(|(count, table)| table_object(taken, Some(count), table));
     let unknown = elsewhere(taken).map(|table| table_object(taken, None, table));
     let object = Object {
+        kind: Kind::of("census"),
         time: time.to_string(),
         kernel,
         mechanism: taken.by,
@@ -517,7 +516,8 @@ fn table_object<'a>(
     table: &'a TableCensus,
 ) -> TableObject<'a> {
     TableObject {
-        netns: count.map(netns),
+        // Where nothing leads into it, it has a number at most.
+        netns: count.map_or_else(|| NetnsObject::of(table.netns, None), netns),
         entries: table.holds.all(),
         kernel: count.map_or([None, None], |count| [count.before, count.after]),
         inexact: count.filter(|count| count.is_torn).map(|_| census::TORN),

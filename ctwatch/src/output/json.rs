@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use ctwatch_abi::top::Stream;
+use ctwatch_abi::{NetnsId, top::Stream};
 use serde::{Serialize, ser::SerializeMap};
 
 use super::{
@@ -12,7 +12,7 @@ use super::{
     who::{self, KeyObject},
 };
 use crate::{
-    model::{Gone, Snapshot, Sum, Table, figure::Figure, loading::Loaded},
+    model::{Drops, Gone, Snapshot, Sum, Table, figure::Figure, loading::Loaded},
     record::{
         sample::{Access, Owner},
         session::{Epoch, Header, Measured},
@@ -20,8 +20,25 @@ use crate::{
     },
 };
 
+/// What each object begins with: of which kind it is, and by which version of the contract. That goes up
+/// when a field changes its meaning or goes; a new field is no new version.
+#[derive(Serialize)]
+pub(super) struct Kind {
+    schema: u32,
+    #[serde(rename = "type")]
+    kind: &'static str,
+}
+
+impl Kind {
+    pub(super) const fn of(kind: &'static str) -> Self {
+        Self { schema: 1, kind }
+    }
+}
+
 #[derive(Serialize)]
 struct Object<'a> {
+    #[serde(flatten)]
+    kind: Kind,
     time: String,
     interval_s: f64,
     elapsed_s: f64,
@@ -64,6 +81,9 @@ struct TableObject<'a> {
     time_to_full_s: Option<f64>,
     insertions: FigureObject,
     removals: FigureObject,
+    /// For whatever reason.
+    dropped: FigureObject,
+    /// By reason, and two of them together.
     drops: Pairs<Vec<(&'a str, FigureObject)>>,
     evictions: Pairs<Vec<(&'a str, FigureObject)>>,
     invalid: FigureObject,
@@ -121,7 +141,7 @@ struct TopsObject<'a> {
 /// What the last census counted.
 #[derive(Serialize)]
 struct CensusObject {
-    by: &'static str,
+    mechanism: &'static str,
     age_s: f64,
     entries: u64,
     #[serde(flatten)]
@@ -150,20 +170,23 @@ struct ControlPlaneObject {
 /// A namespace; without a number where it was gone before anybody looked.
 #[derive(Default, Serialize)]
 pub(super) struct NetnsObject<'a> {
-    pub(super) inode: Option<u32>,
-    pub(super) name: Option<&'a str>,
+    /// Never used again, as the inode number is; absent on kernels that have none.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) owner: Option<OwnerObject>,
+    cookie: Option<NetnsId>,
+    inode: Option<u32>,
+    name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owner: Option<OwnerObject>,
     /// Why the owner is null.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) owner_unknown: Option<&'a str>,
+    owner_unknown: Option<&'a str>,
     #[serde(flatten)]
-    pub(super) workload: WorkloadObject<'a>,
+    workload: WorkloadObject<'a>,
 }
 
 /// Absent where it is unknown.
 #[derive(Default, Serialize)]
-pub(super) struct WorkloadObject<'a> {
+struct WorkloadObject<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pod: Option<&'a str>,
     /// Of Kubernetes.
@@ -183,7 +206,20 @@ impl<'a> From<&'a Workload> for WorkloadObject<'a> {
     }
 }
 
+/// Inode numbers of namespaces start here, far above all cookies.
+const FIRST_INODE: NetnsId = (1 << 32) - (1 << 28);
+
 impl<'a> NetnsObject<'a> {
+    /// What the programs call `id`: by its cookie, or where it has none by its inode number.
+    pub(super) fn of(id: NetnsId, inode: Option<u32>) -> Self {
+        let is_inode = inode.map_or(id >= FIRST_INODE, |inode| id == NetnsId::from(inode));
+        Self { cookie: (!is_inode).then_some(id), inode, ..Self::default() }
+    }
+
+    pub(super) fn called(self, name: Option<&'a str>, workload: &'a Workload) -> Self {
+        Self { name, workload: workload.into(), ..self }
+    }
+
     pub(super) fn owned(self, owner: &'a Owner) -> Self {
         let (owner, owner_unknown) = match owner {
             Owner::Host => (OwnerObject::Named("host"), None),
@@ -197,7 +233,7 @@ impl<'a> NetnsObject<'a> {
 /// `"host"`, the number of a user, or null.
 #[derive(Serialize)]
 #[serde(untagged)]
-pub(super) enum OwnerObject {
+enum OwnerObject {
     Named(&'static str),
     User(u32),
     Unknown(()),
@@ -246,6 +282,7 @@ pub fn write<'a>(
 ) -> io::Result<()> {
     let (loaded_since, loaded) = loaded.unzip();
     let object = Object {
+        kind: Kind::of("watch"),
         time: snapshot.time.to_string(),
         interval_s: snapshot.interval.as_secs_f64(),
         elapsed_s: snapshot.elapsed.as_secs_f64(),
@@ -270,7 +307,7 @@ fn mechanism(of: &Measured) -> (&str, Option<&str>) {
 }
 
 /// One object, one line.
-pub(crate) fn write_line(out: &mut impl Write, object: &impl Serialize) -> io::Result<()> {
+pub(super) fn write_line(out: &mut impl Write, object: &impl Serialize) -> io::Result<()> {
     let mut line = Vec::with_capacity(2048);
     object
         .serialize(&mut serde_json::Serializer::with_formatter(&mut line, Printable))
@@ -282,13 +319,9 @@ pub(crate) fn write_line(out: &mut impl Write, object: &impl Serialize) -> io::R
 fn table<'a>(snapshot: &'a Snapshot, table: &'a Table) -> TableObject<'a> {
     let held = snapshot.census.as_ref().zip(snapshot.census(table));
     TableObject {
-        netns: NetnsObject {
-            inode: Some(table.inode),
-            name: table.name.as_deref(),
-            workload: (&table.workload).into(),
-            ..NetnsObject::default()
-        }
-        .owned(&table.owner),
+        netns: NetnsObject::of(table.id, Some(table.inode))
+            .called(table.name.as_deref(), &table.workload)
+            .owned(&table.owner),
         judged: table.is_judged,
         reachable: table.access == Access::Entered,
         age_s: table.age.as_secs_f64(),
@@ -303,7 +336,8 @@ fn table<'a>(snapshot: &'a Snapshot, table: &'a Table) -> TableObject<'a> {
         time_to_full_s: table.time_to_full_s,
         insertions: (&table.insertions).into(),
         removals: (&table.removals).into(),
-        drops: named(&table.drops.named()),
+        dropped: (&table.dropped).into(),
+        drops: drops(&table.drops),
         evictions: named(&table.evictions.named()),
         invalid: (&table.invalid).into(),
         refused_ctnetlink: (&table.refused_ctnetlink).into(),
@@ -315,7 +349,7 @@ fn table<'a>(snapshot: &'a Snapshot, table: &'a Table) -> TableObject<'a> {
                 .unwrap_or_default(),
         },
         census: held.map(|((taken, age), census)| CensusObject {
-            by: taken.by,
+            mechanism: taken.by,
             age_s: age.as_secs_f64(),
             entries: census.holds.all(),
             holds: census.holds.into(),
@@ -346,6 +380,12 @@ fn top(table: &Table, stream: Stream) -> Vec<TopObject<'_>> {
         })
     });
     objects.collect()
+}
+
+fn drops(drops: &Drops) -> Pairs<Vec<(&str, FigureObject)>> {
+    let Pairs(mut reasons) = named(&drops.named());
+    reasons.push(("clash_or_nat_exhausted", (&drops.clash_or_nat_exhausted).into()));
+    Pairs(reasons)
 }
 
 fn named<'a>(figures: &[(&'a str, &Figure)]) -> Pairs<Vec<(&'a str, FigureObject)>> {
@@ -397,7 +437,7 @@ mod tests {
     #[test]
     fn an_owner_is_a_number_or_unknown_with_a_reason() {
         let netns = |owner: &Owner| {
-            let none = NetnsObject { inode: Some(1), ..NetnsObject::default() };
+            let none = NetnsObject::of(1, Some(1));
             serde_json::to_value(none.owned(owner)).unwrap()
         };
         let user = json!({"inode": 1, "name": null, "owner": 1000});
@@ -409,6 +449,7 @@ mod tests {
     #[test]
     fn the_contract_holds() {
         let object = object();
+        assert_eq!((&object["schema"], &object["type"]), (&json!(1), &json!("watch")));
         assert_eq!(object["time"], "1970-01-01T00:00:01Z");
         assert_eq!(object["interval_s"], 1.0);
         assert_eq!((&object["epoch"], &object["gap_s"]), (&json!(1), &Value::Null));
@@ -416,7 +457,8 @@ mod tests {
         assert_eq!(object["lost"], 0);
         assert_eq!(object["mechanisms"], json!({"drops": "tracepoint", "insertions": null}));
         let table = &object["tables"][0];
-        let netns = json!({"inode": 4_026_532_246_u32, "name": "rt", "owner": "host"});
+        let netns =
+            json!({"cookie": 42, "inode": 4_026_532_246_u32, "name": "rt", "owner": "host"});
         assert_eq!(table["netns"], netns);
         assert_eq!(table["judged"], true);
         assert_eq!(table["entries"], 200);
@@ -432,12 +474,30 @@ mod tests {
         assert_eq!(table["insertions"], exact(217));
         assert_eq!(table["removals"], exact(17));
         assert_eq!(table["drops"]["table_full"], exact(1783));
-        for reason in ["no_memory", "clash", "chain_too_long", "nat_exhausted", "tracker"] {
+        assert_eq!(table["dropped"], exact(1783));
+        for reason in [
+            "no_memory",
+            "clash",
+            "chain_too_long",
+            "nat_exhausted",
+            "tracker",
+            "clash_or_nat_exhausted",
+        ] {
             assert_eq!(table["drops"][reason], exact(0), "{reason}");
         }
         assert_eq!(table["evictions"]["early_drop"], exact(17));
         assert_eq!(table["invalid"], exact(0));
         assert_eq!(table["refused_ctnetlink"]["exactness"], "unavailable");
+    }
+
+    #[test]
+    fn a_namespace_has_a_cookie_or_none() {
+        let cookie = |id, inode| serde_json::to_value(NetnsObject::of(id, inode)).unwrap();
+        let inode = 4_026_532_246_u32;
+        assert_eq!(cookie(7, Some(inode))["cookie"], 7);
+        assert_eq!(cookie(7, None), json!({"cookie": 7, "inode": null, "name": null}));
+        assert_eq!(cookie(inode.into(), Some(inode)).get("cookie"), None);
+        assert_eq!(cookie(inode.into(), None).get("cookie"), None);
     }
 
     #[test]

@@ -19,11 +19,7 @@ use super::{
     words::{count, marked, name, number, percent, signed, state, time_to_full},
 };
 use crate::{
-    model::{
-        Change, Snapshot, Table,
-        figure::{Exactness, Figure},
-        others::Others,
-    },
+    model::{Change, Snapshot, Table, figure::Figure, others::Others},
     record::{
         sample::Access,
         session::{Epoch, Header},
@@ -66,20 +62,16 @@ const NARROW_NAME_WIDTH: usize = 10;
 
 const COLUMNS: &[Column] = &[
     Column { title: "entries", width: 8, rank: 3, cell: |table| count(table.entries) },
-    Column { title: "limit", width: 8, rank: 5, cell: |table| count(table.limit) },
+    Column { title: "limit", width: 8, rank: 6, cell: |table| count(table.limit) },
     Column { title: "fill", width: 6, rank: 0, cell: |table| percent(table.fill) },
-    Column { title: "trend/s", width: 8, rank: 6, cell: |table| signed(table.trend_per_s) },
+    Column { title: "trend/s", width: 8, rank: 7, cell: |table| signed(table.trend_per_s) },
     Column { title: "full in", width: 8, rank: 2, cell: time_to_full },
-    Column { title: "new/s", width: 9, rank: 4, cell: |table| rate(&table.insertions) },
-    Column { title: "ended/s", width: 9, rank: 8, cell: |table| rate(&table.removals) },
-    Column { title: "refused/s", width: 9, rank: 0, cell: |table| rate(&table.drops.table_full) },
-    Column {
-        title: "evicted/s",
-        width: 9,
-        rank: 7,
-        cell: |table| rate(&table.evictions.early_drop),
-    },
-    Column { title: "failed/s", width: 8, rank: 9, cell: |table| failed(table) },
+    Column { title: "insert/s", width: 9, rank: 5, cell: |table| rate(&table.insertions) },
+    Column { title: "remove/s", width: 9, rank: 9, cell: |table| rate(&table.removals) },
+    Column { title: "drop/s", width: 9, rank: 0, cell: |table| rate(&table.dropped) },
+    // Of those, because the table is full.
+    Column { title: "full/s", width: 9, rank: 4, cell: |table| rate(&table.drops.table_full) },
+    Column { title: "evict/s", width: 8, rank: 8, cell: |table| rate(&table.evictions.early_drop) },
     Column { title: "invalid/s", width: 9, rank: 10, cell: |table| rate(&table.invalid) },
 ];
 
@@ -254,7 +246,7 @@ impl Text {
 
     fn loud(&self, out: &mut impl Write, table: &Table, change: Change) -> io::Result<()> {
         let name = escaped(&name(table));
-        // Emptied, or given more room, since it refused.
+        // Emptied, or given more room, since it dropped.
         let has_room = table.fill.is_some_and(|fill| fill < 0.5);
         let (colour, text) = match change {
             Change::Saturated => {
@@ -372,28 +364,6 @@ fn rate(figure: &Figure) -> String {
     }
 }
 
-/// All drops that are not a full table's.
-fn failed(table: &Table) -> String {
-    let others: Vec<_> =
-        table.drops.named().into_iter().filter(|(name, _)| *name != "table_full").collect();
-    let rates: Vec<f64> = others.iter().filter_map(|(_, figure)| figure.per_s).collect();
-    if rates.is_empty() {
-        return "-".to_owned();
-    }
-    let sum: f64 = rates.iter().sum();
-    let doubtful = others.iter().any(|(_, figure)| {
-        figure.exactness == Exactness::UpperBound && figure.per_s.is_some_and(|per_s| per_s > 0.0)
-    });
-    let exact = |figure: &Figure| figure.per_s.filter(|_| figure.exactness == Exactness::Exact);
-    match (doubtful, exact(&table.dropped), exact(&table.drops.table_full)) {
-        (false, ..) => number(sum),
-        // Which reason each had is in doubt, and not how many there were.
-        (true, Some(all), Some(full)) => number((all - full).max(0.0)),
-        (true, Some(all), None) => marked(Exactness::UpperBound, &number(sum.min(all))),
-        (true, None, _) => marked(Exactness::UpperBound, &number(sum)),
-    }
-}
-
 /// Breaks between words so that a narrow terminal does not break within them; what follows is
 /// indented below what it belongs to.
 pub(super) fn wrapped(out: &mut impl Write, text: &str, width: usize) -> io::Result<()> {
@@ -453,26 +423,6 @@ mod tests {
     }
 
     #[test]
-    fn a_sum_is_exact_where_only_its_parts_are_in_doubt() {
-        use crate::model::figure::Bounds;
-        let [_, mut snapshot] = snapshots();
-        let table = &mut snapshot.tables[0];
-        let figure = |bounds: Bounds| bounds.figure(Some(0), Some(1.0));
-        table.drops.table_full = figure(Bounds::exactly(0));
-        table.dropped = figure(Bounds::exactly(300));
-        (table.drops.clash, table.drops.nat_exhausted) =
-            (figure(Bounds::between(0, 300)), figure(Bounds::between(0, 300)));
-        assert_eq!(failed(table), "300");
-        table.drops.table_full = figure(Bounds::between(0, 20));
-        assert_eq!(failed(table), "<=300", "at most all of them");
-        table.dropped = figure(Bounds::at_least(300));
-        assert_eq!(failed(table), "<=600");
-        table.drops.clash = figure(Bounds::exactly(3));
-        table.drops.nat_exhausted = figure(Bounds::exactly(4));
-        assert_eq!(failed(table), "7.0");
-    }
-
-    #[test]
     fn a_census_is_shown_once() {
         let [_, mut snapshot] = snapshots();
         let mut census = Census::new(&[], SEED);
@@ -511,7 +461,7 @@ mod tests {
     fn the_narrowest_terminal_still_says_what_matters() {
         let text = rendered(40);
         let header = text.lines().find(|line| line.starts_with("time")).unwrap();
-        for title in ["netns", "fill", "refused/s"] {
+        for title in ["netns", "fill", "drop/s"] {
             assert!(header.contains(title), "{header}");
         }
     }
@@ -520,12 +470,16 @@ mod tests {
     fn a_tick_reads_as_it_should() {
         let text = rendered(usize::MAX);
         let expected = "00:00:01 rt                   200      200 100.0%   +200.0     FULL       \
-                        217        17      1783        17        0         0";
+                        217        17      1783      1783       17         0";
         assert!(text.contains(expected), "{text}");
         assert!(text.contains(
-            "*** rt: TABLE FULL: 200 of 200 entries, 1783 packets refused so far, 17 entries evicted"
+            "*** rt: TABLE FULL: 200 of 200 entries, 1783 packets dropped so far (table_full), \
+             17 entries evicted"
         ));
-        assert!(text.contains("  dropped: table_full 1783; 0 no_memory, clash,"), "{text}");
+        assert!(
+            text.contains("  dropped: 1783 in all; table_full 1783; 0 no_memory, clash,"),
+            "{text}"
+        );
         assert!(text.contains("  evicted: early_drop 17; not measured gc"), "{text}");
     }
 
@@ -549,10 +503,10 @@ mod tests {
         text.tick(&mut out, &snapshot).unwrap();
         text.finish(&mut out, &snapshot).unwrap();
         let out = String::from_utf8(out).unwrap();
-        let now = "uid 1000: 1 namespace, 200 entries, 217 new/s, 1783 refused/s; the fullest: \
-                   \"\\u{1b}sh[1]\", 100.0%";
+        let now = "uid 1000: 1 namespace, 200 entries, 217 insert/s, 1783 drop/s (table_full); the \
+                   fullest: \"\\u{1b}sh[1]\", 100.0%";
         assert!(out.contains(now), "{out}");
-        assert!(out.contains("200 entries, 217 inserted, 1783 refused;"), "{out}");
+        assert!(out.contains("200 entries, 217 inserted, 1783 dropped (table_full);"), "{out}");
         assert!(!out.contains("***") && !out.contains('\u{1b}'), "{out}");
         assert!(!out.contains("nothing is tracked") && !out.contains("no namespace"), "{out}");
     }

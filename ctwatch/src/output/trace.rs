@@ -1,4 +1,4 @@
-//! One refusal, one line.
+//! One dropped packet, one line.
 
 use std::{
     io::{self, Write},
@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::{
     escape::escaped,
-    json::{NetnsObject, write_line},
+    json::{Kind, NetnsObject, write_line},
     services::Services,
 };
 use crate::{
@@ -85,6 +85,8 @@ pub fn text(out: &mut impl Write, line: &Line<'_>, services: &Services) -> io::R
 
 #[derive(Serialize)]
 struct Object<'a> {
+    #[serde(flatten)]
+    kind: Kind,
     time: String,
     reason: &'static str,
     proto: String,
@@ -108,6 +110,7 @@ pub fn json(out: &mut impl Write, line: &Line<'_>) -> io::Result<()> {
     write_line(
         out,
         &Object {
+            kind: Kind::of("drop"),
             time: time.to_string(),
             reason: reason(event),
             proto: protocol(event.protocol),
@@ -117,43 +120,61 @@ pub fn json(out: &mut impl Write, line: &Line<'_>) -> io::Result<()> {
             dport: port(event.dport),
             ifindex: event.ifindex,
             iface: named.interface.as_deref().filter(|_| event.ifindex != 0),
-            netns: NetnsObject {
-                inode: named.inode,
-                name: named.netns.as_deref(),
-                workload: (&named.workload).into(),
-                ..NetnsObject::default()
-            }
-            .owned(owner),
+            netns: NetnsObject::of(event.netns, named.inode)
+                .called(named.netns.as_deref(), &named.workload)
+                .owned(owner),
             pid: comm.as_ref().map(|_| event.pid),
             comm,
         },
     )
 }
 
-/// So many more were refused than were shown.
+#[derive(Serialize)]
+struct MoreObject {
+    #[serde(flatten)]
+    kind: Kind,
+    more: u64,
+}
+
+#[derive(Serialize)]
+struct UndecidedObject {
+    #[serde(flatten)]
+    kind: Kind,
+    undecided: u64,
+}
+
+#[derive(Serialize)]
+struct EndObject {
+    #[serde(flatten)]
+    kind: Kind,
+    shown: u64,
+    dropped: u64,
+}
+
+/// So many more were dropped than were shown.
 pub fn more(out: &mut impl Write, json: bool, more: u64) -> io::Result<()> {
     match json {
-        true => writeln!(out, "{{\"more\":{more}}}"),
-        false => writeln!(out, "*** {more} more were refused and are not shown (--rate)"),
+        true => write_line(out, &MoreObject { kind: Kind::of("more"), more }),
+        false => writeln!(out, "*** {more} more were dropped and are not shown (--rate)"),
     }
 }
 
 /// So many more may have been wanted: by the name of their namespace, which is not known.
 pub fn undecided(out: &mut impl Write, json: bool, undecided: u64) -> io::Result<()> {
     match json {
-        true => writeln!(out, "{{\"undecided\":{undecided}}}"),
+        true => write_line(out, &UndecidedObject { kind: Kind::of("undecided"), undecided }),
         false => writeln!(
             out,
-            "*** {undecided} more were refused in network namespaces that are not found, or not yet: \
+            "*** {undecided} more were dropped in network namespaces that are not found, or not yet: \
              whether --netns means them is not known"
         ),
     }
 }
 
-pub fn end(out: &mut impl Write, json: bool, shown: u64, wanted: u64) -> io::Result<()> {
+pub fn end(out: &mut impl Write, json: bool, shown: u64, dropped: u64) -> io::Result<()> {
     match json {
-        true => writeln!(out, "{{\"shown\":{shown},\"refused\":{wanted}}}"),
-        false => writeln!(out, "--- {shown} of {wanted} refusals shown"),
+        true => write_line(out, &EndObject { kind: Kind::of("end"), shown, dropped }),
+        false => writeln!(out, "--- {shown} of {dropped} drops shown"),
     }
 }
 
@@ -195,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_in_conntracks_own_words() {
+    fn a_drop_in_conntracks_own_words() {
         let named = Named {
             workload: Default::default(),
             netns: Some("r\u{1b}t".to_owned()),
@@ -216,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_strangers_refusal_says_whose_it_is() {
+    fn a_strangers_drop_says_whose_it_is() {
         let unknown = Owner::Unknown("no \u{1b}way".to_owned());
         for (owner, mark, object) in [
             (Owner::Host, "", serde_json::json!("host")),
@@ -230,6 +251,23 @@ mod tests {
             let why = json["netns"]["owner_unknown"].as_str();
             assert_eq!(why.is_some(), owner.uid().is_none(), "{json}");
         }
+    }
+
+    #[test]
+    fn each_object_says_of_which_kind_it_is() {
+        let said = |say: &dyn Fn(&mut Vec<u8>) -> io::Result<()>| {
+            let mut out = Vec::new();
+            say(&mut out).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        let end = "{\"schema\":1,\"type\":\"end\",\"shown\":3,\"dropped\":4}\n";
+        assert_eq!(said(&|out| super::end(out, true, 3, 4)), end);
+        let more = "{\"schema\":1,\"type\":\"more\",\"more\":2}\n";
+        assert_eq!(said(&|out| super::more(out, true, 2)), more);
+        let undecided = "{\"schema\":1,\"type\":\"undecided\",\"undecided\":2}\n";
+        assert_eq!(said(&|out| super::undecided(out, true, 2)), undecided);
+        let (_, drop) = lines(&event(), &Named::default());
+        assert!(drop.starts_with("{\"schema\":1,\"type\":\"drop\",\"time\":"), "{drop}");
     }
 
     #[test]
@@ -248,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_in_a_pod_names_the_pod() {
+    fn a_drop_in_a_pod_names_the_pod() {
         let mut named = Named {
             workload: crate::record::workload::Workload {
                 pod: Some("coredns-0".to_owned()),
@@ -263,7 +301,7 @@ mod tests {
         assert!(text.ends_with(" in=#3 netns=kube-system/coredns-0\n"), "{text}");
         let json: serde_json::Value = serde_json::from_str(&json).unwrap();
         let netns = serde_json::json!({
-            "inode": 9, "name": "4711", "owner": "host", "pod": "coredns-0", "namespace": "kube-system"
+            "cookie": 7, "inode": 9, "name": "4711", "owner": "host", "pod": "coredns-0", "namespace": "kube-system"
         });
         assert_eq!(json["netns"], netns);
         named.workload.pod = Some("a b".to_owned());
@@ -272,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_of_this_hosts_own_names_the_process() {
+    fn a_drop_of_this_hosts_own_names_the_process() {
         let mut event = Event { ifindex: 0, pid: 42, reason: 1, ..event() };
         event.comm[..5].copy_from_slice(b"a\x1b[2J");
         let (text, json) = lines(&event, &Named::default());

@@ -86,7 +86,7 @@ pub(super) enum Measure {
     InAll,
 }
 
-/// `refused by source: 10.1.1.1 512/s 34.0%; …`
+/// `dropped by source: 10.1.1.1 512/s 34.0%; …`
 pub(super) fn lines(table: &Table, tops: &Tops, measure: Measure) -> Vec<String> {
     let mut lines = Vec::new();
     for list in table.top.iter().filter(|list| tops.by.contains(&list.by)) {
@@ -100,8 +100,8 @@ pub(super) fn lines(table: &Table, tops: &Tops, measure: Measure) -> Vec<String>
             continue;
         }
         let what = match list.stream {
-            Stream::Drops => "refused",
-            Stream::Insertions => "inserting",
+            Stream::Drops => "dropped",
+            Stream::Insertions => "inserted",
         };
         let entries = entries.iter().map(|entry| {
             format!("{} {}", name(list.by, entry, &tops.services), weight(entry, measure))
@@ -120,7 +120,7 @@ pub(super) fn lines(table: &Table, tops: &Tops, measure: Measure) -> Vec<String>
         })
         .collect();
     if !found.is_empty() {
-        lines.push(format!("CONTROL PLANE REFUSED: {}", found.join(", ")));
+        lines.push(format!("CONTROL PLANE DROPPED: {}", found.join(", ")));
     }
     lines
 }
@@ -210,7 +210,7 @@ mod tests {
         let ospf = TopEntry { key: Key { protocol: 89, ..entry.key }, ..entry.clone() };
         assert_eq!(name(By::Service, &ospf, &services), "10.100.1.1 ospf");
         assert_eq!(weight(&entry, Measure::Now), "12/s 25.0%");
-        let at_least = TopEntry { per_s_is: Exactness::Sampled, ..entry.clone() };
+        let at_least = TopEntry { per_s_is: Exactness::LowerBound, ..entry.clone() };
         assert_eq!(weight(&at_least, Measure::Now), ">=12/s >=25.0%");
         assert_eq!(weight(&entry, Measure::InAll), "<=100 <=50.0%");
         let exact = TopEntry { error: 0, share: None, ..entry };

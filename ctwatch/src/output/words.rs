@@ -32,7 +32,7 @@ pub(super) fn marked(exactness: Exactness, number: &str) -> String {
     match exactness {
         Exactness::Exact => number.to_owned(),
         Exactness::UpperBound => format!("<={number}"),
-        Exactness::Sampled => format!(">={number}"),
+        Exactness::LowerBound => format!(">={number}"),
         Exactness::Unavailable => "-".to_owned(),
     }
 }
@@ -82,29 +82,28 @@ pub(super) fn time(seconds: f64) -> String {
     }
 }
 
-/// `uid 1000: 3 namespaces, 230 entries, 12 new/s, 300 refused/s; the fullest: sh[4711], 100.0%`
+/// `uid 1000: 3 namespaces, 230 entries, 12 insert/s, 300 drop/s (table_full); the fullest: sh[4711], 100.0%`
 pub(super) fn others(others: &Others<'_>, measure: Measure) -> String {
     let namespaces = match others.tables.len() {
         1 => "1 namespace".to_owned(),
         more => format!("{more} namespaces"),
     };
-    let figure = |figure: &Figure, what: &str| match (measure, figure.per_s) {
-        (Measure::Now, None) => format!("- {what}/s"),
+    let figure = |figure: &Figure, now: &str, in_all: &str| match (measure, figure.per_s) {
+        (Measure::Now, None) => format!("- {now}"),
         (Measure::Now, Some(per_s)) => {
-            format!("{} {what}/s", marked(figure.exactness, &number(per_s)))
+            format!("{} {now}", marked(figure.exactness, &number(per_s)))
         }
-        (Measure::InAll, _) => format!("{} {what}", total(figure)),
+        (Measure::InAll, _) => format!("{} {in_all}", total(figure)),
     };
-    let new = if measure == Measure::Now { "new" } else { "inserted" };
     let worst = others.worst().map_or_else(String::new, |worst| {
         format!("; the fullest: {}, {}", escaped(&name(worst)), percent(worst.fill))
     });
     format!(
-        "{}: {namespaces}, {} entries, {}, {}{worst}",
+        "{}: {namespaces}, {} entries, {}, {} (table_full){worst}",
         owner(others.owner),
         others.entries,
-        figure(&others.insertions, new),
-        figure(&others.table_full, "refused"),
+        figure(&others.insertions, "insert/s", "inserted"),
+        figure(&others.table_full, "drop/s", "dropped"),
     )
 }
 
@@ -117,7 +116,7 @@ pub(super) fn owner(owner: &Owner) -> String {
     }
 }
 
-/// `200 of 200 entries, 1783 packets refused so far, 17 entries evicted`
+/// `200 of 200 entries, 1783 packets dropped so far (table_full), 17 entries evicted`
 pub(super) fn state(table: &Table) -> String {
     let mut parts = Vec::new();
     match (table.entries, table.limit) {
@@ -125,9 +124,9 @@ pub(super) fn state(table: &Table) -> String {
         (Some(entries), None) => parts.push(format!("{entries} entries")),
         (None, _) => {}
     }
-    let refused = &table.drops.table_full;
-    if refused.total.is_some() {
-        parts.push(format!("{} packets refused so far", total(refused)));
+    let dropped = &table.drops.table_full;
+    if dropped.total.is_some() {
+        parts.push(format!("{} packets dropped so far (table_full)", total(dropped)));
     }
     let evicted = &table.evictions.early_drop;
     if evicted.total.is_some_and(|total| total > 0) {
@@ -150,7 +149,7 @@ mod tests {
         };
         assert_eq!(total(&figure(1783, 1783, Exactness::Exact)), "1783");
         assert_eq!(total(&figure(1783, 0, Exactness::UpperBound)), "<=1783");
-        assert_eq!(total(&figure(17, 17, Exactness::Sampled)), ">=17");
+        assert_eq!(total(&figure(17, 17, Exactness::LowerBound)), ">=17");
         let unknown =
             Figure { total: None, at_least: None, per_s: None, exactness: Exactness::Unavailable };
         assert_eq!(total(&unknown), "-");
