@@ -97,11 +97,6 @@ const KNOWN_BACKWARDS: &[(&str, &str, &str)] = &[
     ("collect/turns.rs", "collect.rs", "Tallies is defined where the reading is put together"),
     ("diagnosis/*", "diagnosis/mod.rs", "Case is defined beside the table of rows that take one"),
     ("diagnosis/lasting.rs", "diagnosis/notrack.rs", "what is kept is notrack's script"),
-    ("output/json.rs", "output/census.rs", "a record of watch carries a census, as one of census"),
-    ("output/summary.rs", "output/text.rs", "Tops and worst are defined where text is written"),
-    ("output/who.rs", "output/census.rs", "shares of a list are worded there"),
-    ("output/who.rs", "output/text.rs", "Tops is defined where text is written"),
-    ("output/words.rs", "output/who.rs", "Measure is defined with the lists that it words"),
     ("probe/modules.rs", "probe/load.rs", "the object is loaded there, for these programs too"),
     ("probe/types.rs", "probe/census.rs", "one look at BTF finds what the walk needs too"),
     ("probe/types.rs", "probe/modules.rs", "one look at BTF finds what loading needs too"),
@@ -128,7 +123,6 @@ const KNOWN_TYPES: &[(&str, &[&str])] = &[
     ("Refused", &["model/evidence.rs", "probe/load.rs"]),
     ("Signal", &["probe/plan.rs", "report.rs"]),
     ("Target", &["host/netns.rs", "host/xtables.rs", "probe/bpf.rs"]),
-    ("Tops", &["output/text.rs", "probe/top.rs"]),
     ("Totals", &["facts.rs", "model/ledger.rs"]),
 ];
 

@@ -25,11 +25,7 @@ use crate::{
     model::names,
     observe::loading::booted_at,
     observe::wanted::Whose,
-    output::{
-        aside,
-        services::Services,
-        trace::{self, Line},
-    },
+    output::{DropLine, aside, json, services::Services, text},
     probe::{
         acquire::{Acquired, Depth, acquire},
         load::Asked,
@@ -269,11 +265,17 @@ impl Printer {
     fn more(&mut self, traced: Traced) -> Result<()> {
         let more = traced.untold.saturating_sub(self.last.untold);
         if more > 0 {
-            trace::more(&mut self.bytes, self.output == Output::Json, more)?;
+            match self.output {
+                Output::Text => text::trace::more(&mut self.bytes, more)?,
+                Output::Json => json::trace::more(&mut self.bytes, more)?,
+            }
         }
         let undecided = traced.undecided.saturating_sub(self.last.undecided);
         if undecided > 0 {
-            trace::undecided(&mut self.bytes, self.output == Output::Json, undecided)?;
+            match self.output {
+                Output::Text => text::trace::undecided(&mut self.bytes, undecided)?,
+                Output::Json => json::trace::undecided(&mut self.bytes, undecided)?,
+            }
         }
         self.last = traced;
         Ok(())
@@ -286,10 +288,10 @@ impl Printer {
             Some(uid) => owner::as_counted(Some(uid)),
             None => Owner::Unknown("the programs could not read it".to_owned()),
         };
-        let line = Line { time, zone: &self.zone, event, named: &named, owner: &owner };
+        let line = DropLine { time, zone: &self.zone, event, named: &named, owner: &owner };
         match self.output {
-            Output::Text => trace::text(&mut self.bytes, &line, &self.services)?,
-            Output::Json => trace::json(&mut self.bytes, &line)?,
+            Output::Text => text::trace::line(&mut self.bytes, &line, &self.services)?,
+            Output::Json => json::trace::line(&mut self.bytes, &line)?,
         }
         Ok(())
     }
@@ -298,7 +300,10 @@ impl Printer {
     fn end(&mut self, trace: &Trace) -> Result<()> {
         let traced = trace.traced()?;
         self.more(traced)?;
-        trace::end(&mut self.bytes, self.output == Output::Json, self.shown, traced.wanted)?;
+        match self.output {
+            Output::Text => text::trace::end(&mut self.bytes, self.shown, traced.wanted)?,
+            Output::Json => json::trace::end(&mut self.bytes, self.shown, traced.wanted)?,
+        }
         Ok(())
     }
 

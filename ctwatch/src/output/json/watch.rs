@@ -1,44 +1,30 @@
-//! One JSON object a line. The names here are a contract: fields are added, never renamed.
+//! A snapshot.
 
 use std::io::{self, Write};
 
-use ctwatch_abi::{NetnsId, top::Stream};
-use serde::{Serialize, ser::SerializeMap};
+use ctwatch_abi::top::Stream;
+use serde::Serialize;
 
 use super::{
-    census::{HoldingObject, HoldsObject, holding},
-    escape::json_escape,
+    figure::{FigureObject, SumObject},
+    holds::{HoldingObject, HoldsObject, holding},
+    keys::{KeyObject, key},
+    line::{Begin, Pairs, write_line},
     loading::LoadedObject,
-    who::{self, KeyObject},
+    netns::NetnsObject,
 };
 use crate::{
-    model::{Drops, Gone, Snapshot, Sum, Table, figure::Figure, loading::Loaded},
+    model::{Drops, Gone, Snapshot, Table, figure::Figure, loading::Loaded},
     record::{
-        sample::{Access, Owner},
+        sample::Access,
         session::{Epoch, Header, Measured},
-        workload::Workload,
     },
 };
-
-/// What each object begins with: of which kind it is, and by which version of the contract. That goes up
-/// when a field changes its meaning or goes; a new field is no new version.
-#[derive(Serialize)]
-pub(super) struct Kind {
-    schema: u32,
-    #[serde(rename = "type")]
-    kind: &'static str,
-}
-
-impl Kind {
-    pub(super) const fn of(kind: &'static str) -> Self {
-        Self { schema: 1, kind }
-    }
-}
 
 #[derive(Serialize)]
 struct Object<'a> {
     #[serde(flatten)]
-    kind: Kind,
+    begin: Begin,
     time: String,
     interval_s: f64,
     elapsed_s: f64,
@@ -104,18 +90,6 @@ struct GoneObject {
     invalid: SumObject,
 }
 
-#[derive(Serialize)]
-struct SumObject {
-    total: u64,
-    at_least: u64,
-}
-
-impl From<Sum> for SumObject {
-    fn from(Sum { total, at_least }: Sum) -> Self {
-        Self { total, at_least }
-    }
-}
-
 impl From<Gone> for GoneObject {
     fn from(gone: Gone) -> Self {
         Self {
@@ -167,111 +141,6 @@ struct ControlPlaneObject {
     per_s: Option<f64>,
 }
 
-/// A namespace; without a number where it was gone before anybody looked.
-#[derive(Default, Serialize)]
-pub(super) struct NetnsObject<'a> {
-    /// Never used again, as the inode number is; absent on kernels that have none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cookie: Option<NetnsId>,
-    inode: Option<u32>,
-    name: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    owner: Option<OwnerObject>,
-    /// Why the owner is null.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    owner_unknown: Option<&'a str>,
-    #[serde(flatten)]
-    workload: WorkloadObject<'a>,
-}
-
-/// Absent where it is unknown.
-#[derive(Default, Serialize)]
-struct WorkloadObject<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pod: Option<&'a str>,
-    /// Of Kubernetes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    namespace: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    container: Option<&'a str>,
-}
-
-impl<'a> From<&'a Workload> for WorkloadObject<'a> {
-    fn from(workload: &'a Workload) -> Self {
-        Self {
-            pod: workload.pod.as_deref(),
-            namespace: workload.namespace.as_deref(),
-            container: workload.container.as_deref(),
-        }
-    }
-}
-
-/// Inode numbers of namespaces start here, far above all cookies.
-const FIRST_INODE: NetnsId = (1 << 32) - (1 << 28);
-
-impl<'a> NetnsObject<'a> {
-    /// What the programs call `id`: by its cookie, or where it has none by its inode number.
-    pub(super) fn of(id: NetnsId, inode: Option<u32>) -> Self {
-        let is_inode = inode.map_or(id >= FIRST_INODE, |inode| id == NetnsId::from(inode));
-        Self { cookie: (!is_inode).then_some(id), inode, ..Self::default() }
-    }
-
-    pub(super) fn called(self, name: Option<&'a str>, workload: &'a Workload) -> Self {
-        Self { name, workload: workload.into(), ..self }
-    }
-
-    pub(super) fn owned(self, owner: &'a Owner) -> Self {
-        let (owner, owner_unknown) = match owner {
-            Owner::Host => (OwnerObject::Named("host"), None),
-            Owner::User(uid) => (OwnerObject::User(*uid), None),
-            Owner::Unknown(why) => (OwnerObject::Unknown(()), Some(why.as_str())),
-        };
-        Self { owner: Some(owner), owner_unknown, ..self }
-    }
-}
-
-/// `"host"`, the number of a user, or null.
-#[derive(Serialize)]
-#[serde(untagged)]
-enum OwnerObject {
-    Named(&'static str),
-    User(u32),
-    Unknown(()),
-}
-
-#[derive(Serialize)]
-struct FigureObject {
-    total: Option<u64>,
-    per_s: Option<f64>,
-    exactness: &'static str,
-    /// The truth is between this and `total`.
-    at_least: Option<u64>,
-}
-
-impl From<&Figure> for FigureObject {
-    fn from(figure: &Figure) -> Self {
-        Self {
-            total: figure.total,
-            per_s: figure.per_s,
-            exactness: figure.exactness.name(),
-            at_least: figure.at_least,
-        }
-    }
-}
-
-/// Pairs that are written as an object, in their order.
-pub(super) struct Pairs<T>(pub(super) T);
-
-impl<T: Serialize> Serialize for Pairs<Vec<(&str, T)>> {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.0.len()))?;
-        for (key, value) in &self.0 {
-            map.serialize_entry(key, value)?;
-        }
-        map.end()
-    }
-}
-
 /// Writes the snapshot as one line, with what was `loaded` until then, and from when on.
 pub fn write<'a>(
     out: &mut impl Write,
@@ -282,7 +151,7 @@ pub fn write<'a>(
 ) -> io::Result<()> {
     let (loaded_since, loaded) = loaded.unzip();
     let object = Object {
-        kind: Kind::of("watch"),
+        begin: Begin::of("watch"),
         time: snapshot.time.to_string(),
         interval_s: snapshot.interval.as_secs_f64(),
         elapsed_s: snapshot.elapsed.as_secs_f64(),
@@ -304,16 +173,6 @@ pub fn write<'a>(
 
 fn mechanism(of: &Measured) -> (&str, Option<&str>) {
     (&of.signal, of.mechanism.as_deref())
-}
-
-/// One object, one line.
-pub(super) fn write_line(out: &mut impl Write, object: &impl Serialize) -> io::Result<()> {
-    let mut line = Vec::with_capacity(2048);
-    object
-        .serialize(&mut serde_json::Serializer::with_formatter(&mut line, Printable))
-        .map_err(io::Error::other)?;
-    line.push(b'\n');
-    out.write_all(&line)
 }
 
 fn table<'a>(snapshot: &'a Snapshot, table: &'a Table) -> TableObject<'a> {
@@ -371,7 +230,7 @@ fn top(table: &Table, stream: Stream) -> Vec<TopObject<'_>> {
     let objects = lists.flat_map(|list| {
         list.entries.iter().map(|entry| TopObject {
             by: list.by.name(),
-            key: who::object(list.by, entry),
+            key: key(list.by, entry),
             count: entry.count,
             error: entry.error,
             per_s: entry.per_s,
@@ -392,33 +251,14 @@ fn named<'a>(figures: &[(&'a str, &Figure)]) -> Pairs<Vec<(&'a str, FigureObject
     Pairs(figures.iter().map(|(name, figure)| (*name, (*figure).into())).collect())
 }
 
-/// serde_json's compact form, in which no character that does not print appears as itself.
-struct Printable;
-
-impl serde_json::ser::Formatter for Printable {
-    fn write_string_fragment<W: ?Sized + Write>(
-        &mut self,
-        writer: &mut W,
-        fragment: &str,
-    ) -> io::Result<()> {
-        let mut result = Ok(());
-        json_escape(fragment, |part| {
-            if result.is_ok() {
-                result = writer.write_all(part.as_bytes());
-            }
-        });
-        result
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::output::{
-        fixtures::{FIRST, header, snapshots},
-        loading::tests::loaded,
+    use crate::{
+        output::fixtures::{FIRST, header, loaded, snapshots},
+        record::sample::Owner,
     };
 
     fn object() -> Value {

@@ -1,25 +1,24 @@
-//! Text for a terminal, like sar: a line a tick and table, the header again every screenful, loud
-//! lines when a table saturates and recovers, a summary at the end. Plain ASCII: a console may
-//! know nothing else.
+//! What is watched, like sar: a line a tick and table, the header again every screenful, loud lines when
+//! a table saturates and recovers, a summary at the end.
 
 use std::{
-    cmp::Ordering,
-    collections::HashMap,
     io::{self, Write},
     time::Duration,
 };
 
-use ctwatch_abi::{NetnsId, top::By};
-
 use super::{
-    escape::escaped,
-    services::Services,
-    summary,
-    who::{self, Measure},
+    measure::Measure,
+    others::others,
+    preamble::preamble,
+    shown::ShownTops,
+    summary, who,
     words::{count, marked, name, number, percent, signed, state, time_to_full},
+    worst::worst,
+    wrap::wrapped,
 };
 use crate::{
     model::{Change, Snapshot, Table, figure::Figure, others::Others},
+    output::escape::escaped,
     record::{
         sample::Access,
         session::{Epoch, Header},
@@ -33,18 +32,7 @@ pub struct Style {
     pub rows: usize,
     pub colour: bool,
     pub zone: jiff::tz::TimeZone,
-    pub tops: Tops,
-}
-
-/// Which top lists are shown, and when.
-#[derive(Clone, Debug, Default)]
-pub struct Tops {
-    /// Not only while a table is saturated.
-    pub always: bool,
-    /// Entries of one list.
-    pub most: usize,
-    pub by: Vec<By>,
-    pub services: Services,
+    pub tops: ShownTops,
 }
 
 /// A column: what stands above it, how wide it is, and how soon it is left out of a narrow
@@ -116,7 +104,7 @@ impl Text {
         epoch: Epoch,
         snapshot: &Snapshot,
     ) -> io::Result<()> {
-        for line in super::preamble(header, epoch, snapshot) {
+        for line in preamble(header, epoch, snapshot) {
             wrapped(out, &line, self.style.columns)?;
         }
         self.rows(out, snapshot, Table::is_tracking)?;
@@ -205,7 +193,7 @@ impl Text {
             wrapped(out, &format!("{time} {}", idle(snapshot)), self.style.columns)?;
         }
         let of = |others: &Others<'_>| others.tables.iter().any(|table| wanted(table));
-        for line in super::others(snapshot, of, Measure::Now) {
+        for line in others(snapshot, of, Measure::Now) {
             wrapped(out, &format!("{time} {line}"), self.style.columns)?;
         }
         Ok(())
@@ -268,30 +256,6 @@ impl Text {
 
 /// A reading that is older is said to be.
 const OLD: Duration = Duration::from_secs(1);
-
-/// The worst of them, `most` at most, in their own order, and how many more there are.
-pub(super) fn worst(mut tables: Vec<&Table>, most: usize) -> (Vec<&Table>, usize) {
-    let more = tables.len().saturating_sub(most);
-    if more > 0 {
-        let order: HashMap<NetnsId, usize> =
-            tables.iter().enumerate().map(|(at, table)| (table.id, at)).collect();
-        let number = |value: Option<f64>| value.unwrap_or(0.0);
-        let badness = |table: &Table| {
-            let is_new = f64::from(u8::from(table.change == Some(Change::Saturated)));
-            let dropped = number(table.dropped.per_s).max(number(table.drops.table_full.per_s));
-            let in_all = table.dropped.total.or(table.drops.table_full.total).unwrap_or(0) as f64;
-            let is_saturated = f64::from(u8::from(table.saturated));
-            [is_new, is_saturated, dropped, in_all, number(table.fill)]
-        };
-        tables.sort_by(|a, b| {
-            let pairs = badness(b).into_iter().zip(badness(a));
-            pairs.fold(Ordering::Equal, |so_far, (b, a)| so_far.then(b.total_cmp(&a)))
-        });
-        tables.truncate(most);
-        tables.sort_by_key(|table| order.get(&table.id).copied());
-    }
-    (tables, more)
-}
 
 /// What there is to say where no table has a line: never of a namespace that was not looked into.
 fn idle(snapshot: &Snapshot) -> String {
@@ -364,28 +328,6 @@ fn rate(figure: &Figure) -> String {
     }
 }
 
-/// Breaks between words so that a narrow terminal does not break within them; what follows is
-/// indented below what it belongs to.
-pub(super) fn wrapped(out: &mut impl Write, text: &str, width: usize) -> io::Result<()> {
-    let body = text.trim_start();
-    let mut line = text[..text.len() - body.len()].to_owned();
-    let indent = format!("{line}  ");
-    let mut empty = true;
-    for word in body.split(' ') {
-        if !empty && line.chars().count() + 1 + word.chars().count() > width {
-            writeln!(out, "{line}")?;
-            line.clone_from(&indent);
-            empty = true;
-        }
-        if !empty {
-            line.push(' ');
-        }
-        line.push_str(word);
-        empty = false;
-    }
-    writeln!(out, "{line}")
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -408,7 +350,7 @@ mod tests {
             rows: 24,
             colour: false,
             zone: jiff::tz::TimeZone::UTC,
-            tops: Tops::default(),
+            tops: ShownTops::default(),
         }
     }
 
@@ -537,7 +479,7 @@ mod tests {
     fn what_cannot_be_read_is_said() {
         let [mut first, _] = snapshots();
         first.tables[0].unread = Some("cannot enter /run/netns/rt: no\u{1b}".to_owned());
-        let lines = crate::output::preamble(&header(), FIRST, &first);
+        let lines = preamble(&header(), FIRST, &first);
         let expected = "note: rt is not readable: cannot enter /run/netns/rt: no\\u{1b}";
         assert!(lines.iter().any(|line| line == expected), "{lines:?}");
     }
@@ -615,12 +557,5 @@ mod tests {
         let out = String::from_utf8(out).unwrap();
         // 60 rows, each followed by a loud line that does not count, on a screen of 24.
         assert_eq!(out.lines().filter(|line| line.starts_with("time")).count(), 3);
-    }
-
-    #[test]
-    fn long_lines_break_between_words_and_keep_their_indent() {
-        let mut out = Vec::new();
-        wrapped(&mut out, "  one two three", 10).unwrap();
-        assert_eq!(String::from_utf8(out).unwrap(), "  one two\n    three\n");
     }
 }

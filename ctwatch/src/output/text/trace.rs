@@ -1,55 +1,22 @@
 //! One dropped packet, one line.
 
-use std::{
-    io::{self, Write},
-    net::IpAddr,
-};
+use std::io::{self, Write};
 
-use ctwatch_abi::{
-    protocol::has_ports,
-    trace::{Event, Reason},
-};
-use serde::Serialize;
-
-use super::{
-    escape::escaped,
-    json::{Kind, NetnsObject, write_line},
-    services::Services,
-};
 use crate::{
-    model::names::{self, address, protocol},
-    record::sample::{Named, Owner},
+    model::names::{address, protocol, word},
+    output::{
+        DropLine,
+        drop::{comm, has_known_ports, reason},
+        escape::escaped,
+        services::Services,
+    },
+    record::sample::Owner,
 };
-
-pub struct Line<'a> {
-    pub time: jiff::Timestamp,
-    pub zone: &'a jiff::tz::TimeZone,
-    pub event: &'a Event,
-    pub named: &'a Named,
-    /// Of the namespace.
-    pub owner: &'a Owner,
-}
-
-fn reason(event: &Event) -> &'static str {
-    Reason::ALL
-        .into_iter()
-        .find(|reason| *reason as u32 == event.reason)
-        .map_or("unknown", Reason::name)
-}
-
-fn has_known_ports(event: &Event) -> bool {
-    has_ports(event.protocol) && event.portless == 0
-}
-
-/// The process' name, where there is one.
-fn comm(event: &Event) -> Option<String> {
-    Some(names::comm(&event.comm)).filter(|comm| !comm.is_empty())
-}
 
 /// `12:00:00.123456 table_full udp 17 src=10.1.1.1 dst=10.2.2.2 sport=1024 dport=53 (domain)
 /// in=eth0 netns=rt`
-pub fn text(out: &mut impl Write, line: &Line<'_>, services: &Services) -> io::Result<()> {
-    let Line { time, zone, event, named, owner } = line;
+pub fn line(out: &mut impl Write, line: &DropLine<'_>, services: &Services) -> io::Result<()> {
+    let DropLine { time, zone, event, named, owner } = line;
     let time = time.to_zoned((*zone).clone()).strftime("%H:%M:%S%.6f");
     let name = protocol(event.protocol);
     write!(out, "{time} {} {name} {}", reason(event), event.protocol)?;
@@ -64,11 +31,11 @@ pub fn text(out: &mut impl Write, line: &Line<'_>, services: &Services) -> io::R
     }
     match (&named.interface, event.ifindex) {
         (_, 0) => {}
-        (Some(interface), _) => write!(out, " in={}", escaped(&names::word(interface)))?,
+        (Some(interface), _) => write!(out, " in={}", escaped(&word(interface)))?,
         (None, index) => write!(out, " in=#{index}")?,
     }
     match (named.workload.shown(named.netns.as_deref()), named.inode) {
-        (Some(netns), _) => write!(out, " netns={}", escaped(&names::word(&netns)))?,
+        (Some(netns), _) => write!(out, " netns={}", escaped(&word(&netns)))?,
         (None, Some(inode)) => write!(out, " netns=net:[{inode}]")?,
         (None, None) => write!(out, " netns=#{}", event.netns)?,
     }
@@ -78,109 +45,35 @@ pub fn text(out: &mut impl Write, line: &Line<'_>, services: &Services) -> io::R
         Owner::Unknown(_) => write!(out, " owner=unknown")?,
     }
     if let Some(comm) = comm(event) {
-        write!(out, " comm={} pid={}", escaped(&names::word(&comm)), event.pid)?;
+        write!(out, " comm={} pid={}", escaped(&word(&comm)), event.pid)?;
     }
     writeln!(out)
 }
 
-#[derive(Serialize)]
-struct Object<'a> {
-    #[serde(flatten)]
-    kind: Kind,
-    time: String,
-    reason: &'static str,
-    proto: String,
-    src: IpAddr,
-    dst: IpAddr,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sport: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    dport: Option<u16>,
-    ifindex: u32,
-    iface: Option<&'a str>,
-    netns: NetnsObject<'a>,
-    comm: Option<String>,
-    pid: Option<u32>,
-}
-
-pub fn json(out: &mut impl Write, line: &Line<'_>) -> io::Result<()> {
-    let Line { time, event, named, owner, .. } = line;
-    let port = |port| has_known_ports(event).then(|| u16::from_be(port));
-    let comm = comm(event);
-    write_line(
-        out,
-        &Object {
-            kind: Kind::of("drop"),
-            time: time.to_string(),
-            reason: reason(event),
-            proto: protocol(event.protocol),
-            src: address(event.family, &event.src),
-            dst: address(event.family, &event.dst),
-            sport: port(event.sport),
-            dport: port(event.dport),
-            ifindex: event.ifindex,
-            iface: named.interface.as_deref().filter(|_| event.ifindex != 0),
-            netns: NetnsObject::of(event.netns, named.inode)
-                .called(named.netns.as_deref(), &named.workload)
-                .owned(owner),
-            pid: comm.as_ref().map(|_| event.pid),
-            comm,
-        },
-    )
-}
-
-#[derive(Serialize)]
-struct MoreObject {
-    #[serde(flatten)]
-    kind: Kind,
-    more: u64,
-}
-
-#[derive(Serialize)]
-struct UndecidedObject {
-    #[serde(flatten)]
-    kind: Kind,
-    undecided: u64,
-}
-
-#[derive(Serialize)]
-struct EndObject {
-    #[serde(flatten)]
-    kind: Kind,
-    shown: u64,
-    dropped: u64,
-}
-
 /// So many more were dropped than were shown.
-pub fn more(out: &mut impl Write, json: bool, more: u64) -> io::Result<()> {
-    match json {
-        true => write_line(out, &MoreObject { kind: Kind::of("more"), more }),
-        false => writeln!(out, "*** {more} more were dropped and are not shown (--rate)"),
-    }
+pub fn more(out: &mut impl Write, more: u64) -> io::Result<()> {
+    writeln!(out, "*** {more} more were dropped and are not shown (--rate)")
 }
 
 /// So many more may have been wanted: by the name of their namespace, which is not known.
-pub fn undecided(out: &mut impl Write, json: bool, undecided: u64) -> io::Result<()> {
-    match json {
-        true => write_line(out, &UndecidedObject { kind: Kind::of("undecided"), undecided }),
-        false => writeln!(
-            out,
-            "*** {undecided} more were dropped in network namespaces that are not found, or not yet: \
-             whether --netns means them is not known"
-        ),
-    }
+pub fn undecided(out: &mut impl Write, undecided: u64) -> io::Result<()> {
+    writeln!(
+        out,
+        "*** {undecided} more were dropped in network namespaces that are not found, or not yet: \
+         whether --netns means them is not known"
+    )
 }
 
-pub fn end(out: &mut impl Write, json: bool, shown: u64, dropped: u64) -> io::Result<()> {
-    match json {
-        true => write_line(out, &EndObject { kind: Kind::of("end"), shown, dropped }),
-        false => writeln!(out, "--- {shown} of {dropped} drops shown"),
-    }
+pub fn end(out: &mut impl Write, shown: u64, dropped: u64) -> io::Result<()> {
+    writeln!(out, "--- {shown} of {dropped} drops shown")
 }
 
 #[cfg(test)]
 mod tests {
+    use ctwatch_abi::trace::Event;
+
     use super::*;
+    use crate::{output::json::trace as json, record::sample::Named};
 
     fn event() -> Event {
         let mut event = Event {
@@ -202,7 +95,7 @@ mod tests {
     }
 
     fn of_owner(event: &Event, named: &Named, owner: &Owner) -> (String, String) {
-        let line = Line {
+        let dropped = DropLine {
             time: jiff::Timestamp::UNIX_EPOCH,
             zone: &jiff::tz::TimeZone::UTC,
             event,
@@ -210,8 +103,8 @@ mod tests {
             owner,
         };
         let (mut as_text, mut as_json) = (Vec::new(), Vec::new());
-        text(&mut as_text, &line, &Services::parse("domain 53/udp\n")).unwrap();
-        json(&mut as_json, &line).unwrap();
+        line(&mut as_text, &dropped, &Services::parse("domain 53/udp\n")).unwrap();
+        json::line(&mut as_json, &dropped).unwrap();
         (String::from_utf8(as_text).unwrap(), String::from_utf8(as_json).unwrap())
     }
 
@@ -261,11 +154,11 @@ mod tests {
             String::from_utf8(out).unwrap()
         };
         let end = "{\"schema\":1,\"type\":\"end\",\"shown\":3,\"dropped\":4}\n";
-        assert_eq!(said(&|out| super::end(out, true, 3, 4)), end);
+        assert_eq!(said(&|out| json::end(out, 3, 4)), end);
         let more = "{\"schema\":1,\"type\":\"more\",\"more\":2}\n";
-        assert_eq!(said(&|out| super::more(out, true, 2)), more);
+        assert_eq!(said(&|out| json::more(out, 2)), more);
         let undecided = "{\"schema\":1,\"type\":\"undecided\",\"undecided\":2}\n";
-        assert_eq!(said(&|out| super::undecided(out, true, 2)), undecided);
+        assert_eq!(said(&|out| json::undecided(out, 2)), undecided);
         let (_, drop) = lines(&event(), &Named::default());
         assert!(drop.starts_with("{\"schema\":1,\"type\":\"drop\",\"time\":"), "{drop}");
     }

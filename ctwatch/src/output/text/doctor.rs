@@ -1,15 +1,12 @@
-//! The doctor's report as text.
+//! The doctor's report.
 
 use std::io::{self, Write};
 
-use serde::Serialize;
-
-use super::{
-    escape::escaped,
-    json::{Kind, write_line},
-    text::wrapped,
+use super::wrap::wrapped;
+use crate::{
+    diagnosis::report::{Conntrack, Finding, Fix, Report, Severity, Tracked, Tracking},
+    output::escape::escaped,
 };
-use crate::diagnosis::report::{Conntrack, Finding, Fix, Report, Severity, Tracked, Tracking};
 
 /// The verdict first, then its grounds.
 pub fn write(out: &mut impl Write, report: &Report, columns: usize) -> io::Result<()> {
@@ -34,19 +31,6 @@ pub fn write(out: &mut impl Write, report: &Report, columns: usize) -> io::Resul
         }
     }
     Ok(())
-}
-
-#[derive(Serialize)]
-struct Object<'a> {
-    #[serde(flatten)]
-    kind: Kind,
-    #[serde(flatten)]
-    report: &'a Report,
-}
-
-/// The same as one object, one line.
-pub fn json(out: &mut impl Write, report: &Report) -> io::Result<()> {
-    write_line(out, &Object { kind: Kind::of("doctor"), report })
 }
 
 /// What goes with the files of fixes.

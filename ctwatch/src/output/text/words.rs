@@ -1,13 +1,15 @@
 //! Numbers and names as text, with the marks that say how far to trust them.
 
-use super::{escape::escaped, who::Measure};
+use ctwatch_abi::top::By;
+
 use crate::{
     model::{
         Table,
         figure::{Exactness, Figure},
         names::word,
-        others::Others,
+        top::TopEntry,
     },
+    output::services::Services,
     record::sample::Owner,
 };
 
@@ -82,31 +84,6 @@ pub(super) fn time(seconds: f64) -> String {
     }
 }
 
-/// `uid 1000: 3 namespaces, 230 entries, 12 insert/s, 300 drop/s (table_full); the fullest: sh[4711], 100.0%`
-pub(super) fn others(others: &Others<'_>, measure: Measure) -> String {
-    let namespaces = match others.tables.len() {
-        1 => "1 namespace".to_owned(),
-        more => format!("{more} namespaces"),
-    };
-    let figure = |figure: &Figure, now: &str, in_all: &str| match (measure, figure.per_s) {
-        (Measure::Now, None) => format!("- {now}"),
-        (Measure::Now, Some(per_s)) => {
-            format!("{} {now}", marked(figure.exactness, &number(per_s)))
-        }
-        (Measure::InAll, _) => format!("{} {in_all}", total(figure)),
-    };
-    let worst = others.worst().map_or_else(String::new, |worst| {
-        format!("; the fullest: {}, {}", escaped(&name(worst)), percent(worst.fill))
-    });
-    format!(
-        "{}: {namespaces}, {} entries, {}, {} (table_full){worst}",
-        owner(others.owner),
-        others.entries,
-        figure(&others.insertions, "insert/s", "inserted"),
-        figure(&others.table_full, "drop/s", "dropped"),
-    )
-}
-
 /// Whose a namespace is.
 pub(super) fn owner(owner: &Owner) -> String {
     match owner {
@@ -133,6 +110,11 @@ pub(super) fn state(table: &Table) -> String {
         parts.push(format!("{} entries evicted", total(evicted)));
     }
     parts.join(", ")
+}
+
+/// Whoever an entry of a list is about.
+pub(super) fn talker(by: By, entry: &TopEntry, services: &Services) -> String {
+    entry.name(by, |protocol, port| services.name(protocol, port))
 }
 
 #[cfg(test)]

@@ -4,20 +4,19 @@ use std::collections::HashSet;
 
 use ctwatch_abi::NetnsId;
 
-use super::{
-    escape::escaped,
-    text::{Tops, worst},
-    who, words,
-};
-use crate::model::{
-    Drops, Snapshot, Table,
-    figure::{Exactness, Figure},
+use super::{measure::Measure, others::others, shown::ShownTops, who, words, worst::worst};
+use crate::{
+    model::{
+        Drops, Snapshot, Table,
+        figure::{Exactness, Figure},
+    },
+    output::escape::escaped,
 };
 
 /// Namespaces of which all is said.
 const MOST: usize = 100;
 
-pub(super) fn lines(snapshot: &Snapshot, tops: &Tops) -> Vec<String> {
+pub(super) fn lines(snapshot: &Snapshot, tops: &ShownTops) -> Vec<String> {
     let mut lines = vec![format!("--- {:.1} s watched", snapshot.elapsed.as_secs_f64())];
     let (mut quiet, mut unknown) = (0, 0);
     let departed = snapshot.departed.iter().map(|table| &**table);
@@ -35,7 +34,7 @@ pub(super) fn lines(snapshot: &Snapshot, tops: &Tops) -> Vec<String> {
             unknown += 1;
         } else if table.is_tracking() {
             lines.extend(of_table(table));
-            let who = who::lines(table, tops, who::Measure::InAll);
+            let who = who::lines(table, tops, Measure::InAll);
             let held = who::holding(snapshot, table, tops);
             lines.extend(who.iter().chain(&held).map(|line| format!("  {}", escaped(line))));
         } else {
@@ -61,7 +60,7 @@ pub(super) fn lines(snapshot: &Snapshot, tops: &Tops) -> Vec<String> {
             lines.push(format!("{more} namespaces could not be read: nothing is known of them"));
         }
     }
-    lines.extend(super::others(snapshot, |_| true, who::Measure::InAll));
+    lines.extend(others(snapshot, |_| true, Measure::InAll));
     if snapshot.forgotten > 0 {
         lines.push(format!(
             "{} namespaces that are gone are not listed any more",
