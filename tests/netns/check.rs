@@ -229,7 +229,7 @@ fn not_loaded() -> Result<()> {
     }
     let (report, errors, code) = finished(ctwatch()?.arg("doctor"))?;
     ensure!(code == Some(0) && report.contains(text), "{report}{errors}");
-    ensure!(!report.contains("tracks perhaps") && !report.contains("unknown of"), "{report}");
+    ensure!(!report.contains("may be tracking") && !report.contains("unknown of"), "{report}");
     modprobe(&["nf_conntrack"])
 }
 

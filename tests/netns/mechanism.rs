@@ -117,7 +117,7 @@ pub(crate) fn holds(table: &Value, path: &str, expected: u64) -> Result<()> {
         }
         _ if current().promises(path, table) => false,
         "upper_bound" => total.is_some_and(|total| (least..=total).contains(&expected)),
-        "sampled" => total.is_some_and(|total| total <= expected),
+        "lower_bound" => total.is_some_and(|total| total <= expected),
         "unavailable" => total.is_none() && current() == Mechanism::Counters,
         other => bail!("{path} is {other}"),
     };

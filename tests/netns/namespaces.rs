@@ -271,7 +271,7 @@ fn every_name() -> Result<()> {
         command.args(["--mount", "sh", "-ec", &mounts, "sh", "timeout", "2"]);
         command.arg(ctwatch()?.get_program()).args(["trace", "--netns", name]);
         let (_, errors, _) = finished(&mut command)?;
-        ensure!(errors.contains("tracing refusals"), "trace {name}: {errors}");
+        ensure!(errors.contains("tracing drops"), "trace {name}: {errors}");
     }
     Ok(())
 }

@@ -46,7 +46,7 @@ impl Trace {
         let mut said = BufReader::new(child.stderr.take().context("no errors")?);
         let mut first = String::new();
         said.read_line(&mut first)?;
-        ensure!(first.contains("tracing refusals"), "{first}");
+        ensure!(first.contains("tracing drops"), "{first}");
         Ok(Self { child, lines, _said: said })
     }
 
@@ -65,7 +65,7 @@ impl Trace {
         for line in self.lines.by_ref() {
             let object: Value = serde_json::from_str(&line?)?;
             more += object["more"].as_u64().unwrap_or(0);
-            refused = object["refused"].as_u64().or(refused);
+            refused = object["dropped"].as_u64().or(refused);
             undecided += object["undecided"].as_u64().unwrap_or(0);
             if object["reason"].is_string() {
                 shown.push(object);

@@ -17,7 +17,10 @@ use crate::{
     },
     model::census::Taken,
     observe::census::{Question, Taker, Way},
-    output::census::{self, Shown},
+    output::{
+        json,
+        text::census::{self, Shown},
+    },
     threads,
 };
 
@@ -36,11 +39,11 @@ pub fn run(args: &CensusArgs) -> Result<()> {
     keep(Work::Rest, false)?;
     let mut bytes = Vec::new();
     match args.output {
-        Output::Text => census::text(&mut bytes, &taken, &shown(args, limit))?,
+        Output::Text => census::write(&mut bytes, &taken, &shown(args, limit))?,
         Output::Json => {
             let (kernel, now) = (host::kernel_release(), jiff::Timestamp::now());
             let groupings = args.groupings();
-            census::json(&mut bytes, &taken, &groupings, limit, &kernel, now)?;
+            json::census::write(&mut bytes, &taken, &groupings, limit, &kernel, now)?;
         }
     }
     match std::io::stdout().lock().write_all(&bytes) {

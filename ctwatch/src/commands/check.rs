@@ -29,7 +29,7 @@ use crate::{
         session::{Beginning, Wishes},
         wanted::Whose,
     },
-    output::check,
+    output::text::check,
 };
 
 /// Whoever runs plugins gives up on one that is late, and does not learn why. Beyond the time that

@@ -27,7 +27,7 @@ use crate::{
         survey,
         wanted::Whose,
     },
-    output::{aside, doctor, json},
+    output::{aside, json, text},
     probe::{
         acquire::{Acquired, Depth, acquire},
         load::Asked,
@@ -59,8 +59,8 @@ pub async fn run(args: DoctorArgs) -> Result<()> {
     }
     let mut out = io::stdout().lock();
     let written = match args.output {
-        Output::Text => doctor::write(&mut out, &report, super::columns()),
-        Output::Json => json::write_line(&mut out, &report),
+        Output::Text => text::doctor::write(&mut out, &report, super::columns()),
+        Output::Json => json::doctor::write(&mut out, &report),
     };
     files?;
     match written {

@@ -1,4 +1,4 @@
-//! `ctwatch trace`: single refusals as they happen.
+//! `ctwatch trace`: single dropped packets as they happen.
 
 mod choice;
 
@@ -25,11 +25,7 @@ use crate::{
     model::names,
     observe::loading::booted_at,
     observe::wanted::Whose,
-    output::{
-        aside,
-        services::Services,
-        trace::{self, Line},
-    },
+    output::{DropLine, aside, json, services::Services, text},
     probe::{
         acquire::{Acquired, Depth, acquire},
         load::Asked,
@@ -67,10 +63,10 @@ pub async fn run(args: TraceArgs) -> Result<()> {
     let Acquired { plan, probes, .. } = acquire(request, privileges, Depth::Enough, asked);
     let mechanism = plan.mechanism(Signal::Drops).filter(|by| by.is_programs());
     if plan.mechanism(Signal::Drops).is_some_and(|by| !by.is_programs()) {
-        bail!("refusals cannot be traced by counters: they know of no single packet");
+        bail!("drops cannot be traced by counters: they know of no single packet");
     }
     let (Some(mechanism), Some(mut probes)) = (mechanism, probes) else {
-        bail!("refusals cannot be traced here: {}", plan.refusals().join("; "));
+        bail!("drops cannot be traced here: {}", plan.refusals().join("; "));
     };
     if let Some(reasons) = unseen(&args, mechanism) {
         let told = Reason::ALL.into_iter().filter(|reason| is_told(*reason, mechanism));
@@ -85,11 +81,7 @@ pub async fn run(args: TraceArgs) -> Result<()> {
     if let Some(choice) = &mut choice {
         trace.choose(choice.look()?)?;
     }
-    aside::say(&format!(
-        "tracing refusals by {}, {} a second at most",
-        mechanism.name(),
-        args.rate
-    ));
+    aside::say(&format!("tracing drops by {}, {} a second at most", mechanism.name(), args.rate));
     // What is attached stays; namespaces are still to be named.
     keep(Work::Look, false)?;
     let writer = Writer::start()?;
@@ -273,11 +265,17 @@ impl Printer {
     fn more(&mut self, traced: Traced) -> Result<()> {
         let more = traced.untold.saturating_sub(self.last.untold);
         if more > 0 {
-            trace::more(&mut self.bytes, self.output == Output::Json, more)?;
+            match self.output {
+                Output::Text => text::trace::more(&mut self.bytes, more)?,
+                Output::Json => json::trace::more(&mut self.bytes, more)?,
+            }
         }
         let undecided = traced.undecided.saturating_sub(self.last.undecided);
         if undecided > 0 {
-            trace::undecided(&mut self.bytes, self.output == Output::Json, undecided)?;
+            match self.output {
+                Output::Text => text::trace::undecided(&mut self.bytes, undecided)?,
+                Output::Json => json::trace::undecided(&mut self.bytes, undecided)?,
+            }
         }
         self.last = traced;
         Ok(())
@@ -290,10 +288,10 @@ impl Printer {
             Some(uid) => owner::as_counted(Some(uid)),
             None => Owner::Unknown("the programs could not read it".to_owned()),
         };
-        let line = Line { time, zone: &self.zone, event, named: &named, owner: &owner };
+        let line = DropLine { time, zone: &self.zone, event, named: &named, owner: &owner };
         match self.output {
-            Output::Text => trace::text(&mut self.bytes, &line, &self.services)?,
-            Output::Json => trace::json(&mut self.bytes, &line)?,
+            Output::Text => text::trace::line(&mut self.bytes, &line, &self.services)?,
+            Output::Json => json::trace::line(&mut self.bytes, &line)?,
         }
         Ok(())
     }
@@ -302,7 +300,10 @@ impl Printer {
     fn end(&mut self, trace: &Trace) -> Result<()> {
         let traced = trace.traced()?;
         self.more(traced)?;
-        trace::end(&mut self.bytes, self.output == Output::Json, self.shown, traced.wanted)?;
+        match self.output {
+            Output::Text => text::trace::end(&mut self.bytes, self.shown, traced.wanted)?,
+            Output::Json => json::trace::end(&mut self.bytes, self.shown, traced.wanted)?,
+        }
         Ok(())
     }
 

@@ -14,8 +14,13 @@ use crate::{
         session::{Event, Session, Wishes, absent},
     },
     output::{
-        aside, interruption, json, loading,
-        text::{Style, Text, Tops},
+        aside, json,
+        text::{
+            loading,
+            preamble::interruption,
+            shown::ShownTops,
+            watch::{Style, Text},
+        },
     },
     record::session::{Epoch, Header},
 };
@@ -129,7 +134,7 @@ impl Screen {
                 rendered(|out| text.tick(out, snapshot))
             }
             (None, Some((header, epoch))) => {
-                rendered(|out| json::write(out, header, *epoch, snapshot, session.loaded()))
+                rendered(|out| json::watch::write(out, header, *epoch, snapshot, session.loaded()))
             }
             (None, None) => Ok(Vec::new()),
         }
@@ -163,7 +168,7 @@ fn style(args: &WatchArgs) -> Style {
     let (columns, rows) = size();
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let colour = io::stdout().is_terminal() && !no_color;
-    let tops = Tops {
+    let tops = ShownTops {
         always: args.top.is_some(),
         most: args.tops(),
         by: args.by.iter().map(|by| by.into()).collect(),

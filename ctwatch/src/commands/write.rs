@@ -18,7 +18,7 @@ use rustix::{
 
 use crate::{
     diagnosis::report::Finding,
-    output::{doctor, escape::escaped},
+    output::{escape::escaped, text::doctor},
 };
 
 /// Says which file goes where.

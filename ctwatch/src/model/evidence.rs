@@ -87,6 +87,8 @@ pub(super) struct Reasons {
     pub(super) no_memory: Bounds,
     pub(super) tracker: Bounds,
     pub(super) clash: Bounds,
+    /// Clashes and NAT without a free tuple together: often certain where neither is alone.
+    pub(super) clash_or_nat_exhausted: Bounds,
     pub(super) chain_too_long: Bounds,
     pub(super) nat_exhausted: Bounds,
     pub(super) early_drop: Bounds,
@@ -109,6 +111,7 @@ impl Testimony {
         let mut nat =
             confirm.up_to(self.dropped.map_or(u64::MAX, |dropped| dropped.unconfirmed_nat));
         let mut clash = confirm.less(nat.most_counted(&confirm));
+        let mut both = confirm;
 
         if let Some(refused) = &self.refused {
             let rest = door.without(refused.table_full);
@@ -117,7 +120,9 @@ impl Testimony {
             let apart = self.apart(refused.table_full, others, counts.refused_at_door());
             table_full = table_full.meet(refused.table_full).wider(apart, refused.table_full);
             if let Some((clashes, exhausted)) = refused.confirm {
-                let apart = self.apart(clashes.and(exhausted), 0, counts.refused_at_confirm());
+                let seen = clashes.and(exhausted);
+                let apart = self.apart(seen, 0, counts.refused_at_confirm());
+                both = confirm.meet(seen).wider(apart, seen);
                 nat = confirm.without(clashes).meet(exhausted).wider(apart, exhausted);
                 clash = confirm.without(exhausted).meet(clashes).wider(apart, clashes);
             }
@@ -129,6 +134,7 @@ impl Testimony {
             no_memory: no_memory.bounds(),
             tracker: tracker.bounds(),
             clash: clash.bounds(),
+            clash_or_nat_exhausted: both.bounds(),
             nat_exhausted: nat.bounds(),
             // Kernels without this counter have no limit either.
             chain_too_long: self
@@ -341,6 +347,7 @@ mod tests {
         assert_eq!(reasons.no_memory, Bounds::between(0, 70));
         assert_eq!(reasons.clash, Bounds::between(0, 30));
         assert_eq!(reasons.nat_exhausted, Bounds::between(0, 30));
+        assert_eq!(reasons.clash_or_nat_exhausted, Bounds::exactly(30));
         (evidence.counts, evidence.no_memory) = (counts(0, 0, 0, 0), 0);
         assert_eq!(evidence.reasons().table_full, Bounds::exactly(0));
     }
@@ -357,6 +364,7 @@ mod tests {
         let reasons = evidence(counts(50, 50, 0, 0), dropped(0, 50, 50)).reasons();
         assert_eq!(reasons.nat_exhausted, Bounds::between(0, 50));
         assert_eq!(reasons.clash, Bounds::between(0, 50));
+        assert_eq!(reasons.clash_or_nat_exhausted, Bounds::exactly(50));
         let reasons = evidence(counts(50, 50, 0, 0), dropped(0, 50, 0)).reasons();
         assert_eq!(reasons.nat_exhausted, Bounds::exactly(0));
         assert_eq!(reasons.clash, Bounds::exactly(50));
@@ -368,6 +376,7 @@ mod tests {
         evidence.complete = false;
         let reasons = evidence.reasons();
         assert_eq!(reasons.table_full, Bounds::between(0, 1783));
+        assert_eq!(reasons.clash_or_nat_exhausted, Bounds::exactly(0));
         assert_eq!(reasons.invalid, Bounds::Unmeasured);
         evidence.counts = counts(1783, 0, 0, 0);
         assert_eq!(evidence.reasons().table_full, Bounds::exactly(1783), "read at the last moment");
@@ -440,6 +449,7 @@ mod tests {
         assert_eq!(reasons.no_memory, Bounds::between(0, 10));
         assert_eq!(reasons.clash, Bounds::between(10, 15));
         assert_eq!(reasons.nat_exhausted, Bounds::between(15, 20));
+        assert_eq!(reasons.clash_or_nat_exhausted, Bounds::exactly(30));
         // What the kernel admits to have missed is no more.
         let mut evidence = hooked(counts(100, 0, 0, 0), 97, 0, 0, Some(2));
         evidence.in_flight = 2;
@@ -469,6 +479,7 @@ mod tests {
         let reasons = of(0, 0, (50, 30), Some(0));
         assert_eq!(reasons.clash, Bounds::between(30, 50));
         assert_eq!(reasons.nat_exhausted, Bounds::between(0, 20));
+        assert_eq!(reasons.clash_or_nat_exhausted, Bounds::between(30, 50));
         let reasons = of(0, 0, (30, 50), Some(0));
         assert_eq!(reasons.clash, Bounds::between(30, 50));
     }
@@ -479,16 +490,21 @@ mod tests {
         assert_eq!(reasons.table_full, Bounds::exactly(97));
         assert_eq!(reasons.clash, Bounds::exactly(1));
         assert_eq!(reasons.nat_exhausted, Bounds::exactly(2));
+        assert_eq!(reasons.clash_or_nat_exhausted, Bounds::exactly(3));
         let reasons = hooked(None, 97, 1, 2, Some(3)).reasons();
         assert_eq!(reasons.table_full, Bounds::between(97, 100));
+        // Three may have been missed of each.
+        assert_eq!(reasons.clash_or_nat_exhausted, Bounds::between(3, 9));
         let reasons = hooked(None, 97, 1, 2, None).reasons();
         assert_eq!(reasons.table_full, Bounds::at_least(97));
+        assert_eq!(reasons.clash_or_nat_exhausted, Bounds::at_least(3));
     }
 
     #[test]
     fn without_any_witness_nothing_is_claimed() {
         let reasons = Testimony::default().reasons();
         assert_eq!(reasons.table_full, Bounds::Unmeasured);
+        assert_eq!(reasons.clash_or_nat_exhausted, Bounds::Unmeasured);
         assert_eq!(reasons.chain_too_long, Bounds::Unmeasured);
     }
 }

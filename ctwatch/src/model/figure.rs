@@ -7,8 +7,8 @@ pub enum Exactness {
     Exact,
     /// It is at most this; the truth is between `at_least` and it.
     UpperBound,
-    /// What could be read until the namespace was out of reach; there may have been more.
-    Sampled,
+    /// It is at least this: what could be read until the namespace was out of reach.
+    LowerBound,
     /// Nothing here measures it. Not zero: unknown.
     Unavailable,
 }
@@ -18,7 +18,7 @@ impl Exactness {
         match self {
             Self::Exact => "exact",
             Self::UpperBound => "upper_bound",
-            Self::Sampled => "sampled",
+            Self::LowerBound => "lower_bound",
             Self::Unavailable => "unavailable",
         }
     }
@@ -49,15 +49,15 @@ impl Figure {
                 (Exactness::Exact, other) => other,
                 (bound, Exactness::Exact) => bound,
                 (Exactness::UpperBound, Exactness::UpperBound) => Exactness::UpperBound,
-                _ => Exactness::Sampled,
+                _ => Exactness::LowerBound,
             };
         }
         if none {
             return Bounds::Unmeasured.figure(None, None);
         }
-        if matches!(exactness, Exactness::Sampled | Exactness::Unavailable) {
+        if matches!(exactness, Exactness::LowerBound | Exactness::Unavailable) {
             let total = Some(at_least);
-            return Self { total, at_least: total, per_s, exactness: Exactness::Sampled };
+            return Self { total, at_least: total, per_s, exactness: Exactness::LowerBound };
         }
         Self { total, at_least: Some(at_least), per_s, exactness }
     }
@@ -114,7 +114,7 @@ impl Bounds {
     pub fn exactness(self) -> Exactness {
         match self {
             Self::Unmeasured => Exactness::Unavailable,
-            Self::Within { at_most: None, .. } => Exactness::Sampled,
+            Self::Within { at_most: None, .. } => Exactness::LowerBound,
             Self::Within { at_least, at_most: Some(most) } if at_least == most => Exactness::Exact,
             Self::Within { .. } => Exactness::UpperBound,
         }
@@ -142,7 +142,7 @@ mod tests {
         assert_eq!(Bounds::exactly(3).exactness(), Exactness::Exact);
         assert_eq!(Bounds::between(3, 3).exactness(), Exactness::Exact);
         assert_eq!(Bounds::between(3, 4).exactness(), Exactness::UpperBound);
-        assert_eq!(Bounds::at_least(3).exactness(), Exactness::Sampled);
+        assert_eq!(Bounds::at_least(3).exactness(), Exactness::LowerBound);
         assert_eq!(Bounds::Unmeasured.exactness(), Exactness::Unavailable);
     }
 
@@ -157,8 +157,8 @@ mod tests {
         let (exact, some, least) = (Bounds::exactly(3), Bounds::between(1, 5), Bounds::at_least(2));
         assert_eq!(of(&[exact, exact]), (Some(6), Some(6), Exactness::Exact));
         assert_eq!(of(&[exact, some]), (Some(4), Some(8), Exactness::UpperBound));
-        assert_eq!(of(&[some, least]), (Some(3), Some(3), Exactness::Sampled));
-        assert_eq!(of(&[exact, Bounds::Unmeasured]), (Some(3), Some(3), Exactness::Sampled));
+        assert_eq!(of(&[some, least]), (Some(3), Some(3), Exactness::LowerBound));
+        assert_eq!(of(&[exact, Bounds::Unmeasured]), (Some(3), Some(3), Exactness::LowerBound));
         assert_eq!(of(&[Bounds::Unmeasured]), (None, None, Exactness::Unavailable));
     }
 

@@ -20,4 +20,4 @@ mod trend;
 pub mod verdict;
 
 pub use counters::{KEPT_UP, MOST_PER_S};
-pub use snapshot::{Change, Gone, Model, Snapshot, Sum, Table};
+pub use snapshot::{Change, Drops, Gone, Model, Snapshot, Sum, Table};

@@ -158,10 +158,13 @@ pub struct Drops {
     pub chain_too_long: Figure,
     pub nat_exhausted: Figure,
     pub tracker: Figure,
+    /// `clash` and `nat_exhausted` together, which is no reason of its own: exact in many cases in which
+    /// neither of the two is.
+    pub clash_or_nat_exhausted: Figure,
 }
 
 impl Drops {
-    /// With the names that every output uses.
+    /// Each reason once, with the names that every output uses.
     pub fn named(&self) -> [(&'static str, &Figure); 6] {
         [
             ("table_full", &self.table_full),
@@ -323,7 +326,7 @@ impl Model {
                     Stream::Insertions => machine.missed.insertions.unwrap_or(0),
                 };
                 let at_most = |figure: &Figure| {
-                    figure.total.filter(|_| figure.exactness != Exactness::Sampled)
+                    figure.total.filter(|_| figure.exactness != Exactness::LowerBound)
                 };
                 let meanwhile = state.meanwhile;
                 let context = |stream: Stream, by: By| Context {
@@ -715,6 +718,10 @@ impl State {
                 chain_too_long: dropped(|totals| totals.reasons.chain_too_long),
                 nat_exhausted: rated(|totals| totals.reasons.nat_exhausted, confirmed),
                 tracker: dropped(|totals| totals.reasons.tracker),
+                clash_or_nat_exhausted: rated(
+                    |totals| totals.reasons.clash_or_nat_exhausted,
+                    confirmed,
+                ),
             },
             evictions: Evictions {
                 early_drop: rated(|totals| totals.reasons.early_drop, removed),

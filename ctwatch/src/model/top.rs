@@ -318,7 +318,7 @@ fn entry(
             let (of, exactness) = match () {
                 () if context.strangers.now > 0 => (grown.most, Exactness::UpperBound),
                 () if grown.least < grown.most || context.unlisted > 0 => {
-                    (grown.least, Exactness::Sampled)
+                    (grown.least, Exactness::LowerBound)
                 }
                 () => (grown.least, Exactness::Exact),
             };
@@ -496,7 +496,7 @@ mod tests {
         let talking = talkers.advance(&counts(&[(1, 14, 4)]), Some(2.0), &HashSet::new());
         let context = Context { per_s: Some(100.0), ..Context::default() };
         let entry = &talking.lists(1, &listing(9), Names::default(), |_, _| context)[0].entries[0];
-        assert_eq!((entry.per_s, entry.per_s_is), (Some(0.0), Exactness::Sampled));
+        assert_eq!((entry.per_s, entry.per_s_is), (Some(0.0), Exactness::LowerBound));
     }
 
     #[test]

@@ -3,10 +3,18 @@
 
 use std::time::Duration;
 
-use ctwatch_abi::{Count, NetnsTally};
+use ctwatch_abi::{
+    Count, NetnsTally,
+    top::{AF_INET, Key},
+};
 
 use crate::{
-    model::{Model, Snapshot},
+    model::{
+        Model, Snapshot,
+        figure::Exactness,
+        loading::{Asker, Loaded, Process},
+        top::TopEntry,
+    },
     record::{
         sample::{Access, Counted, CpuCounters, HookReadings, Owner, Probed, Sample, TableSample},
         session::{Epoch, FORMAT, Header, Measured},
@@ -71,4 +79,39 @@ pub(super) fn snapshots() -> [Snapshot; 2] {
             probed: Some(Probed { counted, ..Probed::default() }),
         }))
     })
+}
+
+/// A talker that may be named by each key.
+pub(super) fn top_entry() -> TopEntry {
+    let mut key = Key { protocol: 17, dport: 53_u16.to_be(), family: AF_INET, ..Key::default() };
+    key.src[..4].copy_from_slice(&[10, 1, 1, 1]);
+    key.dst[..4].copy_from_slice(&[10, 100, 1, 1]);
+    TopEntry {
+        key,
+        interface: None,
+        cgroup: None,
+        count: 100,
+        error: 3,
+        per_s: Some(12.0),
+        per_s_is: Exactness::Exact,
+        share: Some(0.5),
+        share_now: Some(0.25),
+    }
+}
+
+fn process(pid: u32, comm: &str) -> Process {
+    Process { pid, comm: comm.to_owned() }
+}
+
+pub(super) fn loaded(module: &str, request: Option<&str>) -> Loaded {
+    Loaded {
+        time: jiff::Timestamp::UNIX_EPOCH,
+        module: module.to_owned(),
+        by: process(12, "modprobe"),
+        asked_by: Some(Asker {
+            process: process(11, "iptables"),
+            request: request.map(str::to_owned),
+            parent: request.map(|_| process(7, "bash")),
+        }),
+    }
 }

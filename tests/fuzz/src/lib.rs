@@ -25,7 +25,7 @@ use ctwatch::{
         netns::{self, addresses, pods},
     },
     model::{census::Census, loading::Loads},
-    output::{escape::escaped, services::Services, trace as lines},
+    output::{DropLine, escape::escaped, json, services::Services, text},
     probe::{self, find_table, offsets::Offsets},
     record::{
         entry::Held,
@@ -194,20 +194,20 @@ fn mapped_sets(bytes: &[u8]) {
 
 fn refusal_event(bytes: &[u8]) {
     let Ok(event) = probe::trace::event(bytes) else { return };
-    let line = lines::Line {
+    let line = DropLine {
         time: jiff::Timestamp::UNIX_EPOCH + std::time::Duration::from_nanos(event.at),
         zone: &jiff::tz::TimeZone::UTC,
         event: &event,
         named: &Named::default(),
         owner: &Owner::Host,
     };
-    let (mut text, mut json) = (Vec::new(), Vec::new());
-    lines::text(&mut text, &line, &Services::default()).unwrap_or_default();
-    lines::json(&mut json, &line).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
+    let (mut as_text, mut as_json) = (Vec::new(), Vec::new());
+    text::trace::line(&mut as_text, &line, &Services::default()).unwrap_or_default();
+    json::trace::line(&mut as_json, &line).unwrap_or_default();
+    let text = String::from_utf8_lossy(&as_text);
     assert!(!text.trim_end_matches('\n').chars().any(char::is_control), "{text:?}");
-    let object = serde_json::from_slice::<serde_json::Value>(&json);
-    assert!(object.is_ok_and(|object| object["reason"].is_string()), "{json:?}");
+    let object = serde_json::from_slice::<serde_json::Value>(&as_json);
+    assert!(object.is_ok_and(|object| object["reason"].is_string()), "{as_json:?}");
 }
 
 fn module_event(bytes: &[u8]) {

@@ -1,27 +1,30 @@
-//! One JSON object a line. The names here are a contract: fields are added, never renamed.
+//! A snapshot.
 
 use std::io::{self, Write};
 
 use ctwatch_abi::top::Stream;
-use serde::{Serialize, ser::SerializeMap};
+use serde::Serialize;
 
 use super::{
-    census::{HoldingObject, HoldsObject, holding},
-    escape::json_escape,
+    figure::{FigureObject, SumObject},
+    holds::{HoldingObject, HoldsObject, holding},
+    keys::{KeyObject, key},
+    line::{Begin, Pairs, write_line},
     loading::LoadedObject,
-    who::{self, KeyObject},
+    netns::NetnsObject,
 };
 use crate::{
-    model::{Gone, Snapshot, Sum, Table, figure::Figure, loading::Loaded},
+    model::{Drops, Gone, Snapshot, Table, figure::Figure, loading::Loaded},
     record::{
-        sample::{Access, Owner},
+        sample::Access,
         session::{Epoch, Header, Measured},
-        workload::Workload,
     },
 };
 
 #[derive(Serialize)]
 struct Object<'a> {
+    #[serde(flatten)]
+    begin: Begin,
     time: String,
     interval_s: f64,
     elapsed_s: f64,
@@ -64,6 +67,9 @@ struct TableObject<'a> {
     time_to_full_s: Option<f64>,
     insertions: FigureObject,
     removals: FigureObject,
+    /// For whatever reason.
+    dropped: FigureObject,
+    /// By reason, and two of them together.
     drops: Pairs<Vec<(&'a str, FigureObject)>>,
     evictions: Pairs<Vec<(&'a str, FigureObject)>>,
     invalid: FigureObject,
@@ -82,18 +88,6 @@ struct GoneObject {
     table_full: SumObject,
     early_drop: SumObject,
     invalid: SumObject,
-}
-
-#[derive(Serialize)]
-struct SumObject {
-    total: u64,
-    at_least: u64,
-}
-
-impl From<Sum> for SumObject {
-    fn from(Sum { total, at_least }: Sum) -> Self {
-        Self { total, at_least }
-    }
 }
 
 impl From<Gone> for GoneObject {
@@ -121,7 +115,7 @@ struct TopsObject<'a> {
 /// What the last census counted.
 #[derive(Serialize)]
 struct CensusObject {
-    by: &'static str,
+    mechanism: &'static str,
     age_s: f64,
     entries: u64,
     #[serde(flatten)]
@@ -147,95 +141,6 @@ struct ControlPlaneObject {
     per_s: Option<f64>,
 }
 
-/// A namespace; without a number where it was gone before anybody looked.
-#[derive(Default, Serialize)]
-pub(super) struct NetnsObject<'a> {
-    pub(super) inode: Option<u32>,
-    pub(super) name: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) owner: Option<OwnerObject>,
-    /// Why the owner is null.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) owner_unknown: Option<&'a str>,
-    #[serde(flatten)]
-    pub(super) workload: WorkloadObject<'a>,
-}
-
-/// Absent where it is unknown.
-#[derive(Default, Serialize)]
-pub(super) struct WorkloadObject<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pod: Option<&'a str>,
-    /// Of Kubernetes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    namespace: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    container: Option<&'a str>,
-}
-
-impl<'a> From<&'a Workload> for WorkloadObject<'a> {
-    fn from(workload: &'a Workload) -> Self {
-        Self {
-            pod: workload.pod.as_deref(),
-            namespace: workload.namespace.as_deref(),
-            container: workload.container.as_deref(),
-        }
-    }
-}
-
-impl<'a> NetnsObject<'a> {
-    pub(super) fn owned(self, owner: &'a Owner) -> Self {
-        let (owner, owner_unknown) = match owner {
-            Owner::Host => (OwnerObject::Named("host"), None),
-            Owner::User(uid) => (OwnerObject::User(*uid), None),
-            Owner::Unknown(why) => (OwnerObject::Unknown(()), Some(why.as_str())),
-        };
-        Self { owner: Some(owner), owner_unknown, ..self }
-    }
-}
-
-/// `"host"`, the number of a user, or null.
-#[derive(Serialize)]
-#[serde(untagged)]
-pub(super) enum OwnerObject {
-    Named(&'static str),
-    User(u32),
-    Unknown(()),
-}
-
-#[derive(Serialize)]
-struct FigureObject {
-    total: Option<u64>,
-    per_s: Option<f64>,
-    exactness: &'static str,
-    /// The truth is between this and `total`.
-    at_least: Option<u64>,
-}
-
-impl From<&Figure> for FigureObject {
-    fn from(figure: &Figure) -> Self {
-        Self {
-            total: figure.total,
-            per_s: figure.per_s,
-            exactness: figure.exactness.name(),
-            at_least: figure.at_least,
-        }
-    }
-}
-
-/// Pairs that are written as an object, in their order.
-pub(super) struct Pairs<T>(pub(super) T);
-
-impl<T: Serialize> Serialize for Pairs<Vec<(&str, T)>> {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.0.len()))?;
-        for (key, value) in &self.0 {
-            map.serialize_entry(key, value)?;
-        }
-        map.end()
-    }
-}
-
 /// Writes the snapshot as one line, with what was `loaded` until then, and from when on.
 pub fn write<'a>(
     out: &mut impl Write,
@@ -246,6 +151,7 @@ pub fn write<'a>(
 ) -> io::Result<()> {
     let (loaded_since, loaded) = loaded.unzip();
     let object = Object {
+        begin: Begin::of("watch"),
         time: snapshot.time.to_string(),
         interval_s: snapshot.interval.as_secs_f64(),
         elapsed_s: snapshot.elapsed.as_secs_f64(),
@@ -269,26 +175,12 @@ fn mechanism(of: &Measured) -> (&str, Option<&str>) {
     (&of.signal, of.mechanism.as_deref())
 }
 
-/// One object, one line.
-pub(crate) fn write_line(out: &mut impl Write, object: &impl Serialize) -> io::Result<()> {
-    let mut line = Vec::with_capacity(2048);
-    object
-        .serialize(&mut serde_json::Serializer::with_formatter(&mut line, Printable))
-        .map_err(io::Error::other)?;
-    line.push(b'\n');
-    out.write_all(&line)
-}
-
 fn table<'a>(snapshot: &'a Snapshot, table: &'a Table) -> TableObject<'a> {
     let held = snapshot.census.as_ref().zip(snapshot.census(table));
     TableObject {
-        netns: NetnsObject {
-            inode: Some(table.inode),
-            name: table.name.as_deref(),
-            workload: (&table.workload).into(),
-            ..NetnsObject::default()
-        }
-        .owned(&table.owner),
+        netns: NetnsObject::of(table.id, Some(table.inode))
+            .called(table.name.as_deref(), &table.workload)
+            .owned(&table.owner),
         judged: table.is_judged,
         reachable: table.access == Access::Entered,
         age_s: table.age.as_secs_f64(),
@@ -303,7 +195,8 @@ fn table<'a>(snapshot: &'a Snapshot, table: &'a Table) -> TableObject<'a> {
         time_to_full_s: table.time_to_full_s,
         insertions: (&table.insertions).into(),
         removals: (&table.removals).into(),
-        drops: named(&table.drops.named()),
+        dropped: (&table.dropped).into(),
+        drops: drops(&table.drops),
         evictions: named(&table.evictions.named()),
         invalid: (&table.invalid).into(),
         refused_ctnetlink: (&table.refused_ctnetlink).into(),
@@ -315,7 +208,7 @@ fn table<'a>(snapshot: &'a Snapshot, table: &'a Table) -> TableObject<'a> {
                 .unwrap_or_default(),
         },
         census: held.map(|((taken, age), census)| CensusObject {
-            by: taken.by,
+            mechanism: taken.by,
             age_s: age.as_secs_f64(),
             entries: census.holds.all(),
             holds: census.holds.into(),
@@ -337,7 +230,7 @@ fn top(table: &Table, stream: Stream) -> Vec<TopObject<'_>> {
     let objects = lists.flat_map(|list| {
         list.entries.iter().map(|entry| TopObject {
             by: list.by.name(),
-            key: who::object(list.by, entry),
+            key: key(list.by, entry),
             count: entry.count,
             error: entry.error,
             per_s: entry.per_s,
@@ -348,27 +241,14 @@ fn top(table: &Table, stream: Stream) -> Vec<TopObject<'_>> {
     objects.collect()
 }
 
-fn named<'a>(figures: &[(&'a str, &Figure)]) -> Pairs<Vec<(&'a str, FigureObject)>> {
-    Pairs(figures.iter().map(|(name, figure)| (*name, (*figure).into())).collect())
+fn drops(drops: &Drops) -> Pairs<Vec<(&str, FigureObject)>> {
+    let Pairs(mut reasons) = named(&drops.named());
+    reasons.push(("clash_or_nat_exhausted", (&drops.clash_or_nat_exhausted).into()));
+    Pairs(reasons)
 }
 
-/// serde_json's compact form, in which no character that does not print appears as itself.
-struct Printable;
-
-impl serde_json::ser::Formatter for Printable {
-    fn write_string_fragment<W: ?Sized + Write>(
-        &mut self,
-        writer: &mut W,
-        fragment: &str,
-    ) -> io::Result<()> {
-        let mut result = Ok(());
-        json_escape(fragment, |part| {
-            if result.is_ok() {
-                result = writer.write_all(part.as_bytes());
-            }
-        });
-        result
-    }
+fn named<'a>(figures: &[(&'a str, &Figure)]) -> Pairs<Vec<(&'a str, FigureObject)>> {
+    Pairs(figures.iter().map(|(name, figure)| (*name, (*figure).into())).collect())
 }
 
 #[cfg(test)]
@@ -376,9 +256,9 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::output::{
-        fixtures::{FIRST, header, snapshots},
-        loading::tests::loaded,
+    use crate::{
+        output::fixtures::{FIRST, header, loaded, snapshots},
+        record::sample::Owner,
     };
 
     fn object() -> Value {
@@ -397,7 +277,7 @@ mod tests {
     #[test]
     fn an_owner_is_a_number_or_unknown_with_a_reason() {
         let netns = |owner: &Owner| {
-            let none = NetnsObject { inode: Some(1), ..NetnsObject::default() };
+            let none = NetnsObject::of(1, Some(1));
             serde_json::to_value(none.owned(owner)).unwrap()
         };
         let user = json!({"inode": 1, "name": null, "owner": 1000});
@@ -409,6 +289,7 @@ mod tests {
     #[test]
     fn the_contract_holds() {
         let object = object();
+        assert_eq!((&object["schema"], &object["type"]), (&json!(1), &json!("watch")));
         assert_eq!(object["time"], "1970-01-01T00:00:01Z");
         assert_eq!(object["interval_s"], 1.0);
         assert_eq!((&object["epoch"], &object["gap_s"]), (&json!(1), &Value::Null));
@@ -416,7 +297,8 @@ mod tests {
         assert_eq!(object["lost"], 0);
         assert_eq!(object["mechanisms"], json!({"drops": "tracepoint", "insertions": null}));
         let table = &object["tables"][0];
-        let netns = json!({"inode": 4_026_532_246_u32, "name": "rt", "owner": "host"});
+        let netns =
+            json!({"cookie": 42, "inode": 4_026_532_246_u32, "name": "rt", "owner": "host"});
         assert_eq!(table["netns"], netns);
         assert_eq!(table["judged"], true);
         assert_eq!(table["entries"], 200);
@@ -432,12 +314,30 @@ mod tests {
         assert_eq!(table["insertions"], exact(217));
         assert_eq!(table["removals"], exact(17));
         assert_eq!(table["drops"]["table_full"], exact(1783));
-        for reason in ["no_memory", "clash", "chain_too_long", "nat_exhausted", "tracker"] {
+        assert_eq!(table["dropped"], exact(1783));
+        for reason in [
+            "no_memory",
+            "clash",
+            "chain_too_long",
+            "nat_exhausted",
+            "tracker",
+            "clash_or_nat_exhausted",
+        ] {
             assert_eq!(table["drops"][reason], exact(0), "{reason}");
         }
         assert_eq!(table["evictions"]["early_drop"], exact(17));
         assert_eq!(table["invalid"], exact(0));
         assert_eq!(table["refused_ctnetlink"]["exactness"], "unavailable");
+    }
+
+    #[test]
+    fn a_namespace_has_a_cookie_or_none() {
+        let cookie = |id, inode| serde_json::to_value(NetnsObject::of(id, inode)).unwrap();
+        let inode = 4_026_532_246_u32;
+        assert_eq!(cookie(7, Some(inode))["cookie"], 7);
+        assert_eq!(cookie(7, None), json!({"cookie": 7, "inode": null, "name": null}));
+        assert_eq!(cookie(inode.into(), Some(inode)).get("cookie"), None);
+        assert_eq!(cookie(inode.into(), None).get("cookie"), None);
     }
 
     #[test]

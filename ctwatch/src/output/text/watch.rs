@@ -1,29 +1,24 @@
-//! Text for a terminal, like sar: a line a tick and table, the header again every screenful, loud
-//! lines when a table saturates and recovers, a summary at the end. Plain ASCII: a console may
-//! know nothing else.
+//! What is watched, like sar: a line a tick and table, the header again every screenful, loud lines when
+//! a table saturates and recovers, a summary at the end.
 
 use std::{
-    cmp::Ordering,
-    collections::HashMap,
     io::{self, Write},
     time::Duration,
 };
 
-use ctwatch_abi::{NetnsId, top::By};
-
 use super::{
-    escape::escaped,
-    services::Services,
-    summary,
-    who::{self, Measure},
+    measure::Measure,
+    others::others,
+    preamble::preamble,
+    shown::ShownTops,
+    summary, who,
     words::{count, marked, name, number, percent, signed, state, time_to_full},
+    worst::worst,
+    wrap::wrapped,
 };
 use crate::{
-    model::{
-        Change, Snapshot, Table,
-        figure::{Exactness, Figure},
-        others::Others,
-    },
+    model::{Change, Snapshot, Table, figure::Figure, others::Others},
+    output::escape::escaped,
     record::{
         sample::Access,
         session::{Epoch, Header},
@@ -37,18 +32,7 @@ pub struct Style {
     pub rows: usize,
     pub colour: bool,
     pub zone: jiff::tz::TimeZone,
-    pub tops: Tops,
-}
-
-/// Which top lists are shown, and when.
-#[derive(Clone, Debug, Default)]
-pub struct Tops {
-    /// Not only while a table is saturated.
-    pub always: bool,
-    /// Entries of one list.
-    pub most: usize,
-    pub by: Vec<By>,
-    pub services: Services,
+    pub tops: ShownTops,
 }
 
 /// A column: what stands above it, how wide it is, and how soon it is left out of a narrow
@@ -66,20 +50,16 @@ const NARROW_NAME_WIDTH: usize = 10;
 
 const COLUMNS: &[Column] = &[
     Column { title: "entries", width: 8, rank: 3, cell: |table| count(table.entries) },
-    Column { title: "limit", width: 8, rank: 5, cell: |table| count(table.limit) },
+    Column { title: "limit", width: 8, rank: 6, cell: |table| count(table.limit) },
     Column { title: "fill", width: 6, rank: 0, cell: |table| percent(table.fill) },
-    Column { title: "trend/s", width: 8, rank: 6, cell: |table| signed(table.trend_per_s) },
+    Column { title: "trend/s", width: 8, rank: 7, cell: |table| signed(table.trend_per_s) },
     Column { title: "full in", width: 8, rank: 2, cell: time_to_full },
-    Column { title: "new/s", width: 9, rank: 4, cell: |table| rate(&table.insertions) },
-    Column { title: "ended/s", width: 9, rank: 8, cell: |table| rate(&table.removals) },
-    Column { title: "refused/s", width: 9, rank: 0, cell: |table| rate(&table.drops.table_full) },
-    Column {
-        title: "evicted/s",
-        width: 9,
-        rank: 7,
-        cell: |table| rate(&table.evictions.early_drop),
-    },
-    Column { title: "failed/s", width: 8, rank: 9, cell: |table| failed(table) },
+    Column { title: "insert/s", width: 9, rank: 5, cell: |table| rate(&table.insertions) },
+    Column { title: "remove/s", width: 9, rank: 9, cell: |table| rate(&table.removals) },
+    Column { title: "drop/s", width: 9, rank: 0, cell: |table| rate(&table.dropped) },
+    // Of those, because the table is full.
+    Column { title: "full/s", width: 9, rank: 4, cell: |table| rate(&table.drops.table_full) },
+    Column { title: "evict/s", width: 8, rank: 8, cell: |table| rate(&table.evictions.early_drop) },
     Column { title: "invalid/s", width: 9, rank: 10, cell: |table| rate(&table.invalid) },
 ];
 
@@ -124,7 +104,7 @@ impl Text {
         epoch: Epoch,
         snapshot: &Snapshot,
     ) -> io::Result<()> {
-        for line in super::preamble(header, epoch, snapshot) {
+        for line in preamble(header, epoch, snapshot) {
             wrapped(out, &line, self.style.columns)?;
         }
         self.rows(out, snapshot, Table::is_tracking)?;
@@ -213,7 +193,7 @@ impl Text {
             wrapped(out, &format!("{time} {}", idle(snapshot)), self.style.columns)?;
         }
         let of = |others: &Others<'_>| others.tables.iter().any(|table| wanted(table));
-        for line in super::others(snapshot, of, Measure::Now) {
+        for line in others(snapshot, of, Measure::Now) {
             wrapped(out, &format!("{time} {line}"), self.style.columns)?;
         }
         Ok(())
@@ -254,7 +234,7 @@ impl Text {
 
     fn loud(&self, out: &mut impl Write, table: &Table, change: Change) -> io::Result<()> {
         let name = escaped(&name(table));
-        // Emptied, or given more room, since it refused.
+        // Emptied, or given more room, since it dropped.
         let has_room = table.fill.is_some_and(|fill| fill < 0.5);
         let (colour, text) = match change {
             Change::Saturated => {
@@ -276,30 +256,6 @@ impl Text {
 
 /// A reading that is older is said to be.
 const OLD: Duration = Duration::from_secs(1);
-
-/// The worst of them, `most` at most, in their own order, and how many more there are.
-pub(super) fn worst(mut tables: Vec<&Table>, most: usize) -> (Vec<&Table>, usize) {
-    let more = tables.len().saturating_sub(most);
-    if more > 0 {
-        let order: HashMap<NetnsId, usize> =
-            tables.iter().enumerate().map(|(at, table)| (table.id, at)).collect();
-        let number = |value: Option<f64>| value.unwrap_or(0.0);
-        let badness = |table: &Table| {
-            let is_new = f64::from(u8::from(table.change == Some(Change::Saturated)));
-            let dropped = number(table.dropped.per_s).max(number(table.drops.table_full.per_s));
-            let in_all = table.dropped.total.or(table.drops.table_full.total).unwrap_or(0) as f64;
-            let is_saturated = f64::from(u8::from(table.saturated));
-            [is_new, is_saturated, dropped, in_all, number(table.fill)]
-        };
-        tables.sort_by(|a, b| {
-            let pairs = badness(b).into_iter().zip(badness(a));
-            pairs.fold(Ordering::Equal, |so_far, (b, a)| so_far.then(b.total_cmp(&a)))
-        });
-        tables.truncate(most);
-        tables.sort_by_key(|table| order.get(&table.id).copied());
-    }
-    (tables, more)
-}
 
 /// What there is to say where no table has a line: never of a namespace that was not looked into.
 fn idle(snapshot: &Snapshot) -> String {
@@ -372,50 +328,6 @@ fn rate(figure: &Figure) -> String {
     }
 }
 
-/// All drops that are not a full table's.
-fn failed(table: &Table) -> String {
-    let others: Vec<_> =
-        table.drops.named().into_iter().filter(|(name, _)| *name != "table_full").collect();
-    let rates: Vec<f64> = others.iter().filter_map(|(_, figure)| figure.per_s).collect();
-    if rates.is_empty() {
-        return "-".to_owned();
-    }
-    let sum: f64 = rates.iter().sum();
-    let doubtful = others.iter().any(|(_, figure)| {
-        figure.exactness == Exactness::UpperBound && figure.per_s.is_some_and(|per_s| per_s > 0.0)
-    });
-    let exact = |figure: &Figure| figure.per_s.filter(|_| figure.exactness == Exactness::Exact);
-    match (doubtful, exact(&table.dropped), exact(&table.drops.table_full)) {
-        (false, ..) => number(sum),
-        // Which reason each had is in doubt, and not how many there were.
-        (true, Some(all), Some(full)) => number((all - full).max(0.0)),
-        (true, Some(all), None) => marked(Exactness::UpperBound, &number(sum.min(all))),
-        (true, None, _) => marked(Exactness::UpperBound, &number(sum)),
-    }
-}
-
-/// Breaks between words so that a narrow terminal does not break within them; what follows is
-/// indented below what it belongs to.
-pub(super) fn wrapped(out: &mut impl Write, text: &str, width: usize) -> io::Result<()> {
-    let body = text.trim_start();
-    let mut line = text[..text.len() - body.len()].to_owned();
-    let indent = format!("{line}  ");
-    let mut empty = true;
-    for word in body.split(' ') {
-        if !empty && line.chars().count() + 1 + word.chars().count() > width {
-            writeln!(out, "{line}")?;
-            line.clone_from(&indent);
-            empty = true;
-        }
-        if !empty {
-            line.push(' ');
-        }
-        line.push_str(word);
-        empty = false;
-    }
-    writeln!(out, "{line}")
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -438,7 +350,7 @@ mod tests {
             rows: 24,
             colour: false,
             zone: jiff::tz::TimeZone::UTC,
-            tops: Tops::default(),
+            tops: ShownTops::default(),
         }
     }
 
@@ -450,26 +362,6 @@ mod tests {
         text.tick(&mut out, &second).unwrap();
         text.finish(&mut out, &second).unwrap();
         String::from_utf8(out).unwrap()
-    }
-
-    #[test]
-    fn a_sum_is_exact_where_only_its_parts_are_in_doubt() {
-        use crate::model::figure::Bounds;
-        let [_, mut snapshot] = snapshots();
-        let table = &mut snapshot.tables[0];
-        let figure = |bounds: Bounds| bounds.figure(Some(0), Some(1.0));
-        table.drops.table_full = figure(Bounds::exactly(0));
-        table.dropped = figure(Bounds::exactly(300));
-        (table.drops.clash, table.drops.nat_exhausted) =
-            (figure(Bounds::between(0, 300)), figure(Bounds::between(0, 300)));
-        assert_eq!(failed(table), "300");
-        table.drops.table_full = figure(Bounds::between(0, 20));
-        assert_eq!(failed(table), "<=300", "at most all of them");
-        table.dropped = figure(Bounds::at_least(300));
-        assert_eq!(failed(table), "<=600");
-        table.drops.clash = figure(Bounds::exactly(3));
-        table.drops.nat_exhausted = figure(Bounds::exactly(4));
-        assert_eq!(failed(table), "7.0");
     }
 
     #[test]
@@ -511,7 +403,7 @@ mod tests {
     fn the_narrowest_terminal_still_says_what_matters() {
         let text = rendered(40);
         let header = text.lines().find(|line| line.starts_with("time")).unwrap();
-        for title in ["netns", "fill", "refused/s"] {
+        for title in ["netns", "fill", "drop/s"] {
             assert!(header.contains(title), "{header}");
         }
     }
@@ -520,12 +412,16 @@ mod tests {
     fn a_tick_reads_as_it_should() {
         let text = rendered(usize::MAX);
         let expected = "00:00:01 rt                   200      200 100.0%   +200.0     FULL       \
-                        217        17      1783        17        0         0";
+                        217        17      1783      1783       17         0";
         assert!(text.contains(expected), "{text}");
         assert!(text.contains(
-            "*** rt: TABLE FULL: 200 of 200 entries, 1783 packets refused so far, 17 entries evicted"
+            "*** rt: TABLE FULL: 200 of 200 entries, 1783 packets dropped so far (table_full), \
+             17 entries evicted"
         ));
-        assert!(text.contains("  dropped: table_full 1783; 0 no_memory, clash,"), "{text}");
+        assert!(
+            text.contains("  dropped: 1783 in all; table_full 1783; 0 no_memory, clash,"),
+            "{text}"
+        );
         assert!(text.contains("  evicted: early_drop 17; not measured gc"), "{text}");
     }
 
@@ -549,10 +445,10 @@ mod tests {
         text.tick(&mut out, &snapshot).unwrap();
         text.finish(&mut out, &snapshot).unwrap();
         let out = String::from_utf8(out).unwrap();
-        let now = "uid 1000: 1 namespace, 200 entries, 217 new/s, 1783 refused/s; the fullest: \
-                   \"\\u{1b}sh[1]\", 100.0%";
+        let now = "uid 1000: 1 namespace, 200 entries, 217 insert/s, 1783 drop/s (table_full); the \
+                   fullest: \"\\u{1b}sh[1]\", 100.0%";
         assert!(out.contains(now), "{out}");
-        assert!(out.contains("200 entries, 217 inserted, 1783 refused;"), "{out}");
+        assert!(out.contains("200 entries, 217 inserted, 1783 dropped (table_full);"), "{out}");
         assert!(!out.contains("***") && !out.contains('\u{1b}'), "{out}");
         assert!(!out.contains("nothing is tracked") && !out.contains("no namespace"), "{out}");
     }
@@ -583,7 +479,7 @@ mod tests {
     fn what_cannot_be_read_is_said() {
         let [mut first, _] = snapshots();
         first.tables[0].unread = Some("cannot enter /run/netns/rt: no\u{1b}".to_owned());
-        let lines = crate::output::preamble(&header(), FIRST, &first);
+        let lines = preamble(&header(), FIRST, &first);
         let expected = "note: rt is not readable: cannot enter /run/netns/rt: no\\u{1b}";
         assert!(lines.iter().any(|line| line == expected), "{lines:?}");
     }
@@ -661,12 +557,5 @@ mod tests {
         let out = String::from_utf8(out).unwrap();
         // 60 rows, each followed by a loud line that does not count, on a screen of 24.
         assert_eq!(out.lines().filter(|line| line.starts_with("time")).count(), 3);
-    }
-
-    #[test]
-    fn long_lines_break_between_words_and_keep_their_indent() {
-        let mut out = Vec::new();
-        wrapped(&mut out, "  one two three", 10).unwrap();
-        assert_eq!(String::from_utf8(out).unwrap(), "  one two\n    three\n");
     }
 }

@@ -1,27 +1,27 @@
-//! Who holds the table, as text and as JSON.
+//! Who holds the table.
 
 use std::{
     io::{self, Write},
     ops::Range,
 };
 
-use ctwatch_abi::top::By;
-use serde::Serialize;
-
 use super::{
-    MOST_OWNERS,
-    escape::escaped,
-    json::{NetnsObject, Pairs, write_line},
-    services::Services,
-    text::wrapped,
-    who::{self, KeyObject},
-    words::{called, owner, percent},
+    others::MOST_OWNERS,
+    shares::shares,
+    words::{called, owner, percent, talker},
+    wrap::wrapped,
 };
-use crate::model::{
-    census::{self, Holders, Holds, KernelCount, StateCount, TableCensus, Taken},
-    groups::{Group, Grouping, Key, groups},
-    names::{protocol, word},
-    top::TopEntry,
+use crate::{
+    model::{
+        census::{self, KernelCount, StateCount, TableCensus, Taken},
+        groups::{Group, Grouping, Key, groups},
+        names::{protocol, word},
+    },
+    output::{
+        escape::escaped,
+        services::Services,
+        taken::{LIMITS, elsewhere, tables, unlisted},
+    },
 };
 
 /// What is shown.
@@ -37,9 +37,6 @@ pub struct Shown {
     /// `net.netfilter.nf_conntrack_max`; 0 is no limit.
     pub limit: Option<u32>,
 }
-
-/// What each of the model's limits is called.
-const LIMITS: [&str; census::LIMITS.len()] = ["<10s", "<1m", "<10m", "<1h", "<1d"];
 
 /// What is told of each state, by how wide it may be.
 struct Width {
@@ -66,26 +63,6 @@ fn name_width(columns: usize) -> usize {
     columns.saturating_sub(4 + 1 + 10 + 1 + 7).min(43)
 }
 
-/// Namespaces that hold something, the fullest first, as the kernel and as the census sees them.
-fn tables(taken: &Taken) -> Vec<(&KernelCount, &TableCensus)> {
-    let counts = taken.kernel.iter();
-    let mut tables: Vec<_> =
-        counts.filter_map(|count| Some((count, taken.counted.table(count.netns)?))).collect();
-    tables.sort_by_key(|(count, table)| (!count.is_judged, std::cmp::Reverse(table.holds.all())));
-    tables
-}
-
-/// Namespaces whose entries could not be listed to the end, and why.
-fn unlisted(taken: &Taken) -> impl Iterator<Item = (&KernelCount, &str)> {
-    taken.kernel.iter().filter_map(|count| Some((count, count.unlisted.as_deref()?)))
-}
-
-/// Entries of namespaces that nothing leads into.
-fn elsewhere(taken: &Taken) -> impl Iterator<Item = &TableCensus> {
-    let known = |table: &&TableCensus| taken.kernel.iter().all(|count| count.netns != table.netns);
-    taken.counted.tables.iter().filter(known)
-}
-
 /// Of a number of entries: some are missing, or perhaps, and others counted twice.
 fn mark(is_unlisted: bool, is_torn: bool) -> &'static str {
     match (is_unlisted, is_torn) {
@@ -95,7 +72,7 @@ fn mark(is_unlisted: bool, is_torn: bool) -> &'static str {
     }
 }
 
-pub fn text(out: &mut impl Write, taken: &Taken, shown: &Shown) -> io::Result<()> {
+pub fn write(out: &mut impl Write, taken: &Taken, shown: &Shown) -> io::Result<()> {
     let holds = taken.counted.holds();
     let tables = tables(taken);
     let mark = mark(unlisted(taken).next().is_some(), taken.kernel.iter().any(|of| of.is_torn));
@@ -134,7 +111,7 @@ pub fn text(out: &mut impl Write, taken: &Taken, shown: &Shown) -> io::Result<()
     lines.extend(others(&tables));
     for table in elsewhere(taken) {
         lines.push(format!(
-            "a namespace that nothing leads into: {} entries, {}",
+            "unreachable namespace (held by an open file only): {} entries, {}",
             table.holds.all(),
             shares(&table.holds)
         ));
@@ -250,7 +227,7 @@ fn of_table(taken: &Taken, count: &KernelCount, table: &TableCensus, shown: &Sho
         lines.push(format!("  {by:<0$} {1:>10} {2:>7}", wide + 2, "entries", "share"));
         for entry in &list.entries {
             let mark = if entry.error > 0 { "<=" } else { "" };
-            let name = escaped(&who::name(list.by, entry, &shown.services));
+            let name = escaped(&talker(list.by, entry, &shown.services));
             let amount = format!("{mark}{}", entry.count);
             lines.push(format!("    {name:<wide$} {amount:>10} {:>7}", percent(entry.share)));
         }
@@ -273,25 +250,6 @@ fn difference(taken: &Taken, count: &KernelCount) -> String {
             count.after.unwrap_or(0)
         ),
     }
-}
-
-/// `120 pinned (60.0%), 10 closing (5.0%), 70 reclaimable (35.0%)`
-pub(super) fn shares(holds: &Holds) -> String {
-    let share = |count: u64| match holds.all() {
-        0 => String::new(),
-        all => format!(" ({})", percent(Some(count as f64 / all as f64))),
-    };
-    let Holds { reclaimable, closing, pinned, expired, offloaded } = *holds;
-    let mut parts = vec![(pinned, "pinned"), (closing, "closing"), (reclaimable, "reclaimable")];
-    if expired > 0 {
-        parts.push((expired, "expired"));
-    }
-    let parts = parts.iter().map(|(count, name)| format!("{count} {name}{}", share(*count)));
-    let mut line = parts.collect::<Vec<_>>().join(", ");
-    if offloaded > 0 {
-        line += &format!("; of them {offloaded} offloaded{}", share(offloaded));
-    }
-    line
 }
 
 fn state_header(width: &Width) -> String {
@@ -335,223 +293,15 @@ fn state_row(state: &StateCount, entries: u64, width: &Width) -> String {
     line
 }
 
-#[derive(Serialize)]
-struct Object<'a> {
-    time: String,
-    kernel: &'a str,
-    mechanism: &'static str,
-    took_s: f64,
-    cpu_s: f64,
-    entries: u64,
-    limit: Option<u32>,
-    strayed: u64,
-    unplaced: u64,
-    notes: &'a [String],
-    /// Namespaces of which not all entries are in it.
-    unlisted: Vec<UnlistedObject<'a>>,
-    /// By pod or by namespace of Kubernetes, where that was asked for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    groups: Option<Vec<GroupObject>>,
-    tables: Vec<TableObject<'a>>,
-}
-
-#[derive(Serialize)]
-struct GroupObject {
-    by: &'static str,
-    /// Null: no pod is known to live there.
-    key: Option<GroupKeyObject>,
-    entries: u64,
-    /// Network namespaces that hold something.
-    tables: u64,
-    share: Option<f64>,
-    #[serde(flatten)]
-    holds: HoldsObject,
-}
-
-#[derive(Serialize)]
-struct GroupKeyObject {
-    namespace: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pod: Option<String>,
-}
-
-fn group_objects(taken: &Taken, by: Grouping) -> Vec<GroupObject> {
-    let all = taken.counted.holds().all();
-    let object = |group: Group| GroupObject {
-        by: by.name(),
-        key: group.key.map(|Key { namespace, pod }| GroupKeyObject { namespace, pod }),
-        entries: group.holds.all(),
-        tables: group.tables,
-        share: (all > 0).then(|| group.holds.all() as f64 / all as f64),
-        holds: group.holds.into(),
-    };
-    groups(taken, by).into_iter().map(object).collect()
-}
-
-#[derive(Serialize)]
-struct TableObject<'a> {
-    netns: Option<NetnsObject<'a>>,
-    entries: u64,
-    /// What the kernel counted before and after.
-    kernel: [Option<u32>; 2],
-    /// Why no number of this table is exact.
-    inexact: Option<&'static str>,
-    #[serde(flatten)]
-    holds: HoldsObject,
-    states: Vec<StateObject>,
-    zones: Vec<ZoneObject>,
-    top: TopObject<'a>,
-}
-
-#[derive(Serialize)]
-pub(super) struct HoldsObject {
-    pinned: u64,
-    closing: u64,
-    reclaimable: u64,
-    expired: u64,
-    /// Of all of these.
-    offloaded: u64,
-}
-
-impl From<Holds> for HoldsObject {
-    fn from(Holds { pinned, closing, reclaimable, expired, offloaded }: Holds) -> Self {
-        Self { pinned, closing, reclaimable, expired, offloaded }
-    }
-}
-
-#[derive(Serialize)]
-struct StateObject {
-    proto: String,
-    state: Option<&'static str>,
-    entries: u64,
-    assured: u64,
-    unreplied: u64,
-    /// So many have less time left than that.
-    remaining_below: Option<Pairs<Vec<(&'static str, u64)>>>,
-}
-
-#[derive(Serialize)]
-struct ZoneObject {
-    zone: u16,
-    entries: u64,
-}
-
-#[derive(Serialize)]
-struct TopObject<'a> {
-    holding: Vec<HoldingObject<'a>>,
-}
-
-#[derive(Serialize)]
-pub(super) struct HoldingObject<'a> {
-    by: &'static str,
-    key: KeyObject<'a>,
-    count: u64,
-    /// The truth is between `count - error` and `count`.
-    error: u64,
-    share: Option<f64>,
-}
-
-pub(super) fn holding<'a>(lists: impl Iterator<Item = &'a Holders>) -> Vec<HoldingObject<'a>> {
-    let object = |by: By, entry: &'a TopEntry| HoldingObject {
-        by: by.name(),
-        key: who::object(by, entry),
-        count: entry.count,
-        error: entry.error,
-        share: entry.share,
-    };
-    lists.flat_map(|list| list.entries.iter().map(move |entry| object(list.by, entry))).collect()
-}
-
-fn netns(count: &KernelCount) -> NetnsObject<'_> {
-    NetnsObject {
-        inode: Some(count.inode),
-        name: count.name.as_deref(),
-        workload: (&count.workload).into(),
-        ..NetnsObject::default()
-    }
-    .owned(&count.owner)
-}
-
-#[derive(Serialize)]
-struct UnlistedObject<'a> {
-    netns: NetnsObject<'a>,
-    why: &'a str,
-}
-
-/// One object, one line.
-pub fn json(
-    out: &mut impl Write,
-    taken: &Taken,
-    groupings: &[Grouping],
-    limit: Option<u32>,
-    kernel: &str,
-    time: jiff::Timestamp,
-) -> io::Result<()> {
-    let known =
-        tables(taken).into_iter().map(|(count, table)| table_object(taken, Some(count), table));
-    let unknown = elsewhere(taken).map(|table| table_object(taken, None, table));
-    let object = Object {
-        time: time.to_string(),
-        kernel,
-        mechanism: taken.by,
-        took_s: taken.took.as_secs_f64(),
-        cpu_s: taken.cpu.as_secs_f64(),
-        entries: taken.counted.holds().all(),
-        limit,
-        strayed: taken.strayed,
-        unplaced: taken.counted.unplaced,
-        notes: &taken.notes,
-        unlisted: unlisted(taken)
-            .map(|(count, why)| UnlistedObject { netns: netns(count), why })
-            .collect(),
-        groups: (!groupings.is_empty())
-            .then(|| groupings.iter().flat_map(|by| group_objects(taken, *by)).collect()),
-        tables: known.chain(unknown).collect(),
-    };
-    write_line(out, &object)
-}
-
-fn table_object<'a>(
-    taken: &'a Taken,
-    count: Option<&'a KernelCount>,
-    table: &'a TableCensus,
-) -> TableObject<'a> {
-    TableObject {
-        netns: count.map(netns),
-        entries: table.holds.all(),
-        kernel: count.map_or([None, None], |count| [count.before, count.after]),
-        inexact: count.filter(|count| count.is_torn).map(|_| census::TORN),
-        holds: table.holds.into(),
-        states: table.states.iter().map(state_object).collect(),
-        zones: table
-            .zones
-            .iter()
-            .map(|(zone, entries)| ZoneObject { zone: *zone, entries: *entries })
-            .collect(),
-        top: TopObject { holding: holding(taken.counted.lists(table.netns)) },
-    }
-}
-
-fn state_object(state: &StateCount) -> StateObject {
-    let below = LIMITS.into_iter().zip(state.lifetimes.below_limits());
-    StateObject {
-        proto: protocol(state.protocol),
-        state: state.name(),
-        entries: state.holds.all(),
-        assured: state.holds.pinned + state.holds.closing,
-        unreplied: state.unreplied,
-        remaining_below: (state.lifetimes.unknown == 0).then(|| Pairs(below.collect())),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use ctwatch_abi::top::Key;
+    use ctwatch_abi::top::{By, Key};
     use serde_json::Value;
 
     use super::*;
+    use crate::output::json::census as json;
     use crate::record::sample::Owner;
     use crate::{
         model::census::{Census, SEED},
@@ -606,7 +356,7 @@ mod tests {
             limit: Some(200),
         };
         let mut out = Vec::new();
-        text(&mut out, &taken(), &shown).unwrap();
+        write(&mut out, &taken(), &shown).unwrap();
         let text = String::from_utf8(out).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(
@@ -645,8 +395,9 @@ mod tests {
             taken.kernel[1].is_torn = is_torn;
             taken.kernel[1].unlisted = unlisted.map(str::to_owned);
             let (mut as_text, mut as_json) = (Vec::new(), Vec::new());
-            text(&mut as_text, &taken, &shown).unwrap();
-            json(&mut as_json, &taken, &[], None, "6.1.0", jiff::Timestamp::UNIX_EPOCH).unwrap();
+            write(&mut as_text, &taken, &shown).unwrap();
+            json::write(&mut as_json, &taken, &[], None, "6.1.0", jiff::Timestamp::UNIX_EPOCH)
+                .unwrap();
             let object: Value = serde_json::from_slice(&as_json).unwrap();
             (String::from_utf8(as_text).unwrap(), object["tables"][0]["inexact"].clone())
         };
@@ -686,7 +437,7 @@ mod tests {
         };
         let said = |taken: &Taken, columns| {
             let mut out = Vec::new();
-            text(&mut out, taken, &shown(columns)).unwrap();
+            write(&mut out, taken, &shown(columns)).unwrap();
             String::from_utf8(out).unwrap()
         };
         let unknown = said(&taken, 200);
@@ -694,7 +445,7 @@ mod tests {
         let asked = |taken: &Taken, groupings: &[Grouping]| -> Value {
             let mut out = Vec::new();
             let time = jiff::Timestamp::UNIX_EPOCH;
-            json(&mut out, taken, groupings, None, "6.1.0", time).unwrap();
+            json::write(&mut out, taken, groupings, None, "6.1.0", time).unwrap();
             serde_json::from_slice(&out).unwrap()
         };
         assert_eq!(asked(&taken, &[Grouping::Pod])["groups"][0]["key"], Value::Null);
@@ -746,7 +497,7 @@ mod tests {
                 limit: Some(200),
             };
             let mut out = Vec::new();
-            text(&mut out, &taken(), &shown).unwrap();
+            write(&mut out, &taken(), &shown).unwrap();
             let text = String::from_utf8(out).unwrap();
             let rows = text.lines().filter(|line| line.contains('%') && !line.contains('('));
             let rows: Vec<&str> = rows.collect();
@@ -764,8 +515,15 @@ mod tests {
     #[test]
     fn a_census_as_json() {
         let mut out = Vec::new();
-        json(&mut out, &taken(), &[Grouping::Pod], Some(200), "6.1.0", jiff::Timestamp::UNIX_EPOCH)
-            .unwrap();
+        json::write(
+            &mut out,
+            &taken(),
+            &[Grouping::Pod],
+            Some(200),
+            "6.1.0",
+            jiff::Timestamp::UNIX_EPOCH,
+        )
+        .unwrap();
         let object: Value = serde_json::from_slice(&out).unwrap();
         let table = &object["tables"][0];
         assert_eq!(object["entries"], 100);

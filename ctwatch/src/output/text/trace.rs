@@ -1,55 +1,22 @@
-//! One refusal, one line.
+//! One dropped packet, one line.
 
-use std::{
-    io::{self, Write},
-    net::IpAddr,
-};
+use std::io::{self, Write};
 
-use ctwatch_abi::{
-    protocol::has_ports,
-    trace::{Event, Reason},
-};
-use serde::Serialize;
-
-use super::{
-    escape::escaped,
-    json::{NetnsObject, write_line},
-    services::Services,
-};
 use crate::{
-    model::names::{self, address, protocol},
-    record::sample::{Named, Owner},
+    model::names::{address, protocol, word},
+    output::{
+        DropLine,
+        drop::{comm, has_known_ports, reason},
+        escape::escaped,
+        services::Services,
+    },
+    record::sample::Owner,
 };
-
-pub struct Line<'a> {
-    pub time: jiff::Timestamp,
-    pub zone: &'a jiff::tz::TimeZone,
-    pub event: &'a Event,
-    pub named: &'a Named,
-    /// Of the namespace.
-    pub owner: &'a Owner,
-}
-
-fn reason(event: &Event) -> &'static str {
-    Reason::ALL
-        .into_iter()
-        .find(|reason| *reason as u32 == event.reason)
-        .map_or("unknown", Reason::name)
-}
-
-fn has_known_ports(event: &Event) -> bool {
-    has_ports(event.protocol) && event.portless == 0
-}
-
-/// The process' name, where there is one.
-fn comm(event: &Event) -> Option<String> {
-    Some(names::comm(&event.comm)).filter(|comm| !comm.is_empty())
-}
 
 /// `12:00:00.123456 table_full udp 17 src=10.1.1.1 dst=10.2.2.2 sport=1024 dport=53 (domain)
 /// in=eth0 netns=rt`
-pub fn text(out: &mut impl Write, line: &Line<'_>, services: &Services) -> io::Result<()> {
-    let Line { time, zone, event, named, owner } = line;
+pub fn line(out: &mut impl Write, line: &DropLine<'_>, services: &Services) -> io::Result<()> {
+    let DropLine { time, zone, event, named, owner } = line;
     let time = time.to_zoned((*zone).clone()).strftime("%H:%M:%S%.6f");
     let name = protocol(event.protocol);
     write!(out, "{time} {} {name} {}", reason(event), event.protocol)?;
@@ -64,11 +31,11 @@ pub fn text(out: &mut impl Write, line: &Line<'_>, services: &Services) -> io::R
     }
     match (&named.interface, event.ifindex) {
         (_, 0) => {}
-        (Some(interface), _) => write!(out, " in={}", escaped(&names::word(interface)))?,
+        (Some(interface), _) => write!(out, " in={}", escaped(&word(interface)))?,
         (None, index) => write!(out, " in=#{index}")?,
     }
     match (named.workload.shown(named.netns.as_deref()), named.inode) {
-        (Some(netns), _) => write!(out, " netns={}", escaped(&names::word(&netns)))?,
+        (Some(netns), _) => write!(out, " netns={}", escaped(&word(&netns)))?,
         (None, Some(inode)) => write!(out, " netns=net:[{inode}]")?,
         (None, None) => write!(out, " netns=#{}", event.netns)?,
     }
@@ -78,88 +45,35 @@ pub fn text(out: &mut impl Write, line: &Line<'_>, services: &Services) -> io::R
         Owner::Unknown(_) => write!(out, " owner=unknown")?,
     }
     if let Some(comm) = comm(event) {
-        write!(out, " comm={} pid={}", escaped(&names::word(&comm)), event.pid)?;
+        write!(out, " comm={} pid={}", escaped(&word(&comm)), event.pid)?;
     }
     writeln!(out)
 }
 
-#[derive(Serialize)]
-struct Object<'a> {
-    time: String,
-    reason: &'static str,
-    proto: String,
-    src: IpAddr,
-    dst: IpAddr,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sport: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    dport: Option<u16>,
-    ifindex: u32,
-    iface: Option<&'a str>,
-    netns: NetnsObject<'a>,
-    comm: Option<String>,
-    pid: Option<u32>,
-}
-
-pub fn json(out: &mut impl Write, line: &Line<'_>) -> io::Result<()> {
-    let Line { time, event, named, owner, .. } = line;
-    let port = |port| has_known_ports(event).then(|| u16::from_be(port));
-    let comm = comm(event);
-    write_line(
-        out,
-        &Object {
-            time: time.to_string(),
-            reason: reason(event),
-            proto: protocol(event.protocol),
-            src: address(event.family, &event.src),
-            dst: address(event.family, &event.dst),
-            sport: port(event.sport),
-            dport: port(event.dport),
-            ifindex: event.ifindex,
-            iface: named.interface.as_deref().filter(|_| event.ifindex != 0),
-            netns: NetnsObject {
-                inode: named.inode,
-                name: named.netns.as_deref(),
-                workload: (&named.workload).into(),
-                ..NetnsObject::default()
-            }
-            .owned(owner),
-            pid: comm.as_ref().map(|_| event.pid),
-            comm,
-        },
-    )
-}
-
-/// So many more were refused than were shown.
-pub fn more(out: &mut impl Write, json: bool, more: u64) -> io::Result<()> {
-    match json {
-        true => writeln!(out, "{{\"more\":{more}}}"),
-        false => writeln!(out, "*** {more} more were refused and are not shown (--rate)"),
-    }
+/// So many more were dropped than were shown.
+pub fn more(out: &mut impl Write, more: u64) -> io::Result<()> {
+    writeln!(out, "*** {more} more were dropped and are not shown (--rate)")
 }
 
 /// So many more may have been wanted: by the name of their namespace, which is not known.
-pub fn undecided(out: &mut impl Write, json: bool, undecided: u64) -> io::Result<()> {
-    match json {
-        true => writeln!(out, "{{\"undecided\":{undecided}}}"),
-        false => writeln!(
-            out,
-            "*** {undecided} more were refused in network namespaces that are not found, or not yet: \
-             whether --netns means them is not known"
-        ),
-    }
+pub fn undecided(out: &mut impl Write, undecided: u64) -> io::Result<()> {
+    writeln!(
+        out,
+        "*** {undecided} more were dropped in network namespaces that are not found, or not yet: \
+         whether --netns means them is not known"
+    )
 }
 
-pub fn end(out: &mut impl Write, json: bool, shown: u64, wanted: u64) -> io::Result<()> {
-    match json {
-        true => writeln!(out, "{{\"shown\":{shown},\"refused\":{wanted}}}"),
-        false => writeln!(out, "--- {shown} of {wanted} refusals shown"),
-    }
+pub fn end(out: &mut impl Write, shown: u64, dropped: u64) -> io::Result<()> {
+    writeln!(out, "--- {shown} of {dropped} drops shown")
 }
 
 #[cfg(test)]
 mod tests {
+    use ctwatch_abi::trace::Event;
+
     use super::*;
+    use crate::{output::json::trace as json, record::sample::Named};
 
     fn event() -> Event {
         let mut event = Event {
@@ -181,7 +95,7 @@ mod tests {
     }
 
     fn of_owner(event: &Event, named: &Named, owner: &Owner) -> (String, String) {
-        let line = Line {
+        let dropped = DropLine {
             time: jiff::Timestamp::UNIX_EPOCH,
             zone: &jiff::tz::TimeZone::UTC,
             event,
@@ -189,13 +103,13 @@ mod tests {
             owner,
         };
         let (mut as_text, mut as_json) = (Vec::new(), Vec::new());
-        text(&mut as_text, &line, &Services::parse("domain 53/udp\n")).unwrap();
-        json(&mut as_json, &line).unwrap();
+        line(&mut as_text, &dropped, &Services::parse("domain 53/udp\n")).unwrap();
+        json::line(&mut as_json, &dropped).unwrap();
         (String::from_utf8(as_text).unwrap(), String::from_utf8(as_json).unwrap())
     }
 
     #[test]
-    fn a_refusal_in_conntracks_own_words() {
+    fn a_drop_in_conntracks_own_words() {
         let named = Named {
             workload: Default::default(),
             netns: Some("r\u{1b}t".to_owned()),
@@ -216,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_strangers_refusal_says_whose_it_is() {
+    fn a_strangers_drop_says_whose_it_is() {
         let unknown = Owner::Unknown("no \u{1b}way".to_owned());
         for (owner, mark, object) in [
             (Owner::Host, "", serde_json::json!("host")),
@@ -230,6 +144,23 @@ mod tests {
             let why = json["netns"]["owner_unknown"].as_str();
             assert_eq!(why.is_some(), owner.uid().is_none(), "{json}");
         }
+    }
+
+    #[test]
+    fn each_object_says_of_which_kind_it_is() {
+        let said = |say: &dyn Fn(&mut Vec<u8>) -> io::Result<()>| {
+            let mut out = Vec::new();
+            say(&mut out).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        let end = "{\"schema\":1,\"type\":\"end\",\"shown\":3,\"dropped\":4}\n";
+        assert_eq!(said(&|out| json::end(out, 3, 4)), end);
+        let more = "{\"schema\":1,\"type\":\"more\",\"more\":2}\n";
+        assert_eq!(said(&|out| json::more(out, 2)), more);
+        let undecided = "{\"schema\":1,\"type\":\"undecided\",\"undecided\":2}\n";
+        assert_eq!(said(&|out| json::undecided(out, 2)), undecided);
+        let (_, drop) = lines(&event(), &Named::default());
+        assert!(drop.starts_with("{\"schema\":1,\"type\":\"drop\",\"time\":"), "{drop}");
     }
 
     #[test]
@@ -248,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_in_a_pod_names_the_pod() {
+    fn a_drop_in_a_pod_names_the_pod() {
         let mut named = Named {
             workload: crate::record::workload::Workload {
                 pod: Some("coredns-0".to_owned()),
@@ -263,7 +194,7 @@ mod tests {
         assert!(text.ends_with(" in=#3 netns=kube-system/coredns-0\n"), "{text}");
         let json: serde_json::Value = serde_json::from_str(&json).unwrap();
         let netns = serde_json::json!({
-            "inode": 9, "name": "4711", "owner": "host", "pod": "coredns-0", "namespace": "kube-system"
+            "cookie": 7, "inode": 9, "name": "4711", "owner": "host", "pod": "coredns-0", "namespace": "kube-system"
         });
         assert_eq!(json["netns"], netns);
         named.workload.pod = Some("a b".to_owned());
@@ -272,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_of_this_hosts_own_names_the_process() {
+    fn a_drop_of_this_hosts_own_names_the_process() {
         let mut event = Event { ifindex: 0, pid: 42, reason: 1, ..event() };
         event.comm[..5].copy_from_slice(b"a\x1b[2J");
         let (text, json) = lines(&event, &Named::default());

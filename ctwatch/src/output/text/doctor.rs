@@ -1,9 +1,12 @@
-//! The doctor's report as text.
+//! The doctor's report.
 
 use std::io::{self, Write};
 
-use super::{escape::escaped, text::wrapped};
-use crate::diagnosis::report::{Conntrack, Finding, Fix, Report, Severity, Tracked, Tracking};
+use super::wrap::wrapped;
+use crate::{
+    diagnosis::report::{Conntrack, Finding, Fix, Report, Severity, Tracked, Tracking},
+    output::escape::escaped,
+};
 
 /// The verdict first, then its grounds.
 pub fn write(out: &mut impl Write, report: &Report, columns: usize) -> io::Result<()> {
@@ -108,7 +111,7 @@ fn cure(fix: &Fix) -> Vec<Line> {
     }
     part(&mut lines, "disarm the undo, if all still works", &fix.disarm);
     for file in &fix.files {
-        lines.push(Line::text(format!("      to last, in {}:", file.path)));
+        lines.push(Line::text(format!("      persist in {}:", file.path)));
         lines.extend(file.content.lines().map(|line| Line::Verbatim(format!("        {line}"))));
     }
     lines.extend(fix.lasts.iter().map(|line| Line::text(format!("      lasts: {line}"))));
@@ -139,7 +142,7 @@ fn tracked(report: &Report) -> Vec<String> {
         let hooked = match namespace.hooked {
             Some(true) => "tracks",
             Some(false) => "does not track",
-            None => "tracks perhaps",
+            None => "may be tracking",
         };
         let count =
             |count: Option<u32>| count.map_or("unknown".to_owned(), |count| count.to_string());
@@ -204,7 +207,7 @@ fn idle(namespaces: &[Tracked]) -> Option<String> {
     };
     let states = [
         (of(Some(true)), "tracking"),
-        (of(None), "perhaps tracking"),
+        (of(None), "may be tracking"),
         (of(Some(false)), "not tracking"),
     ];
     let all: usize = states.iter().map(|(count, _)| count).sum();
@@ -226,7 +229,7 @@ fn measured(report: &Report) -> Vec<String> {
         lines.push(format!("  {:<24}{}", figure.name, figure.exactness));
     }
     if !report.refused.is_empty() {
-        lines.push("what would have come first".to_owned());
+        lines.push("better mechanisms, unavailable here".to_owned());
         lines.extend(report.refused.iter().map(|refused| format!("  {refused}")));
     }
     lines.push("what this machine offers".to_owned());
@@ -319,12 +322,12 @@ mod tests {
             "      save the rules:\n        s\n",
             "      arm the undo: it runs by itself after two minutes:\n        r\n      now:\n        a\n",
             "b <<'END'\nc\nEND\n      see that it worked:\n        k\n        prints: 1\n",
-            "      disarm the undo, if all still works:\n        t\n      to last, in /etc/f:\n        d\n",
+            "      disarm the undo, if all still works:\n        t\n      persist in /etc/f:\n        d\n",
             "      lasts: for ever\n      expect: less\n",
             "  managed by ufw (chain ufw-x)\n",
             "      undo:\n        e\n",
             "  nf_conntrack is loaded as a module\n  host tracks: 7 of 9 entries\n",
-            "  a\\u{1b} tracks perhaps: unknown of 9 entries\n  1 namespace holds no entries (1 not tracking)\n",
+            "  a\\u{1b} may be tracking: unknown of 9 entries\n  1 namespace holds no entries (1 not tracking)\n",
             "  it is needed by\n    host: nft table ip nat\n",
             "  drops                   not measured\n",
             "  table_full              upper bound\n",

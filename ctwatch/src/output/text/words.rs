@@ -1,13 +1,15 @@
 //! Numbers and names as text, with the marks that say how far to trust them.
 
-use super::{escape::escaped, who::Measure};
+use ctwatch_abi::top::By;
+
 use crate::{
     model::{
         Table,
         figure::{Exactness, Figure},
         names::word,
-        others::Others,
+        top::TopEntry,
     },
+    output::services::Services,
     record::sample::Owner,
 };
 
@@ -32,7 +34,7 @@ pub(super) fn marked(exactness: Exactness, number: &str) -> String {
     match exactness {
         Exactness::Exact => number.to_owned(),
         Exactness::UpperBound => format!("<={number}"),
-        Exactness::Sampled => format!(">={number}"),
+        Exactness::LowerBound => format!(">={number}"),
         Exactness::Unavailable => "-".to_owned(),
     }
 }
@@ -82,32 +84,6 @@ pub(super) fn time(seconds: f64) -> String {
     }
 }
 
-/// `uid 1000: 3 namespaces, 230 entries, 12 new/s, 300 refused/s; the fullest: sh[4711], 100.0%`
-pub(super) fn others(others: &Others<'_>, measure: Measure) -> String {
-    let namespaces = match others.tables.len() {
-        1 => "1 namespace".to_owned(),
-        more => format!("{more} namespaces"),
-    };
-    let figure = |figure: &Figure, what: &str| match (measure, figure.per_s) {
-        (Measure::Now, None) => format!("- {what}/s"),
-        (Measure::Now, Some(per_s)) => {
-            format!("{} {what}/s", marked(figure.exactness, &number(per_s)))
-        }
-        (Measure::InAll, _) => format!("{} {what}", total(figure)),
-    };
-    let new = if measure == Measure::Now { "new" } else { "inserted" };
-    let worst = others.worst().map_or_else(String::new, |worst| {
-        format!("; the fullest: {}, {}", escaped(&name(worst)), percent(worst.fill))
-    });
-    format!(
-        "{}: {namespaces}, {} entries, {}, {}{worst}",
-        owner(others.owner),
-        others.entries,
-        figure(&others.insertions, new),
-        figure(&others.table_full, "refused"),
-    )
-}
-
 /// Whose a namespace is.
 pub(super) fn owner(owner: &Owner) -> String {
     match owner {
@@ -117,7 +93,7 @@ pub(super) fn owner(owner: &Owner) -> String {
     }
 }
 
-/// `200 of 200 entries, 1783 packets refused so far, 17 entries evicted`
+/// `200 of 200 entries, 1783 packets dropped so far (table_full), 17 entries evicted`
 pub(super) fn state(table: &Table) -> String {
     let mut parts = Vec::new();
     match (table.entries, table.limit) {
@@ -125,15 +101,20 @@ pub(super) fn state(table: &Table) -> String {
         (Some(entries), None) => parts.push(format!("{entries} entries")),
         (None, _) => {}
     }
-    let refused = &table.drops.table_full;
-    if refused.total.is_some() {
-        parts.push(format!("{} packets refused so far", total(refused)));
+    let dropped = &table.drops.table_full;
+    if dropped.total.is_some() {
+        parts.push(format!("{} packets dropped so far (table_full)", total(dropped)));
     }
     let evicted = &table.evictions.early_drop;
     if evicted.total.is_some_and(|total| total > 0) {
         parts.push(format!("{} entries evicted", total(evicted)));
     }
     parts.join(", ")
+}
+
+/// Whoever an entry of a list is about.
+pub(super) fn talker(by: By, entry: &TopEntry, services: &Services) -> String {
+    entry.name(by, |protocol, port| services.name(protocol, port))
 }
 
 #[cfg(test)]
@@ -150,7 +131,7 @@ mod tests {
         };
         assert_eq!(total(&figure(1783, 1783, Exactness::Exact)), "1783");
         assert_eq!(total(&figure(1783, 0, Exactness::UpperBound)), "<=1783");
-        assert_eq!(total(&figure(17, 17, Exactness::Sampled)), ">=17");
+        assert_eq!(total(&figure(17, 17, Exactness::LowerBound)), ">=17");
         let unknown =
             Figure { total: None, at_least: None, per_s: None, exactness: Exactness::Unavailable };
         assert_eq!(total(&unknown), "-");

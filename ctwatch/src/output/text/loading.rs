@@ -1,7 +1,6 @@
 //! Who had conntrack's modules loaded.
 
 use jiff::tz::TimeZone;
-use serde::Serialize;
 
 use crate::model::{
     loading::{Asker, Loaded, Process},
@@ -50,70 +49,10 @@ fn named(process: &Process) -> String {
     format!("{}[{}]", word(&process.comm), process.pid)
 }
 
-#[derive(Serialize)]
-pub(super) struct LoadedObject<'a> {
-    time: String,
-    module: &'a str,
-    #[serde(flatten)]
-    by: ProcessObject<'a>,
-    asked_by: Option<AskerObject<'a>>,
-}
-
-#[derive(Serialize)]
-struct ProcessObject<'a> {
-    pid: u32,
-    comm: &'a str,
-}
-
-#[derive(Serialize)]
-struct AskerObject<'a> {
-    #[serde(flatten)]
-    process: ProcessObject<'a>,
-    request: Option<&'a str>,
-    parent: Option<ProcessObject<'a>>,
-}
-
-impl<'a> From<&'a Process> for ProcessObject<'a> {
-    fn from(process: &'a Process) -> Self {
-        Self { pid: process.pid, comm: &process.comm }
-    }
-}
-
-impl<'a> From<&'a Loaded> for LoadedObject<'a> {
-    fn from(loaded: &'a Loaded) -> Self {
-        Self {
-            time: loaded.time.to_string(),
-            module: &loaded.module,
-            by: (&loaded.by).into(),
-            asked_by: loaded.asked_by.as_ref().map(|asker| AskerObject {
-                process: (&asker.process).into(),
-                request: asker.request.as_deref(),
-                parent: asker.parent.as_ref().map(ProcessObject::from),
-            }),
-        }
-    }
-}
-
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
-
-    fn process(pid: u32, comm: &str) -> Process {
-        Process { pid, comm: comm.to_owned() }
-    }
-
-    pub(in crate::output) fn loaded(module: &str, request: Option<&str>) -> Loaded {
-        Loaded {
-            time: jiff::Timestamp::UNIX_EPOCH,
-            module: module.to_owned(),
-            by: process(12, "modprobe"),
-            asked_by: Some(Asker {
-                process: process(11, "iptables"),
-                request: request.map(str::to_owned),
-                parent: request.map(|_| process(7, "bash")),
-            }),
-        }
-    }
+    use crate::output::fixtures::loaded;
 
     #[test]
     fn one_line_for_what_was_loaded_together() {

@@ -4,20 +4,19 @@ use std::collections::HashSet;
 
 use ctwatch_abi::NetnsId;
 
-use super::{
-    escape::escaped,
-    text::{Tops, worst},
-    who, words,
-};
-use crate::model::{
-    Snapshot, Table,
-    figure::{Exactness, Figure},
+use super::{measure::Measure, others::others, shown::ShownTops, who, words, worst::worst};
+use crate::{
+    model::{
+        Drops, Snapshot, Table,
+        figure::{Exactness, Figure},
+    },
+    output::escape::escaped,
 };
 
 /// Namespaces of which all is said.
 const MOST: usize = 100;
 
-pub(super) fn lines(snapshot: &Snapshot, tops: &Tops) -> Vec<String> {
+pub(super) fn lines(snapshot: &Snapshot, tops: &ShownTops) -> Vec<String> {
     let mut lines = vec![format!("--- {:.1} s watched", snapshot.elapsed.as_secs_f64())];
     let (mut quiet, mut unknown) = (0, 0);
     let departed = snapshot.departed.iter().map(|table| &**table);
@@ -35,7 +34,7 @@ pub(super) fn lines(snapshot: &Snapshot, tops: &Tops) -> Vec<String> {
             unknown += 1;
         } else if table.is_tracking() {
             lines.extend(of_table(table));
-            let who = who::lines(table, tops, who::Measure::InAll);
+            let who = who::lines(table, tops, Measure::InAll);
             let held = who::holding(snapshot, table, tops);
             lines.extend(who.iter().chain(&held).map(|line| format!("  {}", escaped(line))));
         } else {
@@ -61,7 +60,7 @@ pub(super) fn lines(snapshot: &Snapshot, tops: &Tops) -> Vec<String> {
             lines.push(format!("{more} namespaces could not be read: nothing is known of them"));
         }
     }
-    lines.extend(super::others(snapshot, |_| true, who::Measure::InAll));
+    lines.extend(others(snapshot, |_| true, Measure::InAll));
     if snapshot.forgotten > 0 {
         lines.push(format!(
             "{} namespaces that are gone are not listed any more",
@@ -93,18 +92,38 @@ fn of_table(table: &Table) -> Vec<String> {
     let name = escaped(&words::name(table));
     let mut lines = vec![format!("{name} (inode {}): {state}", table.inode)];
     lines.push(listed("inserted", &[("", &table.insertions)]));
-    lines.push(listed("ended", &[("", &table.removals)]));
-    lines.push(listed("dropped", &table.drops.named()));
+    lines.push(listed("removed", &[("", &table.removals)]));
+    lines.push(dropped(table));
     lines.push(listed("evicted", &table.evictions.named()));
-    lines.push(listed("left untracked", &[("invalid", &table.invalid)]));
+    lines.push(listed("invalid", &[("", &table.invalid)]));
     if table.refused_ctnetlink.total.is_some_and(|total| total > 0) {
         lines.push(listed("refused to ctnetlink", &[("table_full", &table.refused_ctnetlink)]));
     }
     lines
 }
 
-/// `  dropped: table_full 1783, clash <=3; none for no_memory, tracker; not measured: gc`
+/// `  dropped: 1783 in all; table_full 1783; 0 no_memory, tracker, …`
+fn dropped(table: &Table) -> String {
+    let Drops { clash, nat_exhausted, clash_or_nat_exhausted: both, .. } = &table.drops;
+    let is_exact = |figure: &Figure| figure.exactness == Exactness::Exact;
+    let mut parts = Vec::new();
+    if table.dropped.total.is_some() {
+        parts.push(format!("{} in all", words::total(&table.dropped)));
+    }
+    parts.extend(by_mark(&table.drops.named()));
+    if is_exact(both) && !(is_exact(clash) && is_exact(nat_exhausted)) {
+        parts.push(format!("clash and nat_exhausted together {}", words::total(both)));
+    }
+    format!("  dropped: {}", parts.join("; "))
+}
+
+/// `  evicted: early_drop 17; not measured gc`
 fn listed(what: &str, figures: &[(&str, &Figure)]) -> String {
+    format!("  {what}: {}", by_mark(figures).join("; "))
+}
+
+/// `table_full 1783, clash <=3`, `0 no_memory, tracker` and `not measured gc`.
+fn by_mark(figures: &[(&str, &Figure)]) -> Vec<String> {
     let mut counted = Vec::new();
     let (mut none, mut unmeasured) = (Vec::new(), Vec::new());
     for (name, figure) in figures {
@@ -124,5 +143,30 @@ fn listed(what: &str, figures: &[(&str, &Figure)]) -> String {
     if !unmeasured.is_empty() {
         parts.push(format!("not measured {}", unmeasured.join(", ")).trim().to_owned());
     }
-    format!("  {what}: {}", parts.join("; "))
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{model::figure::Bounds, output::fixtures::snapshots};
+
+    #[test]
+    fn two_reasons_are_exact_together_where_neither_is() {
+        let [_, mut snapshot] = snapshots();
+        let table = &mut snapshot.tables[0];
+        let figure = |bounds: Bounds| bounds.figure(Some(0), Some(1.0));
+        table.drops.table_full = figure(Bounds::exactly(0));
+        table.drops.clash = figure(Bounds::between(0, 300));
+        table.drops.nat_exhausted = figure(Bounds::between(0, 300));
+        table.drops.clash_or_nat_exhausted = figure(Bounds::exactly(300));
+        table.dropped = figure(Bounds::exactly(300));
+        assert_eq!(
+            dropped(table),
+            "  dropped: 300 in all; clash <=300, nat_exhausted <=300; 0 table_full, no_memory, \
+             chain_too_long, tracker; clash and nat_exhausted together 300"
+        );
+        table.drops.clash_or_nat_exhausted = figure(Bounds::between(0, 300));
+        assert!(!dropped(table).contains("together"));
+    }
 }

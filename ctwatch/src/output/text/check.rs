@@ -1,8 +1,11 @@
 //! One line for monitoring: what is wrong, then the numbers.
 //! <https://www.monitoring-plugins.org/doc/guidelines.html>
 
-use super::{escape::escaped, words};
-use crate::model::verdict::{Judged, JudgedTable, State, Verdict, What};
+use super::words;
+use crate::{
+    model::verdict::{Judged, JudgedTable, State, Verdict, What},
+    output::escape::escaped,
+};
 
 /// One line is to be read on a telephone.
 const MOST_TOLD: usize = 5;

@@ -1,0 +1,12 @@
+//! One JSON object a line. The names here are a contract: fields are added, never renamed.
+
+pub mod census;
+pub mod doctor;
+mod figure;
+mod holds;
+mod keys;
+mod line;
+mod loading;
+mod netns;
+pub mod trace;
+pub mod watch;

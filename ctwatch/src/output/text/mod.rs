@@ -1,0 +1,18 @@
+//! Text for a terminal, and for those who read a file. Plain ASCII: a console may know nothing else.
+
+pub mod census;
+pub mod check;
+pub mod doctor;
+pub mod loading;
+mod measure;
+mod others;
+pub mod preamble;
+mod shares;
+pub mod shown;
+mod summary;
+pub mod trace;
+pub mod watch;
+mod who;
+mod words;
+mod worst;
+mod wrap;
