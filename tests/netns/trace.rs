@@ -46,7 +46,7 @@ impl Trace {
         let mut said = BufReader::new(child.stderr.take().context("no errors")?);
         let mut first = String::new();
         said.read_line(&mut first)?;
-        ensure!(first.contains("tracing refusals"), "{first}");
+        ensure!(first.contains("tracing drops"), "{first}");
         Ok(Self { child, lines, _said: said })
     }
 
