@@ -140,6 +140,21 @@ fn each_link_to_a_file_leads_there() {
     assert!(found > 10, "only {found} links were found");
 }
 
+/// README's block is compared with what ctwatch prints by tests/netns/readme.rs.
+#[test]
+fn docs_explain_each_column_of_readme() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let header = readme.lines().find(|line| line.starts_with("time ")).unwrap();
+    let page = fs::read_to_string(root().join("docs/watch.md")).unwrap();
+    let explained = code(&page).join(" ");
+    let explained: Vec<_> = explained.split_whitespace().collect();
+    let columns: Vec<_> = header.split_whitespace().skip(2).collect();
+    assert!(columns.len() > 8, "{header}");
+    for column in columns {
+        assert!(explained.contains(&column), "docs/watch.md: no {column}");
+    }
+}
+
 #[test]
 fn words_are_a_shells() {
     assert_eq!(words(" --netns '!pod x' -n 2 # why"), ["--netns", "!pod x", "-n", "2"]);

@@ -1,6 +1,6 @@
 //! The command line, as a user meets it. Nothing here needs a privilege.
 
-#![expect(clippy::panic, reason = "a test may")]
+#![expect(clippy::panic, clippy::unwrap_used, reason = "a test may")]
 
 mod docs;
 mod help;
