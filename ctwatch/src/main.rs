@@ -6,7 +6,6 @@
 use std::{io, os::unix::net::UnixStream, process::ExitCode};
 
 use anyhow::Context;
-use clap::Parser;
 use ctwatch::{
     cli::{CheckArgs, Cli, Command},
     commands,
@@ -15,7 +14,7 @@ use ctwatch::{
 };
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::of(std::env::args_os().collect()) {
         Ok(cli) => cli,
         Err(error) => return wrong(&error),
     };

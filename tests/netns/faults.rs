@@ -403,7 +403,7 @@ fn unread() -> Result<()> {
         let mut errors = String::new();
         child.stderr.take().context("no errors")?.read_to_string(&mut errors)?;
         ensure!(status.code() == Some(1), "{args:?}: {status:?} {errors}");
-        ensure!(errors.contains("nobody reads standard output"), "{args:?}: {errors}");
+        ensure!(errors.contains("no process reads standard output"), "{args:?}: {errors}");
     }
     until_no_programs()
 }

@@ -63,7 +63,7 @@ async fn look(args: &CheckArgs) -> Result<(State, String)> {
     }
     let asked = thresholds.warning.dropped.or(thresholds.critical.dropped).is_some();
     if asked && args.state.is_none() {
-        bail!("dropped=N counts from one call to the next: name a file for that with --state");
+        bail!("dropped=N counts from one call to the next: it needs --state FILE");
     }
     let before = args.state.as_deref().map(remembered).transpose()?.flatten();
     let life = match modules::presence() {

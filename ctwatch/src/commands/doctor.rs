@@ -45,7 +45,7 @@ use crate::{
 const COUNT: Duration = Duration::from_secs(1);
 /// Of each list of a census.
 const MOST: usize = 20;
-/// By what it is told who is refused.
+/// Lists that tell whose packets are dropped.
 const BY: [By; 4] = [By::Source, By::Service, By::Interface, By::Process];
 
 pub async fn run(args: DoctorArgs) -> Result<()> {

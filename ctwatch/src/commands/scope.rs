@@ -77,8 +77,8 @@ fn one(wanted: &cli::NetnsArg, privileges: Privileges) -> Result<Scope> {
 
 /// Namespaces that only such a process shows are not seen, and nothing else says so.
 pub(super) fn unseen_processes(scope: &Scope, privileges: Privileges) -> Option<String> {
-    const UNSEEN: &str = "namespaces that nothing but processes with more capabilities shows are \
-                          not seen: needs CAP_SYS_PTRACE";
+    const UNSEEN: &str = "namespaces that only processes with more capabilities show are not seen: \
+                          needs CAP_SYS_PTRACE";
     let unseen = *scope == Scope::All && !privileges.has(Privilege::SysPtrace);
     unseen.then(|| UNSEEN.to_owned())
 }
@@ -98,7 +98,7 @@ fn target(netns: Netns) -> Result<Target> {
 /// The namespace that was asked for.
 pub(super) fn named(wanted: &cli::NetnsArg) -> Result<Netns> {
     match wanted {
-        cli::NetnsArg::All => bail!("all namespaces are not one"),
+        cli::NetnsArg::All => bail!("\"all\" is more than one network namespace: name one"),
         cli::NetnsArg::Path(path) => netns::at(path),
         cli::NetnsArg::Inode(inode) => numbered(*inode),
         cli::NetnsArg::Name(name) => called(name)?.with_context(|| no_such(name)),
@@ -117,8 +117,8 @@ fn numbered(inode: u32) -> Result<Netns> {
     found.entry(current.inode).or_insert(current);
     found.remove(&inode).with_context(|| {
         format!(
-            "no network namespace that can be seen has the inode number {inode} (lsns -t net lists \
-             them), and none that name"
+            "no network namespace that ctwatch can see has the name or the inode number {inode}; \
+             `lsns -t net` lists them"
         )
     })
 }
@@ -126,12 +126,9 @@ fn numbered(inode: u32) -> Result<Netns> {
 fn called(name: &str) -> Result<Option<Netns>> {
     let mut named = netns::by_name(name)?;
     if named.len() > 1 {
-        let paths: Vec<_> = named.iter().map(|netns| netns.path.display().to_string()).collect();
-        bail!(
-            "{} network namespaces are called so; take one of their paths: {}",
-            named.len(),
-            paths.join(", ")
-        );
+        let shown = |netns: &Netns| format!("{} (inode {})", netns.path.display(), netns.inode);
+        let shown: Vec<_> = named.iter().map(shown).collect();
+        bail!("{name:?} is ambiguous; pass a path or an inode number: {}", shown.join(", "));
     }
     Ok(named.pop())
 }
@@ -140,5 +137,5 @@ fn no_such(name: &str) -> String {
     let found = netns::find().unwrap_or_default();
     let mut known: Vec<_> = found.into_values().filter_map(|netns| netns.name).collect();
     known.truncate(20);
-    format!("no network namespace is called {name:?}; there are: {}", known.join(", "))
+    format!("no network namespace has the name {name:?}; there are: {}", known.join(", "))
 }

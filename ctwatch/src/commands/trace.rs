@@ -1,4 +1,4 @@
-//! `ctwatch trace`: single dropped packets as they happen.
+//! `ctwatch trace`: single packets as conntrack drops them.
 
 mod choice;
 
@@ -63,10 +63,10 @@ pub async fn run(args: TraceArgs) -> Result<()> {
     let Acquired { plan, probes, .. } = acquire(request, privileges, Depth::Enough, asked);
     let mechanism = plan.mechanism(Signal::Drops).filter(|by| by.is_programs());
     if plan.mechanism(Signal::Drops).is_some_and(|by| !by.is_programs()) {
-        bail!("drops cannot be traced by counters: they know of no single packet");
+        bail!("counters know no single packet: trace needs fexit, kprobe or tracepoint");
     }
     let (Some(mechanism), Some(mut probes)) = (mechanism, probes) else {
-        bail!("drops cannot be traced here: {}", plan.refusals().join("; "));
+        bail!("nothing can trace drops here: {}", plan.refusals().join("; "));
     };
     if let Some(reasons) = unseen(&args, mechanism) {
         let told = Reason::ALL.into_iter().filter(|reason| is_told(*reason, mechanism));
@@ -113,7 +113,7 @@ pub async fn run(args: TraceArgs) -> Result<()> {
             }
             printer.more(trace.get_ref().traced()?)?;
             if target.as_ref().is_some_and(|target| !target.is_there()) {
-                aside::say("what led to the network namespace is gone, and with it the trace");
+                aside::say("the path to the network namespace is gone: the trace ends");
                 stop = true;
             }
         }

@@ -1,5 +1,5 @@
-//! Standard output, written by a thread of its own: where nobody reads the other end of a pipe, a write
-//! takes for ever, and signals are to be heard all the same.
+//! Standard output, written by a thread of its own: where no process reads the other end of a pipe, a
+//! write takes for ever, and signals must be heard all the same.
 
 use std::{
     io,
@@ -65,7 +65,9 @@ impl Writer {
                     Ok(answered) => break answered,
                     // A slow reader is one all the same.
                     Err(_) if self.taken.load(Relaxed) > before => {}
-                    Err(_) => bail!("nobody reads standard output: what was to be written is lost"),
+                    Err(_) => {
+                        bail!("no process reads standard output: the rest of the output is lost")
+                    }
                 }
             },
         };

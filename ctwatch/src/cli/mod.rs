@@ -1,0 +1,405 @@
+//! The command line: its verbs and options, and what `--help` shows of them; no logic.
+//!
+//! Help is one screen: the first line of each comment here. What it has no room for is in docs/.
+
+mod values;
+
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+use ctwatch_abi::top;
+use ipnet::IpNet;
+pub use values::{
+    By, CensusBy, CensusMechanism, LimitArgs, MechanismArg, NetnsArg, Output, Port, Protocol,
+    Reason, Word,
+};
+use values::{count, distinct, interval, period, prefix};
+
+use crate::{model::groups::Grouping, observe::wanted::Whose};
+
+/// Of a verb: what it does, examples, its options, and where there is more.
+macro_rules! screen {
+    ($more:literal) => {
+        concat!(
+            "{about}\n\n{before-help}{usage-heading} {usage}\n\nOptions:\n{options}{after-help}\nMore: ",
+            $more
+        )
+    };
+}
+
+const OVERVIEW: &str = "\
+{about}
+
+Examples:
+  ctwatch doctor              what is wrong, whose packets are dropped, the fix
+  ctwatch                     live: how full each table is, what is dropped
+  ctwatch --top 10            live, with the top talkers in every tick
+  ctwatch check -w 80%        one line and an exit code for monitoring
+
+{usage-heading} {usage}
+
+Commands:
+{subcommands}
+
+Options:
+  [INTERVAL [COUNT]]  and all options of `ctwatch watch`, the default command
+  -h, --help          Print help; `ctwatch COMMAND --help`: of that command
+  -V, --version       Print version
+
+Run it as root. More: README.md, docs/watch.md";
+const DOCTOR: &str = "\
+Examples:
+  ctwatch doctor                  look once; print findings, fixes and undos
+  ctwatch doctor --for 10s        count drops for 10 seconds
+  ctwatch doctor --write /root/f  write the files of each fix into a new folder";
+const WATCH: &str = "\
+Examples:
+  ctwatch                             a line a second for each busy namespace
+  ctwatch 5 12                        every 5 seconds, 12 times
+  ctwatch --top 10 --by source,flow   with the top talkers in every tick";
+const WATCH_USAGE: &str = "ctwatch [watch] [OPTIONS] [INTERVAL [COUNT]]";
+const CENSUS: &str = "\
+Examples:
+  ctwatch census                  top 10 sources, destinations and services
+  ctwatch census --by pod         entries of each Kubernetes pod
+  ctwatch census --netns rt --by flow --top 50";
+const TRACE: &str = "\
+Examples:
+  ctwatch trace                   100 packets a second at most, until Ctrl-C
+  ctwatch trace --src 10.0.0.0/8 --dport domain -n 20";
+const CHECK: &str = "\
+Examples:
+  ctwatch check                   the fullest namespace, and drops in any
+  ctwatch check -w 75%,full=10m -c 90%
+  ctwatch check -w dropped=0 --state /var/lib/ctwatch-check.json";
+const LIMITS: &str = "\
+LIMIT: 80% or fill=80%, pinned=60%, drops=1 (a second), full=10m (time left),
+dropped=0 (since the last call, with --state); several with commas.
+Exit codes: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.";
+
+/// Show how full conntrack tables are, what conntrack drops, and whose packets
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true, max_term_width = 80)]
+#[command(disable_help_flag = true, disable_help_subcommand = true)]
+#[command(help_template = OVERVIEW)]
+#[command(override_usage = "ctwatch [COMMAND] [OPTIONS]")]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub watch: WatchArgs,
+    // --help is as short as -h: on a console, a page that scrolls away is not read.
+    /// Print help
+    #[arg(short, long, global = true, action = ArgAction::HelpShort)]
+    help: Option<bool>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Find what is wrong, why connections are tracked, and what to type
+    #[command(help_template = screen!("docs/doctor.md"), before_help = DOCTOR)]
+    Doctor(DoctorArgs),
+    /// Show how full each table is and what conntrack drops, tick by tick
+    #[command(help_template = screen!("docs/watch.md"), before_help = WATCH)]
+    #[command(override_usage = WATCH_USAGE)]
+    Watch(WatchArgs),
+    /// Count the table once: who holds it, in which state, for how long
+    #[command(help_template = screen!("docs/census.md"), before_help = CENSUS)]
+    Census(CensusArgs),
+    /// Print single dropped packets as conntrack drops them
+    #[command(help_template = screen!("docs/trace.md"), before_help = TRACE)]
+    Trace(TraceArgs),
+    /// Check thresholds for monitoring: one line and an exit code
+    #[command(help_template = screen!("docs/check.md"), before_help = CHECK, after_help = LIMITS)]
+    Check(CheckArgs),
+}
+
+impl Cli {
+    /// `ctwatch help VERB` is `ctwatch VERB --help`: clap's own would print the long form.
+    pub fn of(mut words: Vec<OsString>) -> Result<Self, clap::Error> {
+        if words.get(1).is_some_and(|word| word == "help") {
+            words.remove(1);
+            words.push("--help".into());
+        }
+        Self::try_parse_from(words)
+    }
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct DoctorArgs {
+    /// Count drops for TIME [default: 1s, and only if a table is full]
+    #[arg(long = "for", value_name = "TIME", value_parser = interval)]
+    pub duration: Option<Duration>,
+    /// Write the files of all fixes into DIR, new or empty
+    #[arg(long, value_name = "DIR")]
+    pub write: Option<PathBuf>,
+    #[command(flatten)]
+    pub which: Which,
+    /// Print text or json
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    #[arg(value_name = "FORMAT", hide_possible_values = true)]
+    pub output: Output,
+    /// Count only by fexit, kprobe, tracepoint or counters
+    #[arg(long, value_enum, default_value_t = MechanismArg::Auto)]
+    #[arg(value_name = "HOW", hide_possible_values = true, hide_default_value = true)]
+    pub mechanism: MechanismArg,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct WatchArgs {
+    /// Print a line every INTERVAL; the same as --interval
+    #[arg(value_name = "INTERVAL", value_parser = interval, conflicts_with = "interval")]
+    #[arg(hide_short_help = true)]
+    pub interval_word: Option<Duration>,
+    /// Stop after COUNT ticks; the same as --count
+    #[arg(value_name = "COUNT", value_parser = count(), conflicts_with = "count")]
+    #[arg(hide_short_help = true)]
+    pub count_word: Option<u64>,
+    /// Show the top N talkers every tick; 0 turns them off [default: 5, only while a table is full]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=100))]
+    pub top: Option<u16>,
+    /// Group top talkers by source, service, interface, process [default: these 4], destination, flow
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "KEY",
+          default_values_t = [By::Source, By::Service, By::Interface, By::Process])]
+    #[arg(hide_possible_values = true, hide_default_value = true)]
+    pub by: Vec<By>,
+    /// Tick every TIME: 500ms, 1s, 2m [default: 1s]
+    #[arg(short, long, value_name = "TIME", value_parser = interval)]
+    pub interval: Option<Duration>,
+    /// Stop after N ticks
+    #[arg(short = 'n', long, value_name = "N", value_parser = count())]
+    pub count: Option<u64>,
+    #[command(flatten)]
+    pub which: Which,
+    /// Print text or json
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    #[arg(value_name = "FORMAT", hide_possible_values = true)]
+    pub output: Output,
+    /// Count only by fexit, kprobe, tracepoint or counters
+    #[arg(long, value_enum, default_value_t = MechanismArg::Auto)]
+    #[arg(value_name = "HOW", hide_possible_values = true, hide_default_value = true)]
+    pub mechanism: MechanismArg,
+}
+
+impl WatchArgs {
+    pub fn interval(&self) -> Duration {
+        self.interval.or(self.interval_word).unwrap_or(Duration::from_secs(1))
+    }
+
+    pub fn by(&self) -> Vec<top::By> {
+        distinct(self.by.iter().map(top::By::from))
+    }
+
+    /// Entries of a top list.
+    pub fn tops(&self) -> usize {
+        usize::from(self.top.unwrap_or(5))
+    }
+
+    pub fn count(&self) -> Option<u64> {
+        self.count.or(self.count_word)
+    }
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct CensusArgs {
+    /// Group entries by state, source, destination, service [default: these 4], flow, backend,
+    /// reply-destination, zone, pod, namespace
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "KEY",
+          default_values_t = [CensusBy::State, CensusBy::Source, CensusBy::Destination,
+                              CensusBy::Service])]
+    #[arg(hide_possible_values = true, hide_default_value = true)]
+    pub by: Vec<CensusBy>,
+    /// List the top N of each
+    #[arg(long, value_name = "N", default_value_t = 10,
+          value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub top: u16,
+    #[command(flatten)]
+    pub which: Which,
+    /// Print text or json
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    #[arg(value_name = "FORMAT", hide_possible_values = true)]
+    pub output: Output,
+    /// Count only by walk, ctnetlink or procfs
+    #[arg(long, value_enum, default_value_t = CensusMechanism::Auto)]
+    #[arg(value_name = "HOW", hide_possible_values = true, hide_default_value = true)]
+    pub mechanism: CensusMechanism,
+}
+
+impl CensusArgs {
+    /// What there are to be lists by.
+    pub fn keys(&self) -> Vec<top::By> {
+        distinct(self.by.iter().filter_map(CensusBy::key))
+    }
+
+    /// And what tables of pods.
+    pub fn groupings(&self) -> Vec<Grouping> {
+        distinct(self.by.iter().filter_map(CensusBy::grouping))
+    }
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct TraceArgs {
+    /// Only packets from this address or prefix
+    #[arg(long, value_name = "ADDR", value_parser = prefix)]
+    pub src: Option<IpNet>,
+    /// Only packets to this address or prefix
+    #[arg(long, value_name = "ADDR", value_parser = prefix)]
+    pub dst: Option<IpNet>,
+    /// Only packets of this protocol, by name or number
+    #[arg(long, value_name = "NAME")]
+    pub proto: Option<Protocol>,
+    /// Only packets to this port, by name or number
+    #[arg(long, value_name = "PORT")]
+    pub dport: Option<Port>,
+    /// Only drops for table_full, clash, nat_exhausted, chain_too_long, untracked, unconfirmed
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "REASON")]
+    #[arg(hide_possible_values = true)]
+    pub reason: Vec<Reason>,
+    /// Stop after N lines
+    #[arg(short = 'n', long, value_name = "N", value_parser = count())]
+    pub count: Option<u64>,
+    /// Print at most N lines a second
+    #[arg(long, value_name = "N", default_value_t = 100,
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub rate: u64,
+    #[command(flatten)]
+    pub which: Which,
+    /// Print text or json
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    #[arg(value_name = "FORMAT", hide_possible_values = true)]
+    pub output: Output,
+    /// Trace only by fexit, kprobe or tracepoint
+    #[arg(long, value_enum, default_value_t = MechanismArg::Auto)]
+    #[arg(value_name = "HOW", hide_possible_values = true, hide_default_value = true)]
+    pub mechanism: MechanismArg,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct CheckArgs {
+    /// Warn at LIMIT [default: fill=80%,drops=0]
+    #[arg(short, long, value_delimiter = ',', value_name = "LIMIT")]
+    pub warning: Vec<LimitArgs>,
+    /// Be critical at LIMIT [default: fill=95%,drops=1]
+    #[arg(short, long, value_delimiter = ',', value_name = "LIMIT")]
+    pub critical: Vec<LimitArgs>,
+    /// Count drops and the trend for TIME
+    #[arg(long = "for", value_name = "TIME", value_parser = period, default_value = "1s")]
+    pub period: Duration,
+    #[command(flatten)]
+    pub which: Which,
+    /// Remember counts in FILE, one for each check
+    #[arg(long, value_name = "FILE")]
+    pub state: Option<PathBuf>,
+}
+
+/// Which namespaces.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Which {
+    /// Only namespace NAME; 'pod-*' matches, '!x' leaves out
+    #[arg(long, value_name = "NAME")]
+    pub netns: Vec<Word>,
+    /// Only namespaces of owner host, of a UID, or of all
+    #[arg(long, value_name = "OWNER")]
+    pub owner: Option<Whose>,
+}
+
+impl Which {
+    /// The only one that was asked for, where nothing else was.
+    pub fn one(&self) -> Option<&NetnsArg> {
+        match self.netns.as_slice() {
+            [Word::One(netns)] => Some(netns),
+            _ => None,
+        }
+    }
+
+    /// Nobody said which.
+    pub fn is_any(&self) -> bool {
+        matches!(self.netns.as_slice(), [] | [Word::One(NetnsArg::All)])
+    }
+
+    /// In words that another call compares with its own.
+    pub fn words(&self) -> String {
+        let words = self.netns.iter().map(|word| match word {
+            Word::One(NetnsArg::All) => "all".to_owned(),
+            Word::One(NetnsArg::Inode(inode)) => format!("inode:{inode}"),
+            Word::One(NetnsArg::Name(name)) => format!("name:{name}"),
+            Word::One(NetnsArg::Path(path)) => path.display().to_string(),
+            Word::One(NetnsArg::Word(word)) => word.clone(),
+            Word::Like(pattern) => pattern.to_string(),
+            Word::Not(pattern) => format!("!{pattern}"),
+        });
+        words.collect::<Vec<_>>().join(" ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::observe::wanted::Pattern;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn plain_ctwatch_takes_what_watch_takes() {
+        let plain = Cli::try_parse_from(["ctwatch", "2", "5", "--output", "json"]).unwrap();
+        assert_eq!(
+            (plain.watch.interval(), plain.watch.count()),
+            (Duration::from_secs(2), Some(5))
+        );
+        let cli = Cli::try_parse_from(["ctwatch", "watch", "-i", "2s", "-n", "5"]).unwrap();
+        let Some(Command::Watch(watch)) = cli.command else { panic!() };
+        assert_eq!((watch.interval(), watch.count()), (Duration::from_secs(2), Some(5)));
+    }
+
+    #[test]
+    fn a_key_named_again_counts_once() {
+        let words = ["ctwatch", "--by", "service,source,service", "--by", "source"];
+        let cli = Cli::try_parse_from(words).unwrap();
+        assert_eq!(cli.watch.by(), [top::By::Service, top::By::Source]);
+        let words = ["ctwatch", "census", "--by", "state,flow,flow,state,zone"];
+        let Some(Command::Census(census)) = Cli::try_parse_from(words).unwrap().command else {
+            panic!()
+        };
+        assert_eq!(census.keys(), [top::By::Flow]);
+    }
+
+    #[test]
+    fn each_verb_chooses_namespaces_alike() {
+        for verb in ["watch", "trace", "census", "check", "doctor"] {
+            let args = ["ctwatch", verb, "--netns", "pod-*", "--netns", "!pod-x", "--owner", "7"];
+            let which = match Cli::try_parse_from(args).unwrap().command.unwrap() {
+                Command::Watch(args) => args.which,
+                Command::Trace(args) => args.which,
+                Command::Census(args) => args.which,
+                Command::Check(args) => args.which,
+                Command::Doctor(args) => args.which,
+            };
+            assert_eq!((which.words(), which.owner), ("pod-* !pod-x".into(), Some(Whose::User(7))));
+        }
+    }
+
+    #[test]
+    fn namespaces_are_meant_by_pattern_too() {
+        let of = |args: &[&str]| {
+            let args = ["ctwatch", "watch"].iter().chain(args);
+            let cli = Cli::try_parse_from(args).unwrap();
+            let Some(Command::Watch(watch)) = cli.command else { panic!() };
+            watch.which
+        };
+        let which = of(&["--netns", "pod-*", "--netns", "!pod-x", "--netns", "rt", "--owner", "7"]);
+        let like = Word::Like(Pattern::of("pod-*").unwrap());
+        let rt = NetnsArg::Word("rt".to_owned());
+        let not = Word::Not(Pattern::exactly("pod-x"));
+        assert_eq!(which.netns, [like, not, Word::One(rt.clone())]);
+        assert_eq!((which.owner, which.one()), (Some(Whose::User(7)), None));
+        assert_eq!(which.words(), "pod-* !pod-x rt");
+        assert_eq!(of(&["--netns", "rt"]).one(), Some(&rt));
+        assert!(of(&[]).is_any() && of(&["--netns", "all"]).is_any());
+        assert!(!of(&["--netns", "!rt"]).is_any());
+    }
+}
