@@ -1,0 +1,111 @@
+//! Lines from the ring buffer.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::{
+    cli::Output,
+    host::netns::{names::Namer, owner},
+    observe::loading::booted_at,
+    output::{DropLine, json, services::Services, text},
+    probe::trace::{Event, Trace, Traced},
+    record::sample::Owner,
+};
+
+/// What is left in the buffer.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Left {
+    Nothing,
+    /// Perhaps: so many lines are written first.
+    More,
+    /// As many were shown as were asked for.
+    Enough,
+}
+
+/// As many lines are kept until they are written.
+const AT_ONCE: usize = 4096;
+
+pub(super) struct Printer {
+    pub(super) output: Output,
+    pub(super) services: Services,
+    pub(super) zone: jiff::tz::TimeZone,
+    pub(super) left: Option<u64>,
+    pub(super) shown: u64,
+    pub(super) last: Traced,
+    pub(super) bytes: Vec<u8>,
+}
+
+impl Printer {
+    /// Prints what there is, or so much of it.
+    pub(super) fn drain(&mut self, trace: &mut Trace, namer: &mut Namer) -> Result<Left> {
+        // When the machine started, had it never slept; anew each time: the clock may be set.
+        let booted = booted_at()?;
+        for _ in 0..AT_ONCE {
+            if self.left == Some(0) {
+                return Ok(Left::Enough);
+            }
+            let Some(event) = trace.take()? else { return Ok(Left::Nothing) };
+            self.line(&event, booted, namer)?;
+            self.left = self.left.map(|left| left - 1);
+            self.shown += 1;
+        }
+        Ok(if self.left == Some(0) { Left::Enough } else { Left::More })
+    }
+
+    /// How many there were since it was last said that were not told.
+    pub(super) fn more(&mut self, traced: Traced) -> Result<()> {
+        let more = traced.untold.saturating_sub(self.last.untold);
+        if more > 0 {
+            match self.output {
+                Output::Text => text::trace::more(&mut self.bytes, more)?,
+                Output::Json => json::trace::more(&mut self.bytes, more)?,
+            }
+        }
+        let undecided = traced.undecided.saturating_sub(self.last.undecided);
+        if undecided > 0 {
+            match self.output {
+                Output::Text => text::trace::undecided(&mut self.bytes, undecided)?,
+                Output::Json => json::trace::undecided(&mut self.bytes, undecided)?,
+            }
+        }
+        self.last = traced;
+        Ok(())
+    }
+
+    pub(super) fn line(
+        &mut self,
+        event: &Event,
+        booted: jiff::Timestamp,
+        namer: &mut Namer,
+    ) -> Result<()> {
+        let named = namer.name(event.netns, event.ifindex)?;
+        let time = booted + Duration::from_nanos(event.at);
+        let owner = match event.owner() {
+            Some(uid) => owner::as_counted(Some(uid)),
+            None => Owner::Unknown("the programs could not read it".to_owned()),
+        };
+        let line = DropLine { time, zone: &self.zone, event, named: &named, owner: &owner };
+        match self.output {
+            Output::Text => text::trace::line(&mut self.bytes, &line, &self.services)?,
+            Output::Json => json::trace::line(&mut self.bytes, &line)?,
+        }
+        Ok(())
+    }
+
+    /// How many there were in all.
+    pub(super) fn end(&mut self, trace: &Trace) -> Result<()> {
+        let traced = trace.traced()?;
+        self.more(traced)?;
+        match self.output {
+            Output::Text => text::trace::end(&mut self.bytes, self.shown, traced.wanted)?,
+            Output::Json => json::trace::end(&mut self.bytes, self.shown, traced.wanted)?,
+        }
+        Ok(())
+    }
+
+    /// All that is to be written by now.
+    pub(super) fn bytes(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.bytes)
+    }
+}
