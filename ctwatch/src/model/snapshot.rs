@@ -1,6 +1,7 @@
 //! What every output renders.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, HashSet},
     sync::Arc,
     time::Duration,
@@ -28,6 +29,8 @@ use crate::record::{
 const PRESSED: f64 = 0.95;
 /// So many namespaces that are gone are kept for the summary.
 const MAX_DEPARTED: usize = 1024;
+/// And so many of them with their lists.
+const MAX_LISTED: usize = 100;
 
 /// The state of all tables at one moment, and what happened since the moment before.
 #[derive(Clone, Debug)]
@@ -357,17 +360,21 @@ impl Model {
                 let lists = talking.lists(table.id, listing, names, context);
                 table.top = lists;
                 table.control_plane = talkers.control_plane(&talking, table.id, strangers);
-                if table.is_gone {
-                    state.departed = Some(Arc::new(table.clone()));
-                }
-                state.last = Some((table.clone(), sample.elapsed));
                 state.is_fresh = false;
+                if table.is_gone {
+                    state.depart(&table);
+                } else {
+                    state.last = Some((table.clone(), sample.elapsed));
+                }
                 Some(table)
             })
             .collect();
         tables.sort_by_key(|table| !table.is_judged);
         self.last = Some(sample.elapsed);
         self.forget_departed();
+        if tables.iter().any(|table| table.is_gone) {
+            self.forget_lists();
+        }
         let departed = self.tables.values().filter_map(|state| state.departed.clone());
         let departed: Vec<Arc<Table>> = departed.collect();
         let mut gone = self.gone;
@@ -495,6 +502,18 @@ impl Model {
             + unplaced.map(|count| host.get(count)).iter().sum::<u64>()
     }
 
+    /// Most of the memory that a namespace takes is its lists: of those that are gone, the worst keep
+    /// them.
+    fn forget_lists(&mut self) {
+        let mut departed: Vec<&mut Arc<Table>> =
+            self.tables.values_mut().filter_map(|state| state.departed.as_mut()).collect();
+        departed.retain(|table| !table.top.is_empty());
+        departed.sort_by_key(|table| Reverse((table.is_judged, table.dropped.total)));
+        for table in departed.into_iter().skip(MAX_LISTED) {
+            Arc::make_mut(table).top = Vec::new();
+        }
+    }
+
     fn forget_departed(&mut self) {
         // One that is hidden and counts is still spoken of, and would be taken for a new one.
         let departed = self.tables.iter().filter(|(_, state)| !state.spoken_of);
@@ -609,6 +628,14 @@ impl State {
             self.surely_strangers = since(hooks.before).saturating_sub(most);
         }
         Strangers { in_all, now }
+    }
+
+    /// It has gone, as this: little is kept of it.
+    fn depart(&mut self, table: &Table) {
+        self.departed = Some(Arc::new(table.clone()));
+        self.last = None;
+        self.trend = Trend::default();
+        self.sample.interfaces = Vec::new();
     }
 
     /// Until this reading says otherwise, the namespace is gone.
