@@ -33,6 +33,7 @@ mod mechanism;
 mod namespaces;
 mod owners;
 mod pods;
+mod readme;
 mod records;
 mod rules;
 mod scenarios;
@@ -108,7 +109,7 @@ impl Test {
     }
 }
 
-const GROUPS: [&[Test]; 27] = [
+const GROUPS: [&[Test]; 28] = [
     cases::TESTS,
     floods::TESTS,
     records::TESTS,
@@ -125,6 +126,7 @@ const GROUPS: [&[Test]; 27] = [
     sight::TESTS,
     behaviour::TESTS,
     lab::TESTS,
+    readme::TESTS,
     doctor::TESTS,
     advice::TESTS,
     owners::TESTS,
