@@ -67,4 +67,4 @@ pub fn is_worth_counting(facts: &Facts) -> bool {
 }
 
 #[cfg(test)]
-mod cases;
+pub(crate) mod cases;
