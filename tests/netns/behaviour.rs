@@ -248,7 +248,7 @@ fn doctor() -> Result<()> {
     until_no_programs()?;
     let report: serde_json::Value = serde_json::from_str(&json)?;
     let (text, _, code) = finished(ctwatch()?.arg("doctor"))?;
-    ensure!(code == Some(0) && text.contains("how it is counted"), "{text}");
+    ensure!(code == Some(0) && text.contains("\nmechanisms\n"), "{text}");
     let object = Watch::start(&[])?.stop()?;
     let signals = report["signals"].as_array().context("no signals")?;
     ensure!(signals.len() == 4, "{report}");

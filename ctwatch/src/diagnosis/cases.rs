@@ -86,7 +86,7 @@ pub(super) fn invalid_rule(by: &str, packets: Option<u64>) -> RuleTable {
     table
 }
 
-pub(super) fn facts(entries: u32) -> Facts {
+pub(crate) fn facts(entries: u32) -> Facts {
     let module = |name: &str, users: &[&str]| LoadedModule {
         name: name.to_owned(),
         references: users.len() as u32,
@@ -174,7 +174,7 @@ pub(super) fn ids(facts: &Facts) -> Vec<&'static str> {
 
 /// So many entries of TCP in TIME_WAIT, with so many seconds left, one second apart; and some to
 /// one service.
-fn census() -> Taken {
+pub(crate) fn census() -> Taken {
     let mut census = Census::new(&[By::Service], SEED);
     let key = |protocol, dport: u16| Key {
         netns: 1,
@@ -212,7 +212,7 @@ pub(super) fn taken(census: Census) -> Taken {
 }
 
 /// A second in which 100 packets were refused, most of them one source's.
-fn refusing() -> Snapshot {
+pub(crate) fn refusing() -> Snapshot {
     let mut model = Model::with_tops(5, &By::ALL);
     let of = |source, count, error| {
         let mut key = Key { netns: 1, family: 2, ..Key::default() };

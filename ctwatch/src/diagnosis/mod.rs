@@ -69,4 +69,4 @@ pub fn is_worth_counting(facts: &Facts) -> bool {
 }
 
 #[cfg(test)]
-mod cases;
+pub(crate) mod cases;

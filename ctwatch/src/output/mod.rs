@@ -10,5 +10,7 @@ pub mod text;
 
 #[cfg(test)]
 mod fixtures;
+#[cfg(test)]
+mod golden;
 
 pub use drop::DropLine;

@@ -40,6 +40,8 @@ pub struct Shown {
 
 /// What is told of each state, by how wide it may be.
 struct Width {
+    /// The name's.
+    name: usize,
     /// How many are assured, and unreplied.
     details: bool,
     /// Which of [`LIMITS`].
@@ -50,10 +52,11 @@ struct Width {
 
 impl Width {
     fn of(columns: usize) -> Self {
+        let name = columns.saturating_sub(2 + 1 + 9 + 1 + 7).min(22);
         match columns {
-            110.. => Self { details: true, limits: 0..5, longer: Some(">=1d") },
-            74.. => Self { details: false, limits: 1..4, longer: Some(">=1h") },
-            _ => Self { details: false, limits: 0..0, longer: None },
+            110.. => Self { name, details: true, limits: 0..5, longer: Some(">=1d") },
+            74.. => Self { name, details: false, limits: 1..4, longer: Some(">=1h") },
+            _ => Self { name, details: false, limits: 0..0, longer: None },
         }
     }
 }
@@ -80,7 +83,7 @@ pub fn write(out: &mut impl Write, taken: &Taken, shown: &Shown) -> io::Result<(
         "{mark}{} entries in {} of {} namespaces, by {} in {:.3} s ({:.3} s of CPU)",
         holds.all(),
         tables.len() + elsewhere(taken).count(),
-        taken.kernel.len(),
+        taken.kernel.len() + elsewhere(taken).count(),
         taken.by,
         taken.took.as_secs_f64(),
         taken.cpu.as_secs_f64()
@@ -88,7 +91,7 @@ pub fn write(out: &mut impl Write, taken: &Taken, shown: &Shown) -> io::Result<(
     lines.extend(taken.notes.iter().map(|note| format!("note: {}", escaped(note))));
     for (count, why) in unlisted(taken) {
         let name = name_of(count);
-        lines.push(format!("not all of {} is in it: {}", escaped(&name), escaped(why)));
+        lines.push(format!("not all entries of {} are counted: {}", escaped(&name), escaped(why)));
     }
     if taken.strayed > 0 {
         lines.push(format!(
@@ -172,7 +175,7 @@ fn of_groups(groups: &[Group], by: Grouping, shown: &Shown) -> Vec<String> {
     let wide = name_width(shown.columns);
     let row = |name: &str, entries: u64| {
         let share = percent(Some(entries as f64 / all.max(1) as f64));
-        format!("  {name:<wide$} {entries:>10} {share:>7}")
+        row("  ", name, wide, &entries.to_string(), &share)
     };
     let (pods, rest): (Vec<&Group>, Vec<&Group>) =
         groups.iter().partition(|group| group.key.is_some());
@@ -184,15 +187,25 @@ fn of_groups(groups: &[Group], by: Grouping, shown: &Shown) -> Vec<String> {
             Some(Key { namespace, pod: None }) => namespace.clone(),
             None => continue,
         };
-        lines.push(row(&escaped(&word(&name)), group.holds.all()));
+        lines.extend(row(&escaped(&word(&name)), group.holds.all()));
     }
     let more = pods.get(shown.most_groups..).unwrap_or_default();
     if !more.is_empty() {
         let entries = more.iter().map(|group| group.holds.all()).sum();
-        lines.push(row(&format!("({} more)", more.len()), entries));
+        lines.extend(row(&format!("({} more)", more.len()), entries));
     }
-    lines.extend(rest.iter().map(|group| row("(no known pod)", group.holds.all())));
+    lines.extend(rest.iter().flat_map(|group| row("(no known pod)", group.holds.all())));
     lines
+}
+
+/// A name that is wider than its column has a line of its own: it is never cut.
+fn row(indent: &str, name: &str, wide: usize, amount: &str, share: &str) -> Vec<String> {
+    let (above, name) = match name.chars().count() > wide {
+        true => (Some(format!("{indent}{name}")), ""),
+        false => (None, name),
+    };
+    let row = format!("{indent}{name:<wide$} {amount:>10} {share:>7}");
+    above.into_iter().chain([row]).collect()
 }
 
 fn of_table(taken: &Taken, count: &KernelCount, table: &TableCensus, shown: &Shown) -> Vec<String> {
@@ -229,7 +242,7 @@ fn of_table(taken: &Taken, count: &KernelCount, table: &TableCensus, shown: &Sho
             let mark = if entry.error > 0 { "<=" } else { "" };
             let name = escaped(&talker(list.by, entry, &shown.services));
             let amount = format!("{mark}{}", entry.count);
-            lines.push(format!("    {name:<wide$} {amount:>10} {:>7}", percent(entry.share)));
+            lines.extend(row("    ", &name, wide, &amount, &percent(entry.share)));
         }
     }
     lines
@@ -253,10 +266,8 @@ fn difference(taken: &Taken, count: &KernelCount) -> String {
 }
 
 fn state_header(width: &Width) -> String {
-    let mut line = format!("  {:<22} {:>9} {:>7}", "by state, time left", "entries", "share");
-    if width.limits.is_empty() {
-        line = format!("  {:<22} {:>9} {:>7}", "by state", "entries", "share");
-    }
+    let title = if width.limits.is_empty() { "by state" } else { "by state, time left" };
+    let mut line = format!("  {title:<0$} {1:>9} {2:>7}", width.name, "entries", "share");
     if width.details {
         line += &format!(" {:>9} {:>9}", "assured", "unreplied");
     }
@@ -273,7 +284,7 @@ fn state_row(state: &StateCount, entries: u64, width: &Width) -> String {
         None => protocol,
     };
     let share = percent(Some(all as f64 / entries.max(1) as f64));
-    let mut line = format!("  {name:<22} {all:>9} {share:>7}");
+    let mut line = format!("  {name:<0$} {all:>9} {share:>7}", width.name);
     if width.details {
         let assured = state.holds.pinned + state.holds.closing;
         line += &format!(" {assured:>9} {:>9}", state.unreplied);
@@ -486,7 +497,7 @@ mod tests {
 
     #[test]
     fn a_census_on_the_console_of_a_switch() {
-        for columns in [200, 110, 109, 80, 74, 73, 48, 44] {
+        for columns in [200, 110, 109, 80, 74, 73, 48, 44, 40] {
             let shown = Shown {
                 columns,
                 states: true,

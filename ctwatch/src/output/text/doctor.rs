@@ -12,7 +12,7 @@ use crate::{
 pub fn write(out: &mut impl Write, report: &Report, columns: usize) -> io::Result<()> {
     let Report { version, kernel, architecture, .. } = report;
     let head = format!("ctwatch {version} on Linux {kernel} ({architecture})");
-    let mut lines = vec![Line::text(head), Line::text("what is wrong")];
+    let mut lines = vec![Line::text(head), Line::text("findings")];
     if report.findings.is_empty() {
         let all = report.tracking.unknown.is_empty();
         let seen = if all { "" } else { " in what could be seen; not all could, see below" };
@@ -75,7 +75,7 @@ fn said(finding: &Finding, number: usize) -> Vec<Line> {
     let severity = match finding.severity {
         Severity::Critical => "CRITICAL",
         Severity::Warning => "WARNING",
-        Severity::Info => "to know",
+        Severity::Info => "INFO",
     };
     let mut lines = vec![Line::text(format!("{number}. {severity}: {}", finding.title))];
     lines.extend(finding.evidence.iter().map(|line| Line::text(format!("   {line}"))));
@@ -128,7 +128,7 @@ fn cure(fix: &Fix) -> Vec<Line> {
 fn tracked(report: &Report) -> Vec<String> {
     let Tracking { needed_by, managed_by, unknown, modules, barred_by, namespaces } =
         &report.tracking;
-    let mut lines = vec!["is it tracking, and why".to_owned()];
+    let mut lines = vec!["tracking".to_owned()];
     lines.push(match report.conntrack {
         Conntrack::Absent => "  nf_conntrack is not loaded: nothing is tracked".to_owned(),
         Conntrack::BuiltIn => "  nf_conntrack is built into the kernel".to_owned(),
@@ -219,12 +219,12 @@ fn idle(namespaces: &[Tracked]) -> Option<String> {
 
 fn measured(report: &Report) -> Vec<String> {
     let mut lines = Vec::new();
-    lines.push("how it is counted".to_owned());
+    lines.push("mechanisms".to_owned());
     for signal in &report.signals {
         let by = signal.mechanism.map_or("not measured".to_owned(), |by| format!("by {by}"));
         lines.push(format!("  {:<24}{by}", signal.name));
     }
-    lines.push("how exactly".to_owned());
+    lines.push("exactness".to_owned());
     for figure in &report.figures {
         lines.push(format!("  {:<24}{}", figure.name, figure.exactness));
     }
@@ -232,7 +232,7 @@ fn measured(report: &Report) -> Vec<String> {
         lines.push("better mechanisms, unavailable here".to_owned());
         lines.extend(report.refused.iter().map(|refused| format!("  {refused}")));
     }
-    lines.push("what this machine offers".to_owned());
+    lines.push("offered by this machine".to_owned());
     for offer in &report.offers {
         let answer = match (&offer.why, offer.offered) {
             (_, true) => "yes".to_owned(),
@@ -241,7 +241,7 @@ fn measured(report: &Report) -> Vec<String> {
         };
         lines.push(format!("  {:<26}{answer}", offer.name));
     }
-    lines.push("privileges".to_owned());
+    lines.push("capabilities".to_owned());
     for capability in &report.capabilities {
         let held = if capability.held { "yes" } else { "no" };
         lines.push(format!("  {:<16}{held:<4}{}", capability.name, capability.purpose));
@@ -260,12 +260,11 @@ fn measured(report: &Report) -> Vec<String> {
             lines.push(format!("configuration: unknown, {why}"));
         }
     }
-    lines.push("what would improve it".to_owned());
+    lines.push("advice".to_owned());
     match report.advice.as_slice() {
         // How it is counted is one thing, and whether all of it could be looked at is another.
-        [] if !report.tracking.unknown.is_empty() => lines.push(
-            "  nothing in how it is counted; but not all could be seen, see above".to_owned(),
-        ),
+        [] if !report.tracking.unknown.is_empty() => lines
+            .push("  nothing about mechanisms; but not all could be seen, see above".to_owned()),
         [] => lines.push("  nothing: this is the best there is".to_owned()),
         advice => lines.extend(advice.iter().map(|advice| format!("  {advice}"))),
     }
@@ -318,7 +317,7 @@ mod tests {
         let text = String::from_utf8(out).unwrap();
         for expected in [
             "on Linux 6.1.0\\u{1b} (x86_64)\n",
-            "what is wrong\n1. CRITICAL: full\n   seen\n   -> more\n",
+            "findings\n1. CRITICAL: full\n   seen\n   -> more\n",
             "      save the rules:\n        s\n",
             "      arm the undo: it runs by itself after two minutes:\n        r\n      now:\n        a\n",
             "b <<'END'\nc\nEND\n      see that it worked:\n        k\n        prints: 1\n",

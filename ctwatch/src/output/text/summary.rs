@@ -110,7 +110,12 @@ fn dropped(table: &Table) -> String {
     if table.dropped.total.is_some() {
         parts.push(format!("{} in all", words::total(&table.dropped)));
     }
-    parts.extend(by_mark(&table.drops.named()));
+    let reasons = table.drops.named();
+    let is_none = |figure: &Figure| is_exact(figure) && figure.total == Some(0);
+    if is_none(&table.dropped) && reasons.iter().all(|(_, figure)| is_none(figure)) {
+        return "  dropped: 0".to_owned();
+    }
+    parts.extend(by_mark(&reasons));
     if is_exact(both) && !(is_exact(clash) && is_exact(nat_exhausted)) {
         parts.push(format!("clash and nat_exhausted together {}", words::total(both)));
     }

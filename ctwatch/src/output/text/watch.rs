@@ -44,9 +44,11 @@ struct Column {
     cell: fn(&Table) -> String,
 }
 
-/// The name's column, on a wide and on a narrow terminal.
-const NAME_WIDTH: usize = 15;
+/// The name's column, on a narrow terminal, on others, and where there is room beside all columns: the
+/// name of a pod is long.
 const NARROW_NAME_WIDTH: usize = 10;
+const NAME_WIDTH: usize = 15;
+const WIDE_NAME_WIDTH: usize = 38;
 
 const COLUMNS: &[Column] = &[
     Column { title: "entries", width: 8, rank: 3, cell: |table| count(table.entries) },
@@ -94,6 +96,10 @@ impl Text {
         let columns = self.style.columns;
         self.name_width = if columns < 80 { NARROW_NAME_WIDTH } else { NAME_WIDTH };
         self.columns = fitting(columns, self.name_width);
+        if self.columns.len() == COLUMNS.len() {
+            let room = columns.saturating_sub(wide(&self.columns, self.name_width));
+            self.name_width = self.name_width.saturating_add(room).min(WIDE_NAME_WIDTH);
+        }
     }
 
     /// What is watched and how, and the tables as they are now.
@@ -278,13 +284,15 @@ fn idle(snapshot: &Snapshot) -> String {
     }
 }
 
+/// How wide a row is.
+fn wide(columns: &[&Column], name_width: usize) -> usize {
+    8 + 1 + name_width + columns.iter().map(|column| column.width + 1).sum::<usize>()
+}
+
 /// The columns that fit, the least needed left out first.
 fn fitting(width: usize, name_width: usize) -> Vec<&'static Column> {
     let mut columns: Vec<_> = COLUMNS.iter().collect();
-    let wide = |columns: &[&Column]| {
-        8 + 1 + name_width + columns.iter().map(|column| column.width + 1).sum::<usize>()
-    };
-    while wide(&columns) > width {
+    while wide(&columns, name_width) > width {
         let Some(least) = columns.iter().map(|column| column.rank).max().filter(|rank| *rank > 0)
         else {
             break;
@@ -410,8 +418,8 @@ mod tests {
 
     #[test]
     fn a_tick_reads_as_it_should() {
-        let text = rendered(usize::MAX);
-        let expected = "00:00:01 rt                   200      200 100.0%   +200.0     FULL       \
+        let text = rendered(126);
+        let expected = "00:00:01 rt                   200      200 100.0%     +200     FULL       \
                         217        17      1783      1783       17         0";
         assert!(text.contains(expected), "{text}");
         assert!(text.contains(

@@ -52,11 +52,14 @@ pub(super) fn percent(fill: Option<f64>) -> String {
     fill.map_or_else(|| "-".to_owned(), |fill| format!("{:.1}%", fill * 100.0))
 }
 
+/// `+200`, `-0.3`, `0`
 pub(super) fn signed(trend: Option<f64>) -> String {
-    trend.map_or_else(
-        || "-".to_owned(),
-        |trend| if trend == 0.0 { "0".to_owned() } else { format!("{trend:+.1}") },
-    )
+    match trend {
+        None => "-".to_owned(),
+        Some(0.0) => "0".to_owned(),
+        Some(trend) if trend < 0.0 => format!("-{}", number(-trend)),
+        Some(trend) => format!("+{}", number(trend)),
+    }
 }
 
 /// How long until the table is full: `3m20s`, or `FULL`.
