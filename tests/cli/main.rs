@@ -40,6 +40,7 @@ fn wrong_usage_exits_2_and_says_what_is_wrong() {
     for (args, complaint) in [
         (&["--bogus"][..], "--bogus"),
         (&["wacth"], "neither a command nor a time"),
+        (&["help", "wacth"], "neither a command nor a time"),
         (&["watch", "--interval", "0"], "between 100ms and one day"),
         (&["watch", "--interval", "-1s"], "unexpected argument"),
         (&["watch", "--count", "0"], "0"),
