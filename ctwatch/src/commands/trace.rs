@@ -12,7 +12,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use choice::Choice;
 use filter::{filter, is_told, port, unseen};
-use printer::{Left, Printer};
+use printer::{Rest, Printer};
 
 use super::{WrongUsage, scope, setup, signals::Signals, writer::Writer};
 use crate::{
@@ -96,13 +96,13 @@ pub async fn run(args: TraceArgs) -> Result<()> {
     };
     let mut ticks = interval(Duration::from_secs(1));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut left = Left::Nothing;
+    let mut left = Rest::Nothing;
     loop {
         let (mut stop, tick) = tokio::select! {
             biased;
             () = signals.any() => (true, false),
             _ = ticks.tick() => (false, true),
-            () = std::future::ready(()), if left == Left::More => (false, false),
+            () = std::future::ready(()), if left == Rest::More => (false, false),
             ready = trace.readable_mut() => { ready?.clear_ready(); (false, false) }
         };
         left = printer.drain(trace.get_mut(), &mut namer)?;
@@ -117,12 +117,12 @@ pub async fn run(args: TraceArgs) -> Result<()> {
             }
         }
         stop |= writer.write(printer.bytes(), &mut signals).await?;
-        if left == Left::Enough || stop {
+        if left == Rest::Enough || stop {
             // What came while that was written, and not all that may come yet.
             for _ in 0..LAST {
                 left = printer.drain(trace.get_mut(), &mut namer)?;
                 writer.write(printer.bytes(), &mut signals).await?;
-                if left != Left::More {
+                if left != Rest::More {
                     break;
                 }
             }

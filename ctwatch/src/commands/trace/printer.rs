@@ -15,7 +15,7 @@ use crate::{
 
 /// What is left in the buffer.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum Left {
+pub(super) enum Rest {
     Nothing,
     /// Perhaps: so many lines are written first.
     More,
@@ -38,19 +38,19 @@ pub(super) struct Printer {
 
 impl Printer {
     /// Prints what there is, or so much of it.
-    pub(super) fn drain(&mut self, trace: &mut Trace, namer: &mut Namer) -> Result<Left> {
+    pub(super) fn drain(&mut self, trace: &mut Trace, namer: &mut Namer) -> Result<Rest> {
         // When the machine started, had it never slept; anew each time: the clock may be set.
         let booted = booted_at()?;
         for _ in 0..AT_ONCE {
             if self.left == Some(0) {
-                return Ok(Left::Enough);
+                return Ok(Rest::Enough);
             }
-            let Some(event) = trace.take()? else { return Ok(Left::Nothing) };
+            let Some(event) = trace.take()? else { return Ok(Rest::Nothing) };
             self.line(&event, booted, namer)?;
             self.left = self.left.map(|left| left - 1);
             self.shown += 1;
         }
-        Ok(if self.left == Some(0) { Left::Enough } else { Left::More })
+        Ok(if self.left == Some(0) { Rest::Enough } else { Rest::More })
     }
 
     /// How many there were since it was last said that were not told.
