@@ -523,7 +523,8 @@ fn everything() -> Report {
     let mut namespaces = known.tracking.namespaces;
     for namespace in &mut namespaces {
         let some = |text: &str| Some(text.to_owned());
-        (namespace.pod, namespace.namespace, namespace.container) =
+        let netns = &mut namespace.netns;
+        (netns.pod, netns.namespace, netns.container) =
             (some("pod"), some("namespace"), some("container"));
     }
     Report {
