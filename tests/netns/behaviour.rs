@@ -115,7 +115,8 @@ fn loud() -> Result<()> {
     let (text, errors, code) = watching.interrupt()?;
     ensure!(code == Some(0), "{code:?} {errors}");
     let verdict = judge::ask(lab.router())?;
-    ensure!(text.contains(&format!("dropped: table_full {}; ", verdict.drop)), "{text}");
+    let dropped = format!("dropped: {0} in all; table_full {0}; ", verdict.drop);
+    ensure!(text.contains(&dropped), "{text}");
     ensure!(text.contains(&format!("inserted: {}\n", 2000 - verdict.drop)), "{text}");
     Ok(())
 }

@@ -157,7 +157,8 @@ fn is(netns: &Value, keys: &Value) -> Result<()> {
 
 fn tracked<'a>(report: &'a Value, name: &str) -> Result<&'a Value> {
     let all = report["tracking"]["namespaces"].as_array().context("no namespaces")?;
-    all.iter().find(|one| one["name"] == name).with_context(|| format!("no {name} in {all:?}"))
+    let mut all = all.iter().map(|one| &one["netns"]);
+    all.find(|netns| netns["name"] == name).with_context(|| format!("no {name} in {report}"))
 }
 
 /// The last object with that in it, as soon as there is one.

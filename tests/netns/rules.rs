@@ -127,6 +127,8 @@ fn nat_exhausted() -> Result<()> {
     holds(table, "/drops/table_full", 0)?;
     holds(table, "/insertions", 10)?;
     holds(table, "/removals", 0)?;
+    holds(table, "/dropped", verdict.drop)?;
+    holds(table, "/drops/clash_or_nat_exhausted", verdict.insert_failed)?;
     if ["fexit", "kprobe"].iter().any(|name| last["mechanisms"]["drops"] == *name) {
         holds(table, "/drops/nat_exhausted", verdict.insert_failed)?;
         return holds(table, "/drops/clash", 0);

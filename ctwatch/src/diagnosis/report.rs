@@ -47,8 +47,21 @@ pub struct Tracked {
     /// As text shows it.
     #[serde(skip)]
     pub called: String,
-    pub name: Option<String>,
+    pub netns: TrackedNetns,
+    pub entries: Option<u32>,
+    pub limit: Option<u32>,
+    /// Whether every packet there is looked up; `None`: see `unknown`.
+    pub hooked: Option<bool>,
+}
+
+/// With the keys that each object has for a network namespace.
+#[derive(Clone, Debug, Serialize)]
+pub struct TrackedNetns {
+    /// `None` where the kernel has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cookie: Option<u64>,
     pub inode: u32,
+    pub name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
     /// Of Kubernetes.
@@ -56,10 +69,6 @@ pub struct Tracked {
     pub namespace: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
-    pub entries: Option<u32>,
-    pub limit: Option<u32>,
-    /// Whether every packet there is looked up; `None`: see `unknown`.
-    pub hooked: Option<bool>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -107,6 +116,8 @@ pub struct SignalReport {
 #[derive(Clone, Debug, Serialize)]
 pub struct Promise {
     pub name: &'static str,
+    /// In words: it depends on what happens.
+    #[serde(rename = "promise")]
     pub exactness: &'static str,
 }
 

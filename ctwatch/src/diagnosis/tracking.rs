@@ -7,7 +7,7 @@ use super::{
     fixes, others,
     owners::{self, Manager},
     removal::{self, Place, nft_name},
-    report::{Check, File, Finding, Fix, Severity, Tracked, Tracking},
+    report::{Check, File, Finding, Fix, Severity, Tracked, TrackedNetns, Tracking},
 };
 use crate::record::facts::{Chain, Facts, Form, Framework, Hook, Namespace, RuleTable, RuleUse};
 
@@ -161,11 +161,14 @@ pub fn tracking(facts: &Facts) -> Tracking {
             .filter(|_| !absent)
             .map(|namespace| Tracked {
                 called: namespace.called(),
-                name: namespace.name.clone(),
-                inode: namespace.inode,
-                pod: namespace.workload.pod.clone(),
-                namespace: namespace.workload.namespace.clone(),
-                container: namespace.workload.container.clone(),
+                netns: TrackedNetns {
+                    cookie: Some(namespace.id).filter(|id| *id != u64::from(namespace.inode)),
+                    inode: namespace.inode,
+                    name: namespace.name.clone(),
+                    pod: namespace.workload.pod.clone(),
+                    namespace: namespace.workload.namespace.clone(),
+                    container: namespace.workload.container.clone(),
+                },
                 entries: namespace.entries.as_ref().ok().copied(),
                 limit: facts.limit.as_ref().ok().copied(),
                 hooked: tracks(namespace),

@@ -200,6 +200,17 @@ fn tables(second: u64) -> Vec<TableSample> {
         unread: Some("cannot enter /run/netns/sealed: Operation not permitted".to_owned()),
         ..named(45, "sealed")
     };
+    let idle = match second {
+        // Nothing leads there any more.
+        2 => TableSample {
+            access: Access::Unseen,
+            entries: None,
+            counters: None,
+            hooks: None,
+            ..named(46, "idle")
+        },
+        _ => named(46, "idle"),
+    };
     let odd = TableSample {
         owner: Owner::Unknown("it belongs to a user namespace outside of this one".to_owned()),
         ..counting(named(47, "odd"), 7, &[])
@@ -207,6 +218,7 @@ fn tables(second: u64) -> Vec<TableSample> {
     let of = |uid, table: TableSample| TableSample {
         owner: Owner::User(uid),
         is_judged: false,
+        workload: Workload { container: Some("web".to_owned()), ..Workload::default() },
         ..table
     };
     let dropping =
@@ -218,7 +230,7 @@ fn tables(second: u64) -> Vec<TableSample> {
         nat,
         pod,
         sealed,
-        named(46, "idle"),
+        idle,
         odd,
         of(1000, dropping),
         of(1000, counting(named(49, "sh[4712]"), 12, &[])),
@@ -262,6 +274,12 @@ fn tops(second: u64) -> Vec<TopCounts> {
         |key: &Key| Key { src: key.src, netns: 42, family: key.family, ..Key::default() };
     let by_service = |key: &Key| Key { src: [0; 16], ifindex: 0, ..*key };
     let by_interface = |key: &Key| Key { netns: 42, ifindex: key.ifindex, ..Key::default() };
+    let by_process = || {
+        let mut key = Key { netns: 42, ..Key::default() };
+        key.src[..4].copy_from_slice(b"bird");
+        key.dst[..8].copy_from_slice(&77_u64.to_ne_bytes());
+        key
+    };
     let other = source(36, (17, 53), AF_INET);
     vec![
         list(
@@ -274,13 +292,14 @@ fn tops(second: u64) -> Vec<TopCounts> {
         ),
         list(By::Service, vec![count(by_service(&dns), 1383, 0), count(by_service(&bgp), 400, 0)]),
         list(By::Interface, vec![count(by_interface(&dns), 1783, 0)]),
+        list(By::Process, vec![count(by_process(), 3, 0)]),
     ]
 }
 
 /// Three snapshots of many kinds of namespaces: one fills and recovers, one has no ports left, one is a
 /// pod's, one cannot be entered, one holds nothing, of one the owner is unknown, three are of users.
 pub(super) fn several() -> Vec<Snapshot> {
-    let mut model = Model::with_tops(3, &[By::Source, By::Service, By::Interface]);
+    let mut model = Model::with_tops(3, &[By::Source, By::Service, By::Interface, By::Process]);
     let counted = Counted { drops: true, ends: true, ..Counted::default() };
     let advance = |second: u64| {
         if second == 1 {
@@ -293,7 +312,7 @@ pub(super) fn several() -> Vec<Snapshot> {
             buckets: Some(65_536),
             tables: tables(second),
             tops: tops(second),
-            cgroups: Vec::new(),
+            cgroups: vec![(77, "/system.slice/bird.service".to_owned())],
             idle: Vec::new(),
             probed: Some(Probed { counted, ..Probed::default() }),
         }))
@@ -303,7 +322,8 @@ pub(super) fn several() -> Vec<Snapshot> {
 
 /// A census of the same namespaces, and of one that nothing leads into.
 pub(super) fn taken_of_several() -> Taken {
-    let mut census = Census::new(&[By::Source, By::Service, By::Backend], SEED);
+    let mut census =
+        Census::new(&[By::Source, By::Service, By::Backend, By::ReplyDestination], SEED);
     let mut hold = |netns, key: Key, times: u32, assured: bool, state, seconds| {
         let status = Status(1 << 3 | if assured { 1 << 2 | 1 << 1 } else { 0 });
         let (key, left) = (Key { netns, ..key }, Left::Seconds(seconds));

@@ -2,7 +2,7 @@
 //! a change of such a file, to be looked at. `UPDATE_EXPECT=1 cargo test -p ctwatch --lib golden` writes
 //! them anew.
 
-use std::{fmt::Write as _, io, time::Duration};
+use std::{collections::BTreeSet, fmt::Write as _, io, time::Duration};
 
 use ctwatch_abi::{
     top::{AF_INET, AF_INET6, By},
@@ -25,10 +25,14 @@ use super::{
     },
 };
 use crate::{
-    diagnosis::{Case, cases, findings, measurement, report::Report, tracking},
+    diagnosis::{
+        Case, cases, findings, measurement,
+        report::{ConfigurationReport, Elsewhere, Finding, Fix, Report, Severity, Tracking},
+        tracking,
+    },
     model::{
         Snapshot,
-        census::Taken,
+        census::{Census, SEED, Taken},
         groups::Grouping,
         remembered::Since,
         verdict::{
@@ -43,6 +47,10 @@ use crate::{
         workload::Workload,
     },
 };
+
+const SCHEMA: &str = include_str!("../../../docs/schema/v1.json");
+
+const NOW: jiff::Timestamp = jiff::Timestamp::UNIX_EPOCH;
 
 const WIDTHS: [usize; 3] = [40, 80, 200];
 
@@ -340,25 +348,28 @@ fn objects(file: ExpectFile, lines: &str) {
     file.assert_eq(&(pretty.join("\n") + "\n"));
 }
 
-/// What `ctwatch watch --output json` prints for a tick of several tables.
-pub(super) fn watch_object() -> String {
-    let [_, second, _] = several().try_into().unwrap();
+/// What `ctwatch watch --output json` prints for two ticks of several tables.
+fn watch_objects() -> String {
+    let [_, ticks @ ..] = &several()[..] else { panic!("no tick") };
     let loaded = [loaded("nf_conntrack", Some("iptable_nat"))];
-    let since = (jiff::Timestamp::UNIX_EPOCH, loaded.iter());
-    said(|out| json::watch::write(out, &header(), FIRST, &second, Some(since)))
+    said(|out| {
+        ticks.iter().try_for_each(|tick| {
+            json::watch::write(out, &header(), FIRST, tick, Some((NOW, loaded.iter())))
+        })
+    })
 }
 
-pub(super) fn census_object() -> String {
-    let (by, time) = ([Grouping::Pod, Grouping::Namespace], jiff::Timestamp::UNIX_EPOCH);
+fn census_object() -> String {
+    let by = [Grouping::Pod, Grouping::Namespace];
     let taken = taken_of_several();
-    said(|out| json::census::write(out, &taken, &by, Some(262_144), "6.12.0", time))
+    said(|out| json::census::write(out, &taken, &by, Some(262_144), "6.12.0", NOW))
 }
 
-pub(super) fn doctor_object() -> String {
+fn doctor_object() -> String {
     said(|out| json::doctor::write(out, &report()))
 }
 
-pub(super) fn trace_objects() -> String {
+fn trace_objects() -> String {
     said(|out| {
         each_drop(|line| json::trace::line(out, line))?;
         json::trace::more(out, 54)?;
@@ -369,7 +380,7 @@ pub(super) fn trace_objects() -> String {
 
 #[test]
 fn objects_of_watch() {
-    objects(expect_file!["../../../tests/golden/watch.json"], &watch_object());
+    objects(expect_file!["../../../tests/golden/watch.json"], &watch_objects());
 }
 
 #[test]
@@ -385,4 +396,145 @@ fn objects_of_doctor() {
 #[test]
 fn objects_of_trace() {
     objects(expect_file!["../../../tests/golden/trace.json"], &trace_objects());
+}
+
+/// docs/schema/v1.json describes these objects: each key of theirs, and no other.
+#[test]
+fn the_schema_is_what_is_printed() {
+    let schema: Value = serde_json::from_str(SCHEMA).unwrap();
+    let lines = [
+        watch_objects(),
+        said(|out| json::census::write(out, &no_census(), &[], None, "6.12.0", NOW)),
+        census_object(),
+        doctor_object(),
+        said(|out| json::doctor::write(out, &everything())),
+        trace_objects(),
+    ];
+    let mut checked = Checked { schema: &schema, seen: BTreeSet::new() };
+    for line in lines.iter().flat_map(|lines| lines.lines()) {
+        let object: Value = serde_json::from_str(line).unwrap();
+        let kind = object["type"].as_str().unwrap().to_owned();
+        checked.check(&object, &format!("/$defs/{kind}"), &kind);
+    }
+    let mut described = BTreeSet::new();
+    properties(&schema["$defs"], "/$defs", &mut described);
+    let unseen: Vec<_> = described.difference(&checked.seen).collect();
+    assert!(unseen.is_empty(), "described, and in no object here: {unseen:?}");
+}
+
+/// Every property that the schema has, by its pointer.
+fn properties(node: &Value, at: &str, all: &mut BTreeSet<String>) {
+    if let Some(of) = node["properties"].as_object() {
+        all.extend(of.keys().map(|key| format!("{at}/properties/{key}")));
+    }
+    match node {
+        Value::Object(of) => of.iter().for_each(|(k, v)| properties(v, &format!("{at}/{k}"), all)),
+        Value::Array(of) => {
+            of.iter().enumerate().for_each(|(k, v)| properties(v, &format!("{at}/{k}"), all));
+        }
+        _ => {}
+    }
+}
+
+/// As much of JSON Schema as that one uses.
+struct Checked<'a> {
+    schema: &'a Value,
+    /// Properties that occurred, by their pointer.
+    seen: BTreeSet<String>,
+}
+
+impl Checked<'_> {
+    fn check(&mut self, value: &Value, at: &str, path: &str) {
+        let schema = self.schema;
+        let node = schema.pointer(at).unwrap_or_else(|| panic!("no {at}"));
+        if let Some(to) = node["$ref"].as_str() {
+            return self.check(value, to.trim_start_matches('#'), path);
+        }
+        if let Some(any) = node["anyOf"].as_array() {
+            let null = any.iter().position(|one| one["type"] == "null").unwrap();
+            let other = usize::from(null == 0);
+            let which = if value.is_null() { null } else { other };
+            return self.check(value, &format!("{at}/anyOf/{which}"), path);
+        }
+        if let Some(all) = node["enum"].as_array() {
+            assert!(all.contains(value), "{path} is {value}");
+        }
+        if !node["const"].is_null() {
+            assert_eq!(node["const"], *value, "{path}");
+        }
+        let is = |name: &Value| match name.as_str() {
+            Some("integer") => value.is_u64(),
+            Some("number") => value.is_number(),
+            Some("string") => value.is_string(),
+            Some("boolean") => value.is_boolean(),
+            Some("array") => value.is_array(),
+            Some("object") => value.is_object(),
+            Some("null") => value.is_null(),
+            _ => panic!("{at} has the type {name}"),
+        };
+        let fits = match &node["type"] {
+            Value::Null => true,
+            Value::Array(several) => several.iter().any(is),
+            one => is(one),
+        };
+        assert!(fits, "{path} is {value}, and not {}", node["type"]);
+        if let Some(items) = value.as_array() {
+            for item in items {
+                self.check(item, &format!("{at}/items"), &format!("{path}[]"));
+            }
+        }
+        let Some(object) = value.as_object() else { return };
+        if node["properties"].is_null() {
+            return;
+        }
+        for required in node["required"].as_array().into_iter().flatten() {
+            assert!(object.contains_key(required.as_str().unwrap()), "{path} has no {required}");
+        }
+        for (key, value) in object {
+            let to = format!("{at}/properties/{}", key.replace('~', "~0").replace('/', "~1"));
+            assert!(schema.pointer(&to).is_some(), "{path}.{key} is not in the schema");
+            self.check(value, &to, &format!("{path}.{key}"));
+            self.seen.insert(to);
+        }
+    }
+}
+
+/// Nothing was held.
+fn no_census() -> Taken {
+    let mut taken = taken_of_several();
+    taken.kernel.clear();
+    taken.counted = Census::new(&[], SEED).finish(0);
+    taken
+}
+
+/// What a report rarely has.
+fn everything() -> Report {
+    let finding = Finding {
+        id: "x",
+        severity: Severity::Info,
+        title: String::new(),
+        evidence: Vec::new(),
+        fixes: vec![Fix {
+            elsewhere: Some(Elsewhere { place: "the host".to_owned(), commands: Vec::new() }),
+            ..Fix::default()
+        }],
+    };
+    let known = report();
+    let mut namespaces = known.tracking.namespaces;
+    for namespace in &mut namespaces {
+        let some = |text: &str| Some(text.to_owned());
+        let netns = &mut namespace.netns;
+        (netns.pod, netns.namespace, netns.container) =
+            (some("pod"), some("namespace"), some("container"));
+    }
+    Report {
+        configuration: ConfigurationReport {
+            source: None,
+            why: Some("hidden".to_owned()),
+            options: Default::default(),
+        },
+        tracking: Tracking { namespaces, ..known.tracking },
+        findings: vec![finding],
+        ..known
+    }
 }

@@ -237,7 +237,7 @@ fn of_table(taken: &Taken, count: &KernelCount, table: &TableCensus, shown: &Sho
     let wide = name_width(shown.columns);
     for list in taken.counted.lists(count.netns) {
         let by = format!("by {}", list.by.name());
-        lines.push(format!("  {by:<0$} {1:>10} {2:>7}", wide + 2, "entries", "share"));
+        lines.extend(row("  ", &by, wide + 2, "entries", "share"));
         for entry in &list.entries {
             let mark = if entry.error > 0 { "<=" } else { "" };
             let name = escaped(&talker(list.by, entry, &shown.services));

@@ -278,16 +278,20 @@ mod tests {
     use super::*;
     use crate::diagnosis::report::{
         CapabilityReport, Check, ConfigurationReport, File, Offer, Promise, SignalReport, Tracked,
+        TrackedNetns,
     };
 
     fn tracked(name: &str, hooked: Option<bool>, entries: Option<u32>) -> Tracked {
         Tracked {
             called: name.to_owned(),
-            name: Some(name.to_owned()),
-            inode: 1,
-            pod: None,
-            namespace: None,
-            container: None,
+            netns: TrackedNetns {
+                cookie: None,
+                inode: 1,
+                name: Some(name.to_owned()),
+                pod: None,
+                namespace: None,
+                container: None,
+            },
             entries,
             limit: Some(9),
             hooked,
