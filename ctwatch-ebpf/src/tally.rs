@@ -88,12 +88,12 @@ struct Announced {
     known_at: u64,
     known: u64,
     /// Where it was not expected: the stack of the refusal, from the function that refused upwards.
-    stack: [u64; CALLERS],
+    stack: [u64; CALLERS as usize],
 }
 
-/// Words of the stack, from the return of `early_drop` to where `nf_conntrack_in` returns to: some 40 on
-/// x86, 60 with the kernel's own frame for a tracing program.
-const CALLERS: usize = 80;
+/// Words of the stack, from the return of `early_drop` to the address that `nf_conntrack_in` returns to: 36
+/// to 40 on x86, and some more for the frame that the kernel makes for a tracing program.
+const CALLERS: u32 = 80;
 
 /// Nanoseconds from a refusal to the drop, at most: some thousand, but a hypervisor may stop a CPU in
 /// between.
@@ -229,7 +229,7 @@ pub(crate) fn announce(net: impl Place, stack: impl Place) {
         let to = (&raw mut announced.stack).cast();
         // SAFETY: a live map value with room for so many bytes; the helper checks the address, and
         // clears them where it is none.
-        unsafe { bpf_probe_read_kernel(to, 8 * CALLERS as u32, stack as *const _) };
+        unsafe { bpf_probe_read_kernel(to, 8 * CALLERS, stack as *const _) };
     }
     // SAFETY: a helper that only reads a clock.
     announced.when = unsafe { bpf_ktime_get_ns() };

@@ -12,7 +12,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use choice::Choice;
 use filter::{filter, is_told, port, unseen};
-use printer::{Rest, Printer};
+use printer::{Printer, Rest};
 
 use super::{WrongUsage, scope, setup, signals::Signals, writer::Writer};
 use crate::{
