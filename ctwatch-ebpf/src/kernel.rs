@@ -129,6 +129,12 @@ impl Typed {
     pub(crate) fn argument(ctx: &impl EbpfContext, number: usize) -> Self {
         Self(argument(ctx, number))
     }
+
+    /// The array of arguments itself, which the kernel keeps on the stack.
+    #[inline(always)]
+    pub(crate) fn context(ctx: &impl EbpfContext) -> Self {
+        Self(ctx.as_ptr() as u64)
+    }
 }
 
 impl Place for Typed {

@@ -4,7 +4,7 @@ use core::hint::black_box;
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_NOEXIST},
-    helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns},
+    helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns, generated::bpf_probe_read_kernel},
     macros::map,
     maps::{Array, HashMap, PerCpuArray, Queue},
 };
@@ -14,7 +14,7 @@ use ctwatch_abi::{
     top::{By, Hashes, Key, Set, Stream, TABLES, table},
 };
 
-use crate::kernel::{self, Address, Place, layout};
+use crate::kernel::{self, Address, Place, layout, read};
 
 /// The place of each namespace.
 #[map]
@@ -70,14 +70,38 @@ const MARK_SLOTS: u32 = 1024;
 #[map]
 static TOP: Array<Set> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// A refusal on this CPU whose packet is not dropped yet: its namespace, and when that was.
+/// A refusal on this CPU whose packet is not dropped yet.
 #[map]
-static ANNOUNCED: PerCpuArray<[u64; 2]> = PerCpuArray::with_max_entries(1, 0);
+static ANNOUNCED: PerCpuArray<Announced> = PerCpuArray::with_max_entries(1, 0);
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Announced {
+    /// In which namespace; 0: none.
+    net: u64,
+    when: u64,
+    /// Where the stack is.
+    scratch: u64,
+    /// The return address, in the function that drops the packet, where it was expected; 0: not there.
+    caller: u64,
+    /// Where on the stack that address was found last, and which it was.
+    known_at: u64,
+    known: u64,
+    /// Where it was not expected: the stack of the refusal, from the function that refused upwards.
+    stack: [u64; CALLERS as usize],
+}
+
+/// Words of the stack, from the return of `early_drop` to the address that `nf_conntrack_in` returns to: 36
+/// to 40 on x86, and some more for the frame that the kernel makes for a tracing program.
+const CALLERS: u32 = 80;
 
 /// Nanoseconds from a refusal to the drop, at most: some thousand, but a hypervisor may stop a CPU in
-/// between. act_ct and Open vSwitch drop a refused packet in another way, and its announcement stays: a
-/// later drop on this CPU must not be taken for it.
+/// between.
 const ANNOUNCED_FOR: u64 = 100_000_000;
+
+/// Bytes between two places in the function that calls conntrack and drops, at most: `nf_hook_slow` has
+/// some 300.
+const NEAR: u64 = 1024;
 
 /// Entries that are being confirmed on this CPU, and by which interface they came.
 #[map]
@@ -186,35 +210,81 @@ fn enter_into<const BY: usize>(first: u32, whole: &Key, hash: u64) {
     }
 }
 
-/// Leaves word that the packet which is dropped next on this CPU, in this namespace, was refused.
+/// Leaves word that a packet in this namespace was refused, and for whom: the return addresses on the
+/// `stack` tell who called conntrack. A hook's packet is dropped by `nf_hook_slow`, which called the hook.
+/// act_ct, Open vSwitch and a packet that user space gave back call conntrack without that: their packet
+/// is dropped in another way or not at all, and what `nf_hook_slow` drops next is not theirs.
 #[inline(always)]
-pub(crate) fn announce(net: impl Place) {
-    if let Some(slot) = ANNOUNCED.get_ptr_mut(0) {
-        // SAFETY: a live per-CPU map value, and a helper that only reads a clock.
-        unsafe { *slot = [net.address(), bpf_ktime_get_ns()] };
+pub(crate) fn announce(net: impl Place, stack: impl Place) {
+    let Some(slot) = ANNOUNCED.get_ptr_mut(0) else { return };
+    // SAFETY: a live per-CPU map value.
+    let announced = unsafe { &mut *slot };
+    let stack = stack.number(&mut announced.scratch);
+    let there = read(stack + announced.known_at, 0).unwrap_or(0);
+    announced.caller = 0;
+    if announced.known != 0 && is_near(there, announced.known) {
+        announced.caller = there;
+    } else {
+        // Searched at the drop only, which says what to look for.
+        let to = (&raw mut announced.stack).cast();
+        // SAFETY: a live map value with room for so many bytes; the helper checks the address, and
+        // clears them where it is none.
+        unsafe { bpf_probe_read_kernel(to, 8 * CALLERS, stack as *const _) };
     }
-}
-
-/// The word is taken.
-#[inline(always)]
-pub(crate) fn forget_announced() {
-    if let Some(slot) = ANNOUNCED.get_ptr_mut(0) {
-        // SAFETY: a live per-CPU map value.
-        unsafe { *slot = [0, 0] };
-    }
+    // SAFETY: a helper that only reads a clock.
+    announced.when = unsafe { bpf_ktime_get_ns() };
+    announced.net = net.address();
 }
 
 /// The namespace that a refusal was announced for a moment ago, if any. The word stays.
 #[inline(always)]
 pub(crate) fn announced() -> Option<u64> {
     // SAFETY: a live per-CPU map value.
-    let [net, at] = unsafe { *ANNOUNCED.get_ptr(0)? };
-    if net == 0 {
+    let announced = unsafe { &*ANNOUNCED.get_ptr(0)? };
+    if announced.net == 0 {
         return None;
     }
     // SAFETY: it only reads a clock.
     let now = unsafe { bpf_ktime_get_ns() };
-    (now.wrapping_sub(at) <= ANNOUNCED_FOR).then_some(net)
+    (now.wrapping_sub(announced.when) <= ANNOUNCED_FOR).then_some(announced.net)
+}
+
+/// Takes the word. Whether conntrack refused on behalf of the function that drops a packet at this
+/// location.
+#[inline(always)]
+pub(crate) fn take_announced(location: u64) -> bool {
+    let Some(slot) = ANNOUNCED.get_ptr_mut(0) else { return false };
+    // SAFETY: a live per-CPU map value.
+    let announced = unsafe { &mut *slot };
+    announced.net = 0;
+    match announced.caller {
+        0 => find_caller(location) != 0,
+        caller => is_near(caller, location),
+    }
+}
+
+/// A function of its own, so that the verifier looks at the loop by itself.
+#[inline(never)]
+fn find_caller(location: u64) -> u64 {
+    let Some(slot) = ANNOUNCED.get_ptr_mut(0) else { return 0 };
+    // SAFETY: a live per-CPU map value.
+    let announced = unsafe { &mut *slot };
+    for (index, word) in announced.stack.iter().enumerate() {
+        if is_near(*word, location) {
+            announced.known_at = index as u64 * 8;
+            announced.known = *word;
+            return 1;
+        }
+    }
+    0
+}
+
+/// Whether two addresses are in one function, or so it seems. On arm64 the upper bits of a return
+/// address may be a signature.
+#[inline(always)]
+fn is_near(one: u64, other: u64) -> bool {
+    const UPPER: u32 = 64 - 39;
+    one.wrapping_sub(other).wrapping_add(NEAR) << UPPER < (2 * NEAR) << UPPER
 }
 
 #[inline(always)]

@@ -20,6 +20,7 @@ pub(crate) const TESTS: &[Test] = &[
     test(On::EachWithPrograms, "traced_by_filter_and_rate", filtered),
     test(On::EachWithPrograms, "ports_behind_extension_headers", extended),
     test(On::EachWithPrograms, "refusals_at_confirmation_are_traced", at_confirmation),
+    test(On::EachWithPrograms, "a_refusal_in_tc_marks_no_later_drop", in_tc),
     test(On::Once, "a_trace_names_the_process_of_this_host", local),
 ];
 
@@ -222,6 +223,47 @@ fn at_confirmation() -> Result<()> {
     let (shown, verdict) = told(Flows { sources: 1, ..UDP }, 500, "nat_exhausted")?;
     let failed = verdict.insert_failed - before;
     ensure!(shown as u64 == failed && failed > 400, "{shown} shown: {verdict:?}");
+    Ok(())
+}
+
+/// What conntrack refuses within act_ct is dropped by tc, and before Linux 6.11 by nobody. A rule drops
+/// the packet that comes next on that CPU, in the same namespace: that is no refusal.
+fn in_tc() -> Result<()> {
+    // Not only by tc: what passes there is refused once more.
+    in_tc_with(Plan::fresh(), |lab| {
+        lab.send(&Flood::of(Flows { protocol: Protocol::IcmpEcho, ..UDP }, 50))?;
+        let chain = "type filter hook prerouting priority raw";
+        lab.router().nft(&format!("table ip raw {{ chain c {{ {chain}; udp dport 2 drop; }}\n }}"))
+    })?;
+    // Rules of iptables are in the function that also drops for conntrack.
+    in_tc_with(Plan::without_tracking(), |lab| {
+        let rule = "iptables-legacy -t raw -A PREROUTING -p udp --dport 2 -j DROP";
+        lab.router().run(&rule.split(' ').collect::<Vec<_>>()).map(|_| ())
+    })
+}
+
+fn in_tc_with(plan: Plan, rule: impl FnOnce(&Lab) -> Result<()>) -> Result<()> {
+    const TO_TC: u16 = 1;
+    let mut lab = Lab::new(plan)?;
+    lab.set_limit(50)?;
+    lab.keep_entries()?;
+    for words in [
+        "tc qdisc add dev down0 clsact",
+        "tc filter add dev down0 ingress protocol ip flower ip_proto udp dst_port 1 action ct commit",
+    ] {
+        lab.router().run(&words.split(' ').collect::<Vec<_>>())?;
+    }
+    rule(&lab)?;
+    let trace = Trace::start(&["--rate", "1000000", "--netns", lab.router().name()])?;
+    let before = judge::ask(lab.router())?.drop;
+    // The two take turns.
+    lab.send(&Flood { first: 1 << 32, ..Flood::of(Flows { services: 2, ..UDP }, 1000) })?;
+    let (shown, ..) = trace.stop()?;
+    let refused = judge::ask(lab.router())?.drop - before;
+    ensure!(refused > 400, "only {refused} of 500 refused within tc");
+    let later = shown.iter().filter(|object| object["dport"] != TO_TC);
+    let wrong: Vec<_> = later.filter(|object| object["reason"] == "table_full").collect();
+    ensure!(wrong.is_empty(), "{} of 500, {plan:?}: {:?}", wrong.len(), wrong.first());
     Ok(())
 }
 

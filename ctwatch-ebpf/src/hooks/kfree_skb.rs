@@ -47,19 +47,33 @@ pub(crate) fn dropped_for_any_reason(ctx: &impl EbpfContext, skb: u64, location:
 /// As below; and dropped by netfilter, where the kernel says why: a packet that is dropped for
 /// anything else on that CPU has nothing to do with it.
 #[inline(always)]
-pub(crate) fn dropped_as_announced(ctx: &impl EbpfContext, skb: u64, reason: u32) -> Option<()> {
-    if reason == layout!(netfilter_drop) { dropped_as_announced_bare(ctx, skb) } else { None }
+pub(crate) fn dropped_as_announced(
+    ctx: &impl EbpfContext,
+    skb: u64,
+    location: u64,
+    reason: u32,
+) -> Option<()> {
+    match reason == layout!(netfilter_drop) {
+        true => dropped_as_announced_bare(ctx, skb, location),
+        false => None,
+    }
 }
 
 /// The packet of a refusal that a hook on `early_drop` has announced: the same CPU, a moment ago, the
-/// same namespace, nothing attached.
+/// same namespace, nothing attached, and dropped by the function that had conntrack look at it.
 #[inline(always)]
-pub(crate) fn dropped_as_announced_bare(ctx: &impl EbpfContext, skb: u64) -> Option<()> {
+pub(crate) fn dropped_as_announced_bare(
+    ctx: &impl EbpfContext,
+    skb: u64,
+    location: u64,
+) -> Option<()> {
     let net = tally::announced()?;
     if read::<u64>(skb, layout!(skb_nfct))? != 0 || net_of(skb)? != net {
         return None;
     }
-    tally::forget_announced();
+    if !tally::take_announced(location) {
+        return None;
+    }
     let net = Address(net);
     who::refused(ctx, skb, (net, kernel::netns_id(net)?), Reason::TableFull)
 }

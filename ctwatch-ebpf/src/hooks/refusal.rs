@@ -17,15 +17,22 @@ use crate::{
 const NF_DROP: u32 = 0;
 
 /// `early_drop(net, hash)` looked for an entry to throw out and answered whether it did: 0 is
-/// exactly one refusal. It is called only above the limit. ctnetlink has no hash to begin at.
+/// exactly one refusal. It is called only above the limit. ctnetlink has no hash to begin at. `stack` is
+/// below the frames of those who called it.
 /// <https://github.com/torvalds/linux/blob/v6.12/net/netfilter/nf_conntrack_core.c>
 #[inline(always)]
-pub(crate) fn early_dropped(_ctx: &impl EbpfContext, net: impl Place, hash: u32, evicted: u32) {
+pub(crate) fn early_dropped(
+    _ctx: &impl EbpfContext,
+    net: impl Place,
+    hash: u32,
+    evicted: u32,
+    stack: impl Place,
+) {
     if evicted == 0 {
         let count = if hash == 0 { Count::TableFullCtnetlink } else { Count::TableFull };
         tally::count(net, &[count], HostCount::UnplacedRefusals);
-        if hash != 0 {
-            tally::announce(net);
+        if hash != 0 && (layout!(top_sets) != 0 || tell::is_on()) {
+            tally::announce(net, stack);
         }
         #[cfg(feature = "talk")]
         aya_log_ebpf::debug!(_ctx, "refused: the table is full");

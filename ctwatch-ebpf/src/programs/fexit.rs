@@ -15,7 +15,7 @@ use crate::{
 #[fexit(function = "early_drop")]
 pub(crate) fn fx_early_drop(ctx: FExitContext) -> i32 {
     let (hash, evicted) = (low(argument(&ctx, 1)), low(argument(&ctx, 2)));
-    refusal::early_dropped(&ctx, Typed::argument(&ctx, 0), hash, evicted);
+    refusal::early_dropped(&ctx, Typed::argument(&ctx, 0), hash, evicted, Typed::context(&ctx));
     0
 }
 

@@ -28,9 +28,10 @@ pub(crate) fn kp_early_drop(ctx: ProbeContext) -> i32 {
 #[kretprobe]
 #[expect(clippy::cast_possible_truncation, reason = "the low half is the argument")]
 pub(crate) fn kr_early_drop(ctx: RetProbeContext) -> i32 {
-    match left(&ctx, EARLY_DROP) {
-        Some(Frame(net, hash)) => {
-            refusal::early_dropped(&ctx, Address(net), hash as u32, ctx.ret())
+    let frame = |stack| Some((tally::leave(EARLY_DROP, stack)?, stack));
+    match stack(&ctx).and_then(frame) {
+        Some((Frame(net, hash), stack)) => {
+            refusal::early_dropped(&ctx, Address(net), hash as u32, ctx.ret(), Address(stack));
         }
         None => tally::host(HostCount::UnpairedRefusals),
     }

@@ -22,14 +22,14 @@ pub(crate) fn dropped_bare(ctx: RawTracePointContext) -> i32 {
 /// Beside hooks on functions: they know that a packet is refused, this knows which.
 #[raw_tracepoint(tracepoint = "kfree_skb")]
 pub(crate) fn refused(ctx: RawTracePointContext) -> i32 {
-    let _ = kfree_skb::dropped_as_announced(&ctx, ctx.arg(0), ctx.arg(2));
+    let _ = kfree_skb::dropped_as_announced(&ctx, ctx.arg(0), ctx.arg(1), ctx.arg(2));
     0
 }
 
 /// Of older kernels, as [`dropped_bare`].
 #[raw_tracepoint(tracepoint = "kfree_skb")]
 pub(crate) fn refused_bare(ctx: RawTracePointContext) -> i32 {
-    let _ = kfree_skb::dropped_as_announced_bare(&ctx, ctx.arg(0));
+    let _ = kfree_skb::dropped_as_announced_bare(&ctx, ctx.arg(0), ctx.arg(1));
     0
 }
 

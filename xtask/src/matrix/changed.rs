@@ -41,7 +41,10 @@ const PATHS: &[(&str, &[Touches])] = {
         ("ctwatch-ebpf/src/programs/kprobe.rs", &[Mechanism("kprobe")]),
         ("ctwatch-ebpf/src/programs/tracepoint.rs", &[Mechanism("tracepoint")]),
         ("ctwatch-ebpf/src/programs/census.rs", &[Named("census"), Named("doctor")]),
-        ("ctwatch-ebpf/src/hooks/kfree_skb.rs", &[Mechanism("tracepoint")]),
+        (
+            "ctwatch-ebpf/src/hooks/kfree_skb.rs",
+            &[Mechanism("tracepoint"), Mechanism("fexit"), Mechanism("kprobe")],
+        ),
         ("ctwatch-ebpf/src/hooks/kmem.rs", &[Mechanism("tracepoint")]),
         ("ctwatch-ebpf/src/hooks/census.rs", &[Named("census"), Named("doctor")]),
         ("ctwatch-ebpf/src/hooks/loading.rs", &[Named("load")]),
