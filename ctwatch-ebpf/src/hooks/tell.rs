@@ -79,7 +79,7 @@ fn tell(reason: u32, packet: &Packet) -> Option<()> {
     }
     if filter!(is_chosen) != 0 {
         // SAFETY: a plain number; whichever of two it is replaced by was true of some namespace.
-        let Some(is_wanted) = (unsafe { CHOSEN.get(&packet.key.netns) }) else {
+        let Some(is_wanted) = (unsafe { CHOSEN.get(packet.key.netns) }) else {
             // SAFETY: a live map value; CPUs share it, and it is added to in one instruction.
             unsafe { add_one(&mut (*traced).undecided) };
             return None;

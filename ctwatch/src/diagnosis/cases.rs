@@ -271,10 +271,10 @@ fn who_is_refused_is_named_as_far_as_that_is_certain() {
         settings: Default::default(),
     });
     let evidence = &of(&found, "table_full").evidence;
-    let who = evidence.iter().find(|line| line.starts_with("refused by source: "));
+    let who = evidence.iter().find(|line| line.starts_with("dropped by source: "));
     assert_eq!(
         who.map(String::as_str),
-        Some("refused by source: 10.1.1.7 80; 10.1.1.8 20 to 30"),
+        Some("dropped by source: 10.1.1.7 80; 10.1.1.8 20 to 30"),
         "{evidence:?}"
     );
 }
@@ -343,7 +343,7 @@ fn a_tunnel_that_fills_the_table_need_not_be_tracked() {
     let fixes = |facts: &Facts| of(&found(facts, Some(&taken)), "top_talkers").clone();
     let talkers = fixes(&facts);
     assert!(
-        talkers.title.starts_with("40% of what host tracks is of the tunnels of VXLAN (udp/4789)"),
+        talkers.title.starts_with("40% of the table of host is held by the tunnels of VXLAN (udp/4789)"),
         "{}",
         talkers.title
     );

@@ -22,12 +22,12 @@ fn full_one(case: &Case<'_>, namespace: &Namespace) -> Option<Finding> {
     let (entries, limit) = (*namespace.entries.as_ref().ok()?, case.limit()?);
     let refused = case.live(namespace).map(|table| table.drops.table_full);
     let so = match refused.map(|refused| (refused.at_least, refused.total)) {
-        Some((Some(1..), _)) => "new connections are refused".to_owned(),
-        Some((_, Some(0))) => "none was refused while it was looked at".to_owned(),
+        Some((Some(1..), _)) => "packets of new connections are dropped".to_owned(),
+        Some((_, Some(0))) => "none was dropped during the look".to_owned(),
         Some((_, Some(most))) => {
-            format!("up to {} were refused while it was looked at", number(most))
+            format!("up to {} were dropped during the look", number(most))
         }
-        _ => "new connections are refused where no room is found for them".to_owned(),
+        _ => "packets of new connections are dropped where nothing makes room for them".to_owned(),
     };
     let full = if entries >= limit { "full" } else { "as good as full" };
     let title = format!(
@@ -87,7 +87,7 @@ fn evidence(case: &Case<'_>, namespace: &Namespace) -> Vec<String> {
         if let Some(all) = table.dropped.total.filter(|all| *all > 0) {
             words += &format!("; {} in all", number(all));
         }
-        evidence.push(format!("refused in the last {seconds:.1} s: {words}"));
+        evidence.push(format!("dropped in the last {seconds:.1} s: {words}"));
         evidence.extend(refused(table));
     }
     match case.census {
@@ -139,14 +139,14 @@ fn refused(table: &Table) -> Vec<String> {
         });
         let words: Vec<String> = words.collect();
         if !words.is_empty() {
-            lines.push(format!("refused by {}: {}", list.by.name(), words.join("; ")));
+            lines.push(format!("dropped by {}: {}", list.by.name(), words.join("; ")));
         }
     }
     let control = table.control_plane.iter();
     let control = control.map(|found| format!("{} {}", found.protocol, number(found.at_least)));
     let control: Vec<String> = control.collect();
     if !control.is_empty() {
-        lines.push(format!("control plane refused, at least: {}", control.join(", ")));
+        lines.push(format!("control plane dropped, at least: {}", control.join(", ")));
     }
     lines
 }
@@ -211,8 +211,8 @@ fn raise(case: &Case<'_>, entries: u32, limit: u32) -> Option<Fix> {
     };
     let fill = f64::from(entries) / wanted as f64;
     fix.expect = format!(
-        "the table is {} full instead of {}, until more come; nothing is refused meanwhile. Whoever \
-         fills it goes on",
+        "the table is {} full instead of {}, until more come; nothing is dropped meanwhile. This \
+         does not stop the source",
         percent(fill),
         percent(f64::from(entries) / f64::from(limit)),
     );

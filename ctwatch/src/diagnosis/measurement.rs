@@ -134,11 +134,11 @@ fn advice(of: &Measurement) -> Vec<String> {
         }
     }
     if best && of.conntrack == Form::Module {
-        say("to know: programs by BTF hold the module, so nf_conntrack cannot be unloaded while \
+        say("note: programs by BTF hold the module, so nf_conntrack cannot be unloaded while \
              ctwatch watches; it lets go when it ends (--mechanism kprobe does not hold it)");
     }
     if of.conntrack == Form::Absent {
-        say("to know: watch waits for nf_conntrack to be loaded, and loads nothing itself");
+        say("note: watch waits for nf_conntrack to be loaded, and loads nothing itself");
     }
     advice
 }

@@ -83,7 +83,7 @@ fn one(case: &Case<'_>, namespace: &Namespace) -> Option<Finding> {
     let ties = &case.census.ok()?.counted.table(namespace.id)?.ties;
     let held: u64 = talks.iter().map(|(_, count)| count).sum();
     let title = format!(
-        "{} of what {} tracks is of {}",
+        "{} of the table of {} is held by {}",
         percent(held as f64 / all.max(1) as f64),
         namespace.called(),
         match talks.as_slice() {
@@ -209,7 +209,7 @@ fn untrack(
     .to_owned();
     fix.expect = format!(
         "its {} entries ({}) go as their time is over and none comes after them: its packets are \
-         tracked no more, and none of them is refused",
+         tracked no more, and none of them is dropped",
         number(count),
         percent(count as f64 / all.max(1) as f64)
     );

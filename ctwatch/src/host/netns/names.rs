@@ -23,7 +23,10 @@ pub struct Namer {
     visitor: Visitor,
     cookies: bool,
     known: HashMap<(NetnsId, u32), Named>,
-    asked: Option<Instant>,
+    /// What was looked for in vain, and when.
+    asked: HashMap<(NetnsId, u32), Instant>,
+    /// Looking takes no more than a tenth of the time, however many there are that nothing shows.
+    rests_until: Option<Instant>,
 }
 
 impl Namer {
@@ -33,7 +36,8 @@ impl Namer {
             visitor: Visitor::new(Source::Procfs)?,
             cookies,
             known: HashMap::new(),
-            asked: None,
+            asked: HashMap::new(),
+            rests_until: None,
         })
     }
 
@@ -42,11 +46,16 @@ impl Namer {
         if let Some(named) = self.known.get(&(netns, ifindex)) {
             return Ok(named.clone());
         }
-        if self.asked.is_some_and(|asked| asked.elapsed() < PATIENCE) {
+        let begin = Instant::now();
+        let asked = self.asked.get(&(netns, ifindex));
+        if asked.is_some_and(|asked| begin.saturating_duration_since(*asked) < PATIENCE)
+            || self.rests_until.is_some_and(|until| begin < until)
+        {
             return Ok(Named::default());
         }
-        if self.known.len() >= MOST {
+        if self.known.len() + self.asked.len() >= MOST {
             self.known.clear();
+            self.asked.clear();
         }
         let mut answer = None;
         let found = self.finder.find(true)?;
@@ -67,7 +76,8 @@ impl Namer {
         }
         // Also where nothing was found: who asks for it again has to wait.
         if !self.known.contains_key(&(netns, ifindex)) {
-            self.asked = Some(Instant::now());
+            self.asked.insert((netns, ifindex), Instant::now());
+            self.rests_until = Some(Instant::now() + begin.elapsed() * 9);
         }
         Ok(answer.unwrap_or_default())
     }
