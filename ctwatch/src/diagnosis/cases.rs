@@ -343,7 +343,9 @@ fn a_tunnel_that_fills_the_table_need_not_be_tracked() {
     let fixes = |facts: &Facts| of(&found(facts, Some(&taken)), "top_talkers").clone();
     let talkers = fixes(&facts);
     assert!(
-        talkers.title.starts_with("40% of the table of host is held by the tunnels of VXLAN (udp/4789)"),
+        talkers
+            .title
+            .starts_with("40% of the table of host is held by the tunnels of VXLAN (udp/4789)"),
         "{}",
         talkers.title
     );
