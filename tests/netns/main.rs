@@ -72,6 +72,8 @@ enum On {
     Each,
     /// With each that has programs in the kernel.
     EachWithPrograms,
+    /// With each that has programs in the kernel, on a machine of its own.
+    EachAlone,
     /// With each, where this kernel limits how long a hash chain may grow.
     EachWithChainLimit,
     /// Once, with whatever is chosen.
@@ -156,6 +158,10 @@ impl Machine {
         let (good, why) = match test.on {
             On::Each | On::Once | On::OnceWithCgroups | On::Benchmark | On::Soak => return None,
             On::EachWithPrograms => (mechanism.has_programs(), "this mechanism has no programs"),
+            On::EachAlone => (
+                self.alone && mechanism.has_programs(),
+                "only by programs, and on a machine of its own",
+            ),
             On::EachWithChainLimit | On::OnceWithChainLimit => (self.chains, NO_LIMIT),
             On::OnceAlone => (self.alone, "only on a machine of its own"),
             On::OnceWithOwners => (!self.alone, "not in a virtual machine"),
@@ -220,7 +226,8 @@ fn cases(mechanisms: &[Mechanism], by_mechanism: bool) -> Vec<Case> {
         if bench != (test.on == On::Benchmark) || soak != (test.on == On::Soak) {
             continue;
         }
-        let each = [On::Each, On::EachWithPrograms, On::EachWithChainLimit].contains(&test.on);
+        let each = [On::Each, On::EachWithPrograms, On::EachAlone, On::EachWithChainLimit]
+            .contains(&test.on);
         if !each {
             cases.push(Case { name: test.name.to_owned(), test, mechanism: Mechanism::Auto });
             continue;

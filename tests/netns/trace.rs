@@ -20,7 +20,7 @@ pub(crate) const TESTS: &[Test] = &[
     test(On::EachWithPrograms, "traced_by_filter_and_rate", filtered),
     test(On::EachWithPrograms, "ports_behind_extension_headers", extended),
     test(On::EachWithPrograms, "refusals_at_confirmation_are_traced", at_confirmation),
-    test(On::EachWithPrograms, "a_refusal_in_tc_marks_no_later_drop", in_tc),
+    test(On::EachAlone, "a_refusal_in_tc_marks_no_later_drop", in_tc),
     test(On::Once, "a_trace_names_the_process_of_this_host", local),
 ];
 
