@@ -128,7 +128,8 @@ fn load(module: &str) -> Result<()> {
     Ok(())
 }
 
-fn unload(module: &str) -> Result<()> {
+/// As it was: the doctor advises less where such a module is loaded.
+pub(crate) fn unload(module: &str) -> Result<()> {
     let until = Instant::now() + Duration::from_secs(10);
     loop {
         let output = Command::new("modprobe").args(["-r", module]).output()?;

@@ -13,7 +13,7 @@ use ctwatch_lab::{
 };
 use serde_json::Value;
 
-use crate::{On, Test, mechanism, test, watch::ctwatch};
+use crate::{On, Test, causes::unload, mechanism, test, watch::ctwatch};
 
 pub(crate) const TESTS: &[Test] = &[
     test(On::EachWithPrograms, "each_refusal_is_traced", each),
@@ -243,8 +243,16 @@ fn in_tc() -> Result<()> {
 }
 
 fn in_tc_with(plan: Plan, rule: impl FnOnce(&Lab) -> Result<()>) -> Result<()> {
-    const TO_TC: u16 = 1;
     let mut lab = Lab::new(plan)?;
+    let outcome = through_tc(&mut lab, plan, rule);
+    lab.router().run(&["tc", "qdisc", "del", "dev", "down0", "clsact"])?;
+    drop(lab);
+    unload("act_ct")?;
+    outcome
+}
+
+fn through_tc(lab: &mut Lab, plan: Plan, rule: impl FnOnce(&Lab) -> Result<()>) -> Result<()> {
+    const TO_TC: u16 = 1;
     lab.set_limit(50)?;
     lab.keep_entries()?;
     for words in [
@@ -253,7 +261,7 @@ fn in_tc_with(plan: Plan, rule: impl FnOnce(&Lab) -> Result<()>) -> Result<()> {
     ] {
         lab.router().run(&words.split(' ').collect::<Vec<_>>())?;
     }
-    rule(&lab)?;
+    rule(lab)?;
     let trace = Trace::start(&["--rate", "1000000", "--netns", lab.router().name()])?;
     let before = judge::ask(lab.router())?.drop;
     // The two take turns.
