@@ -23,7 +23,7 @@ use serde_json::Value;
 use crate::mechanism::{self, holds};
 
 /// An emulated machine that is not alone takes long for everything.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The executable with the probes inside.
 pub(crate) fn ctwatch() -> Result<Command> {

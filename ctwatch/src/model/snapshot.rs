@@ -28,7 +28,7 @@ use crate::record::{
 /// <https://github.com/torvalds/linux/blob/v6.12/net/netfilter/nf_conntrack_core.c>
 const PRESSED: f64 = 0.95;
 /// So many namespaces that are gone are kept for the summary.
-const MAX_DEPARTED: usize = 1024;
+const MAX_DEPARTED: usize = 256;
 /// And so many of them with their lists.
 const MAX_LISTED: usize = 100;
 
@@ -274,7 +274,7 @@ struct State {
     /// Something is known that `last` does not hold yet.
     is_fresh: bool,
     /// What was shown of it, and when that was read.
-    last: Option<(Table, Duration)>,
+    last: Option<Box<(Table, Duration)>>,
     /// How often no memory was to be had, at its last reading.
     no_memory_at: u64,
     /// Since when nothing leads to it, and what the probes had counted in it by then or since.
@@ -364,7 +364,7 @@ impl Model {
                 if table.is_gone {
                     state.depart(&table);
                 } else {
-                    state.last = Some((table.clone(), sample.elapsed));
+                    state.last = Some(Box::new((table.clone(), sample.elapsed)));
                 }
                 Some(table)
             })
@@ -526,7 +526,7 @@ impl Model {
             let state = self.tables.remove(key);
             let last = state.as_ref().and_then(|state| match &state.departed {
                 Some(table) => Some(&**table),
-                None => state.last.as_ref().map(|(table, _)| table),
+                None => state.last.as_ref().map(|last| &last.0),
             });
             last.inspect(|table| self.gone.add(table));
             self.talkers.forget(*key);
@@ -654,8 +654,8 @@ impl State {
             return None;
         }
         self.departed = None;
-        if let Some((last, _)) = self.last.as_ref().filter(|_| self.is_as_it_was()) {
-            return Some(Table { age: self.age, is_gone, change: None, ..last.clone() });
+        if let Some(last) = self.last.as_ref().filter(|_| self.is_as_it_was()) {
+            return Some(Table { age: self.age, is_gone, change: None, ..last.0.clone() });
         }
         Some(Table { is_gone, ..self.read(sample, machine, seconds) })
     }
@@ -702,7 +702,7 @@ impl State {
         let before = self.totals.replace(totals);
         // What the probes count happened since the sample before; other things since this was read.
         let since = self.last.as_ref().zip(seconds);
-        let since = since.map(|((_, at), _)| sample.elapsed.saturating_sub(*at).as_secs_f64());
+        let since = since.map(|(last, _)| sample.elapsed.saturating_sub(last.1).as_secs_f64());
         let unprobed = since.or(seconds);
         let rated = |of: fn(&RunningTotals) -> Bounds, seconds| {
             let last = before.as_ref().map_or(Some(0), |before| of(before).total());

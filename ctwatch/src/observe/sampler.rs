@@ -129,6 +129,9 @@ struct Worker {
     reads: Reads,
 }
 
+/// So many that nothing leads to are kept: each takes some memory here, and most are gone for good.
+const MOST_UNSEEN: usize = 256;
+
 /// What interfaces of one namespace are called, and when they were asked for that.
 type Interfaces = BTreeMap<u32, (Duration, Option<String>)>;
 
@@ -497,9 +500,10 @@ impl Worker {
         let Some(probes) = self.means.probes.as_mut() else { return Ok(()) };
         let before = std::mem::replace(&mut self.unseen, unseen);
         let crowded = [(false, MAX_NETNS), (true, MAX_STRANGERS)].map(|(strangers, room)| {
-            let there = counted.into_iter().flat_map(HashMap::values);
-            let there = there.filter(|tally| tally.is_strangers() == strangers).count();
-            there > room as usize * 3 / 4
+            let is_it = |tally: &&NetnsTally| tally.is_strangers() == strangers;
+            let there = counted.into_iter().flat_map(HashMap::values).filter(is_it).count();
+            let unseen = self.unseen.values().filter(is_it).count();
+            there > room as usize * 3 / 4 || unseen > MOST_UNSEEN
         });
         if crowded.contains(&true) {
             let mut these = still(&before, &self.unseen);
