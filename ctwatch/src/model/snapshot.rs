@@ -286,6 +286,8 @@ struct State {
 /// A namespace that nothing leads to any more still holds entries, or counts, until the kernel has
 /// taken it down; where that cannot be seen, it is given so long.
 const TAKEN_DOWN: Duration = Duration::from_secs(10);
+/// And this long where all that was last seen in it has ended: more may have come since.
+const SETTLED: Duration = Duration::from_secs(1);
 
 impl Model {
     /// With top lists of so many entries, by each of these.
@@ -676,7 +678,9 @@ impl State {
         let Some(counted) = self.sample.hooks.map(|hooks| hooks.after) else { return true };
         match self.unseen {
             Some((since, before)) if before == counted => {
-                self.ledger.is_taken_down(&self.sample) || now.saturating_sub(since) >= TAKEN_DOWN
+                let quiet_for = now.saturating_sub(since);
+                quiet_for >= TAKEN_DOWN
+                    || quiet_for >= SETTLED && self.ledger.is_taken_down(&self.sample)
             }
             _ => {
                 self.unseen = Some((now, counted));
