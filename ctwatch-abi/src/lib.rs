@@ -114,7 +114,7 @@ impl Count {
         Self::Inserted,
     ];
 
-    /// As it is called where it is written down, for ever.
+    /// The name in recordings. It never changes.
     pub fn name(self) -> &'static str {
         match self {
             Self::DroppedUntracked => "dropped_untracked",
@@ -265,7 +265,7 @@ impl HostCount {
         Self::DoubtfulEnds,
     ];
 
-    /// As it is called where it is written down, for ever.
+    /// The name in recordings. It never changes.
     pub fn name(self) -> &'static str {
         match self {
             Self::NoMemory => "no_memory",

@@ -574,7 +574,7 @@ impl SetAside {
 
     /// What was ever counted there, also where it made room and has counted nothing since: it may have
     /// been found only then.
-    fn of(&self, id: &NetnsId, tallies: &HashMap<NetnsId, NetnsTally>) -> NetnsTally {
+    fn of(&self, id: &NetnsId, tallies: &Tallies) -> NetnsTally {
         tallies.get(id).or_else(|| self.kept.get(id)).copied().unwrap_or_default()
     }
 
@@ -646,7 +646,7 @@ impl Scope {
 fn read_table(
     id: NetnsId,
     netns: Netns,
-    (is_judged, owner): (bool, Owner),
+    whose: (bool, Owner),
     reading: Reading,
     interfaces: Vec<(u32, String)>,
 ) -> TableSample {
@@ -654,27 +654,27 @@ fn read_table(
     let mut note = |error: anyhow::Error| {
         unread.get_or_insert(format!("{error:#}"));
     };
-    TableSample {
-        id,
-        inode: netns.inode,
-        name: netns.name,
-        workload: netns.workload,
-        owner,
-        is_judged,
-        access: Access::Entered,
-        entries: reading.entries.map_err(&mut note).ok(),
-        counters: reading.counters.map_err(&mut note).ok(),
-        unread,
-        hooks: None,
-        interfaces,
-    }
+    let (entries, counters) =
+        (reading.entries.map_err(&mut note).ok(), reading.counters.map_err(&mut note).ok());
+    TableSample { entries, counters, unread, interfaces, ..row(id, netns, whose, Access::Entered) }
 }
 
 fn refused_table(
     id: NetnsId,
     netns: Netns,
-    (is_judged, owner): (bool, Owner),
+    whose: (bool, Owner),
     error: &anyhow::Error,
+) -> TableSample {
+    let unread = Some(format!("{error:#}"));
+    TableSample { unread, ..row(id, netns, whose, Access::Refused) }
+}
+
+/// A namespace of which no number is known.
+fn row(
+    id: NetnsId,
+    netns: Netns,
+    (is_judged, owner): (bool, Owner),
+    access: Access,
 ) -> TableSample {
     TableSample {
         id,
@@ -683,10 +683,10 @@ fn refused_table(
         workload: netns.workload,
         owner,
         is_judged,
-        access: Access::Refused,
+        access,
         entries: None,
         counters: None,
-        unread: Some(format!("{error:#}")),
+        unread: None,
         hooks: None,
         interfaces: Vec::new(),
     }
