@@ -4,15 +4,18 @@
 #![no_std]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
+pub mod budget;
 pub mod census;
 pub mod ipv6;
 pub mod loading;
+pub mod plane;
 pub mod protocol;
 pub mod top;
 pub mod trace;
 #[cfg(feature = "serde")]
 mod written;
 
+use budget::Window;
 use top::{HALVES, Seed, Wanted};
 
 /// A value that one half may write and the other read as bytes.
@@ -36,7 +39,7 @@ pub const REST: u32 = MAX_NETNS + MAX_STRANGERS;
 /// Those of the host first, then the strangers', then [`REST`].
 pub const PLACES: u32 = REST + 1;
 
-/// CPUs share their counts with others where there are more: a place takes 112 bytes for each of so
+/// CPUs share their counts with others where there are more: a place takes 120 bytes for each of so
 /// many, and not for each CPU that could come. A power of two.
 pub const MOST_STRIPES: u32 = 8;
 
@@ -94,10 +97,12 @@ pub enum Count {
     NatExhausted = 10,
     /// Entries put into the table.
     Inserted = 11,
+    /// Those of `TableFull` around whose time the kernel had no memory either: that may have been why.
+    FullOrNoMemory = 12,
 }
 
 impl Count {
-    pub const ALL: usize = 12;
+    pub const ALL: usize = 13;
 
     pub const EACH: [Self; Self::ALL] = [
         Self::DroppedUntracked,
@@ -112,6 +117,7 @@ impl Count {
         Self::Clash,
         Self::NatExhausted,
         Self::Inserted,
+        Self::FullOrNoMemory,
     ];
 
     /// The name in recordings. It never changes.
@@ -129,6 +135,7 @@ impl Count {
             Self::Clash => "clash",
             Self::NatExhausted => "nat_exhausted",
             Self::Inserted => "inserted",
+            Self::FullOrNoMemory => "full_or_no_memory",
         }
     }
 }
@@ -247,10 +254,12 @@ pub enum HostCount {
     /// Entries that ended, of which it can no longer be told whether they were ever in the table,
     /// or in which namespace: see [`Layout::freed_before_told`].
     DoubtfulEnds = 9,
+    /// Packets of control planes that there was no room to tell apart.
+    UnplacedPlanes = 10,
 }
 
 impl HostCount {
-    pub const ALL: usize = 10;
+    pub const ALL: usize = 11;
 
     pub const EACH: [Self; Self::ALL] = [
         Self::NoMemory,
@@ -263,6 +272,7 @@ impl HostCount {
         Self::UnpairedRefusals,
         Self::UnpairedClashes,
         Self::DoubtfulEnds,
+        Self::UnplacedPlanes,
     ];
 
     /// The name in recordings. It never changes.
@@ -278,6 +288,7 @@ impl HostCount {
             Self::UnpairedRefusals => "unpaired_refusals",
             Self::UnpairedClashes => "unpaired_clashes",
             Self::DoubtfulEnds => "doubtful_ends",
+            Self::UnplacedPlanes => "unplaced_planes",
         }
     }
 }
@@ -395,6 +406,8 @@ pub struct Layout {
     /// Sets of each top table on each CPU, a power of two; 0 where nobody asks who it is.
     pub top_sets: u32,
     pub top_wanted: Wanted,
+    /// How many events are told apart.
+    pub top_window: Window,
     /// How many stripes there are, less one.
     pub stripe_mask: u32,
     /// Nobody can know in which set a key ends up.
@@ -405,7 +418,7 @@ const _: () = {
     assert!(size_of::<NetnsTally>() == 8 * Count::ALL + 16);
     assert!(MOST_STRIPES.is_power_of_two());
     assert!(size_of::<HostTally>() == 8 * HostCount::ALL);
-    assert!(size_of::<Layout>() == 2 * 16 + 26 * 4 + 8 * HALVES);
+    assert!(size_of::<Layout>() == 2 * 16 + 28 * 4 + 8 * HALVES);
 };
 
 // SAFETY: repr(C), integers only, and no implicit padding (the assertions above).

@@ -291,18 +291,28 @@ pub struct Set {
     tags: [u32; WAYS],
     /// 0: free.
     counts: [u64; WAYS],
+    /// How much of all counts was taken for several events each, and the most that one was taken for.
+    scaled: u64,
+    heaviest: u64,
     errors: [u64; WAYS],
     keys: [Key; WAYS],
 }
 
-const _: () = assert!(size_of::<Set>() == 8 + 4 * WAYS + 64 * WAYS);
+const _: () = assert!(size_of::<Set>() == 8 + 4 * WAYS + 16 + 64 * WAYS);
 
 impl Set {
-    /// Counts the key, which is one of a table by `by` and has this hash.
+    /// Counts the key, which is one of a table by `by` and has this hash, for so many events.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "it has 32 bits")]
-    pub fn offer(&mut self, by: By, key: &Key, hash: u64) {
+    pub fn offer(&mut self, by: By, key: &Key, hash: u64, weight: u32) {
         let (words, unused) = (key.words(), by.unused());
+        let weight = u64::from(weight);
+        if weight > 1 {
+            self.scaled += weight;
+            if weight > self.heaviest {
+                self.heaviest = weight;
+            }
+        }
         for number in WAY {
             let way = number as usize;
             if u64::from(self.tags[way]) != hash || self.counts[way] == 0 {
@@ -314,7 +324,7 @@ impl Set {
                 same &= unused[at] || held[at] == words[at];
             }
             if same {
-                self.counts[way] += 1;
+                self.counts[way] += weight;
                 return;
             }
         }
@@ -335,7 +345,7 @@ impl Set {
         // SAFETY: as above. The mask is for the verifier again.
         let at = unsafe { victim.read_volatile() } as usize & (WAYS - 1);
         self.tags[at] = hash as u32;
-        (self.keys[at], self.counts[at], self.errors[at]) = (*key, least + 1, least);
+        (self.keys[at], self.counts[at], self.errors[at]) = (*key, least + weight, least);
     }
 
     /// Those that were counted.
@@ -343,6 +353,12 @@ impl Set {
         let all = self.keys.iter().zip(self.counts).zip(self.errors);
         all.map(|((key, count), error)| Slot { key: *key, count, error })
             .filter(|slot| slot.count > 0)
+    }
+
+    /// How much of what was counted here was taken for several events each, and the most that one was
+    /// taken for.
+    pub fn scaled(&self) -> (u64, u64) {
+        (self.scaled, self.heaviest)
     }
 
     /// A key that is not in the set was counted at most so often.
@@ -394,7 +410,7 @@ mod tests {
         fn offer(&mut self, source: u64) {
             let mut key = ZERO;
             key.src[..8].copy_from_slice(&source.to_le_bytes());
-            self.sets[index(&key)].offer(By::Source, &key, hash(&key));
+            self.sets[index(&key)].offer(By::Source, &key, hash(&key), 1);
             *self.truth.entry(key).or_default() += 1;
         }
 
@@ -523,7 +539,7 @@ mod tests {
                     "{by:?}: what is left out has a part in it"
                 );
                 let at = usize::try_from(hash).unwrap() % sets.len();
-                sets[at].offer(by, &key, hash);
+                sets[at].offer(by, &key, hash, 1);
                 *truth.entry(key).or_default() += 1;
             }
             let mut seen = 0;

@@ -3,6 +3,7 @@
 use aya_ebpf::{EbpfContext, helpers::bpf_probe_read_kernel};
 use ctwatch_abi::{
     Layout, NetnsId,
+    budget::Window,
     top::{AF_INET, HALVES, Seed, Wanted},
 };
 
@@ -36,6 +37,7 @@ pub(crate) static LAYOUT: Layout = Layout {
     skb_iif: 0,
     top_sets: 0,
     top_wanted: Wanted(0),
+    top_window: Window { events: 0, shift: 0 },
     stripe_mask: 0,
     top_seed: Seed([0; HALVES]),
 };

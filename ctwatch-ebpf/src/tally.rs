@@ -4,12 +4,18 @@ use core::hint::black_box;
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_NOEXIST},
-    helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns, generated::bpf_probe_read_kernel},
+    helpers::{
+        bpf_get_smp_processor_id,
+        generated::{bpf_get_prandom_u32, bpf_jiffies64, bpf_probe_read_kernel},
+    },
     macros::map,
     maps::{Array, HashMap, PerCpuArray, Queue},
 };
 use ctwatch_abi::{
-    Count, HostCount, HostTally, MAX_NETNS, MAX_STRANGERS, NetnsId, NetnsTally, PLACES, REST,
+    Count, HostCount, HostTally, MAX_NETNS, MAX_STRANGERS, MOST_STRIPES, NetnsId, NetnsTally,
+    PLACES, REST, add_one,
+    budget::{Budget, Window},
+    plane::{MOST_PLANES, Plane, PlaneKey},
     tally_index,
     top::{By, Hashes, Key, Set, Stream, TABLES, table},
 };
@@ -70,6 +76,32 @@ const MARK_SLOTS: u32 = 1024;
 #[map]
 static TOP: Array<Set> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
+/// What each CPU spends on telling events of each stream apart.
+#[map]
+static BUDGETS: PerCpuArray<Budget> = PerCpuArray::with_max_entries(Stream::ALL.len() as u32, 0);
+
+/// A bit for each stream whose lists somebody asks for at the moment.
+#[map]
+static ASKED: Array<u32> = Array::with_max_entries(1, 0);
+
+/// Dropped packets of control planes: all of them, however many come.
+#[map]
+static PLANES: HashMap<PlaneKey, u64> = HashMap::with_max_entries(MOST_PLANES, 0);
+
+/// The namespace that each CPU counted in last, and its place: see [`place_of`].
+#[unsafe(no_mangle)]
+static mut LAST: [[u64; LINE]; LASTS] = [[0; LINE]; LASTS];
+
+/// Words of a line of the cache, so that CPUs do not wait for each other.
+const LINE: usize = 8;
+
+/// A power of two. CPUs that share one take more time, and count the same.
+const LASTS: usize = 64;
+
+/// When the page allocator had not a single page last, by the kernel's clock of ticks.
+#[unsafe(no_mangle)]
+static mut SHORT: u64 = 0;
+
 /// A refusal on this CPU whose packet is not dropped yet.
 #[map]
 static ANNOUNCED: PerCpuArray<Announced> = PerCpuArray::with_max_entries(1, 0);
@@ -79,7 +111,10 @@ static ANNOUNCED: PerCpuArray<Announced> = PerCpuArray::with_max_entries(1, 0);
 struct Announced {
     /// In which namespace; 0: none.
     net: u64,
+    /// By the kernel's clock of ticks.
     when: u64,
+    /// For how many events the packet stands where it is told apart; 0: it is not.
+    weight: u64,
     /// Where the stack is.
     scratch: u64,
     /// The return address, in the function that drops the packet, where it was expected; 0: not there.
@@ -95,9 +130,9 @@ struct Announced {
 /// to 40 on x86, and some more for the frame that the kernel makes for a tracing program.
 const CALLERS: u32 = 80;
 
-/// Nanoseconds from a refusal to the drop, at most: some thousand, but a hypervisor may stop a CPU in
-/// between.
-const ANNOUNCED_FOR: u64 = 100_000_000;
+/// Windows of the clock from a refusal to the drop, at most: a thousandth of one, but a hypervisor may
+/// stop a CPU in between.
+const ANNOUNCED_FOR: u64 = 2;
 
 /// Bytes between two places in the function that calls conntrack and drops, at most: `nf_hook_slow` has
 /// some 300.
@@ -149,17 +184,86 @@ pub(crate) fn count(net: impl Place, counts: &[Count], unplaced: HostCount) -> O
     id
 }
 
-/// Where an event of a stream is entered, and whose it is.
+/// Whether an event of this stream is told apart, and for how many it stands then.
+#[inline(always)]
+pub(crate) fn told_apart(stream: Stream) -> Option<u32> {
+    if layout!(top_sets) == 0 || !is_asked(stream) {
+        return None;
+    }
+    let budget = BUDGETS.get_ptr_mut(stream as u32)?;
+    let window = Window { events: layout!(top_window.events), shift: layout!(top_window.shift) };
+    // SAFETY: helpers without arguments, which do nothing but answer.
+    let (ticks, secret) = unsafe {
+        (bpf_jiffies64(), || {
+            u64::from(bpf_get_prandom_u32()) << 32 | u64::from(bpf_get_prandom_u32())
+        })
+    };
+    // SAFETY: a live per-CPU map value.
+    unsafe { (*budget).take(ticks, window, secret) }
+}
+
+/// Whether somebody asks for lists of this stream at the moment.
+#[inline(always)]
+pub(crate) fn is_asked(stream: Stream) -> bool {
+    // SAFETY: a live map value, a plain number.
+    ASKED.get_ptr(0).is_some_and(|asked| unsafe { asked.read_volatile() } >> stream as u32 & 1 != 0)
+}
+
+/// A packet of this control plane was dropped.
+#[inline(always)]
+pub(crate) fn plane(netns: NetnsId, plane: Plane) {
+    let key = PlaneKey::new(netns, plane);
+    if let Some(count) = PLANES.get_ptr_mut(key) {
+        // SAFETY: a live map value.
+        unsafe { add_one(&mut *count) };
+    } else {
+        first_of_plane(&key);
+    }
+}
+
+#[inline(never)]
+fn first_of_plane(key: &PlaneKey) -> u32 {
+    // Another CPU may be first.
+    let _ = PLANES.insert(key, 0, u64::from(BPF_NOEXIST));
+    match PLANES.get_ptr_mut(key) {
+        // SAFETY: a live map value.
+        Some(count) => unsafe { add_one(&mut *count) },
+        None => host(HostCount::UnplacedPlanes),
+    }
+    0
+}
+
+/// The kernel had no memory just now.
+#[inline(always)]
+pub(crate) fn short_of_memory() {
+    // SAFETY: a plain number, for all CPUs; a helper that only reads a clock.
+    unsafe { (&raw mut SHORT).write_volatile(bpf_jiffies64()) };
+}
+
+/// Whether it had none a moment ago, on whatever CPU.
+#[inline(always)]
+pub(crate) fn was_short_of_memory() -> bool {
+    // SAFETY: as above.
+    let (short, now) = unsafe { ((&raw const SHORT).read_volatile(), bpf_jiffies64()) };
+    short != 0 && now.wrapping_sub(short) <= SHORT_FOR
+}
+
+/// Ticks between the page allocator's answer and conntrack's, at most: an allocation does not sleep, but
+/// the task that makes it may be put aside.
+const SHORT_FOR: u64 = 64;
+
+/// Where an event of a stream is entered, whose it is, and for how many it stands.
 pub(crate) struct Lists<'a> {
     /// The number of the first set of this stream on this CPU.
     first: u32,
     whole: &'a Key,
     hashes: Hashes,
+    weight: u32,
 }
 
-/// `None` where nobody asks who it is.
+/// For an event that is told apart.
 #[inline(always)]
-pub(crate) fn lists(stream: Stream, whole: &Key) -> Option<Lists<'_>> {
+pub(crate) fn lists(stream: Stream, whole: &Key, weight: u32) -> Option<Lists<'_>> {
     let sets = layout!(top_sets);
     if sets == 0 {
         return None;
@@ -167,7 +271,8 @@ pub(crate) fn lists(stream: Stream, whole: &Key) -> Option<Lists<'_>> {
     // SAFETY: a helper without arguments.
     let cpu = unsafe { bpf_get_smp_processor_id() };
     let first = (cpu * TABLES + table(stream, By::ALL[0])) * sets;
-    Some(Lists { first, whole, hashes: whole.hashes(|at| layout!(top_seed.0[at])) })
+    let hashes = whole.hashes(|at| layout!(top_seed.0[at]));
+    Some(Lists { first, whole, hashes, weight })
 }
 
 impl Lists<'_> {
@@ -176,14 +281,14 @@ impl Lists<'_> {
     #[inline(always)]
     pub(crate) fn enter<const BY: usize>(&self) {
         if layout!(top_wanted).contains(By::ALL[BY]) {
-            enter_into::<BY>(self.first, self.whole, self.hashes.of(By::ALL[BY]));
+            enter_into::<BY>(self.first, self.whole, self.hashes.of(By::ALL[BY]), self.weight);
         }
     }
 }
 
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "it has 32 bits")]
-fn enter_into<const BY: usize>(first: u32, whole: &Key, hash: u64) {
+fn enter_into<const BY: usize>(first: u32, whole: &Key, hash: u64, weight: u32) {
     let by = By::ALL[BY];
     let sets = layout!(top_sets);
     let index = first + by as u32 * sets + (hash as u32 & (sets - 1));
@@ -203,7 +308,7 @@ fn enter_into<const BY: usize>(first: u32, whole: &Key, hash: u64) {
             // 5.10 takes from a program makes it (fetching atomics came with 5.12): there user space
             // reads twice.
             black_box(());
-            (*set).offer(by, &whole.of(by), hash);
+            (*set).offer(by, &whole.of(by), hash, weight);
             black_box(());
             sequence.write_volatile(before.wrapping_add(2));
         }
@@ -215,7 +320,7 @@ fn enter_into<const BY: usize>(first: u32, whole: &Key, hash: u64) {
 /// act_ct, Open vSwitch and a packet that user space gave back call conntrack without that: their packet
 /// is dropped in another way or not at all, and what `nf_hook_slow` drops next is not theirs.
 #[inline(always)]
-pub(crate) fn announce(net: impl Place, stack: impl Place) {
+pub(crate) fn announce(net: impl Place, stack: impl Place, weight: u32) {
     let Some(slot) = ANNOUNCED.get_ptr_mut(0) else { return };
     // SAFETY: a live per-CPU map value.
     let announced = unsafe { &mut *slot };
@@ -231,8 +336,9 @@ pub(crate) fn announce(net: impl Place, stack: impl Place) {
         // clears them where it is none.
         unsafe { bpf_probe_read_kernel(to, 8 * CALLERS, stack as *const _) };
     }
+    announced.weight = weight.into();
     // SAFETY: a helper that only reads a clock.
-    announced.when = unsafe { bpf_ktime_get_ns() };
+    announced.when = unsafe { bpf_jiffies64() };
     announced.net = net.address();
 }
 
@@ -245,22 +351,24 @@ pub(crate) fn announced() -> Option<u64> {
         return None;
     }
     // SAFETY: it only reads a clock.
-    let now = unsafe { bpf_ktime_get_ns() };
-    (now.wrapping_sub(announced.when) <= ANNOUNCED_FOR).then_some(announced.net)
+    let now = unsafe { bpf_jiffies64() };
+    let passed = now.wrapping_sub(announced.when) >> layout!(top_window.shift);
+    (passed <= ANNOUNCED_FOR).then_some(announced.net)
 }
 
-/// Takes the word. Whether conntrack refused on behalf of the function that drops a packet at this
-/// location.
+/// Takes the word. If conntrack refused on behalf of the function that drops a packet at this location:
+/// for how many events it stands; 0: it is not told apart.
 #[inline(always)]
-pub(crate) fn take_announced(location: u64) -> bool {
-    let Some(slot) = ANNOUNCED.get_ptr_mut(0) else { return false };
+#[expect(clippy::cast_possible_truncation, reason = "it was put in as one")]
+pub(crate) fn take_announced(location: u64) -> Option<u32> {
     // SAFETY: a live per-CPU map value.
-    let announced = unsafe { &mut *slot };
+    let announced = unsafe { &mut *ANNOUNCED.get_ptr_mut(0)? };
     announced.net = 0;
-    match announced.caller {
+    let is_its = match announced.caller {
         0 => find_caller(location) != 0,
         caller => is_near(caller, location),
-    }
+    };
+    is_its.then_some(announced.weight as u32)
 }
 
 /// A function of its own, so that the verifier looks at the loop by itself.
@@ -443,19 +551,52 @@ fn take_frame(key: u64) -> Option<Frame> {
 /// `None` where there is no place for the namespace.
 #[inline(always)]
 fn bump(net: impl Place, id: NetnsId, counts: &[Count]) -> Option<()> {
-    let place = match NETNS.get_ptr(id) {
-        // SAFETY: a live map value, which is written once.
-        Some(place) => unsafe { *place },
-        None => settle(net.address(), id)?,
-    };
     // SAFETY: a helper without arguments.
     let cpu = unsafe { bpf_get_smp_processor_id() };
-    let tally = TALLIES.get_ptr_mut(tally_index(place, cpu & layout!(stripe_mask)))?;
+    let stripe = cpu & layout!(stripe_mask);
+    let tally = match known_place(id, cpu, stripe) {
+        Some(tally) => tally,
+        None => tally_of(net.address(), id, cpu, stripe)?,
+    };
     for count in counts {
         // SAFETY: a live map value. Other CPUs may count in the same: each addition is one instruction.
         unsafe { (*tally).bump(*count) };
     }
     Some(())
+}
+
+/// Bits of a number of [`LAST`] that say which namespace it is; the upper ones say where.
+const ID_BITS: u32 = 51;
+
+const _: () = assert!(PLACES <= 1 << (u64::BITS - ID_BITS));
+
+/// The counts of the namespace that this CPU counted in last, if it is this one. Places may be given to
+/// others meanwhile: so whose it is is looked at, in the same stripe.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "what is left has fewer bits")]
+fn known_place(id: NetnsId, cpu: u32, stripe: u32) -> Option<*mut NetnsTally> {
+    // SAFETY: one word, which is written whole; the index is cut to what there is.
+    let last = unsafe { (&raw const LAST[cpu as usize & (LASTS - 1)][0]).read_volatile() };
+    if last << (u64::BITS - ID_BITS) != id << (u64::BITS - ID_BITS) {
+        return None;
+    }
+    let tally = TALLIES.get_ptr_mut(tally_index((last >> ID_BITS) as u32, stripe))?;
+    // SAFETY: a live map value.
+    (unsafe { (*tally).id() } == id).then_some(tally)
+}
+
+/// By a search among all, or a place that is new.
+#[inline(always)]
+fn tally_of(net: u64, id: NetnsId, cpu: u32, stripe: u32) -> Option<*mut NetnsTally> {
+    let place = match NETNS.get_ptr(id) {
+        // SAFETY: a live map value, which is written once.
+        Some(place) => unsafe { *place },
+        None => settle(net, id)?,
+    };
+    let last = u64::from(place) << ID_BITS | id << (u64::BITS - ID_BITS) >> (u64::BITS - ID_BITS);
+    // SAFETY: as in `known_place`.
+    unsafe { (&raw mut LAST[cpu as usize & (LASTS - 1)][0]).write_volatile(last) };
+    TALLIES.get_ptr_mut(tally_index(place, stripe))
 }
 
 /// The first event in a namespace: it gets a place. And each in those of others that get none, which
@@ -471,17 +612,27 @@ fn settle(net: u64, id: NetnsId) -> Option<u32> {
         FREE.pop().ok()??
     };
     // Before anybody else can count there: what is there without a name would be nobody's.
-    let tally = TALLIES.get_ptr_mut(place)?;
-    // SAFETY: a live map value, and nobody else's: it was taken from those that are free.
-    unsafe { (*tally).name(&named) };
+    name(place, &named)?;
     if NETNS.insert(id, place, u64::from(BPF_NOEXIST)).is_ok() {
         return Some(place);
     }
     // Another CPU was first.
-    // SAFETY: as above.
-    unsafe { (*tally).name(&NetnsTally::new(0, 0)) };
+    name(place, &NetnsTally::new(0, 0))?;
     let free = if named.is_strangers() { &FREE_OF_STRANGERS } else { &FREE };
     let _ = free.push(place, 0);
     // SAFETY: a live map value, which is written once.
     NETNS.get_ptr(id).map(|place| unsafe { *place })
+}
+
+/// In each stripe that there is.
+#[inline(always)]
+fn name(place: u32, named: &NetnsTally) -> Option<()> {
+    for stripe in 0..MOST_STRIPES {
+        if stripe <= layout!(stripe_mask) {
+            let tally = TALLIES.get_ptr_mut(tally_index(place, stripe))?;
+            // SAFETY: a live map value, and nobody else's: it was taken from those that are free.
+            unsafe { (*tally).name(named) };
+        }
+    }
+    Some(())
 }

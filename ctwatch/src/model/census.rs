@@ -217,11 +217,11 @@ struct Places {
 /// Each way in code of its own: there are a million of these to a second.
 fn offer(set: &mut Set, by: By, whole: &Key, hash: u64) {
     match by {
-        By::Source => set.offer(By::Source, &whole.of(By::Source), hash),
-        By::Destination => set.offer(By::Destination, &whole.of(By::Destination), hash),
-        By::Service => set.offer(By::Service, &whole.of(By::Service), hash),
-        By::Backend => set.offer(By::Backend, &whole.of(By::Backend), hash),
-        other => set.offer(other, &whole.of(other), hash),
+        By::Source => set.offer(By::Source, &whole.of(By::Source), hash, 1),
+        By::Destination => set.offer(By::Destination, &whole.of(By::Destination), hash, 1),
+        By::Service => set.offer(By::Service, &whole.of(By::Service), hash, 1),
+        By::Backend => set.offer(By::Backend, &whole.of(By::Backend), hash, 1),
+        other => set.offer(other, &whole.of(other), hash, 1),
     }
 }
 

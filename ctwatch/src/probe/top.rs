@@ -187,7 +187,7 @@ mod tests {
         };
         let mut whole = of(2);
         let key = Key { family: 2, ..Key::default() };
-        whole.offer(By::Source, &key, hash(&key));
+        whole.offer(By::Source, &key, hash(&key), 1);
         // The sequence is there, and the rest not yet.
         let torn = of(2);
         let mut readings = [whole, whole].into_iter();
@@ -228,7 +228,7 @@ mod tests {
             key.src[..8].copy_from_slice(&source.to_le_bytes());
             let cpu = usize::try_from(next() % 4).unwrap();
             let hash = key.hashes(|at| 0x9e37_79b9_7f4a_7c15 << at).of(By::Source);
-            cpus[cpu].offer(By::Source, &key, hash);
+            cpus[cpu].offer(By::Source, &key, hash, 1);
             *truth.entry(key).or_default() += 1;
         }
         let by = By::Source;
