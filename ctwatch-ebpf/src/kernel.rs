@@ -201,6 +201,13 @@ pub(crate) fn argument(ctx: &impl EbpfContext, number: usize) -> u64 {
     unsafe { ctx.as_ptr().cast::<u64>().add(number).read_volatile() }
 }
 
+/// An argument or answer of 32 bits; what the others hold is not said.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "that is what is wanted")]
+pub(crate) fn low(register: u64) -> u32 {
+    register as u32
+}
+
 /// Reads a `T` at `base + offset`. The kernel checks the address: a bad one is an `Err`.
 #[inline(always)]
 pub(crate) fn read<T: Copy>(base: u64, offset: u32) -> Option<T> {

@@ -115,6 +115,8 @@ struct Announced {
     when: u64,
     /// For how many events the packet stands where it is told apart; 0: it is not.
     weight: u64,
+    /// Not 0: it is in the lists already, but for what its tuple does not tell.
+    is_listed: u64,
     /// Where the stack is.
     scratch: u64,
     /// The return address, in the function that drops the packet, where it was expected; 0: not there.
@@ -124,6 +126,15 @@ struct Announced {
     known: u64,
     /// Where it was not expected: the stack of the refusal, from the function that refused upwards.
     stack: [u64; CALLERS as usize],
+}
+
+/// What is left for whoever sees the packet dropped.
+#[derive(Clone, Copy)]
+pub(crate) struct Announcement {
+    /// For how many events it stands where it is told apart; 0: it is not.
+    pub(crate) weight: u32,
+    /// It is in the lists already, but for what its tuple does not tell.
+    pub(crate) is_listed: bool,
 }
 
 /// Words of the stack, from the return of `early_drop` to the address that `nf_conntrack_in` returns to: 36
@@ -166,7 +177,22 @@ static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(CAME_SLOTS, 0);
 
 /// What the probe at a function's entry leaves for the one at its return: see [`enter`].
 #[map]
-static FRAMES: HashMap<u64, Frame> = HashMap::with_max_entries(1024, 0);
+static FRAMES: Array<Call> = Array::with_max_entries(CALLS, 0);
+
+/// A power of two: some for each CPU that has a call under way.
+const CALLS: u32 = 4096;
+
+/// Places that a call may be in.
+const CALL_WAYS: u32 = 4;
+
+/// A call that has not returned.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Call {
+    /// Which; 0: none.
+    key: u64,
+    frame: Frame,
+}
 
 /// Two arguments of a call.
 #[repr(C)]
@@ -320,7 +346,7 @@ fn enter_into<const BY: usize>(first: u32, whole: &Key, hash: u64, weight: u32) 
 /// act_ct, Open vSwitch and a packet that user space gave back call conntrack without that: their packet
 /// is dropped in another way or not at all, and what `nf_hook_slow` drops next is not theirs.
 #[inline(always)]
-pub(crate) fn announce(net: impl Place, stack: impl Place, weight: u32) {
+pub(crate) fn announce(net: impl Place, stack: impl Place, left: Announcement) {
     let Some(slot) = ANNOUNCED.get_ptr_mut(0) else { return };
     // SAFETY: a live per-CPU map value.
     let announced = unsafe { &mut *slot };
@@ -336,7 +362,8 @@ pub(crate) fn announce(net: impl Place, stack: impl Place, weight: u32) {
         // clears them where it is none.
         unsafe { bpf_probe_read_kernel(to, 8 * CALLERS, stack as *const _) };
     }
-    announced.weight = weight.into();
+    announced.weight = left.weight.into();
+    announced.is_listed = left.is_listed.into();
     // SAFETY: a helper that only reads a clock.
     announced.when = unsafe { bpf_jiffies64() };
     announced.net = net.address();
@@ -356,11 +383,10 @@ pub(crate) fn announced() -> Option<u64> {
     (passed <= ANNOUNCED_FOR).then_some(announced.net)
 }
 
-/// Takes the word. If conntrack refused on behalf of the function that drops a packet at this location:
-/// for how many events it stands; 0: it is not told apart.
+/// Takes the word, if conntrack refused on behalf of the function that drops a packet at this location.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "it was put in as one")]
-pub(crate) fn take_announced(location: u64) -> Option<u32> {
+pub(crate) fn take_announced(location: u64) -> Option<Announcement> {
     // SAFETY: a live per-CPU map value.
     let announced = unsafe { &mut *ANNOUNCED.get_ptr_mut(0)? };
     announced.net = 0;
@@ -368,7 +394,8 @@ pub(crate) fn take_announced(location: u64) -> Option<u32> {
         0 => find_caller(location) != 0,
         caller => is_near(caller, location),
     };
-    is_its.then_some(announced.weight as u32)
+    let (weight, is_listed) = (announced.weight as u32, announced.is_listed != 0);
+    is_its.then_some(Announcement { weight, is_listed })
 }
 
 /// A function of its own, so that the verifier looks at the loop by itself.
@@ -525,11 +552,28 @@ fn slot_of(object: u64) -> u32 {
 
 /// Leaves word of a call of the `function`, an odd number below 8. A call is known by where on the
 /// stack it was made: no other call can be there until it has returned.
+///
+/// Not in a hash table of the kernel's, whose insertion and removal cost as much as all the rest. Of two
+/// CPUs that take the same place at the same moment, one's return finds nothing, and says so; so does one
+/// whose place was taken by others because all of its places were.
 #[inline(always)]
 pub(crate) fn enter(function: u64, stack: u64, frame: Frame) {
-    // Where there is no room, or another program on this CPU is busy in the same place, the return
-    // finds nothing, and says so.
-    let _ = FRAMES.insert(stack | function, frame, 0);
+    let key = stack | function;
+    let first = call_slot(key);
+    for way in 0..CALL_WAYS {
+        let Some(call) = FRAMES.get_ptr_mut((first + way) & (CALLS - 1)) else { return };
+        // SAFETY: a live map value.
+        let call = unsafe { &mut *call };
+        if call.key == 0 || call.key == key {
+            *call = Call { key, frame };
+            return;
+        }
+    }
+    // Of calls whose returns were never seen.
+    if let Some(call) = FRAMES.get_ptr_mut(first) {
+        // SAFETY: as above.
+        unsafe { *call = Call { key, frame } };
+    }
 }
 
 /// What was left by the call that returns now. x86 has taken the return address off the stack by
@@ -541,11 +585,23 @@ pub(crate) fn leave(function: u64, stack: u64) -> Option<Frame> {
 
 #[inline(always)]
 fn take_frame(key: u64) -> Option<Frame> {
-    // SAFETY: it is copied before anything else can be put in its place: only a call at the same
-    // place of the same stack could, and this one has not returned yet.
-    let frame = unsafe { *FRAMES.get(key)? };
-    let _ = FRAMES.remove(key);
-    Some(frame)
+    let first = call_slot(key);
+    for way in 0..CALL_WAYS {
+        // SAFETY: a live map value.
+        let call = unsafe { &mut *FRAMES.get_ptr_mut((first + way) & (CALLS - 1))? };
+        if call.key == key {
+            call.key = 0;
+            return Some(call.frame);
+        }
+    }
+    None
+}
+
+/// Stacks lie far apart, and calls of one depth at the same place in each.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the upper bits are what is wanted")]
+fn call_slot(key: u64) -> u32 {
+    (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - CALLS.ilog2())) as u32
 }
 
 /// `None` where there is no place for the namespace.

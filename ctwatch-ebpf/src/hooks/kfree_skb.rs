@@ -7,12 +7,12 @@
 //! counters, in user space.
 
 use aya_ebpf::EbpfContext;
-use ctwatch_abi::{Count, HostCount, trace::Reason};
+use ctwatch_abi::{Count, HostCount, top::Stream, trace::Reason};
 
 use crate::{
-    hooks::{entry::IPS_CONFIRMED, who},
-    kernel::{self, Address, layout, read},
-    tally,
+    hooks::{entry::IPS_CONFIRMED, tell, who},
+    kernel::{self, Address, Place, layout, read},
+    tally::{self, Announcement},
 };
 
 /// The low bits of `skb->_nfct` hold the state (`NFCT_INFOMASK`), the rest is the entry.
@@ -30,7 +30,7 @@ pub(crate) fn entry_of(nfct: u64) -> Option<u64> {
 }
 
 #[inline(always)]
-pub(crate) fn dropped(ctx: &impl EbpfContext, skb: u64, location: u64, reason: u32) {
+pub(crate) fn dropped(ctx: &impl EbpfContext, skb: impl Place, location: u64, reason: u32) {
     if reason == layout!(netfilter_drop) {
         dropped_for_any_reason(ctx, skb, location);
     }
@@ -38,7 +38,7 @@ pub(crate) fn dropped(ctx: &impl EbpfContext, skb: u64, location: u64, reason: u
 
 /// Where the kernel does not give a reason, the place tells as much.
 #[inline(always)]
-pub(crate) fn dropped_for_any_reason(ctx: &impl EbpfContext, skb: u64, location: u64) {
+pub(crate) fn dropped_for_any_reason(ctx: &impl EbpfContext, skb: impl Place, location: u64) {
     if layout!(nf_hook_slow).contains(location) {
         let _ = classify(ctx, skb);
     }
@@ -47,44 +47,48 @@ pub(crate) fn dropped_for_any_reason(ctx: &impl EbpfContext, skb: u64, location:
 /// As below; and dropped by netfilter, where the kernel says why: a packet that is dropped for
 /// anything else on that CPU has nothing to do with it.
 #[inline(always)]
-pub(crate) fn dropped_as_announced(
-    ctx: &impl EbpfContext,
-    skb: u64,
-    location: u64,
-    reason: u32,
-) -> Option<()> {
+pub(crate) fn dropped_as_announced(skb: impl Place, location: u64, reason: u32) -> Option<()> {
     match reason == layout!(netfilter_drop) {
-        true => dropped_as_announced_bare(ctx, skb, location),
+        true => dropped_as_announced_bare(skb, location),
         false => None,
     }
 }
 
-/// The packet of a refusal that a hook on `early_drop` has announced: the same CPU, a moment ago, the
-/// same namespace, nothing attached, and dropped by the function that had conntrack look at it.
+/// The packet of a refusal that a hook on a function of conntrack has announced: the same CPU, a moment
+/// ago, the same namespace, nothing attached, and dropped by the function that had conntrack look at it.
 #[inline(always)]
-pub(crate) fn dropped_as_announced_bare(
-    ctx: &impl EbpfContext,
-    skb: u64,
-    location: u64,
-) -> Option<()> {
+pub(crate) fn dropped_as_announced_bare(skb: impl Place, location: u64) -> Option<()> {
     let net = tally::announced()?;
-    if read::<u64>(skb, layout!(skb_nfct))? != 0 || net_of(skb)? != net {
+    if skb.get::<u64>(layout!(skb_nfct))? != 0 {
         return None;
     }
-    if !tally::take_announced(location) {
+    let of = net_of(skb)?;
+    if of.address() != net {
         return None;
     }
-    let net = Address(net);
-    who::refused(ctx, skb, (net, kernel::netns_id(net)?), Reason::TableFull)
+    let Announcement { weight, is_listed } = tally::take_announced(location)?;
+    let netns = kernel::netns_id(of)?;
+    if is_listed {
+        return who::came(skb.address(), (net, netns), Reason::TableFull, weight);
+    }
+    let _ = who::plane_of_packet(skb, netns);
+    if weight != 0 || tell::is_on() {
+        let _ = who::refused(skb.address(), (net, netns), Reason::TableFull, weight);
+    }
+    Some(())
 }
 
 #[inline(always)]
-fn classify(ctx: &impl EbpfContext, skb: u64) -> Option<()> {
-    let nfct = read::<u64>(skb, layout!(skb_nfct))?;
+fn classify(ctx: &impl EbpfContext, skb: impl Place) -> Option<()> {
+    let nfct = skb.get::<u64>(layout!(skb_nfct))?;
     if nfct == 0 {
-        let net = Address(net_of(skb)?);
+        let net = net_of(skb)?;
         let netns = tally::count(net, &[Count::DroppedUntracked], HostCount::UnplacedDrops)?;
-        let _ = who::refused(ctx, skb, (net, netns), Reason::Untracked);
+        let _ = who::plane_of_packet(skb, netns);
+        let weight = tally::told_apart(Stream::Drops).unwrap_or(0);
+        if weight != 0 || tell::is_on() {
+            let _ = who::refused(skb.address(), (net.address(), netns), Reason::Untracked, weight);
+        }
         talk(ctx, "dropped with no conntrack attached");
         return Some(());
     }
@@ -100,7 +104,7 @@ fn classify(ctx: &impl EbpfContext, skb: u64) -> Option<()> {
         &[Count::DroppedUnconfirmed, Count::DroppedUnconfirmedNat]
     };
     let netns = tally::count(net, counts, HostCount::UnplacedDrops)?;
-    let _ = who::refused_with(skb, ct, (net, netns), Reason::Unconfirmed);
+    let _ = who::refused_with(skb.address(), ct, (net, netns), Reason::Unconfirmed);
     talk(ctx, "dropped with an unconfirmed entry");
     Some(())
 }
@@ -108,9 +112,12 @@ fn classify(ctx: &impl EbpfContext, skb: u64) -> Option<()> {
 /// The `struct net *` a packet is in. The socket first: on its way out `skb->dev` is not set yet,
 /// and for TCP that same memory still holds a link of the retransmit queue's tree.
 #[inline(always)]
-fn net_of(skb: u64) -> Option<u64> {
-    let [dev, sk] = read::<[u64; 2]>(skb, layout!(skb_dev_sk))?;
-    if sk != 0 { read(sk, layout!(sock_net)) } else { read(dev, layout!(net_device_nd_net)) }
+fn net_of<P: Place>(skb: P) -> Option<P> {
+    let sk = skb.follow(layout!(skb_dev_sk) + 8)?;
+    if sk.address() != 0 {
+        return sk.follow(layout!(sock_net));
+    }
+    skb.follow(layout!(skb_dev_sk))?.follow(layout!(net_device_nd_net))
 }
 
 #[inline(always)]

@@ -39,6 +39,7 @@ const GFP_HIGH: u32 = 0x20;
 pub(crate) fn page_allocated(_ctx: &impl EbpfContext, page: u64, order: u32, gfp: u32) {
     if page == 0 && order == 0 && gfp & GFP_HIGH != 0 {
         tally::host(HostCount::NoMemory);
+        tally::short_of_memory();
         #[cfg(feature = "talk")]
         aya_log_ebpf::debug!(_ctx, "the page allocator had not a single page");
     }

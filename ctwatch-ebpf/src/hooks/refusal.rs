@@ -1,7 +1,7 @@
 //! The places where conntrack refuses a packet, by what they answer.
 
 use aya_ebpf::EbpfContext;
-use ctwatch_abi::{Count, HostCount, trace::Reason};
+use ctwatch_abi::{Count, HostCount, top::Stream, trace::Reason};
 
 use crate::{
     hooks::{
@@ -10,7 +10,7 @@ use crate::{
         tell, who,
     },
     kernel::{self, Address, Place, layout, read},
-    tally,
+    tally::{self, Announcement},
 };
 
 /// What a hook answers for "drop it".
@@ -28,15 +28,55 @@ pub(crate) fn early_dropped(
     evicted: u32,
     stack: impl Place,
 ) {
-    if evicted == 0 {
-        let count = if hash == 0 { Count::TableFullCtnetlink } else { Count::TableFull };
-        tally::count(net, &[count], HostCount::UnplacedRefusals);
-        if hash != 0 && (layout!(top_sets) != 0 || tell::is_on()) {
-            tally::announce(net, stack);
-        }
-        #[cfg(feature = "talk")]
-        aya_log_ebpf::debug!(_ctx, "refused: the table is full");
+    if evicted != 0 {
+        return;
     }
+    if hash == 0 {
+        tally::count(net, &[Count::TableFullCtnetlink], HostCount::UnplacedRefusals);
+        return;
+    }
+    tally::count(net, &[Count::TableFull], HostCount::UnplacedRefusals);
+    if layout!(top_sets) != 0 || tell::is_on() {
+        let weight = tally::told_apart(Stream::Drops).unwrap_or(0);
+        tally::announce(net, stack, Announcement { weight, is_listed: false });
+    }
+    #[cfg(feature = "talk")]
+    aya_log_ebpf::debug!(_ctx, "refused: the table is full");
+}
+
+/// `__nf_conntrack_alloc(net, zone, orig, repl, gfp, hash)` answered with no entry: the table is full, or
+/// there is no memory. Its arguments tell whose packet it was; ctnetlink has no hash. `stack` as above.
+/// <https://github.com/torvalds/linux/blob/v6.12/net/netfilter/nf_conntrack_core.c>
+#[inline(always)]
+pub(crate) fn not_allocated(
+    _ctx: &impl EbpfContext,
+    net: impl Place,
+    original: impl Place,
+    hash: u32,
+    stack: impl Place,
+) -> Option<()> {
+    // The one reason is told from the other by what the page allocator answered just before.
+    let is_doubtful = tally::was_short_of_memory();
+    let unplaced = HostCount::UnplacedRefusals;
+    let netns = match (hash, is_doubtful) {
+        (0, _) => {
+            tally::count(net, &[Count::TableFullCtnetlink], unplaced);
+            return None;
+        }
+        (_, false) => tally::count(net, &[Count::TableFull], unplaced)?,
+        (_, true) => tally::count(net, &[Count::TableFull, Count::FullOrNoMemory], unplaced)?,
+    };
+    let _ = who::plane_of_tuple(original, netns);
+    let weight = tally::told_apart(Stream::Drops).unwrap_or(0);
+    if weight != 0 {
+        let _ = who::refused_tuple(original, netns, weight);
+    }
+    if weight != 0 || tell::is_on() {
+        tally::announce(net, stack, Announcement { weight, is_listed: true });
+    }
+    #[cfg(feature = "talk")]
+    aya_log_ebpf::debug!(_ctx, "refused: the table is full");
+    Some(())
 }
 
 /// `nf_ct_resolve_clash(skb, h, reply_hash)` is called at confirmation when one of the two tuples

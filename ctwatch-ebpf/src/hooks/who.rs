@@ -1,11 +1,9 @@
 //! Whose packet, whose entry: from the kernel's memory to a [`Key`].
 
-use aya_ebpf::{
-    EbpfContext,
-    helpers::{bpf_get_current_comm, generated::bpf_get_current_cgroup_id},
-};
+use aya_ebpf::helpers::{bpf_get_current_comm, generated::bpf_get_current_cgroup_id};
 use ctwatch_abi::{
     NetnsId, ipv6,
+    plane::Plane,
     protocol::has_ports,
     top::{AF_INET, AF_INET6, By, Key, Stream},
     trace::Reason,
@@ -13,7 +11,7 @@ use ctwatch_abi::{
 
 use crate::{
     hooks::{kfree_skb::entry_of, tell},
-    kernel::{Address, Place, layout, read},
+    kernel::{Address, Place, Tuple, layout, read},
     tally::{self, Lists},
 };
 
@@ -30,30 +28,107 @@ pub(crate) struct Packet {
     pub(crate) is_portless: bool,
 }
 
-/// A packet was refused for want of an entry, or so it seems.
+/// A packet was refused for want of an entry, or so it seems; it stands for so many, 0 where it is not
+/// told apart.
 #[inline(always)]
 pub(crate) fn refused(
-    _ctx: &impl EbpfContext,
     skb: u64,
-    (net, netns): (Address, NetnsId),
+    (net, netns): (u64, NetnsId),
     reason: Reason,
+    weight: u32,
 ) -> Option<()> {
     let key = Key { netns, ..Key::default() };
-    let mut packet = Packet { key, net: net.0, sport: 0, is_portless: false };
+    let mut packet = Packet { key, net, sport: 0, is_portless: false };
     if !read_packet(skb, &mut packet) {
         return None;
     }
-    if let Some(lists) = tally::lists(Stream::Drops, &packet.key) {
-        addresses(&lists);
-        // Else it is in no such list, which widens the bounds of all that are.
-        if !packet.is_portless {
-            services(&lists);
+    if weight != 0 {
+        if let Some(lists) = tally::lists(Stream::Drops, &packet.key, weight) {
+            addresses(&lists);
+            // Else it is in no such list, which widens the bounds of all that are.
+            if !packet.is_portless {
+                services(&lists);
+            }
+            lists.enter::<INTERFACE>();
         }
-        lists.enter::<INTERFACE>();
+        if packet.key.ifindex == 0 {
+            process(Stream::Drops, packet.key, weight);
+        }
     }
     tell::refused(reason, &packet);
-    if packet.key.ifindex == 0 {
-        process(Stream::Drops, packet.key);
+    Some(())
+}
+
+/// The packet of a refusal that is in the lists already, by what its tuple tells: by which interface it
+/// came, or who sent it.
+#[inline(always)]
+pub(crate) fn came(
+    skb: u64,
+    (net, netns): (u64, NetnsId),
+    reason: Reason,
+    weight: u32,
+) -> Option<()> {
+    if weight != 0 {
+        let ifindex = read(skb, layout!(skb_iif))?;
+        let key = Key { netns, ifindex, ..Key::default() };
+        if let Some(lists) = tally::lists(Stream::Drops, &key, weight) {
+            lists.enter::<INTERFACE>();
+        }
+        if ifindex == 0 {
+            process(Stream::Drops, key, weight);
+        }
+    }
+    match tell::is_on() {
+        true => refused(skb, (net, netns), reason, 0),
+        false => Some(()),
+    }
+}
+
+/// No entry was made for a packet with this tuple.
+#[inline(always)]
+pub(crate) fn refused_tuple(tuple: impl Place, netns: NetnsId, weight: u32) -> Option<()> {
+    let packet = packet(tuple.tuple(0)?, netns);
+    let lists = tally::lists(Stream::Drops, &packet.key, weight)?;
+    addresses(&lists);
+    services(&lists);
+    Some(())
+}
+
+/// A packet was dropped: one of a control plane is counted, however many are dropped. What its tuple
+/// tells, or its own headers.
+#[inline(always)]
+pub(crate) fn plane_of_tuple(tuple: impl Place, netns: NetnsId) -> Option<()> {
+    // Where `struct nf_conntrack_tuple` has them.
+    let (port, protocol) = (tuple.get::<u16>(36)?, tuple.get::<u8>(38)?);
+    tally::plane(netns, Plane::of(protocol, u16::from_be(port))?);
+    Some(())
+}
+
+#[inline(always)]
+pub(crate) fn plane_of_packet(skb: impl Place, netns: NetnsId) -> Option<()> {
+    let head = skb.get::<u64>(layout!(skb_before_head) + 16)?;
+    let at = skb.get::<u16>(layout!(skb_network_header))?;
+    // Behind what a packet's memory ends with the kernel keeps 300 bytes of its own: an address is
+    // no less readable there.
+    let header = read::<[u8; 44]>(head, at.into())?;
+    let (protocol, ports) = match header[0] {
+        // A header without options, of a packet in one piece or of the first one.
+        0x45 if header[6] & 0x1f == 0 && header[7] == 0 => (header[9], 22),
+        first if first >> 4 == 6 && !ipv6::is_extension(header[6]) => (header[6], 42),
+        _ => return plane_behind(skb.address(), netns),
+    };
+    let port = u16::from_be_bytes([header[ports], header[ports + 1]]);
+    tally::plane(netns, Plane::of(protocol, port)?);
+    Some(())
+}
+
+/// Where something is between the header and the ports.
+#[inline(never)]
+fn plane_behind(skb: u64, netns: NetnsId) -> Option<()> {
+    let key = Key { netns, ..Key::default() };
+    let mut packet = Packet { key, net: 0, sport: 0, is_portless: false };
+    if read_packet(skb, &mut packet) {
+        tally::plane(netns, Plane::of(packet.key.protocol, u16::from_be(packet.key.dport))?);
     }
     Some(())
 }
@@ -79,6 +154,9 @@ pub(crate) fn refused_with(
 /// the packet is not there any more when it is inserted.
 #[inline(always)]
 pub(crate) fn confirming(skb: impl Place) -> Option<()> {
+    if !tally::is_asked(Stream::Insertions) {
+        return None;
+    }
     let ct = entry_of(skb.get(layout!(skb_nfct))?)?;
     tally::came_by(ct, skb.get(layout!(skb_iif))?);
     Some(())
@@ -87,14 +165,12 @@ pub(crate) fn confirming(skb: impl Place) -> Option<()> {
 /// An entry was put into the table.
 #[inline(always)]
 pub(crate) fn inserted(ct: impl Place, netns: NetnsId) -> Option<()> {
-    if layout!(top_sets) == 0 {
-        return None;
-    }
+    let weight = tally::told_apart(Stream::Insertions)?;
     let mut packet = original(ct, netns)?;
     // Not of what user space made, and not where nobody stands at the confirmation.
     let interface = tally::take_came_by(ct);
     packet.key.ifindex = interface.unwrap_or(0);
-    if let Some(lists) = tally::lists(Stream::Insertions, &packet.key) {
+    if let Some(lists) = tally::lists(Stream::Insertions, &packet.key, weight) {
         addresses(&lists);
         services(&lists);
         if interface.is_some() {
@@ -103,7 +179,7 @@ pub(crate) fn inserted(ct: impl Place, netns: NetnsId) -> Option<()> {
     }
     interface?;
     if packet.key.ifindex == 0 {
-        process(Stream::Insertions, packet.key);
+        process(Stream::Insertions, packet.key, weight);
     }
     Some(())
 }
@@ -125,7 +201,7 @@ fn services(lists: &Lists<'_>) {
 
 /// Whoever has the CPU: most often who sent it; what is sent again is sent by a timer.
 #[inline(always)]
-fn process(stream: Stream, mut key: Key) {
+fn process(stream: Stream, mut key: Key, weight: u32) {
     if !layout!(top_wanted).contains(By::Process) {
         return;
     }
@@ -135,7 +211,7 @@ fn process(stream: Stream, mut key: Key) {
     // SAFETY: a helper without arguments.
     let cgroup = unsafe { bpf_get_current_cgroup_id() };
     key.dst[..8].copy_from_slice(&cgroup.to_ne_bytes());
-    if let Some(lists) = tally::lists(stream, &key) {
+    if let Some(lists) = tally::lists(stream, &key, weight) {
         lists.enter::<PROCESS>();
     }
 }
@@ -204,7 +280,11 @@ struct Ends {
 /// From the tuple of the original direction.
 #[inline(always)]
 fn original(ct: impl Place, netns: NetnsId) -> Option<Packet> {
-    let tuple = ct.tuple(layout!(nf_conn_original))?;
+    Some(packet(ct.tuple(layout!(nf_conn_original))?, netns))
+}
+
+#[inline(always)]
+fn packet(tuple: Tuple, netns: NetnsId) -> Packet {
     let mut key = Key {
         netns,
         src: bytes(tuple.src),
@@ -218,7 +298,7 @@ fn original(ct: impl Place, netns: NetnsId) -> Option<Packet> {
     if has_ports(key.protocol) {
         (sport, key.dport) = (tuple.sport, tuple.dport);
     }
-    Some(Packet { key, net: 0, sport, is_portless: false })
+    Packet { key, net: 0, sport, is_portless: false }
 }
 
 #[inline(always)]

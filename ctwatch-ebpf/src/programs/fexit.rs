@@ -8,14 +8,18 @@ use aya_ebpf::{
 
 use crate::{
     hooks::{entry, refusal, who},
-    kernel::{Typed, argument, read},
+    kernel::{Typed, argument, low, read},
 };
 
-/// `int early_drop(struct net *net, unsigned int hash)`
-#[fexit(function = "early_drop")]
-pub(crate) fn fx_early_drop(ctx: FExitContext) -> i32 {
-    let (hash, evicted) = (low(argument(&ctx, 1)), low(argument(&ctx, 2)));
-    refusal::early_dropped(&ctx, Typed::argument(&ctx, 0), hash, evicted, Typed::context(&ctx));
+/// `struct nf_conn *__nf_conntrack_alloc(struct net *net, const struct nf_conntrack_zone *zone,
+/// const struct nf_conntrack_tuple *orig, const struct nf_conntrack_tuple *repl, gfp_t gfp, u32 hash)`
+#[fexit(function = "__nf_conntrack_alloc")]
+pub(crate) fn fx_allocated(ctx: FExitContext) -> i32 {
+    if is_error(argument(&ctx, 6)) {
+        let (net, original) = (Typed::argument(&ctx, 0), Typed::argument(&ctx, 2));
+        let hash = low(argument(&ctx, 5));
+        let _ = refusal::not_allocated(&ctx, net, original, hash, Typed::context(&ctx));
+    }
     0
 }
 
@@ -65,15 +69,16 @@ pub(crate) fn fx_freed_missed(ctx: FEntryContext) -> i32 {
     0
 }
 
+/// An error number where a pointer is expected.
+/// <https://github.com/torvalds/linux/blob/v6.12/include/linux/err.h>
+#[inline(always)]
+fn is_error(pointer: u64) -> bool {
+    const MAX_ERRNO: u64 = 4095;
+    pointer >= MAX_ERRNO.wrapping_neg()
+}
+
 /// As plain numbers: of what the verifier takes for pointers not everything can be asked.
 #[inline(always)]
 fn arguments<const N: usize>(ctx: &impl EbpfContext) -> Option<[u64; N]> {
     read(ctx.as_ptr() as u64, 0)
-}
-
-/// An argument or answer of 32 bits; what the others hold is not said.
-#[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "that is what is wanted")]
-fn low(register: u64) -> u32 {
-    register as u32
 }

@@ -1,35 +1,68 @@
 //! On the kernel's generic tracepoints.
 
-use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
+use aya_ebpf::{
+    macros::{btf_tracepoint, raw_tracepoint},
+    programs::{BtfTracePointContext, RawTracePointContext},
+};
 
-use crate::hooks::{kfree_skb, kmem, loading};
+use crate::{
+    hooks::{kfree_skb, kmem, loading},
+    kernel::{Address, Typed, argument, low},
+};
 
 /// `TP_PROTO(struct sk_buff *skb, void *location, enum skb_drop_reason reason, …)`
 /// <https://github.com/torvalds/linux/blob/v6.12/include/trace/events/skb.h>
-#[raw_tracepoint(tracepoint = "kfree_skb")]
-pub(crate) fn dropped(ctx: RawTracePointContext) -> i32 {
-    kfree_skb::dropped(&ctx, ctx.arg(0), ctx.arg(1), ctx.arg(2));
+#[btf_tracepoint(function = "kfree_skb")]
+pub(crate) fn dropped(ctx: BtfTracePointContext) -> i32 {
+    kfree_skb::dropped(&ctx, Typed::argument(&ctx, 0), argument(&ctx, 1), low(argument(&ctx, 2)));
     0
 }
 
 /// Of older kernels, whose tracepoint gives no reason and refuses a program that asks for it.
+#[btf_tracepoint(function = "kfree_skb")]
+pub(crate) fn dropped_bare(ctx: BtfTracePointContext) -> i32 {
+    kfree_skb::dropped_for_any_reason(&ctx, Typed::argument(&ctx, 0), argument(&ctx, 1));
+    0
+}
+
+/// As the two above, where the kernel takes no program that knows its types.
 #[raw_tracepoint(tracepoint = "kfree_skb")]
-pub(crate) fn dropped_bare(ctx: RawTracePointContext) -> i32 {
-    kfree_skb::dropped_for_any_reason(&ctx, ctx.arg(0), ctx.arg(1));
+pub(crate) fn dropped_raw(ctx: RawTracePointContext) -> i32 {
+    kfree_skb::dropped(&ctx, Address(ctx.arg(0)), ctx.arg(1), ctx.arg(2));
+    0
+}
+
+#[raw_tracepoint(tracepoint = "kfree_skb")]
+pub(crate) fn dropped_bare_raw(ctx: RawTracePointContext) -> i32 {
+    kfree_skb::dropped_for_any_reason(&ctx, Address(ctx.arg(0)), ctx.arg(1));
     0
 }
 
 /// Beside hooks on functions: they know that a packet is refused, this knows which.
-#[raw_tracepoint(tracepoint = "kfree_skb")]
-pub(crate) fn refused(ctx: RawTracePointContext) -> i32 {
-    let _ = kfree_skb::dropped_as_announced(&ctx, ctx.arg(0), ctx.arg(1), ctx.arg(2));
+#[btf_tracepoint(function = "kfree_skb")]
+pub(crate) fn refused(ctx: BtfTracePointContext) -> i32 {
+    let (skb, location) = (Typed::argument(&ctx, 0), argument(&ctx, 1));
+    let _ = kfree_skb::dropped_as_announced(skb, location, low(argument(&ctx, 2)));
     0
 }
 
 /// Of older kernels, as [`dropped_bare`].
+#[btf_tracepoint(function = "kfree_skb")]
+pub(crate) fn refused_bare(ctx: BtfTracePointContext) -> i32 {
+    let _ = kfree_skb::dropped_as_announced_bare(Typed::argument(&ctx, 0), argument(&ctx, 1));
+    0
+}
+
+/// As [`dropped_raw`].
 #[raw_tracepoint(tracepoint = "kfree_skb")]
-pub(crate) fn refused_bare(ctx: RawTracePointContext) -> i32 {
-    let _ = kfree_skb::dropped_as_announced_bare(&ctx, ctx.arg(0), ctx.arg(1));
+pub(crate) fn refused_raw(ctx: RawTracePointContext) -> i32 {
+    let _ = kfree_skb::dropped_as_announced(Address(ctx.arg(0)), ctx.arg(1), ctx.arg(2));
+    0
+}
+
+#[raw_tracepoint(tracepoint = "kfree_skb")]
+pub(crate) fn refused_bare_raw(ctx: RawTracePointContext) -> i32 {
+    let _ = kfree_skb::dropped_as_announced_bare(Address(ctx.arg(0)), ctx.arg(1));
     0
 }
 

@@ -19,18 +19,20 @@ use aya_obj::generated::{
     bpf_link_info, bpf_link_type, bpf_map_type, bpf_prog_info, bpf_prog_type,
 };
 
-/// EntryOrReturn a tracing program runs.
+/// Where a tracing program runs: of a function, or in place of one that a tracepoint calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum EntryOrReturn {
+pub(super) enum TracedAt {
     Entry,
     Exit,
+    Tracepoint,
 }
 
-/// A function: its number in a BTF object, that of vmlinux where there is none.
+/// A function, or the type of a tracepoint's: its number in a BTF object, that of vmlinux where there is
+/// none.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ProgramTarget<'a> {
     pub(super) btf: Option<BorrowedFd<'a>>,
-    pub(super) function: u32,
+    pub(super) number: u32,
 }
 
 /// Of the verifier's complaints, enough for the last lines.
@@ -79,12 +81,12 @@ fn address<T: ?Sized>(of: *const T) -> u64 {
     of.cast::<u8>().addr() as u64
 }
 
-/// Loads a tracing program for this function.
+/// Loads a tracing program for this function or tracepoint.
 pub(super) fn load(
     name: &str,
     instructions: &[bpf_insn],
     license: &CStr,
-    when: EntryOrReturn,
+    when: TracedAt,
     target: ProgramTarget<'_>,
 ) -> Result<OwnedFd> {
     let mut log = vec![0u8; LOG];
@@ -107,7 +109,7 @@ fn load_logged(
     name: &str,
     instructions: &[bpf_insn],
     license: &CStr,
-    when: EntryOrReturn,
+    when: TracedAt,
     target: ProgramTarget<'_>,
     log: &mut [u8],
 ) -> io::Result<OwnedFd> {
@@ -116,8 +118,9 @@ fn load_logged(
     let program = unsafe { &mut attr.__bindgen_anon_3 };
     program.prog_type = bpf_prog_type::BPF_PROG_TYPE_TRACING as u32;
     program.expected_attach_type = match when {
-        EntryOrReturn::Entry => bpf_attach_type::BPF_TRACE_FENTRY,
-        EntryOrReturn::Exit => bpf_attach_type::BPF_TRACE_FEXIT,
+        TracedAt::Entry => bpf_attach_type::BPF_TRACE_FENTRY,
+        TracedAt::Exit => bpf_attach_type::BPF_TRACE_FEXIT,
+        TracedAt::Tracepoint => bpf_attach_type::BPF_TRACE_RAW_TP,
     } as u32;
     program.insns = address(instructions.as_ptr());
     program.insn_cnt = u32::try_from(instructions.len()).map_err(io::Error::other)?;
@@ -126,7 +129,7 @@ fn load_logged(
     for (to, from) in program.prog_name[..15].iter_mut().zip(name.bytes()) {
         *to = from.cast_signed();
     }
-    program.attach_btf_id = target.function;
+    program.attach_btf_id = target.number;
     if let Some(btf) = target.btf {
         program.__bindgen_anon_1.attach_btf_obj_fd =
             u32::try_from(btf.as_raw_fd()).map_err(io::Error::other)?;
@@ -201,7 +204,7 @@ pub(super) fn constant(value: &[u8; 8]) -> Result<OwnedFd> {
 /// Whether the kernel takes tracing programs on this function: tried with one that does nothing and is
 /// not attached, for that takes a kernel that can do it longer than all the rest.
 pub(super) fn try_tracing(target: ProgramTarget<'_>) -> Result<()> {
-    load("ct_try", &nothing(), LICENSE, EntryOrReturn::Entry, target).map(drop)
+    load("ct_try", &nothing(), LICENSE, TracedAt::Entry, target).map(drop)
 }
 
 /// `return 0`
@@ -234,7 +237,7 @@ pub(super) fn probes_tell_misses() -> Result<bool> {
     Ok(known >= MISSED + size_of::<u64>())
 }
 
-/// Attaches it to the function it was loaded for, for as long as the answer lives.
+/// Attaches it to what it was loaded for, for as long as the answer lives.
 pub(super) fn attach(program: BorrowedFd<'_>) -> Result<OwnedFd> {
     let mut attr = attr();
     // SAFETY: this is the part of the union that the command reads.

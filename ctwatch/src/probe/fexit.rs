@@ -1,5 +1,5 @@
-//! The tracing programs on conntrack's functions: aya makes the maps, what loads the programs is
-//! here.
+//! The programs that know the kernel's types: on conntrack's functions and on a tracepoint. aya makes the
+//! maps, what loads the programs is here.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -11,16 +11,14 @@ use aya::{
 use aya_obj::{Object, generated::bpf_insn};
 
 use super::{
-    bpf::{self, EntryOrReturn, ProgramTarget},
+    bpf::{self, ProgramTarget, TracedAt},
     functions::{Functions, HookedFunction},
     types::MODULE,
 };
 
 /// The object's programs with the maps that aya has made, ready to be loaded.
-pub(super) struct Tracing<'a> {
+pub(super) struct Tracing {
     object: Object,
-    functions: &'a Functions,
-    btf: Option<BorrowedFd<'a>>,
 }
 
 /// That the kernel took a program that does nothing for one of the functions: one that refuses it is
@@ -33,35 +31,53 @@ pub(super) struct Trial {
 impl Trial {
     pub(super) fn of(functions: &Functions) -> Result<Self> {
         let btf = if functions.module { Some(bpf::module_btf(MODULE)?) } else { None };
-        let hook = HookedFunction::Free;
-        let context = || format!("cannot hook {}", hook.function());
-        let function = functions.get(hook).with_context(context)?;
-        let target = ProgramTarget { btf: btf.as_ref().map(AsFd::as_fd), function };
-        bpf::try_tracing(target).with_context(context)?;
-        Ok(Self { btf })
+        let trial = Self { btf };
+        // Probes do without it.
+        trial.target(functions, HookedFunction::Alloc)?;
+        let target = trial.target(functions, HookedFunction::Free)?;
+        bpf::try_tracing(target).with_context(|| cannot_hook(HookedFunction::Free))?;
+        Ok(trial)
+    }
+
+    fn target(&self, functions: &Functions, hook: HookedFunction) -> Result<ProgramTarget<'_>> {
+        let number = functions.get(hook).with_context(|| cannot_hook(hook))?;
+        Ok(ProgramTarget { btf: self.btf(), number })
+    }
+
+    /// Of the object that has the functions' numbers.
+    pub(super) fn btf(&self) -> Option<BorrowedFd<'_>> {
+        self.btf.as_ref().map(AsFd::as_fd)
     }
 }
 
-/// A program that is loaded and attached for as long as this lives.
+fn cannot_hook(hook: HookedFunction) -> String {
+    format!("cannot hook {}", hook.function())
+}
+
+/// A program that is loaded, and attached for as long as this lives and nobody pauses it.
 pub(super) struct Traced {
     pub(super) name: &'static str,
+    pub(super) at: TracedAt,
     program: OwnedFd,
-    _link: OwnedFd,
+    link: Option<OwnedFd>,
 }
 
 impl Traced {
     pub(super) fn program(&self) -> BorrowedFd<'_> {
         self.program.as_fd()
     }
+
+    /// Detaches it, or attaches it again.
+    pub(super) fn set_attached(&mut self, attached: bool) -> Result<()> {
+        if attached != self.link.is_some() {
+            self.link = if attached { Some(bpf::attach(self.program())?) } else { None };
+        }
+        Ok(())
+    }
 }
 
-impl<'a> Tracing<'a> {
-    pub(super) fn open(
-        bytes: &[u8],
-        ebpf: &Ebpf,
-        functions: &'a Functions,
-        trial: &'a Trial,
-    ) -> Result<Self> {
+impl Tracing {
+    pub(super) fn open(bytes: &[u8], ebpf: &Ebpf) -> Result<Self> {
         let mut object = Object::parse(bytes).context("the programs are not what was built")?;
         let text = object.functions.keys().map(|(section, _)| *section).collect();
         let defined = std::mem::take(&mut object.maps);
@@ -70,23 +86,18 @@ impl<'a> Tracing<'a> {
         });
         object.relocate_maps(made, &text)?;
         object.relocate_calls(&text)?;
-        Ok(Self { object, functions, btf: trial.btf.as_ref().map(AsFd::as_fd) })
+        Ok(Self { object })
     }
 
     pub(super) fn attach(
         &self,
         name: &'static str,
-        function: u32,
-        when: EntryOrReturn,
+        at: TracedAt,
+        target: ProgramTarget<'_>,
     ) -> Result<Traced> {
-        let target = ProgramTarget { btf: self.btf, function };
-        let program = bpf::load(name, self.code(name)?, &self.object.license, when, target)?;
-        let link = bpf::attach(program.as_fd())?;
-        Ok(Traced { name, program, _link: link })
-    }
-
-    pub(super) fn functions(&self) -> &'a Functions {
-        self.functions
+        let program = bpf::load(name, self.code(name)?, &self.object.license, at, target)?;
+        let link = Some(bpf::attach(program.as_fd())?);
+        Ok(Traced { name, at, program, link })
     }
 
     fn code(&self, name: &str) -> Result<&[bpf_insn]> {

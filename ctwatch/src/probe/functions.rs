@@ -6,6 +6,8 @@ use anyhow::Result;
 /// A function, by what it means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HookedFunction {
+    /// Makes an entry for a new packet, or does not.
+    Alloc,
     /// Looks for an entry to throw out because the table is full.
     EarlyDrop,
     /// Puts an entry into the table.
@@ -19,11 +21,12 @@ pub enum HookedFunction {
 }
 
 impl HookedFunction {
-    pub const ALL: [Self; 5] =
-        [Self::EarlyDrop, Self::Insert, Self::Free, Self::Clash, Self::Confirm];
+    pub const ALL: [Self; 6] =
+        [Self::Alloc, Self::EarlyDrop, Self::Insert, Self::Free, Self::Clash, Self::Confirm];
 
     pub const fn function(self) -> &'static str {
         match self {
+            Self::Alloc => "__nf_conntrack_alloc",
             Self::EarlyDrop => "early_drop",
             Self::Insert => "__nf_conntrack_hash_insert",
             Self::Free => "nf_conntrack_free",
@@ -35,16 +38,17 @@ impl HookedFunction {
     /// How many arguments it must take, where the programs look behind the first.
     pub fn arguments(self) -> Option<usize> {
         match self {
+            Self::Alloc => Some(6),
             Self::EarlyDrop => Some(2),
             Self::Clash => Some(3),
             Self::Insert | Self::Free | Self::Confirm => None,
         }
     }
 
-    /// Without them, the refusals at confirmation are known from the counters alone, and nobody
-    /// knows by which interface an entry came.
+    /// Without the last two, the refusals at confirmation are known from the counters alone, and nobody
+    /// knows by which interface an entry came. Probes do without the first.
     fn is_optional(self) -> bool {
-        matches!(self, Self::Clash | Self::Confirm)
+        matches!(self, Self::Alloc | Self::Clash | Self::Confirm)
     }
 }
 

@@ -31,6 +31,8 @@ pub struct Resolved {
     pub fexit: Result<Functions, String>,
     /// The same, as probes are.
     pub kprobe: Result<Functions, String>,
+    /// The number of the tracepoint for dropped packets; `None` where this kernel does not say.
+    pub(super) drop_tracepoint: Option<u32>,
     /// That the kernel takes tracing programs, and what it takes them by.
     pub(super) trial: Option<Trial>,
     symbols: NamesNeeded,
@@ -54,6 +56,7 @@ impl Resolved {
         let types = Types::of_this_kernel();
         let entries = types.clone().and_then(|types| types.entries.clone());
         let drops = types.clone().and_then(|types| types.netfilter_drop.clone());
+        let drop_tracepoint = types.clone().ok().and_then(|types| types.drop_tracepoint);
         let layout = Layout {
             netfilter_drop: drops.clone().unwrap_or(0),
             pt_regs_sp: stack_pointer(),
@@ -75,6 +78,7 @@ impl Resolved {
             layout,
             entries: entries.map(|_| ()),
             drops: drops.map(|_| ()),
+            drop_tracepoint,
             free: Ok(()),
             symbols: match functions.is_err() && by_kprobe {
                 true => NamesNeeded::All,

@@ -9,6 +9,7 @@ use aya::{
 };
 use ctwatch_abi::{
     Layout, MAX_NETNS, PLACES, REST,
+    budget::Window,
     census::RECORDS,
     loading,
     top::{By, Seed, TABLES, Wanted},
@@ -16,7 +17,8 @@ use ctwatch_abi::{
 };
 
 use super::{
-    bpf::{self, EntryOrReturn},
+    bpf::{self, ProgramTarget, TracedAt},
+    census::ticks_per_second,
     fexit::{Traced, Tracing},
     functions::HookedFunction,
     layout::Resolved,
@@ -36,6 +38,9 @@ static OBJECT: Option<&[u8]> = Some(aya::include_bytes_aligned!(env!("CTWATCH_PR
 #[cfg(not(probes))]
 static OBJECT: Option<&[u8]> = None;
 
+/// Of the kernel's clock, at most: taken where it cannot be told, it leaves the lists a smaller budget.
+const MOST_TICKS: u32 = 1000;
+
 /// Room for three hundred loads of modules that were not read yet.
 const LOADING_ROOM: u32 = 1 << 16;
 
@@ -51,11 +56,13 @@ struct Attachment {
 #[derive(Clone, Copy)]
 enum At {
     Tracepoint(&'static str),
-    /// The kernel says why it drops a packet, or it does not.
+    /// The kernel says why it drops a packet, or it does not; and the program that stands in for this one
+    /// where the kernel takes none that knows its types.
     DropTracepoint {
         reasons: bool,
+        raw: &'static str,
     },
-    Function(HookedFunction, EntryOrReturn),
+    Function(HookedFunction, TracedAt),
     /// A probe; whether at the entry or the return is written in the program.
     Probe(HookedFunction),
 }
@@ -69,9 +76,17 @@ const fn row(
     Attachment { program, at, signals, mechanisms }
 }
 
+const fn with_reasons(raw: &'static str) -> At {
+    At::DropTracepoint { reasons: true, raw }
+}
+
+const fn without_reasons(raw: &'static str) -> At {
+    At::DropTracepoint { reasons: false, raw }
+}
+
 const ATTACHMENTS: &[Attachment] = {
-    use At::{DropTracepoint, Function, Probe, Tracepoint};
-    use HookedFunction::{Clash, Confirm, EarlyDrop, Free, Insert};
+    use At::{Function, Probe, Tracepoint};
+    use HookedFunction::{Alloc, Clash, Confirm, EarlyDrop, Free, Insert};
     use Mechanism::{Fexit, Kprobe, Tracepoint as ByTracepoint};
     const DROPS: &[Signal] = &[Signal::Drops];
     const INSERTIONS: &[Signal] = &[Signal::Insertions];
@@ -79,19 +94,19 @@ const ATTACHMENTS: &[Attachment] = {
     const ENTRIES: &[Signal] = &[Signal::Insertions, Signal::Removals];
     &[
         row("page_allocated", Tracepoint("mm_page_alloc"), DROPS, &[Fexit, Kprobe, ByTracepoint]),
-        row("dropped", DropTracepoint { reasons: true }, DROPS, &[ByTracepoint]),
-        row("dropped_bare", DropTracepoint { reasons: false }, DROPS, &[ByTracepoint]),
-        row("refused", DropTracepoint { reasons: true }, DROPS, &[Fexit, Kprobe]),
-        row("refused_bare", DropTracepoint { reasons: false }, DROPS, &[Fexit, Kprobe]),
+        row("dropped", with_reasons("dropped_raw"), DROPS, &[ByTracepoint]),
+        row("dropped_bare", without_reasons("dropped_bare_raw"), DROPS, &[ByTracepoint]),
+        row("refused", with_reasons("refused_raw"), DROPS, &[Fexit, Kprobe]),
+        row("refused_bare", without_reasons("refused_bare_raw"), DROPS, &[Fexit, Kprobe]),
         row("freed", Tracepoint("kmem_cache_free"), ENTRIES, &[ByTracepoint]),
         row("freed_missed", Tracepoint("kmem_cache_free"), ENTRIES, &[ByTracepoint]),
-        row("fx_early_drop", Function(EarlyDrop, EntryOrReturn::Exit), DROPS, &[Fexit]),
-        row("fx_clash", Function(Clash, EntryOrReturn::Exit), DROPS, &[Fexit]),
-        row("fx_confirmed", Function(Confirm, EntryOrReturn::Exit), DROPS, &[Fexit]),
-        row("fx_confirming", Function(Confirm, EntryOrReturn::Entry), INSERTIONS, &[Fexit]),
-        row("fx_inserted", Function(Insert, EntryOrReturn::Entry), INSERTIONS, &[Fexit]),
-        row("fx_freed", Function(Free, EntryOrReturn::Entry), REMOVALS, &[Fexit]),
-        row("fx_freed_missed", Function(Free, EntryOrReturn::Entry), REMOVALS, &[Fexit]),
+        row("fx_allocated", Function(Alloc, TracedAt::Exit), DROPS, &[Fexit]),
+        row("fx_clash", Function(Clash, TracedAt::Exit), DROPS, &[Fexit]),
+        row("fx_confirmed", Function(Confirm, TracedAt::Exit), DROPS, &[Fexit]),
+        row("fx_confirming", Function(Confirm, TracedAt::Entry), INSERTIONS, &[Fexit]),
+        row("fx_inserted", Function(Insert, TracedAt::Entry), INSERTIONS, &[Fexit]),
+        row("fx_freed", Function(Free, TracedAt::Entry), REMOVALS, &[Fexit]),
+        row("fx_freed_missed", Function(Free, TracedAt::Entry), REMOVALS, &[Fexit]),
         row("kp_early_drop", Probe(EarlyDrop), DROPS, &[Kprobe]),
         row("kr_early_drop", Probe(EarlyDrop), DROPS, &[Kprobe]),
         row("kp_clash", Probe(Clash), DROPS, &[Kprobe]),
@@ -158,15 +173,9 @@ pub(super) fn load(
     let chosen = |signal: &Signal| plan.mechanism(*signal);
     let any = |mechanism| plan.chosen.iter().any(|(_, chosen)| *chosen == mechanism);
     let refused = |mechanism| move |error| LoadRefused { mechanism: Some(mechanism), error };
-    let tracing = match &resolved.fexit {
-        Ok(functions) if any(Mechanism::Fexit) => {
-            let bytes = object().map_err(of_all)?;
-            let trial = resolved.trial.as_ref().context("it was not tried");
-            let tracing =
-                trial.and_then(|trial| Tracing::open(bytes, &loaded.ebpf, functions, trial));
-            Some(tracing.map_err(refused(Mechanism::Fexit))?)
-        }
-        _ => None,
+    let tracing = match any(Mechanism::Fexit) || resolved.drop_tracepoint.is_some() {
+        true => Some(object().and_then(|it| Tracing::open(it, &loaded.ebpf)).map_err(of_all)?),
+        false => None,
     };
     let wanted = |attachment: &&Attachment| match attachment.program {
         "refused" | "refused_bare" => !asked.lists.is_none() || asked.trace.is_some(),
@@ -193,6 +202,7 @@ fn maps(resolved: &Resolved, asked: Asked) -> Result<Ebpf> {
     let mut loader = lean::loader()?;
     let stripes = stripes()?;
     layout.stripe_mask = stripes - 1;
+    layout.top_window = Window::of(ticks_per_second().unwrap_or(MOST_TICKS));
     loader.map_max_entries("TALLIES", stripes * PLACES);
     if !asked.lists.is_none() {
         let cpus = possible_cpus()?;
@@ -278,20 +288,32 @@ pub(super) fn stripes() -> Result<u32> {
 fn attach(
     loaded: &mut LoadedProbes,
     attachment: &Attachment,
-    tracing: Option<&Tracing<'_>>,
+    tracing: Option<&Tracing>,
     resolved: &Resolved,
 ) -> Result<()> {
     let name = attachment.program;
     match attachment.at {
         At::Tracepoint(tracepoint) => raw_tracepoint(&mut loaded.ebpf, name, tracepoint),
-        At::DropTracepoint { reasons } if reasons == (resolved.layout.netfilter_drop != 0) => {
-            raw_tracepoint(&mut loaded.ebpf, name, "kfree_skb")
+        At::DropTracepoint { reasons, raw } if reasons == (resolved.layout.netfilter_drop != 0) => {
+            let typed = tracing.zip(resolved.drop_tracepoint).and_then(|(tracing, number)| {
+                let target = ProgramTarget { btf: None, number };
+                tracing.attach(name, TracedAt::Tracepoint, target).ok()
+            });
+            match typed {
+                Some(typed) => loaded.traced.push(typed),
+                // It counts the same, and costs more.
+                None => raw_tracepoint(&mut loaded.ebpf, raw, "kfree_skb")?,
+            }
+            Ok(())
         }
         At::DropTracepoint { .. } => Ok(()),
-        At::Function(hook, when) => {
+        At::Function(hook, at) => {
             let tracing = tracing.context("no functions are known by BTF")?;
-            let Some(function) = tracing.functions().get(hook) else { return Ok(()) };
-            let traced = tracing.attach(name, function, when);
+            let functions = resolved.fexit.as_ref().map_err(|why| anyhow!("{why}"))?;
+            let Some(number) = functions.get(hook) else { return Ok(()) };
+            let trial = resolved.trial.as_ref().context("it was not tried")?;
+            let target = ProgramTarget { btf: trial.btf(), number };
+            let traced = tracing.attach(name, at, target);
             loaded.traced.push(traced.with_context(|| on(hook))?);
             Ok(())
         }

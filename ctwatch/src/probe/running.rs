@@ -7,13 +7,18 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use aya::{
-    maps::{Array, Map, MapData, PerCpuArray, RingBuf},
+    maps::{Array, HashMap as BpfHashMap, Map, MapData, PerCpuArray, RingBuf},
     programs::RawTracePoint,
 };
-use ctwatch_abi::{HostCount, HostTally, NetnsId, NetnsTally, top::Stream};
+use ctwatch_abi::{
+    HostCount, HostTally, NetnsId, NetnsTally,
+    budget::Budget,
+    plane::{Plane, PlaneKey},
+    top::Stream,
+};
 
 use super::{
-    bpf,
+    bpf::{self, TracedAt},
     layout::Resolved,
     load::{self, Asked, LoadRefused, LoadedProbes},
     log,
@@ -34,6 +39,9 @@ const UNREADABLE: &str = "cannot read the probes' counters";
 pub struct Probes {
     netns: Tallies,
     host: PerCpuArray<MapData, Value<HostTally>>,
+    budgets: PerCpuArray<MapData, Value<Budget>>,
+    planes: BpfHashMap<MapData, Value<PlaneKey>, u64>,
+    asked: Array<MapData, u32>,
     loaded: LoadedProbes,
     counted: Counted,
     tops: Option<TopSets>,
@@ -53,6 +61,10 @@ impl Probes {
             map.with_context(|| format!("the probes hold no map {name}")).map_err(of_all)
         };
         let host = PerCpuArray::try_from(map("HOST")?).map_err(|error| of_all(error.into()))?;
+        let budgets =
+            PerCpuArray::try_from(map("BUDGETS")?).map_err(|error| of_all(error.into()))?;
+        let planes = BpfHashMap::try_from(map("PLANES")?).map_err(|error| of_all(error.into()))?;
+        let streams = Array::try_from(map("ASKED")?).map_err(|error| of_all(error.into()))?;
         let trace = match asked.trace {
             Some(_) => {
                 let ring =
@@ -65,7 +77,46 @@ impl Probes {
         };
         let tops =
             (!asked.lists.is_none()).then(|| map_tops(&loaded)).transpose().map_err(of_all)?;
-        Ok(Self { netns, host, loaded, counted, tops, trace })
+        let mut probes =
+            Self { netns, host, budgets, planes, asked: streams, loaded, counted, tops, trace };
+        probes.ask(!asked.lists.is_none()).map_err(of_all)?;
+        Ok(probes)
+    }
+
+    /// Whether insertions are told apart from now on. Dropped packets are wherever there are lists.
+    pub fn ask(&mut self, insertions: bool) -> Result<()> {
+        let bit = |stream: Stream, is_set: bool| u32::from(is_set) << stream as u32;
+        let streams = bit(Stream::Drops, true) | bit(Stream::Insertions, insertions);
+        self.asked.set(0, streams, 0).context("cannot tell the probes what is asked for")?;
+        let confirming = self.loaded.traced.iter_mut().find(|it| it.name == "fx_confirming");
+        confirming.map_or(Ok(()), |confirming| confirming.set_attached(insertions))
+    }
+
+    /// Of each stream: how many events came to its lists, and for how many those stand that were taken.
+    pub fn told_apart(&self) -> Result<Vec<(Stream, u64, u64)>> {
+        if self.tops.is_none() {
+            return Ok(Vec::new());
+        }
+        let each = Stream::ALL.into_iter().map(|stream| {
+            let cpus = self.budgets.get(&(stream as u32), 0).context(UNREADABLE)?;
+            let sum = |of: fn(&Budget) -> u64| cpus.iter().map(|Value(cpu)| of(cpu)).sum();
+            Ok((stream, sum(|cpu| cpu.considered), sum(|cpu| cpu.taken)))
+        });
+        each.collect()
+    }
+
+    /// Dropped packets of control planes; `None` where nothing counts them.
+    pub fn planes(&self) -> Option<Vec<(NetnsId, Plane, u64)>> {
+        let counts = ["fx_allocated", "dropped", "dropped_bare", "refused", "refused_bare"];
+        let raw = ["dropped_raw", "dropped_bare_raw", "refused_raw", "refused_bare_raw"];
+        if !counts.into_iter().chain(raw).any(|name| self.runs(name)) {
+            return None;
+        }
+        let found = self.planes.iter().filter_map(Result::ok).filter_map(|(Value(key), count)| {
+            let plane = Plane::EACH.get(key.plane as usize)?;
+            Some((key.netns, *plane, count))
+        });
+        Some(found.collect())
     }
 
     /// Single refusals, where they were asked for. The programs run for as long as this lives.
@@ -106,6 +157,11 @@ impl Probes {
     /// Makes room for other namespaces in place of these. Their last counts come with
     /// [`Self::left`].
     pub fn forget(&mut self, these: &HashSet<NetnsId>) -> Result<()> {
+        let planes = self.planes.keys().filter_map(Result::ok);
+        let gone: Vec<_> = planes.filter(|Value(key)| these.contains(&key.netns)).collect();
+        for key in gone {
+            let _ = self.planes.remove(&key);
+        }
         self.netns.forget(these)
     }
 
@@ -146,10 +202,10 @@ impl Probes {
             false => Some(0),
         };
         Ok(Misses {
-            drops: of(&["dropped", "dropped_bare"])?,
+            drops: of(&["dropped", "dropped_bare", "dropped_raw", "dropped_bare_raw"])?,
             page_allocations: of(&["page_allocated"])?,
             refusals: plus(
-                of(&["fx_early_drop", "kp_early_drop", "kr_early_drop"])?,
+                of(&["fx_allocated", "kp_early_drop", "kr_early_drop"])?,
                 HostCount::UnpairedRefusals,
             ),
             clashes: plus(of(&["fx_clash", "kp_clash", "kr_clash"])?, HostCount::UnpairedClashes),
@@ -171,7 +227,9 @@ impl Probes {
     /// 0 for a program that does not run: it cannot have missed anything.
     fn missed_by(&self, name: &str) -> Result<Option<u64>> {
         if let Some(traced) = self.loaded.traced.iter().find(|traced| traced.name == name) {
-            return bpf::missed_by_program(traced.program());
+            let missed = bpf::missed_by_program(traced.program())?;
+            // Kernels that do not count this do not pass over a tracepoint's program either.
+            return Ok(missed.or((traced.at == TracedAt::Tracepoint).then_some(0)));
         }
         if let Some((_, link)) = self.loaded.probes.iter().find(|(probe, _)| *probe == name) {
             let Some(link) = link else { return Ok(None) };
@@ -181,7 +239,7 @@ impl Probes {
             return Ok(probe.zip(program).map(|(probe, program)| probe + program));
         }
         match self.tracepoint(name) {
-            // Kernels that do not count this do not pass a program over either.
+            // As above.
             Some(program) => Ok(Some(bpf::missed_by_program(program.fd()?.as_fd())?.unwrap_or(0))),
             None => Ok(Some(0)),
         }

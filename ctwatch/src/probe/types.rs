@@ -15,7 +15,10 @@ use crate::host::kernel::btf::Btf;
 /// What conntrack is called where it is a module.
 pub const MODULE: &str = "nf_conntrack";
 
-/// Structs, enums and functions.
+/// The type of functions that the tracepoint `skb:kfree_skb` calls, by which programs are attached to it.
+const DROP_TRACEPOINT: &str = "btf_trace_kfree_skb";
+
+/// Structs, enums, functions and tracepoints.
 const WANTED: &[&str] = &[
     "mm_struct",
     "module",
@@ -29,6 +32,8 @@ const WANTED: &[&str] = &[
     "sock",
     "task_struct",
     "user_namespace",
+    DROP_TRACEPOINT,
+    HookedFunction::Alloc.function(),
     HookedFunction::EarlyDrop.function(),
     HookedFunction::Insert.function(),
     HookedFunction::Free.function(),
@@ -42,6 +47,8 @@ pub(super) struct Types {
     pub(super) entries: Result<Layout, String>,
     /// `SKB_DROP_REASON_NETFILTER_DROP`; 0 where packets are dropped without a reason.
     pub(super) netfilter_drop: Result<u32, String>,
+    /// The number of that type; `None`: programs are attached by the tracepoint's name.
+    pub(super) drop_tracepoint: Option<u32>,
     pub(super) census: Result<(Offsets, Layout), String>,
     pub(super) loading: Result<loading::Layout, String>,
     /// Conntrack's functions; `None` where they are not vmlinux's.
@@ -79,6 +86,7 @@ impl Types {
         Self {
             entries: find_entries(btf, &mut entries).map(|()| entries).map_err(said),
             netfilter_drop: netfilter_drop(btf).map_err(said),
+            drop_tracepoint: btf.typedef(DROP_TRACEPOINT),
             census: Offsets::find(btf).map_err(said),
             loading: find_loading(btf).map_err(said),
             functions: btf

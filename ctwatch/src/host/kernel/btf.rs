@@ -183,7 +183,7 @@ fn is(rest: &[u8], name: &str) -> bool {
 }
 
 impl Btf {
-    /// vmlinux's, with the structs, enums and functions of these names.
+    /// vmlinux's, with the structs, enums, functions and typedefs of these names.
     pub fn vmlinux(wanted: &'static [&'static str]) -> Result<Self> {
         Self::read("vmlinux", "CONFIG_DEBUG_INFO_BTF", None, wanted)
     }
@@ -269,7 +269,7 @@ impl Btf {
             }
             let record = self.record_at(at)?;
             let kind = record.kind();
-            if matches!(kind, kind::STRUCT | kind::ENUM | kind::FUNC)
+            if matches!(kind, kind::STRUCT | kind::ENUM | kind::FUNC | kind::TYPEDEF)
                 && record.name != 0
                 && let Some(name) = names.at(self.string(record.name))
                 && !found.iter().any(|found| found.name == name && found.record.kind() == kind)
@@ -385,6 +385,12 @@ impl Btf {
         let prototype = self.record(record.size_or_type)?;
         ensure!(prototype.kind() == kind::FUNC_PROTO, "{name} has no prototype");
         Ok(Function { id: *id, arguments: prototype.len() })
+    }
+
+    /// The number of a typedef.
+    pub fn typedef(&self, name: &str) -> Option<u32> {
+        let is_it = |it: &&Found| it.name == name && it.record.kind() == kind::TYPEDEF;
+        self.found.iter().find(is_it).map(|found| found.id)
     }
 
     /// The size of a struct in bytes.
