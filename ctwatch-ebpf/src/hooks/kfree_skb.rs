@@ -68,12 +68,14 @@ pub(crate) fn dropped_as_announced_bare(skb: impl Place, location: u64) -> Optio
     }
     let Announcement { weight, is_listed } = tally::take_announced(location)?;
     let netns = kernel::netns_id(of)?;
-    if is_listed {
-        return who::came(skb.address(), (net, netns), Reason::TableFull, weight);
+    if !is_listed {
+        let _ = who::plane_of_packet(skb, netns);
+    } else if weight != 0 {
+        who::came(skb.address(), netns, weight);
     }
-    let _ = who::plane_of_packet(skb, netns);
+    let weight = if is_listed { 0 } else { weight };
     if weight != 0 || tell::is_on() {
-        let _ = who::refused(skb.address(), (net, netns), Reason::TableFull, weight);
+        who::refused(skb.address(), net, netns, Reason::TableFull, weight);
     }
     Some(())
 }
@@ -87,7 +89,7 @@ fn classify(ctx: &impl EbpfContext, skb: impl Place) -> Option<()> {
         let _ = who::plane_of_packet(skb, netns);
         let weight = tally::told_apart(Stream::Drops).unwrap_or(0);
         if weight != 0 || tell::is_on() {
-            let _ = who::refused(skb.address(), (net.address(), netns), Reason::Untracked, weight);
+            who::refused(skb.address(), net.address(), netns, Reason::Untracked, weight);
         }
         talk(ctx, "dropped with no conntrack attached");
         return Some(());

@@ -29,59 +29,50 @@ pub(crate) struct Packet {
 }
 
 /// A packet was refused for want of an entry, or so it seems; it stands for so many, 0 where it is not
-/// told apart.
-#[inline(always)]
-pub(crate) fn refused(
-    skb: u64,
-    (net, netns): (u64, NetnsId),
-    reason: Reason,
-    weight: u32,
-) -> Option<()> {
+/// told apart. A function of its own, as those below are: what it keeps on the stack is gone before the
+/// next one is called.
+#[inline(never)]
+pub(crate) fn refused(skb: u64, net: u64, netns: NetnsId, reason: Reason, weight: u32) -> u32 {
     let key = Key { netns, ..Key::default() };
     let mut packet = Packet { key, net, sport: 0, is_portless: false };
-    if !read_packet(skb, &mut packet) {
-        return None;
-    }
-    if weight != 0 {
-        if let Some(lists) = tally::lists(Stream::Drops, &packet.key, weight) {
-            addresses(&lists);
-            // Else it is in no such list, which widens the bounds of all that are.
-            if !packet.is_portless {
-                services(&lists);
-            }
-            lists.enter::<INTERFACE>();
+    if read_packet(skb, &mut packet) {
+        if weight != 0 {
+            list(&packet, weight);
         }
-        if packet.key.ifindex == 0 {
-            process(Stream::Drops, packet.key, weight);
-        }
+        tell::refused(reason, &packet);
     }
-    tell::refused(reason, &packet);
-    Some(())
+    0
+}
+
+#[inline(never)]
+fn list(packet: &Packet, weight: u32) -> u32 {
+    if let Some(lists) = tally::lists(Stream::Drops, &packet.key, weight) {
+        addresses(&lists);
+        // Else it is in no such list, which widens the bounds of all that are.
+        if !packet.is_portless {
+            services(&lists);
+        }
+        lists.enter::<INTERFACE>();
+    }
+    if packet.key.ifindex == 0 {
+        process(Stream::Drops, packet.key, weight);
+    }
+    0
 }
 
 /// The packet of a refusal that is in the lists already, by what its tuple tells: by which interface it
 /// came, or who sent it.
-#[inline(always)]
-pub(crate) fn came(
-    skb: u64,
-    (net, netns): (u64, NetnsId),
-    reason: Reason,
-    weight: u32,
-) -> Option<()> {
-    if weight != 0 {
-        let ifindex = read(skb, layout!(skb_iif))?;
-        let key = Key { netns, ifindex, ..Key::default() };
-        if let Some(lists) = tally::lists(Stream::Drops, &key, weight) {
-            lists.enter::<INTERFACE>();
-        }
-        if ifindex == 0 {
-            process(Stream::Drops, key, weight);
-        }
+#[inline(never)]
+pub(crate) fn came(skb: u64, netns: NetnsId, weight: u32) -> u32 {
+    let Some(ifindex) = read(skb, layout!(skb_iif)) else { return 0 };
+    let key = Key { netns, ifindex, ..Key::default() };
+    if let Some(lists) = tally::lists(Stream::Drops, &key, weight) {
+        lists.enter::<INTERFACE>();
     }
-    match tell::is_on() {
-        true => refused(skb, (net, netns), reason, 0),
-        false => Some(()),
+    if ifindex == 0 {
+        process(Stream::Drops, key, weight);
     }
+    0
 }
 
 /// No entry was made for a packet with this tuple.
@@ -217,8 +208,6 @@ fn process(stream: Stream, mut key: Key, weight: u32) {
 }
 
 /// From the packet's own headers: an entry it does not have. In later fragments no port is looked for.
-///
-/// A function of its own, so that what it keeps on the stack is gone before the next one is called.
 #[inline(never)]
 fn read_packet(skb: u64, packet: &mut Packet) -> bool {
     read_headers(skb, packet).is_some()
