@@ -4,6 +4,11 @@
 //! What is taken is taken at random, by numbers that nobody outside knows, and stands for 2^k events:
 //! so whoever sends more is counted as more, and nobody can send in between. How large k is depends on
 //! how many events came before, and not on which were taken.
+//!
+//! What it costs, whatever comes: in T windows at most `events * (1.5 * T + 26)` are taken, give or take
+//! chance. Each window has room for `events`; each time that k grows inside of one, half as many more
+//! are taken, and k shrinks by one a window at most, so it grows no more than T + 20 times; and 16
+//! windows may have been saved before.
 
 use crate::Plain;
 
@@ -57,12 +62,21 @@ pub struct Budget {
     room: u32,
     /// One in 2^shift is taken.
     shift: u32,
-    unused: u32,
+    /// The largest shift ever.
+    most_shift: u32,
+    /// Events that were not taken, since the start. While it is 0, all were.
+    pub let_by: u64,
 }
 
-const _: () = assert!(size_of::<Budget>() == 4 * 8 + 4 * 4);
+const _: () = assert!(size_of::<Budget>() == 5 * 8 + 4 * 4);
 
 impl Budget {
+    /// The most that one event was ever taken for, or would have been: those that were not taken do not
+    /// say how many they were.
+    pub fn heaviest(&self) -> u64 {
+        1 << self.most_shift
+    }
+
     /// Whether this event is told apart, and for how many it stands then; `None`: it is not. `secret`
     /// gives a number that nobody knows.
     #[inline(always)]
@@ -79,7 +93,9 @@ impl Budget {
         self.came = self.came.wrapping_add(1);
         if self.came > self.room && self.shift < MOST_SHIFT {
             self.shift += 1;
-            self.room = self.room.saturating_mul(2);
+            // Half as many more are taken, however much was saved before.
+            self.room = self.room.saturating_add((window.events << self.shift) / 2);
+            self.most_shift = self.most_shift.max(self.shift);
         }
         if self.shift != 0 {
             // xorshift64: the upper bits are the better ones.
@@ -87,6 +103,7 @@ impl Budget {
             self.random ^= self.random >> 7;
             self.random ^= self.random << 17;
             if self.random >> (64 - self.shift) != 0 {
+                self.let_by += 1;
                 return None;
             }
         }
@@ -108,8 +125,12 @@ impl Budget {
         self.random = (self.random ^ secret) | 1;
         // What was not spent is saved, while everything is told apart.
         let left = if self.shift == 0 { self.room.saturating_sub(self.came) } else { 0 };
-        let times = self.came / passed / window.events;
-        self.shift = (32 - times.leading_zeros()).min(MOST_SHIFT);
+        // Less one: as many as there is room for are not too many.
+        let times = self.came.saturating_sub(1) / passed / window.events;
+        // By one a window down at most: else a flood in every other window cost several times as much.
+        let before = self.shift.saturating_sub(passed);
+        self.shift = (32 - times.leading_zeros()).max(before).min(MOST_SHIFT);
+        self.most_shift = self.most_shift.max(self.shift);
         self.room = if self.shift == 0 {
             let windows = passed.min(SAVED_WINDOWS);
             (left + window.events * windows).min(window.events * SAVED_WINDOWS)
@@ -122,3 +143,150 @@ impl Budget {
 
 // SAFETY: repr(C), integers only, and no implicit padding (the assertion above).
 unsafe impl Plain for Budget {}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use std::vec::Vec;
+
+    use super::*;
+
+    const WINDOW: Window = Window { events: 16, shift: 0 };
+    /// More than that never comes in one window of these tests.
+    const MOST_CAME: u64 = 4096;
+
+    /// splitmix64: the same numbers in each run.
+    struct Random(u64);
+
+    impl Random {
+        fn next(&mut self) -> u64 {
+            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut mixed = self.0;
+            mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+            mixed ^ mixed >> 31
+        }
+    }
+
+    /// How many events come in each window, by somebody who knows the code and the budget.
+    type Flood = fn(window: u64, random: &mut Random) -> u64;
+
+    const FLOODS: [(&str, Flood); 6] = [
+        ("steady", |_, _| 1000),
+        ("every other window", |window, _| if window % 2 == 0 { 1 } else { MOST_CAME }),
+        ("after savings", |window, _| if window % 17 == 16 { MOST_CAME } else { 0 }),
+        ("up by halves", |window, _| 1 << (window % 13)),
+        ("a rate that changes", |_, random| 1 << (random.next() % 13)),
+        ("just below", |window, _| if window % 16 == 0 { 16 * 16 } else { 0 }),
+    ];
+
+    /// How many were taken in each window.
+    fn spent(flood: Flood, windows: u64, seed: u64) -> (Budget, Vec<u64>) {
+        let (mut budget, mut random) = (Budget::default(), Random(seed));
+        let secret = core::cell::RefCell::new(Random(!seed));
+        let mut taken = Vec::new();
+        for window in 0..windows {
+            let mut of_it = 0;
+            for _ in 0..flood(window, &mut random) {
+                let weight = budget.take(1000 + window, WINDOW, || secret.borrow_mut().next());
+                of_it += u64::from(weight.is_some());
+            }
+            taken.push(of_it);
+        }
+        (budget, taken)
+    }
+
+    #[test]
+    fn a_window_is_about_64_ms_whatever_the_clock() {
+        for ticks in [100, 250, 300, 1000, 1_000_000] {
+            let window = Window::of(ticks);
+            let seconds = (1_u64 << window.shift) as f64 / f64::from(ticks);
+            assert!((0.03..=0.065).contains(&seconds), "{ticks}: {seconds}");
+            let per_s = f64::from(window.events) / seconds;
+            assert!((per_s / PER_SECOND as f64 - 1.0).abs() < 0.01, "{ticks}: {per_s}");
+        }
+        assert!(Window::of(0).events > 0);
+    }
+
+    #[test]
+    fn everything_is_taken_below_the_budget() {
+        let below: Flood = |window, _| if window % 16 == 0 { 16 * 16 } else { 0 };
+        for flood in [below, |_, _| 16] {
+            let (budget, taken) = spent(flood, 1000, 1);
+            assert_eq!((budget.let_by, budget.heaviest()), (0, 1));
+            assert_eq!(taken.iter().sum::<u64>(), budget.considered);
+            assert_eq!(budget.taken, budget.considered);
+        }
+        let (mut all, none) = (Budget::default(), Window::default());
+        assert!((0..100_000).all(|_| all.take(0, none, || 1) == Some(1)));
+    }
+
+    /// In any run of windows, at most what the module promises, and what chance adds.
+    #[test]
+    fn the_work_is_bounded_whatever_comes() {
+        for (name, flood) in FLOODS {
+            let mut worst = 0.0_f64;
+            for seed in 0..20 {
+                let (_, taken) = spent(flood, 600, seed);
+                for length in [1, 2, 16, 100, 600] {
+                    for part in taken.windows(length) {
+                        let spent = part.iter().sum::<u64>() as f64;
+                        let most = f64::from(WINDOW.events) * (1.5 * length as f64 + 26.0);
+                        assert!(
+                            spent <= most + 5.0 * most.sqrt(),
+                            "{name}: {spent} in {length} windows"
+                        );
+                    }
+                }
+                worst = worst.max(taken.iter().sum::<u64>() as f64 / 600.0 / 16.0);
+            }
+            assert!(worst <= 1.5 + 26.0 / 600.0, "{name}: {worst} times the budget, on and on");
+        }
+    }
+
+    /// Whatever somebody sends who does not know the numbers: on the mean it is counted as it was.
+    #[test]
+    fn nobody_is_counted_as_less_or_more_on_the_mean() {
+        const RUNS: u32 = 2000;
+        /// Which events of a window are his.
+        type Mine = fn(at: u64) -> bool;
+        let mine: [Mine; 4] = [
+            |at| at < 40,
+            |at| at.is_multiple_of(64),
+            |at| at % 256 == 255,
+            |at| at >= MOST_CAME - 100,
+        ];
+        for (name, flood) in FLOODS {
+            for (who, mine) in mine.iter().enumerate() {
+                let (mut sum, mut squares, mut truth) = (0.0, 0.0, 0.0);
+                for run in 0..RUNS {
+                    let mut budget = Budget::default();
+                    let mut random = Random(run.into());
+                    let secret = core::cell::RefCell::new(Random(u64::from(run) << 20));
+                    let (mut counted, mut sent) = (0.0, 0.0);
+                    for window in 0..6 {
+                        for at in 0..flood(window + 11, &mut random).min(600) {
+                            let weight =
+                                budget.take(9 + window, WINDOW, || secret.borrow_mut().next());
+                            if mine(at) {
+                                sent += 1.0;
+                                counted += weight.map_or(0.0, f64::from);
+                            }
+                        }
+                    }
+                    let off: f64 = counted - sent;
+                    (sum, squares, truth) = (sum + off, squares + off * off, truth + sent);
+                }
+                let runs = f64::from(RUNS);
+                let deviation = (squares / runs).sqrt() / runs.sqrt();
+                assert!(
+                    (sum / runs).abs() <= 4.0 * deviation,
+                    "{name}, {who}: off by {} of {}, deviation {deviation}",
+                    sum / runs,
+                    truth / runs
+                );
+            }
+        }
+    }
+}

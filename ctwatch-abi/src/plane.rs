@@ -59,6 +59,7 @@ impl Plane {
         Self::Ike,
     ];
 
+    /// As people call it. It never changes: recordings have it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Bgp => "BGP",

@@ -15,6 +15,7 @@ use serde::{
 
 use crate::{
     Count, HostCount, HostTally, NetnsTally,
+    plane::Plane,
     top::{AF_INET, AF_INET6, By, Key, Stream},
     trace::Reason,
 };
@@ -182,6 +183,7 @@ by_name! {
     By, By::ALL.into_iter().chain([By::Backend, By::ReplyDestination]), "a grouping";
     Reason, Reason::ALL, "a reason";
     Stream, Stream::ALL, "a stream";
+    Plane, Plane::EACH, "a control plane";
 }
 
 /// A key as it is written down. What is not said is zero, and the family that of its addresses.
