@@ -231,6 +231,9 @@ impl Worker {
             buckets: visitor.bounds().buckets(),
             probed: probed.map(|probed| Probed { everywhere, ..probed }),
             tops,
+            // TODO-READ
+            told_apart: Vec::new(),
+            planes: None,
             cgroups,
             tables,
             idle,

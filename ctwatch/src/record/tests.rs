@@ -12,6 +12,7 @@ use std::{
 
 use ctwatch_abi::{
     Count, HostCount, HostTally, NetnsTally,
+    plane::Plane,
     top::{AF_INET, AF_INET6, By, Key, Stream},
     trace::Reason,
 };
@@ -27,7 +28,7 @@ use super::{
     },
     sample::{
         Access, Counted, CpuCounters, HookReadings, Idle, Misses, Owner, Probed, Sample,
-        TableSample, TopCount, TopCounts,
+        PlaneCount, TableSample, ToldApart, TopCount, TopCounts,
     },
     session::{Epoch, FORMAT, Header, Measured},
     workload::Workload,
@@ -172,14 +173,15 @@ fn header() -> Header {
 }
 
 fn sample() -> Sample {
+    let one = |key| TopCount { key, count: 1, ..TopCount::default() };
     let counts = vec![
-        TopCount { key: flow(), count: 90, error: 3 },
-        TopCount { key: flow_of_ipv6(), count: 7, error: 0 },
-        TopCount { key: process(), count: 1, error: 0 },
+        TopCount { key: flow(), count: 90, error: 3, scaled: 64, heaviest: 8 },
+        TopCount { key: flow_of_ipv6(), count: 7, ..TopCount::default() },
+        TopCount { key: process(), count: 1, ..TopCount::default() },
         // Bytes that are no name; an address that is none of the key's family; no address.
-        TopCount { key: Key { src: [0xff; 16], ..process() }, count: 1, error: 0 },
-        TopCount { key: Key { src: [1; 16], ..flow() }, count: 1, error: 0 },
-        TopCount { key: Key { netns: 3, family: AF_INET, ..Key::default() }, count: 1, error: 0 },
+        one(Key { src: [0xff; 16], ..process() }),
+        one(Key { src: [1; 16], ..flow() }),
+        one(Key { netns: 3, family: AF_INET, ..Key::default() }),
     ];
     let by = By::ALL.into_iter().chain([By::Backend, By::ReplyDestination]);
     let lists = Stream::ALL.into_iter().cycle().zip(by);
@@ -258,8 +260,25 @@ fn sample() -> Sample {
         tops: lists
             .map(|(stream, by)| TopCounts { stream, by, offered: 99, counts: counts.clone() })
             .collect(),
+        told_apart: vec![
+            ToldApart { stream: Stream::Drops, considered: 99, taken: 101, let_by: 30, heaviest: 8 },
+            ToldApart {
+                stream: Stream::Insertions,
+                considered: 5,
+                taken: 5,
+                let_by: 0,
+                heaviest: 0,
+            },
+        ],
+        planes: Some(
+            Plane::EACH.into_iter().zip(1..).map(|(plane, count)| of_plane(plane, count)).collect(),
+        ),
         cgroups: vec![(4242, "/system.slice/x.service".to_owned())],
     }
+}
+
+fn of_plane(plane: Plane, count: u64) -> PlaneCount {
+    PlaneCount { netns: 3, plane, count }
 }
 
 /// Of which nothing is known.
@@ -919,7 +938,7 @@ fn busy() -> Sample {
                     whole = Key { netns: whole.netns, ..process() };
                 }
                 let (count, error) = (number(1_000_000), number(1_000));
-                counts.push(TopCount { key: whole.of(by), count, error });
+                counts.push(TopCount { key: whole.of(by), count, error, ..TopCount::default() });
             }
             tops.push(TopCounts { stream, by, offered: number(100_000_000), counts });
         }
