@@ -409,9 +409,8 @@ fn entry(
     seconds: Option<f64>,
 ) -> TopEntry {
     let doubt = context.strangers.in_all.saturating_add(context.meanwhile);
-    let estimate = talker
-        .is_estimated()
-        .then(|| talker.estimate(context.unlisted, doubt, context.at_most));
+    let estimate =
+        talker.is_estimated().then(|| talker.estimate(context.unlisted, doubt, context.at_most));
     let (least, count) = match estimate {
         None => {
             let most = talker.most_since().saturating_add(context.unlisted);

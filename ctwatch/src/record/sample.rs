@@ -164,9 +164,8 @@ fn known_planes<'de, D: Deserializer<'de>>(
         plane: Read<Plane>,
         count: u64,
     }
-    let known = |Written { netns, plane, count }| {
-        Some(PlaneCount { netns, plane: plane.known()?, count })
-    };
+    let known =
+        |Written { netns, plane, count }| Some(PlaneCount { netns, plane: plane.known()?, count });
     let planes = Option::<Vec<Written>>::deserialize(deserializer)?;
     Ok(planes.map(|planes| planes.into_iter().filter_map(known).collect()))
 }

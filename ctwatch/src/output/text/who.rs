@@ -31,7 +31,10 @@ pub(super) fn lines(table: &Table, tops: &ShownTops, measure: Measure) -> Vec<St
             format!("{} {}", talker(list.by, entry, &tops.services), weight(entry, measure))
         });
         let entries: Vec<String> = entries.collect();
-        lines.push(format!("{what} by {}: {}", list.by.name(), entries.join("; ")));
+        // A rate is of now, whenever the list began.
+        let since = list.since.filter(|_| measure == Measure::InAll);
+        let since = since.map_or_else(String::new, |since| format!(" since {since:.0}"));
+        lines.push(format!("{what} by {}{since}: {}", list.by.name(), entries.join("; ")));
     }
     let happening = table
         .control_plane
@@ -41,7 +44,11 @@ pub(super) fn lines(table: &Table, tops: &ShownTops, measure: Measure) -> Vec<St
         .map(|found| match (measure, found.per_s) {
             (Measure::Now, Some(per_s)) => format!("{} {}/s", found.protocol, number(per_s)),
             _ => {
-                format!("{} {}", found.protocol, marked(found.exactness, &found.at_least.to_string()))
+                format!(
+                    "{} {}",
+                    found.protocol,
+                    marked(found.exactness, &found.at_least.to_string())
+                )
             }
         })
         .collect();
