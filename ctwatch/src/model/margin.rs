@@ -71,6 +71,8 @@ fn exponent(m: f64, s: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use ctwatch_abi::budget::{Budget, Window};
+
     use super::*;
 
     #[test]
@@ -111,5 +113,71 @@ mod tests {
     fn no_number_is_too_large() {
         let most = at_most(u64::MAX, 1 << 20);
         assert!(most >= u64::MAX - 1 && at_least(u64::MAX, 1 << 20) > u64::MAX / 2);
+    }
+
+    /// splitmix64: the same numbers in each run.
+    fn random(state: &mut u64) -> u64 {
+        *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = *state;
+        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
+    }
+
+    /// Senders who know the code and the budget, and not the numbers: one of each kind in every run, and
+    /// as many events of others as they like. On one CPU and on several.
+    #[test]
+    fn margins_hold_in_ten_thousand_runs() {
+        const RUNS: u64 = 10_000;
+        const WINDOW: Window = Window { events: 8, shift: 0 };
+        /// Which of his windows' events are his.
+        type Sender = fn(window: u64, at: u64, came: u64) -> bool;
+        let senders: [Sender; 6] = [
+            |_, at, _| at < 8,
+            |_, at, _| at % 16 == 15,
+            |window, at, _| window % 2 == 0 && at % 3 == 0,
+            |_, at, came| at + 8 >= came,
+            |window, at, _| window == 3 && at > 60,
+            |_, at, _| at == 20,
+        ];
+        let (mut pairs, mut beyond) = (0_u64, 0_u64);
+        for run in 0..RUNS {
+            let mut state = run.wrapping_mul(0x1234_5678_9abc_def1);
+            let cpus = 1 + run % 3;
+            let mut budgets = [Budget::default(); 3];
+            let (mut sums, mut truths) = ([0_u64; 6], [0_u64; 6]);
+            let mut scaled = [0_u64; 6];
+            for window in 0..6 {
+                for budget in budgets.iter_mut().take(cpus as usize) {
+                    // A rate that changes in any window.
+                    let came = 1 << (3 + random(&mut state) % 5);
+                    let secret = random(&mut state);
+                    for at in 0..came {
+                        let weight = budget.take(5 + window, WINDOW, || secret);
+                        for (who, sender) in senders.iter().enumerate() {
+                            if sender(window, at, came) {
+                                truths[who] += 1;
+                                let weight = weight.map_or(0, u64::from);
+                                sums[who] += weight;
+                                scaled[who] += if weight > 1 { weight } else { 0 };
+                            }
+                        }
+                    }
+                }
+            }
+            let heaviest = budgets.iter().map(Budget::heaviest).max().unwrap_or(1);
+            let let_by: u64 = budgets.iter().map(|budget| budget.let_by).sum();
+            for who in 0..senders.len() {
+                let (truth, certain) = (truths[who], sums[who] - scaled[who]);
+                let proven = certain + surely(scaled[who], heaviest);
+                assert!(proven <= truth && truth <= sums[who] + let_by, "{run} {who}");
+                let least = certain + at_least(scaled[who], heaviest);
+                let most = certain + at_most(scaled[who], heaviest);
+                pairs += 1;
+                beyond += u64::from(truth < least || most < truth);
+            }
+        }
+        let may = 0.001 * pairs as f64;
+        assert!((beyond as f64) <= may + 3.0 * may.sqrt(), "{beyond} of {pairs}");
     }
 }
