@@ -99,6 +99,8 @@ fn sample(seconds: u64, entries: u32, counters: Vec<CpuCounters>) -> Sample {
         tables: vec![table],
         probed: None,
         tops: Vec::new(),
+        told_apart: Vec::new(),
+        planes: None,
         cgroups: Vec::new(),
         idle: Vec::new(),
     })

@@ -159,9 +159,8 @@ pub struct WatchArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=100))]
     pub top: Option<u16>,
     /// Group top talkers by source, service, interface, process [default: these 4], destination, flow
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "KEY",
-          default_values_t = [By::Source, By::Service, By::Interface, By::Process])]
-    #[arg(hide_possible_values = true, hide_default_value = true)]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "KEY")]
+    #[arg(hide_possible_values = true)]
     pub by: Vec<By>,
     /// Tick every TIME: 500ms, 1s, 2m [default: 1s]
     #[arg(short, long, value_name = "TIME", value_parser = interval)]
@@ -187,7 +186,14 @@ impl WatchArgs {
     }
 
     pub fn by(&self) -> Vec<top::By> {
-        distinct(self.by.iter().map(top::By::from))
+        let default = [By::Source, By::Service, By::Interface, By::Process];
+        let by = if self.by.is_empty() { &default[..] } else { &self.by };
+        distinct(by.iter().map(top::By::from))
+    }
+
+    /// A person asked for top lists.
+    pub fn asks_for_lists(&self) -> bool {
+        self.tops() > 0 && (self.top.is_some() || !self.by.is_empty())
     }
 
     /// Entries of a top list.

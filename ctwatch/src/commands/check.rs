@@ -90,8 +90,14 @@ async fn look(args: &CheckArgs) -> Result<(State, String)> {
     let question = Question { by: Vec::new(), most: 0, scope, whose, only_judged: true };
     let census = schedule::Wanted { when: When::Last, way: Way::NoProgram, cookies, question };
     let census = (pinned && may).then_some(census);
-    let wishes =
-        Wishes { interval: args.period, count: None, loading: false, most: 0, by: Vec::new() };
+    let wishes = Wishes {
+        interval: args.period,
+        count: None,
+        loading: false,
+        most: 0,
+        by: Vec::new(),
+        insertions: false,
+    };
     let beginning = Beginning { means, header, census };
     let Between { sample, snapshot, uncounted } = super::between(wishes, beginning, || {}).await?;
     let uncounted = uncounted.or((pinned && !may).then(|| "needs CAP_NET_ADMIN".to_owned()));

@@ -123,7 +123,8 @@ async fn examine(args: &DoctorArgs) -> Result<Report> {
 /// From one reading to another. Somebody who asked for it may want to know from when on.
 async fn count(beginning: Beginning, interval: Duration, say: bool) -> Result<Snapshot> {
     let (by, most) = (BY.to_vec(), MOST);
-    let wishes = Wishes { interval, count: None, loading: false, most, by };
+    let insertions = false;
+    let wishes = Wishes { interval, count: None, loading: false, most, by, insertions };
     let said = || {
         if say {
             aside::say(&format!("counting for {interval:?}"));

@@ -34,6 +34,7 @@ pub async fn run(args: WatchArgs) -> Result<()> {
         loading: args.mechanism != cli::MechanismArg::Counters,
         most: args.tops(),
         by: args.by(),
+        insertions: args.asks_for_lists(),
     };
     let prepared = args.clone();
     let mut session = Session::new(wishes, move || setup::prepare(&prepared));
@@ -171,7 +172,7 @@ fn style(args: &WatchArgs) -> Style {
     let tops = ShownTops {
         always: args.top.is_some(),
         most: args.tops(),
-        by: args.by.iter().map(|by| by.into()).collect(),
+        by: args.by(),
         // Where there is no such file, numbers will do.
         services: super::services(),
     };

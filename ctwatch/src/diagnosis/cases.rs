@@ -217,7 +217,7 @@ pub(crate) fn refusing() -> Snapshot {
     let of = |source, count, error| {
         let mut key = Key { netns: 1, family: 2, ..Key::default() };
         key.src[..4].copy_from_slice(&[10, 1, 1, source]);
-        TopCount { key, count, error }
+        TopCount { key, count, error, ..TopCount::default() }
     };
     let mut sample = |second: u32, refused: u32, counts| {
         let mut tally = NetnsTally::new(1, 1);
@@ -248,6 +248,8 @@ pub(crate) fn refusing() -> Snapshot {
                 offered: refused.into(),
                 counts,
             }],
+            told_apart: Vec::new(),
+            planes: None,
             cgroups: Vec::new(),
             idle: Vec::new(),
             probed: Some(Probed { counted, everywhere: tally, ..Probed::default() }),

@@ -127,14 +127,14 @@ fn refused(table: &Table) -> Vec<String> {
     const MOST: usize = 5;
     let mut lines = Vec::new();
     for list in table.top.iter().filter(|list| list.stream == Stream::Drops) {
-        let certain = list.entries.iter().filter(|entry| entry.count > entry.error).take(MOST);
+        let certain = list.entries.iter().filter(|entry| entry.at_least() > 0).take(MOST);
         let words = certain.map(|entry| {
             let name = entry.name(list.by, |_, _| None);
-            match entry.error {
-                0 => format!("{name} {}", number(entry.count)),
-                error => {
-                    format!("{name} {} to {}", number(entry.count - error), number(entry.count))
-                }
+            let (least, most) = (entry.at_least(), entry.at_most());
+            match (least == most, entry.estimate) {
+                (true, None) => format!("{name} {}", number(most)),
+                (false, None) => format!("{name} {} to {}", number(least), number(most)),
+                (_, Some(_)) => format!("{name} about {} to {}", number(least), number(most)),
             }
         });
         let words: Vec<String> = words.collect();

@@ -352,6 +352,7 @@ impl Census {
                     per_s: None,
                     per_s_is: Exactness::Unavailable,
                     share_now: None,
+                    estimate: None,
                     share: (all > 0).then(|| (slot.count as f64 / all as f64).min(1.0)),
                 };
                 let entries = first.finish(most).iter().map(entry).collect();

@@ -40,6 +40,10 @@ pub(super) struct Seen {
 }
 
 impl Seen {
+    fn or_fewer(self, fewer: u64) -> Self {
+        Self { least: self.least.saturating_sub(fewer), ..self }
+    }
+
     /// Both together.
     fn and(self, other: Self) -> Self {
         Self {
@@ -54,6 +58,8 @@ impl Seen {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Refused {
     pub(super) table_full: Seen,
+    /// At most so many of them may have been for lack of memory.
+    pub(super) or_no_memory: u64,
     /// Refused at confirmation: lost clashes, and NAT without a free tuple. `None` where the
     /// function that decides it cannot be hooked.
     pub(super) confirm: Option<(Seen, Seen)>,
@@ -115,10 +121,16 @@ impl Testimony {
 
         if let Some(refused) = &self.refused {
             let rest = door.without(refused.table_full);
-            (tracker, no_memory) = (tracker.of(&rest, &no_memory), no_memory.of(&rest, &tracker));
+            let without_doubt = refused.table_full.or_fewer(refused.or_no_memory);
+            let or_more = door.without(without_doubt);
+            (tracker, no_memory) =
+                (tracker.of(&rest, &no_memory), no_memory.of(&or_more, &tracker));
             let others = self.tracker.saturating_add(self.no_memory);
             let apart = self.apart(refused.table_full, others, counts.refused_at_door());
-            table_full = table_full.meet(refused.table_full).wider(apart, refused.table_full);
+            table_full = table_full
+                .meet(refused.table_full)
+                .wider(apart, refused.table_full)
+                .or_fewer(refused.or_no_memory);
             if let Some((clashes, exhausted)) = refused.confirm {
                 let seen = clashes.and(exhausted);
                 let apart = self.apart(seen, 0, counts.refused_at_confirm());
@@ -248,6 +260,10 @@ impl Interval {
             _ => self.least.min(seen.least),
         };
         Self { least, most: self.most.map(|most| most.saturating_add(less_seen)), ..self }
+    }
+
+    fn or_fewer(self, fewer: u64) -> Self {
+        Self { least: self.least.saturating_sub(fewer), ..self }
     }
 
     fn or(self, most: Option<u64>) -> Self {
@@ -397,6 +413,7 @@ mod tests {
     ) -> Testimony {
         let refused = Refused {
             table_full: seen(full, missed),
+            or_no_memory: 0,
             confirm: Some((seen(clash, missed), seen(nat, missed))),
         };
         Testimony {
@@ -430,6 +447,22 @@ mod tests {
         // The page allocator says that it refused less than that.
         evidence.no_memory = 50;
         assert_eq!(evidence.reasons().no_memory, Bounds::between(50, 70));
+    }
+
+    #[test]
+    fn a_full_table_without_memory_leaves_a_doubt() {
+        let mut evidence = hooked(counts(100, 0, 0, 0), 90, 0, 0, Some(0));
+        evidence.no_memory = 40;
+        let certain = evidence.reasons();
+        assert_eq!(certain.table_full, Bounds::exactly(90));
+        assert_eq!(certain.no_memory, Bounds::exactly(10));
+        if let Some(refused) = &mut evidence.refused {
+            refused.or_no_memory = 7;
+        }
+        let reasons = evidence.reasons();
+        assert_eq!(reasons.table_full, Bounds::between(83, 90));
+        assert_eq!(reasons.no_memory, Bounds::between(10, 17));
+        assert_eq!(reasons.tracker, certain.tracker);
     }
 
     #[test]

@@ -9,6 +9,8 @@ pub enum Exactness {
     UpperBound,
     /// It is at least this: what could be read until the namespace was out of reach.
     LowerBound,
+    /// More came than could be told apart: some were counted for several, chosen at random.
+    Estimated,
     /// Nothing here measures it. Not zero: unknown.
     Unavailable,
 }
@@ -19,6 +21,7 @@ impl Exactness {
             Self::Exact => "exact",
             Self::UpperBound => "upper_bound",
             Self::LowerBound => "lower_bound",
+            Self::Estimated => "estimated",
             Self::Unavailable => "unavailable",
         }
     }

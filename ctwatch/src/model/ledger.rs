@@ -254,6 +254,7 @@ impl Ledger {
         let clashes = |count| self.seen(sample, count, missed.clashes);
         Some(Refused {
             table_full: self.seen(sample, Count::TableFull, missed.refusals)?,
+            or_no_memory: self.seen(sample, Count::FullOrNoMemory, None)?.most,
             confirm: clashes(Count::Clash)
                 .zip(clashes(Count::NatExhausted))
                 .filter(|_| counted.clashes),

@@ -8,8 +8,10 @@ pub mod figure;
 pub mod groups;
 mod ledger;
 pub mod loading;
+pub mod margin;
 pub mod names;
 pub mod others;
+pub mod planes;
 pub mod remembered;
 mod snapshot;
 #[cfg(test)]

@@ -16,7 +16,8 @@ use super::{
     census::{TableCensus, Taken},
     figure::{Bounds, Exactness, Figure},
     ledger::{Ledger, Machine, RunningTotals},
-    top::{Context, ControlPlane, Listing, Names, Strangers, Talkers, TopList},
+    planes::{ControlPlane, Doubts, Planes},
+    top::{self, Begun, Context, Listing, Names, Strangers, Talkers, TopList},
     trend::{Trend, time_to_full},
 };
 use crate::record::{
@@ -56,6 +57,8 @@ pub struct Snapshot {
     pub forgotten: u64,
     /// The last census, and how old it is.
     pub census: Option<(Arc<Taken>, Duration)>,
+    /// Of which streams there are lists now, and since when they count.
+    pub lists_since: Vec<(Stream, jiff::Timestamp)>,
 }
 
 /// A sum of totals, each of which is at least so much.
@@ -247,6 +250,7 @@ pub struct Model {
     /// Of those that are kept no more.
     gone: GoneTables,
     talkers: Talkers,
+    planes: Planes,
     listing: Listing,
     /// The last census, and the time of the sample before it.
     census: Option<(Arc<Taken>, Duration)>,
@@ -262,6 +266,8 @@ struct State {
     dropped_before: u64,
     /// Refusals and insertions that the probes saw while it was first read: totals began among them.
     meanwhile: (u64, u64),
+    /// Drops and insertions that were counted before their lists began to.
+    unlisted: (u64, u64),
     /// What a rule has certainly dropped, at the last sample.
     surely_strangers: u64,
     /// What the probes had seen at the last sample, before anything else of it was read.
@@ -309,9 +315,12 @@ impl Model {
         // Nothing is new of those: their lists too are as they were.
         let idle = self.tables.iter().filter(|(_, state)| state.is_as_it_was());
         let idle: HashSet<NetnsId> = idle.map(|(id, _)| *id).collect();
-        let talking = self.talkers.advance(&sample.tops, seconds, &idle);
+        let mut talking = self.talkers.advance(sample, seconds, &idle);
+        self.talkers.passed_over(|stream| passed_over(sample, stream));
+        talking.begun = self.talkers.begun().to_vec();
+        self.planes.advance(sample, seconds);
         self.listing.seconds = seconds;
-        let Self { tables, talkers, listing, .. } = self;
+        let Self { tables, planes, listing, .. } = self;
         let of_strangers = machine.of_strangers(sample);
         let mut tables: Vec<Table> = tables
             .values_mut()
@@ -320,7 +329,14 @@ impl Model {
                     if state.sample.owner.is_stranger() { &of_strangers } else { &machine };
                 let is_as_it_was = state.is_as_it_was();
                 let mut table = state.table(sample, machine, seconds)?;
+                for begun in talking.begun.iter().filter(|begun| begun.now && !begun.at_start) {
+                    state.begin_list(begun.stream, &table);
+                }
                 if is_as_it_was {
+                    let is_kept = |list: &TopList| {
+                        talking.begun.iter().any(|begun| begun.stream == list.stream && !begun.now)
+                    };
+                    table.top.retain(is_kept);
                     return Some(table);
                 }
                 let strangers = state.strangers(machine);
@@ -334,20 +350,36 @@ impl Model {
                     figure.total.filter(|_| figure.exactness != Exactness::LowerBound)
                 };
                 let meanwhile = state.meanwhile;
+                let before = state.unlisted;
+                let since = |stream: Stream, total: Option<u64>| match stream {
+                    Stream::Drops => total.map(|total| total.saturating_sub(before.0)),
+                    Stream::Insertions => total.map(|total| total.saturating_sub(before.1)),
+                };
+                let begun = |stream: Stream| talking.begun.iter().find(|b| b.stream == stream);
                 let context = |stream: Stream, by: By| Context {
-                    at_most: match stream {
-                        Stream::Drops => at_most(&table.drops.table_full),
-                        Stream::Insertions => at_most(&table.insertions),
-                    },
+                    at_most: since(
+                        stream,
+                        match stream {
+                            Stream::Drops => at_most(&table.drops.table_full),
+                            Stream::Insertions => at_most(&table.insertions),
+                        },
+                    ),
                     meanwhile: match stream {
+                        // Lists that began later count from a reading of their own.
+                        _ if begun(stream).is_some_and(|begun| !begun.at_start) => 0,
                         Stream::Drops => meanwhile.0,
                         Stream::Insertions => meanwhile.1,
                     },
-                    total: match stream {
-                        Stream::Drops => table.drops.table_full.total,
-                        Stream::Insertions => table.insertions.total,
-                    },
-                    unlisted: unlisted(sample, stream, by).saturating_add(missed(stream)),
+                    total: since(
+                        stream,
+                        match stream {
+                            Stream::Drops => table.drops.table_full.total,
+                            Stream::Insertions => table.insertions.total,
+                        },
+                    ),
+                    unlisted: begun(stream)
+                        .map_or(0, |begun| unlisted(sample, begun, by))
+                        .saturating_add(missed(stream)),
                     per_s: match stream {
                         Stream::Drops => table.drops.table_full.per_s,
                         Stream::Insertions => table.insertions.per_s,
@@ -361,7 +393,13 @@ impl Model {
                     Names { interfaces: &state.sample.interfaces, cgroups: &sample.cgroups };
                 let lists = talking.lists(table.id, listing, names, context);
                 table.top = lists;
-                table.control_plane = talkers.control_plane(&talking, table.id, strangers);
+                let unwatched = match machine.counted.refusals {
+                    true => machine.missed.refusals,
+                    false => machine.missed.drops,
+                };
+                let may_miss = unseen > 0 || unwatched != Some(0);
+                let doubts = Doubts { strangers, meanwhile: meanwhile.0, may_miss };
+                table.control_plane = planes.of(table.id, talking.planes(table.id), doubts);
                 state.is_fresh = false;
                 if table.is_gone {
                     state.depart(&table);
@@ -393,6 +431,7 @@ impl Model {
             unplaced_of_others: unplaced_of_others(sample),
             tables,
             forgotten: self.forgotten,
+            lists_since: talking.begun.iter().map(|begun| (begun.stream, begun.since)).collect(),
             census: self
                 .census
                 .as_ref()
@@ -531,25 +570,42 @@ impl Model {
                 None => state.last.as_ref().map(|last| &last.0),
             });
             last.inspect(|table| self.gone.add(table));
-            self.talkers.forget(*key);
+            self.planes.forget(*key);
             self.forgotten += 1;
         }
     }
 }
 
 /// Events that this list has no entry for, because it was not found out whose they were.
-fn unlisted(sample: &Sample, stream: Stream, by: By) -> u64 {
-    let Some(probed) = sample.probed else { return 0 };
-    let count = match stream {
-        Stream::Drops if probed.counted.refusals => Count::TableFull,
-        Stream::Drops => Count::DroppedUntracked,
-        Stream::Insertions => Count::Inserted,
-    };
-    let happened = probed.everywhere.get(count);
+fn unlisted(sample: &Sample, begun: &Begun, by: By) -> u64 {
+    let stream = begun.stream;
     // What came in by an interface is no process' of this host.
     let by = if by == By::Process { By::Interface } else { by };
     let list = sample.tops.iter().find(|list| (list.stream, list.by) == (stream, by));
-    list.map_or(0, |list| happened.saturating_sub(list.offered))
+    list.map_or(0, |list| match top::told(sample, stream) {
+        None => happened(sample, stream).saturating_sub(list.offered),
+        Some(told) => {
+            let passed_over = passed_over(sample, stream) - begun.passed_over;
+            let passed_over = u64::try_from(passed_over.max(0)).unwrap_or(u64::MAX);
+            passed_over.saturating_add(told.taken.saturating_sub(list.offered))
+        }
+    })
+}
+
+/// All events of a stream that were counted.
+fn happened(sample: &Sample, stream: Stream) -> u64 {
+    let Some(probed) = sample.probed else { return 0 };
+    probed.everywhere.get(match stream {
+        Stream::Drops if probed.counted.refusals => Count::TableFull,
+        Stream::Drops => Count::DroppedUntracked,
+        Stream::Insertions => Count::Inserted,
+    })
+}
+
+/// Those of them that did not come to the budget.
+fn passed_over(sample: &Sample, stream: Stream) -> i128 {
+    top::told(sample, stream)
+        .map_or(0, |told| i128::from(happened(sample, stream)) - i128::from(told.considered))
 }
 
 fn unplaced_of_others(sample: &Sample) -> u64 {
@@ -595,6 +651,7 @@ impl State {
                 }
                 _ => (0, 0),
             },
+            unlisted: (0, 0),
             surely_strangers: 0,
             dropped_at: 0,
             sample: sample.clone(),
@@ -610,6 +667,25 @@ impl State {
         self.sample = sample.clone();
         self.spoken_of = true;
         (self.age, self.is_fresh) = (Duration::ZERO, true);
+    }
+
+    /// The lists of a stream begin to count now. What happened while this was read may be in them, and in
+    /// what was counted before.
+    fn begin_list(&mut self, stream: Stream, table: &Table) {
+        let hooks = self.sample.hooks.unwrap_or_default();
+        let meanwhile = |count| hooks.after.get(count).saturating_sub(hooks.before.get(count));
+        let before = |figure: &Figure, meanwhile: u64| {
+            figure.at_least.unwrap_or(0).saturating_sub(meanwhile)
+        };
+        match stream {
+            Stream::Drops => {
+                let now = meanwhile(Count::DroppedUntracked) + meanwhile(Count::TableFull);
+                self.unlisted.0 = before(&table.drops.table_full, now);
+            }
+            Stream::Insertions => {
+                self.unlisted.1 = before(&table.insertions, meanwhile(Count::Inserted));
+            }
+        }
     }
 
     /// Packets among the refused that a rule may have dropped: where the probes cannot tell.

@@ -20,6 +20,8 @@ fn reading(second: u64, drop: u32) -> Sample {
         tables: vec![table(1, "rt", 0, drop)],
         probed: None,
         tops: Vec::new(),
+        told_apart: Vec::new(),
+        planes: None,
         cgroups: Vec::new(),
         idle: Vec::new(),
     }

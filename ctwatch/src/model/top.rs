@@ -2,27 +2,30 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
 };
 
 use ctwatch_abi::{
     NetnsId,
-    protocol::{EIGRP, GRE, IGMP, OSPF, PIM, TCP, UDP, VRRP},
+    plane::Plane,
     top::{By, Key, Stream},
 };
 
-use super::figure::Exactness;
-use crate::record::sample::TopCounts;
+use super::{figure::Exactness, margin};
+use crate::record::sample::{Sample, ToldApart, TopCount};
 
 /// The first of one stream, told apart in one way, in one namespace.
 #[derive(Clone, Debug)]
 pub struct TopList {
     pub stream: Stream,
     pub by: By,
+    /// `None`: since the first reading, as totals are.
+    pub since: Option<jiff::Timestamp>,
     pub entries: Vec<TopEntry>,
 }
 
-/// `count - error <= true count <= count`, since the first reading, as totals are.
+/// `count - error <= true count <= count`, since the list began to count. Of an estimate, `count` is the
+/// best figure, and the truth is as [`Estimate`] has it.
 #[derive(Clone, Debug)]
 pub struct TopEntry {
     pub key: Key,
@@ -40,14 +43,30 @@ pub struct TopEntry {
     pub share: Option<f64>,
     /// The same, since the sample before.
     pub share_now: Option<f64>,
+    /// Where more came than could be told apart.
+    pub estimate: Option<Estimate>,
 }
 
-/// Packets of a control plane that were refused.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ControlPlane {
-    pub protocol: &'static str,
+/// How far an estimate can be off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Estimate {
+    /// The truth is not less, and not more than `at_most`, with a confidence of [`margin::CONFIDENCE`].
     pub at_least: u64,
-    pub per_s: Option<f64>,
+    pub at_most: u64,
+    /// Not less, and not more than `proven_at_most`, whatever chance did.
+    pub proven_at_least: u64,
+    pub proven_at_most: Option<u64>,
+}
+
+impl TopEntry {
+    /// With the confidence that there is.
+    pub fn at_least(&self) -> u64 {
+        self.estimate.map_or(self.count.saturating_sub(self.error), |estimate| estimate.at_least)
+    }
+
+    pub fn at_most(&self) -> u64 {
+        self.estimate.map_or(self.count, |estimate| estimate.at_most)
+    }
 }
 
 /// What is spoken of is called.
@@ -97,22 +116,36 @@ pub(super) struct Listing {
 /// What was counted at the last sample.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Talkers {
-    /// Count and error.
-    last: HashMap<(Stream, By, Key), (u64, u64)>,
-    /// The same at the first sample, from which on totals count. The programs count from when they
-    /// were attached.
-    base: HashMap<(Stream, By, Key), (u64, u64)>,
-    /// Packets of control planes that were certainly refused, so far.
-    planes: BTreeMap<(NetnsId, &'static str), Plane>,
-    seconds: Option<f64>,
+    last: HashMap<(Stream, By, Key), TopCount>,
+    /// The same when the lists of the stream began to count: at the first sample, from which on totals
+    /// count, or when somebody asked for them. The programs count from when they were attached.
+    base: HashMap<(Stream, By, Key), TopCount>,
+    begun: Vec<Begun>,
 }
 
-/// What is known of one control plane.
-#[derive(Clone, Copy, Debug, Default)]
-struct Plane {
-    at_least: u64,
-    /// What was in the lists before totals began to count.
-    before: u64,
+/// When the lists of a stream began to count.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Begun {
+    pub(super) stream: Stream,
+    pub(super) since: jiff::Timestamp,
+    /// With the first sample.
+    pub(super) at_start: bool,
+    /// With this sample.
+    pub(super) now: bool,
+    /// Events that were let by, by then and at the sample before.
+    let_by: u64,
+    last_let_by: u64,
+    /// Events that happened and did not come to the budget, by then.
+    pub(super) passed_over: i128,
+}
+
+/// How much of a stream was let by, since its lists began to count and since the sample before.
+#[derive(Clone, Copy, Default)]
+struct LetBy {
+    in_all: u64,
+    now: u64,
+    heaviest: u64,
+    is_known: bool,
 }
 
 /// One count, and how much of it came since the sample before.
@@ -121,10 +154,22 @@ struct Talker {
     key: Key,
     count: u64,
     error: u64,
-    /// Count and error of the first sample; one that was in no slot then has been counted in its own
-    /// since.
-    base: (u64, u64),
+    /// When it began to count; one that was in no slot then has been counted in its own since.
+    base: TopCount,
     grown: Option<Grown>,
+    scale: Scale,
+}
+
+/// What of a count may stand for several events each.
+#[derive(Clone, Copy, Default)]
+struct Scale {
+    /// Since the list began, at most; and since the sample before.
+    weight: u64,
+    is_now: bool,
+    /// The most that one event was taken for, and would have been.
+    taken_for: u64,
+    heaviest: u64,
+    let_by: LetBy,
 }
 
 /// Between so much and so much.
@@ -142,127 +187,182 @@ impl Talker {
 
     /// The same since the first sample.
     fn certain_since(&self) -> u64 {
-        self.certain().saturating_sub(self.base.0)
+        self.certain().saturating_sub(self.base.count)
     }
 
     /// The most that it can be since the first sample.
     fn most_since(&self) -> u64 {
-        self.count.saturating_sub(self.base.0.saturating_sub(self.base.1))
+        self.count.saturating_sub(self.base.count.saturating_sub(self.base.error))
+    }
+
+    fn is_estimated(&self) -> bool {
+        self.scale.weight > 0 || self.scale.let_by.in_all > 0
+    }
+
+    /// The least that it can be, however much the events of it that were taken stand for.
+    fn proven(&self, sum: u64, scaled: u64) -> u64 {
+        let scaled = sum.min(scaled);
+        sum - scaled + margin::surely(scaled, self.scale.taken_for)
+    }
+
+    /// What it may be since the list began. `unlisted` more are in no list; there were `all` at most.
+    fn estimate(&self, unlisted: u64, doubt: u64, all: Option<u64>) -> Estimate {
+        let Scale { weight, heaviest, let_by, .. } = self.scale;
+        let certain = self.certain_since();
+        let scaled = certain.min(weight);
+        let least = certain - scaled + margin::at_least(scaled, heaviest);
+        // What is in no list may have been scaled too.
+        let sum = self.most_since().saturating_add(unlisted);
+        let scaled = sum.min(weight.saturating_add(unlisted));
+        let most = (sum - scaled).saturating_add(margin::at_most(scaled, heaviest));
+        // Each that was taken is one at least, and all others were let by.
+        let most_proven = let_by.is_known.then(|| sum.saturating_add(let_by.in_all));
+        let proven_at_most = [most_proven, all].into_iter().flatten().min();
+        let proven_at_least = self.proven(certain, weight).saturating_sub(doubt);
+        let at_most = proven_at_most.map_or(most, |proven| most.min(proven));
+        // Whoever is in most of it is bounded by what the others did: that is no contradiction.
+        let at_least = least.saturating_sub(doubt).max(proven_at_least).min(at_most);
+        Estimate { at_least, at_most, proven_at_least, proven_at_most }
     }
 }
 
 /// The talkers of each namespace, table by table.
 #[derive(Default)]
-pub(super) struct Talking(HashMap<(NetnsId, Stream, By), Vec<Talker>>);
+pub(super) struct Talking {
+    talkers: HashMap<(NetnsId, Stream, By), Vec<Talker>>,
+    pub(super) begun: Vec<Begun>,
+}
 
 impl Talkers {
     /// Without those of `idle`, in which nothing has happened since.
     pub(super) fn advance(
         &mut self,
-        tops: &[TopCounts],
+        sample: &Sample,
         seconds: Option<f64>,
         idle: &HashSet<NetnsId>,
     ) -> Talking {
         let mut talking = Talking::default();
         let mut now = HashMap::with_capacity(self.last.len());
-        for list in tops {
+        let let_by = self.begin(sample, seconds.is_none());
+        for list in &sample.tops {
+            let Some(at) = self.begun.iter().position(|begun| begun.stream == list.stream) else {
+                continue;
+            };
+            let (begins, let_by) = (self.begun[at].now, let_by[at]);
             for count in &list.counts {
                 let id = (list.stream, list.by, count.key);
+                now.insert(id, *count);
+                if begins {
+                    self.base.insert(id, *count);
+                }
                 if idle.contains(&count.key.netns) {
-                    now.insert(id, (count.count, count.error));
                     continue;
                 }
-                let certain = count.count.saturating_sub(count.error);
-                // Where the error grew, it was what others did; and one that was in no slot has
-                // certainly been counted since it came into one.
-                let (last_count, last_error) = self.last.get(&id).copied().unwrap_or((0, 0));
-                let last_certain = last_count.saturating_sub(last_error);
-                let grown = Grown {
-                    least: certain.saturating_sub(last_certain),
-                    most: match last_error == count.error {
-                        true => count.count.saturating_sub(last_count),
-                        false => count.count - last_certain.min(count.count),
-                    },
+                let base = self.base.get(&id).copied().unwrap_or_default();
+                let last = self.last.get(&id).copied().unwrap_or_default();
+                let of = (count.key.netns, list.stream, list.by);
+                let grown = (!begins).then(|| Grown::of(count, &last));
+                let scale = Scale {
+                    weight: count.scaled.saturating_sub(base.scaled),
+                    is_now: count.scaled > last.scaled || let_by.now > 0,
+                    taken_for: count.heaviest,
+                    heaviest: count.heaviest.max(let_by.heaviest),
+                    let_by,
                 };
-                now.insert(id, (count.count, count.error));
                 let (key, error) = (count.key, count.error);
-                let grown = seconds.map(|_| grown);
-                let base = match seconds {
-                    Some(_) => self.base.get(&id).copied().unwrap_or_default(),
-                    None => (count.count, error),
-                };
-                let talker = Talker { key, count: count.count, error, base, grown };
-                let of = (key.netns, list.stream, list.by);
-                talking.0.entry(of).or_default().push(talker);
+                let talker = Talker { key, count: count.count, error, base, grown, scale };
+                talking.talkers.entry(of).or_default().push(talker);
             }
         }
-        if seconds.is_none() {
-            self.base.clone_from(&now);
-        }
         self.last = now;
-        self.seconds = seconds.filter(|seconds| *seconds > 0.0);
-        for talkers in talking.0.values_mut() {
+        talking.begun.clone_from(&self.begun);
+        for talkers in talking.talkers.values_mut() {
             let grown = |talker: &Talker| talker.grown.map_or(0, |grown| grown.least);
             talkers.sort_by_key(|talker| Reverse((grown(talker), talker.most_since())));
         }
         talking
     }
 
-    /// Well-known protocols among the packets that were refused, however few. What is certain of
-    /// each interval adds up; and where the whole says more than that, because of packets that were
-    /// on their way when an interval ended, it is taken at its word.
-    pub(super) fn control_plane(
-        &mut self,
-        talking: &Talking,
-        netns: NetnsId,
-        strangers: Strangers,
-    ) -> Vec<ControlPlane> {
-        // Since the sample before, and in all.
-        let mut sums: BTreeMap<&'static str, (u64, u64)> = BTreeMap::new();
-        let talkers = talking.0.get(&(netns, Stream::Drops, By::Service));
-        for talker in talkers.into_iter().flatten() {
-            let port = u16::from_be(talker.key.dport);
-            if let Some(protocol) = control_plane(talker.key.protocol, port) {
-                let (now, in_all) = sums.entry(protocol).or_default();
-                *now += talker.grown.map_or(0, |grown| grown.least);
-                *in_all += talker.certain();
+    /// The lists of which streams are kept now, and since when; how much of each was let by.
+    fn begin(&mut self, sample: &Sample, at_start: bool) -> Vec<LetBy> {
+        let is_kept = |stream| sample.tops.iter().any(|list| list.stream == stream);
+        self.begun.retain(|begun| is_kept(begun.stream));
+        self.begun.iter_mut().for_each(|begun| begun.now = false);
+        for stream in Stream::ALL.into_iter().filter(|stream| is_kept(*stream)) {
+            if self.begun.iter().any(|begun| begun.stream == stream) {
+                continue;
             }
+            let let_by = told(sample, stream).map_or(0, |told| told.let_by);
+            self.base.retain(|(other, ..), _| *other != stream);
+            self.begun.push(Begun {
+                stream,
+                since: sample.time,
+                at_start,
+                now: true,
+                let_by,
+                last_let_by: let_by,
+                passed_over: 0,
+            });
         }
-        let mut more: BTreeMap<&'static str, u64> = BTreeMap::new();
-        for (protocol, (now, in_all)) in sums {
-            let plane = self.planes.entry((netns, protocol)).or_default();
-            if self.seconds.is_none() {
-                plane.before = in_all;
+        let of = |begun: &mut Begun| {
+            let Some(told) = told(sample, begun.stream) else { return LetBy::default() };
+            let last = std::mem::replace(&mut begun.last_let_by, told.let_by);
+            LetBy {
+                in_all: told.let_by.saturating_sub(begun.let_by),
+                now: told.let_by.saturating_sub(last),
+                heaviest: told.heaviest,
+                is_known: true,
             }
-            // Any packet that a rule dropped may be one of these.
-            let so_far = plane.at_least + now.saturating_sub(strangers.now);
-            let in_all = in_all.saturating_sub(plane.before).saturating_sub(strangers.in_all);
-            let at_least = so_far.max(in_all);
-            more.insert(protocol, at_least - plane.at_least);
-            plane.at_least = at_least;
-        }
-        let per_s = |protocol| {
-            let more = more.get(protocol).copied().unwrap_or(0);
-            self.seconds.map(|seconds| more as f64 / seconds)
         };
-        let of_it = self.planes.range((netns, "")..).take_while(|((id, _), _)| *id == netns);
-        let certain = of_it.filter(|(_, plane)| plane.at_least > 0);
-        certain
-            .map(|((_, protocol), plane)| ControlPlane {
-                protocol,
-                at_least: plane.at_least,
-                per_s: per_s(protocol),
-            })
-            .collect()
+        self.begun.iter_mut().map(of).collect()
     }
 
-    /// Nobody asks for this namespace any more.
-    pub(super) fn forget(&mut self, netns: NetnsId) {
-        self.planes.retain(|(id, _), _| *id != netns);
+    pub(super) fn begun(&self) -> &[Begun] {
+        &self.begun
+    }
+
+    /// Events of a stream that happened and did not come to the budget, when its lists began to count.
+    pub(super) fn passed_over(&mut self, of: impl Fn(Stream) -> i128) {
+        for begun in self.begun.iter_mut().filter(|begun| begun.now && !begun.at_start) {
+            begun.passed_over = of(begun.stream);
+        }
+    }
+}
+
+pub(super) fn told(sample: &Sample, stream: Stream) -> Option<&ToldApart> {
+    sample.told_apart.iter().find(|told| told.stream == stream)
+}
+
+impl Grown {
+    /// Where the error grew, it was what others did; and one that was in no slot has certainly been
+    /// counted since it came into one.
+    fn of(count: &TopCount, last: &TopCount) -> Self {
+        let certain = count.count.saturating_sub(count.error);
+        let last_certain = last.count.saturating_sub(last.error);
+        Self {
+            least: certain.saturating_sub(last_certain),
+            most: match last.error == count.error {
+                true => count.count.saturating_sub(last.count),
+                false => count.count - last_certain.min(count.count),
+            },
+        }
     }
 }
 
 impl Talking {
+    /// Control planes among the services whose packets were refused: what is certain since the sample
+    /// before, and in all.
+    pub(super) fn planes(&self, netns: NetnsId) -> impl Iterator<Item = (Plane, (u64, u64))> {
+        let talkers = self.talkers.get(&(netns, Stream::Drops, By::Service));
+        talkers.into_iter().flatten().filter_map(|talker| {
+            let plane = Plane::of(talker.key.protocol, u16::from_be(talker.key.dport))?;
+            // Of an estimate only what is proven in all.
+            let grown = talker.grown.filter(|_| !talker.is_estimated());
+            let in_all = talker.proven(talker.certain(), talker.scale.weight);
+            Some((plane, (grown.map_or(0, |grown| grown.least), in_all)))
+        })
+    }
+
     /// The first `most` of a namespace, by what they do now and by what it came to: somebody who
     /// has just paused is still who it was.
     pub(super) fn lists(
@@ -277,7 +377,7 @@ impl Talking {
         for stream in Stream::ALL {
             for by in wanted.by.iter().copied() {
                 let context = context(stream, by);
-                let Some(talkers) = self.0.get(&(netns, stream, by)) else { continue };
+                let Some(talkers) = self.talkers.get(&(netns, stream, by)) else { continue };
                 // Who was only counted before the first reading is in none of it.
                 let talkers = || talkers.iter().filter(|talker| talker.most_since() > 0);
                 let mut others: Vec<&Talker> = talkers().skip(most).collect();
@@ -292,7 +392,9 @@ impl Talking {
                     .chain(others)
                     .map(|talker| entry(by, talker, names, &context, wanted.seconds))
                     .collect();
-                lists.push(TopList { stream, by, entries });
+                let begun = self.begun.iter().find(|begun| begun.stream == stream);
+                let since = begun.filter(|begun| !begun.at_start).map(|begun| begun.since);
+                lists.push(TopList { stream, by, since, entries });
             }
         }
         lists
@@ -306,16 +408,27 @@ fn entry(
     context: &Context,
     seconds: Option<f64>,
 ) -> TopEntry {
-    let most = talker.most_since().saturating_add(context.unlisted);
     let doubt = context.strangers.in_all.saturating_add(context.meanwhile);
-    let least = talker.certain_since().saturating_sub(doubt);
-    let count = context.at_most.map_or(most, |all| most.min(all));
+    let estimate =
+        talker.is_estimated().then(|| talker.estimate(context.unlisted, doubt, context.at_most));
+    let (least, count) = match estimate {
+        None => {
+            let most = talker.most_since().saturating_add(context.unlisted);
+            let least = talker.certain_since().saturating_sub(doubt);
+            (least, context.at_most.map_or(most, |all| most.min(all)))
+        }
+        Some(Estimate { at_least, at_most, .. }) => {
+            let best = u64::midpoint(talker.certain_since(), talker.most_since());
+            (at_least, best.clamp(at_least, at_most))
+        }
+    };
     let interface = names.interfaces.iter().find(|(index, _)| *index == talker.key.ifindex);
     let cgroup = names.cgroups.iter().find(|(number, _)| *number == talker.key.cgroup());
     let (per_s, per_s_is) = match talker.grown.zip(seconds.filter(|seconds| *seconds > 0.0)) {
         None => (None, Exactness::Unavailable),
         Some((grown, seconds)) => {
             let (of, exactness) = match () {
+                () if talker.scale.is_now => (grown.least, Exactness::Estimated),
                 () if context.strangers.now > 0 => (grown.most, Exactness::UpperBound),
                 () if grown.least < grown.most || context.unlisted > 0 => {
                     (grown.least, Exactness::LowerBound)
@@ -337,42 +450,16 @@ fn entry(
         per_s_is,
         share: total.map(|total| (count as f64 / total as f64).min(1.0)),
         share_now: per_s.zip(all_now).map(|(per_s, all)| (per_s / all).min(1.0)),
+        estimate,
     }
-}
-
-/// What a router or switch speaks itself: when these are refused, that is the outage.
-fn control_plane(protocol: u8, port: u16) -> Option<&'static str> {
-    Some(match (protocol, port) {
-        (TCP, 179) => "BGP",
-        (UDP, 3784 | 3785 | 4784 | 7784) => "BFD",
-        (OSPF, _) => "OSPF",
-        (EIGRP, _) => "EIGRP",
-        (PIM, _) => "PIM",
-        (IGMP, _) => "IGMP",
-        (VRRP, _) => "VRRP",
-        (UDP, 1985) => "HSRP",
-        (TCP | UDP, 646) => "LDP",
-        (UDP, 520) => "RIP",
-        (TCP, 4432 | 5342) => "MLAG",
-        (UDP, 4789 | 8472) => "VXLAN",
-        (GRE, _) => "GRE",
-        (TCP, 22) => "SSH",
-        (TCP, 830) => "NETCONF",
-        (TCP, 49) => "TACACS+",
-        (UDP, 1812 | 1813) => "RADIUS",
-        (UDP, 67 | 68 | 546 | 547) => "DHCP",
-        (TCP | UDP, 53) => "DNS",
-        (UDP, 123) => "NTP",
-        (UDP, 161 | 162) => "SNMP",
-        (UDP, 500 | 4500) => "IKE",
-        _ => return None,
-    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::record::sample::TopCount;
+    use crate::record::sample::TopCounts;
 
     fn source(number: u8) -> Key {
         let mut src = [0; 16];
@@ -380,14 +467,16 @@ mod tests {
         Key { netns: 1, src, family: 2, ..Key::default() }
     }
 
-    fn counts(counts: &[(u8, u64, u64)]) -> [TopCounts; 1] {
+    fn counts(counts: &[(u8, u64, u64)]) -> Sample {
         let count = |(number, count, error): &(u8, u64, u64)| TopCount {
             key: source(*number),
             count: *count,
             error: *error,
+            ..TopCount::default()
         };
         let counts: Vec<_> = counts.iter().map(count).collect();
-        [TopCounts { stream: Stream::Drops, by: By::Source, offered: 0, counts }]
+        let tops = vec![TopCounts { stream: Stream::Drops, by: By::Source, offered: 0, counts }];
+        Sample { tops, ..Sample::at(Duration::ZERO) }
     }
 
     fn listing(most: usize) -> Listing {
@@ -462,30 +551,6 @@ mod tests {
         let found = lists(talking, Context { meanwhile: 3, ..context });
         let entry = &found[0].entries[0];
         assert_eq!((entry.count - entry.error, entry.count), (445, 448));
-    }
-
-    #[test]
-    fn a_few_packets_of_a_control_plane_are_called_out() {
-        let service = |protocol, port: u16, count| TopCount {
-            key: Key { netns: 1, protocol, dport: port.to_be(), family: 2, ..Key::default() },
-            count,
-            error: 1,
-        };
-        let counts = vec![service(17, 9, 1000), service(6, 179, 4), service(89, 0, 1)];
-        let tops = [TopCounts { stream: Stream::Drops, by: By::Service, offered: 0, counts }];
-        let mut talkers = Talkers::default();
-        let none = Strangers::default();
-        let talking = talkers.advance(&[], None, &HashSet::new());
-        assert!(talkers.control_plane(&talking, 1, none).is_empty());
-        let talking = talkers.advance(&tops, Some(1.0), &HashSet::new());
-        let mut bgp = ControlPlane { protocol: "BGP", at_least: 3, per_s: Some(3.0) };
-        let found = talkers.control_plane(&talking, 1, none);
-        assert_eq!(found, [bgp.clone()], "of the other nothing is certain");
-        // A rule dropped packets later: what was certain stays, and nothing happens now.
-        let talking = talkers.advance(&tops, Some(1.0), &HashSet::new());
-        bgp.per_s = Some(0.0);
-        let rule = Strangers { in_all: 7, now: 7 };
-        assert_eq!(talkers.control_plane(&talking, 1, rule), [bgp]);
     }
 
     #[test]

@@ -526,6 +526,8 @@ pub(crate) mod situations {
                 tables: tables.to_vec(),
                 probed: None,
                 tops: Vec::new(),
+                told_apart: Vec::new(),
+                planes: None,
                 cgroups: Vec::new(),
                 idle: Vec::new(),
             })

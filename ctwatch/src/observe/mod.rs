@@ -1,6 +1,7 @@
 //! Seeing: what reads the machine, again and again or once. Each runs on a thread of its own, because
 //! entering a namespace changes the thread.
 
+mod asking;
 pub mod census;
 pub mod loading;
 pub mod sampler;

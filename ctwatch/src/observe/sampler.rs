@@ -8,7 +8,10 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use ctwatch_abi::{MAX_NETNS, MAX_STRANGERS, NetnsId, NetnsTally, top::By};
+use ctwatch_abi::{
+    MAX_NETNS, MAX_STRANGERS, NetnsId, NetnsTally,
+    top::{By, Stream},
+};
 use tokio::sync::oneshot;
 
 use super::{
@@ -68,6 +71,7 @@ pub struct Collector {
 
 struct Request {
     whole: bool,
+    insertions: bool,
     reply: oneshot::Sender<Result<Sample>>,
 }
 
@@ -81,9 +85,9 @@ impl Collector {
         let mut worker = Worker::new(means, Arc::clone(&reads));
         threads::start("collector", move || {
             let mut visitor = None;
-            for Request { whole, reply } in inbox {
+            for Request { whole, insertions, reply } in inbox {
                 // Whoever asked may have gone; there is nobody to tell.
-                let _ = reply.send(worker.sample(&mut visitor, whole));
+                let _ = reply.send(worker.sample(&mut visitor, whole, insertions));
             }
         })?;
         Ok(Self { requests, reads })
@@ -95,10 +99,14 @@ impl Collector {
     }
 
     /// One that comes when it is there. `whole`: of all namespaces, and else of those in which
-    /// anything happens, and of the others in turns.
-    pub fn request(&self, whole: bool) -> Result<oneshot::Receiver<Result<Sample>>> {
+    /// anything happens, and of the others in turns. `insertions`: their lists are kept.
+    pub fn request(
+        &self,
+        whole: bool,
+        insertions: bool,
+    ) -> Result<oneshot::Receiver<Result<Sample>>> {
         let (reply, answer) = oneshot::channel();
-        let request = Request { whole, reply };
+        let request = Request { whole, insertions, reply };
         self.requests.send(request).ok().context("the collecting thread has ended")?;
         Ok(answer)
     }
@@ -180,18 +188,26 @@ impl Worker {
     }
 
     /// `whole`: of all namespaces, however little happens in them.
-    fn sample(&mut self, visitor: &mut Option<Visitor>, whole: bool) -> Result<Sample> {
+    fn sample(
+        &mut self,
+        visitor: &mut Option<Visitor>,
+        whole: bool,
+        insertions: bool,
+    ) -> Result<Sample> {
         let visitor = match visitor {
             Some(visitor) => visitor,
             None => visitor.insert(Visitor::new(self.means.source)?),
         };
         self.take_back()?;
+        if let Some(probes) = &mut self.means.probes {
+            probes.ask(insertions)?;
+        }
         let before = self.tallies();
         let mut everywhere = self.set_aside.everywhere(before.as_ref());
         if let Some(probes) = &self.means.probes {
             everywhere.add(&probes.strangers_rest());
         }
-        let tops = self.tops();
+        let tops = self.tops(insertions);
         let cgroups = self.cgroups(&tops);
         let limit = visitor.bounds().limit();
         // What is in the lists by now is to be in the totals too.
@@ -231,6 +247,9 @@ impl Worker {
             buckets: visitor.bounds().buckets(),
             probed: probed.map(|probed| Probed { everywhere, ..probed }),
             tops,
+            // All events, as long as the programs do not say how many came to a budget.
+            told_apart: Vec::new(),
+            planes: None,
             cgroups,
             tables,
             idle,
@@ -308,8 +327,10 @@ impl Worker {
     }
 
     /// And which interfaces they are about: their names are known inside their namespaces only.
-    fn tops(&mut self) -> Vec<TopCounts> {
-        let tops = self.means.probes.as_ref().map(Probes::tops).unwrap_or_default();
+    fn tops(&mut self, insertions: bool) -> Vec<TopCounts> {
+        let mut tops = self.means.probes.as_ref().map(Probes::tops).unwrap_or_default();
+        // What is not kept counts nothing, and is no empty list.
+        tops.retain(|list| insertions || list.stream != Stream::Insertions);
         self.interfaces.clear();
         for list in tops.iter().filter(|list| list.by == By::Interface) {
             for count in &list.counts {
@@ -718,7 +739,7 @@ mod tests {
                 cookies: true,
             };
             let mut worker = Worker::new(means, Reads::default());
-            let sample = worker.sample(&mut None, true).unwrap();
+            let sample = worker.sample(&mut None, true, false).unwrap();
             assert_eq!(recorded(&sample).tables.len(), 1, "{sample:?}");
         }
     }

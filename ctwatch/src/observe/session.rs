@@ -11,6 +11,7 @@ use tokio::{
 };
 
 use super::{
+    asking::Asking,
     loading::{Loading, News},
     sampler::{Collector, Means},
     schedule::{self, Schedule},
@@ -51,6 +52,8 @@ pub struct Wishes {
     /// How long the top lists are, and by what they are told apart.
     pub most: usize,
     pub by: Vec<ctwatch_abi::top::By>,
+    /// A person asked for lists: those of insertions are kept all the time.
+    pub insertions: bool,
 }
 
 /// What happens, in the order in which it does.
@@ -115,6 +118,7 @@ struct Living {
     collector: Collector,
     model: Model,
     schedule: Schedule,
+    asking: Asking,
     /// Until it is handed over with the first reading.
     header: Option<Box<Header>>,
     reading: Option<Reading>,
@@ -248,7 +252,8 @@ impl Session {
     fn begin(&mut self, life: Life) -> Result<()> {
         let Beginning { means, header, census } = (self.prepare)()?;
         let collector = Collector::start(means)?;
-        let reading = Reading::ask(&collector, Purpose::First)?;
+        let asking = Asking::new(self.wishes.insertions);
+        let reading = Reading::ask(&collector, Purpose::First, asking)?;
         let every = self.wishes.interval;
         let mut ticks = interval_at(Instant::now() + every, every);
         let mut pulse = interval(PULSE);
@@ -264,6 +269,7 @@ impl Session {
             collector,
             model: Model::with_tops(self.wishes.most, &self.wishes.by),
             schedule: Schedule::new(census),
+            asking,
             header: Some(Box::new(header)),
             reading: Some(reading),
             due: None,
@@ -300,7 +306,7 @@ impl Session {
                 let taken = living.schedule.done().await;
                 self.ready.push_back(living.counted(taken));
             }
-            living.reading = Some(Reading::ask(&living.collector, purpose)?);
+            living.reading = Some(Reading::ask(&living.collector, purpose, living.asking)?);
             living.due = None;
             return Ok(());
         }
@@ -340,7 +346,7 @@ impl Session {
             && reading.begin.elapsed() <= STILL_WITHIN;
         if again {
             reading.tries += 1;
-            reading.answer = living.collector.request(true)?;
+            reading.answer = living.collector.request(true, living.asking.is_on())?;
             living.reading = Some(reading);
             return Ok(());
         }
@@ -357,6 +363,7 @@ impl Session {
         let snapshot = Box::new(living.model.advance(&sample));
         let sample = Box::new(sample);
         living.schedule.look(&snapshot);
+        living.asking.look(&snapshot);
         let before = self.last_seen.replace(Instant::now());
         match living.header.take() {
             Some(header) => {
@@ -394,9 +401,9 @@ impl Living {
 }
 
 impl Reading {
-    fn ask(collector: &Collector, purpose: Purpose) -> Result<Self> {
+    fn ask(collector: &Collector, purpose: Purpose, asking: Asking) -> Result<Self> {
         // Of all namespaces, however little happens in them, but for ticks.
-        let answer = collector.request(purpose != Purpose::Tick)?;
+        let answer = collector.request(purpose != Purpose::Tick, asking.is_on())?;
         let begin = Instant::now();
         Ok(Self { purpose, answer, begin, tries: 1, slow: begin + SLOW })
     }

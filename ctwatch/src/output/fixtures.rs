@@ -80,6 +80,8 @@ pub(super) fn snapshots() -> [Snapshot; 2] {
                 interfaces: Vec::new(),
             }],
             tops: Vec::new(),
+            told_apart: Vec::new(),
+            planes: None,
             cgroups: Vec::new(),
             idle: Vec::new(),
             probed: Some(Probed { counted, ..Probed::default() }),
@@ -102,6 +104,7 @@ pub(super) fn top_entry() -> TopEntry {
         per_s_is: Exactness::Exact,
         share: Some(0.5),
         share_now: Some(0.25),
+        estimate: None,
     }
 }
 
@@ -263,13 +266,10 @@ fn source(last: u8, service: (u8, u16), family: u8) -> Key {
 }
 
 fn tops(second: u64) -> Vec<TopCounts> {
-    let count = |key, count, error| TopCount { key, count, error };
+    let count = |key, count, error| TopCount { key, count, error, ..TopCount::default() };
     let (dns, bgp) = (source(35, (17, 53), AF_INET), source(1, (6, 179), AF_INET6));
     let list =
         |by, counts: Vec<TopCount>| TopCounts { stream: Stream::Drops, by, offered: 1783, counts };
-    if second == 0 {
-        return Vec::new();
-    }
     let by_source =
         |key: &Key| Key { src: key.src, netns: 42, family: key.family, ..Key::default() };
     let by_service = |key: &Key| Key { src: [0; 16], ifindex: 0, ..*key };
@@ -281,7 +281,7 @@ fn tops(second: u64) -> Vec<TopCounts> {
         key
     };
     let other = source(36, (17, 53), AF_INET);
-    vec![
+    let mut lists = vec![
         list(
             By::Source,
             vec![
@@ -293,7 +293,11 @@ fn tops(second: u64) -> Vec<TopCounts> {
         list(By::Service, vec![count(by_service(&dns), 1383, 0), count(by_service(&bgp), 400, 0)]),
         list(By::Interface, vec![count(by_interface(&dns), 1783, 0)]),
         list(By::Process, vec![count(by_process(), 3, 0)]),
-    ]
+    ];
+    if second == 0 {
+        lists.iter_mut().for_each(|list| list.counts.clear());
+    }
+    lists
 }
 
 /// Three snapshots of many kinds of namespaces: one fills and recovers, one has no ports left, one is a
@@ -312,6 +316,8 @@ pub(super) fn several() -> Vec<Snapshot> {
             buckets: Some(65_536),
             tables: tables(second),
             tops: tops(second),
+            told_apart: Vec::new(),
+            planes: None,
             cgroups: vec![(77, "/system.slice/bird.service".to_owned())],
             idle: Vec::new(),
             probed: Some(Probed { counted, ..Probed::default() }),

@@ -35,6 +35,7 @@ use crate::{
         census::{Census, SEED, Taken},
         groups::Grouping,
         remembered::Since,
+        top::Estimate,
         verdict::{
             self, judge,
             situations::{self, Situation, rt, table, unread},
@@ -359,6 +360,22 @@ fn watch_objects() -> String {
     })
 }
 
+/// With an estimate in its first list.
+fn estimated_object() -> String {
+    let mut ticks = several();
+    let mut tick = ticks.remove(1);
+    let list = tick.tables.iter_mut().find_map(|table| table.top.first_mut());
+    let entry = list.and_then(|list| list.entries.first_mut()).unwrap();
+    entry.estimate = Some(Estimate {
+        at_least: 1000,
+        at_most: 1400,
+        proven_at_least: 300,
+        proven_at_most: Some(1783),
+    });
+    let none = None::<(jiff::Timestamp, std::slice::Iter<'_, _>)>;
+    said(|out| json::watch::write(out, &header(), FIRST, &tick, none))
+}
+
 fn census_object() -> String {
     let by = [Grouping::Pod, Grouping::Namespace];
     let taken = taken_of_several();
@@ -404,6 +421,7 @@ fn the_schema_is_what_is_printed() {
     let schema: Value = serde_json::from_str(SCHEMA).unwrap();
     let lines = [
         watch_objects(),
+        estimated_object(),
         said(|out| json::census::write(out, &no_census(), &[], None, "6.12.0", NOW)),
         census_object(),
         doctor_object(),

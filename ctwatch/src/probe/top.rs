@@ -138,8 +138,11 @@ pub fn merge(cpus: &[Set], list: &mut TopCounts) {
             if found {
                 continue;
             }
-            let mut sum = TopCount { key: slot.key, count: 0, error: 0 };
+            let mut sum = TopCount { key: slot.key, ..TopCount::default() };
             for other in cpus {
+                let (scaled, heaviest) = other.scaled();
+                sum.scaled = sum.scaled.saturating_add(scaled);
+                sum.heaviest = sum.heaviest.max(heaviest);
                 match other.slots().find(|other| other.key == slot.key) {
                     Some(other) => {
                         sum.count = sum.count.saturating_add(other.count);

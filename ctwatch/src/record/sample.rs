@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use ctwatch_abi::{
     HostTally, NetnsId, NetnsTally,
+    budget::Budget,
+    plane::Plane,
     top::{By, Key, Stream},
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -38,6 +40,13 @@ pub struct Sample {
     /// version added are not read.
     #[serde(default, deserialize_with = "known_lists", skip_serializing_if = "is_default")]
     pub tops: Vec<TopCounts>,
+    /// How many events the lists were offered of each stream. Nothing of a stream: all of them.
+    #[serde(default, deserialize_with = "known_streams", skip_serializing_if = "is_default")]
+    pub told_apart: Vec<ToldApart>,
+    /// Packets of control planes that were dropped; `None` where they are not counted apart. Those of
+    /// control planes that a later version added are not read.
+    #[serde(default, deserialize_with = "known_planes", skip_serializing_if = "is_default")]
+    pub planes: Option<Vec<PlaneCount>>,
     /// What the cgroups that are spoken of are called.
     #[serde(default, skip_serializing_if = "is_default")]
     pub cgroups: Vec<(u64, String)>,
@@ -72,13 +81,93 @@ fn known_lists<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<TopCoun
     Ok(Vec::deserialize(deserializer)?.into_iter().filter_map(known).collect())
 }
 
-/// `count - error <= true count <= count`, since the start of the programs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// `count - error <= true count <= count`, since the start of the programs, where each event was counted
+/// once. Beyond the budget some were counted for several: then that holds of the sum of their weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopCount {
     pub key: Key,
     pub count: u64,
     #[serde(default, skip_serializing_if = "is_default")]
     pub error: u64,
+    /// Of what was counted in the key's set, the weight of events that were counted for several; and
+    /// the most that one of them was counted for.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub scaled: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub heaviest: u64,
+}
+
+/// How many events of one stream were told apart, over all CPUs, since the start of the programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct ToldApart {
+    pub stream: Stream,
+    /// Events that came to the budget.
+    pub considered: u64,
+    /// The weight of those that were taken: about as many.
+    pub taken: u64,
+    /// Those that were not taken. While it is 0, all were, and no count is an estimate.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub let_by: u64,
+    /// The most that one event was, or would have been, taken for.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub heaviest: u64,
+}
+
+impl ToldApart {
+    /// What all CPUs spent.
+    pub fn of<'a>(stream: Stream, cpus: impl IntoIterator<Item = &'a Budget>) -> Self {
+        let none = Self { stream, considered: 0, taken: 0, let_by: 0, heaviest: 1 };
+        cpus.into_iter().fold(none, |sum, cpu| Self {
+            stream,
+            considered: sum.considered.saturating_add(cpu.considered),
+            taken: sum.taken.saturating_add(cpu.taken),
+            let_by: sum.let_by.saturating_add(cpu.let_by),
+            heaviest: sum.heaviest.max(cpu.heaviest()),
+        })
+    }
+}
+
+/// Those of a stream that is known here.
+fn known_streams<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<ToldApart>, D::Error> {
+    #[derive(Deserialize)]
+    struct Written {
+        stream: Read<Stream>,
+        considered: u64,
+        taken: u64,
+        #[serde(default)]
+        let_by: u64,
+        #[serde(default)]
+        heaviest: u64,
+    }
+    let known = |Written { stream, considered, taken, let_by, heaviest }| {
+        Some(ToldApart { stream: stream.known()?, considered, taken, let_by, heaviest })
+    };
+    Ok(Vec::deserialize(deserializer)?.into_iter().filter_map(known).collect())
+}
+
+/// Packets of one control plane that were dropped in one namespace, since the start of the programs.
+/// Exact at any rate: they need no budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct PlaneCount {
+    pub netns: NetnsId,
+    pub plane: Plane,
+    pub count: u64,
+}
+
+/// Those of a control plane that is known here.
+fn known_planes<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<PlaneCount>>, D::Error> {
+    #[derive(Deserialize)]
+    struct Written {
+        netns: NetnsId,
+        plane: Read<Plane>,
+        count: u64,
+    }
+    let known =
+        |Written { netns, plane, count }| Some(PlaneCount { netns, plane: plane.known()?, count });
+    let planes = Option::<Vec<Written>>::deserialize(deserializer)?;
+    Ok(planes.map(|planes| planes.into_iter().filter_map(known).collect()))
 }
 
 /// What the programs counted that is no namespace's, and how far their counts go.
@@ -350,6 +439,24 @@ impl Default for Misses {
 }
 
 impl Sample {
+    /// Of which nothing is known.
+    #[cfg(test)]
+    pub(crate) fn at(elapsed: Duration) -> Self {
+        Self {
+            time: jiff::Timestamp::UNIX_EPOCH,
+            elapsed,
+            limit: None,
+            buckets: None,
+            tables: Vec::new(),
+            idle: Vec::new(),
+            probed: None,
+            tops: Vec::new(),
+            told_apart: Vec::new(),
+            planes: None,
+            cgroups: Vec::new(),
+        }
+    }
+
     /// Nothing happened while it was read, so its numbers are of one moment.
     pub fn is_still(&self) -> bool {
         let hooks = self.tables.iter().filter_map(|table| table.hooks);

@@ -14,7 +14,10 @@ use super::{
     netns::NetnsObject,
 };
 use crate::{
-    model::{Drops, Gone, Snapshot, Table, figure::Figure, loading::Loaded},
+    model::{
+        Drops, Gone, Snapshot, Table, figure::Figure, loading::Loaded, margin::CONFIDENCE,
+        top::Estimate,
+    },
     record::{
         sample::Access,
         session::{Epoch, Header, Measured},
@@ -110,6 +113,14 @@ struct TopsObject<'a> {
     insertions: Vec<TopObject<'a>>,
     /// By the last census.
     holding: Vec<HoldingObject<'a>>,
+    since: SinceObject,
+}
+
+/// Since when the lists count; null: there are none.
+#[derive(Serialize)]
+struct SinceObject {
+    drops: Option<String>,
+    insertions: Option<String>,
 }
 
 /// What the last census counted.
@@ -132,6 +143,37 @@ struct TopObject<'a> {
     per_s: Option<f64>,
     per_s_exactness: &'static str,
     share: Option<f64>,
+    #[serde(flatten)]
+    estimate: Option<EstimateObject>,
+}
+
+/// Only where it is an estimate.
+#[derive(Serialize)]
+struct EstimateObject {
+    estimated: bool,
+    at_least: u64,
+    at_most: u64,
+    confidence: f64,
+    proven: ProvenObject,
+}
+
+#[derive(Serialize)]
+struct ProvenObject {
+    at_least: u64,
+    at_most: Option<u64>,
+}
+
+impl From<Estimate> for EstimateObject {
+    fn from(estimate: Estimate) -> Self {
+        let Estimate { at_least, at_most, proven_at_least, proven_at_most } = estimate;
+        Self {
+            estimated: true,
+            at_least,
+            at_most,
+            confidence: CONFIDENCE,
+            proven: ProvenObject { at_least: proven_at_least, at_most: proven_at_most },
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -139,6 +181,7 @@ struct ControlPlaneObject {
     protocol: &'static str,
     at_least: u64,
     per_s: Option<f64>,
+    exactness: &'static str,
 }
 
 /// Writes the snapshot as one line, with what was `loaded` until then, and from when on.
@@ -206,6 +249,10 @@ fn table<'a>(snapshot: &'a Snapshot, table: &'a Table) -> TableObject<'a> {
             holding: held
                 .map(|((taken, _), _)| holding(taken.counted.lists(table.id)))
                 .unwrap_or_default(),
+            since: SinceObject {
+                drops: since(snapshot, Stream::Drops),
+                insertions: since(snapshot, Stream::Insertions),
+            },
         },
         census: held.map(|((taken, age), census)| CensusObject {
             mechanism: taken.by,
@@ -220,9 +267,15 @@ fn table<'a>(snapshot: &'a Snapshot, table: &'a Table) -> TableObject<'a> {
                 protocol: found.protocol,
                 at_least: found.at_least,
                 per_s: found.per_s,
+                exactness: found.exactness.name(),
             })
             .collect(),
     }
+}
+
+fn since(snapshot: &Snapshot, stream: Stream) -> Option<String> {
+    let of_it = snapshot.lists_since.iter().find(|(of, _)| *of == stream);
+    of_it.map(|(_, since)| since.to_string())
 }
 
 fn top(table: &Table, stream: Stream) -> Vec<TopObject<'_>> {
@@ -236,6 +289,7 @@ fn top(table: &Table, stream: Stream) -> Vec<TopObject<'_>> {
             per_s: entry.per_s,
             per_s_exactness: entry.per_s_is.name(),
             share: entry.share,
+            estimate: entry.estimate.map(EstimateObject::from),
         })
     });
     objects.collect()
@@ -328,6 +382,17 @@ mod tests {
         assert_eq!(table["evictions"]["early_drop"], exact(17));
         assert_eq!(table["invalid"], exact(0));
         assert_eq!(table["refused_ctnetlink"]["exactness"], "unavailable");
+    }
+
+    #[test]
+    fn an_estimate_says_that_it_is_one() {
+        let estimate =
+            Estimate { at_least: 90, at_most: 120, proven_at_least: 7, proven_at_most: Some(400) };
+        assert_eq!(
+            serde_json::to_value(EstimateObject::from(estimate)).unwrap(),
+            json!({"estimated": true, "at_least": 90, "at_most": 120, "confidence": 0.999,
+                   "proven": {"at_least": 7, "at_most": 400}})
+        );
     }
 
     #[test]

@@ -31,7 +31,10 @@ pub(super) fn lines(table: &Table, tops: &ShownTops, measure: Measure) -> Vec<St
             format!("{} {}", talker(list.by, entry, &tops.services), weight(entry, measure))
         });
         let entries: Vec<String> = entries.collect();
-        lines.push(format!("{what} by {}: {}", list.by.name(), entries.join("; ")));
+        // A rate is of now, whenever the list began.
+        let since = list.since.filter(|_| measure == Measure::InAll);
+        let since = since.map_or_else(String::new, |since| format!(" since {since:.0}"));
+        lines.push(format!("{what} by {}{since}: {}", list.by.name(), entries.join("; ")));
     }
     let happening = table
         .control_plane
@@ -40,7 +43,13 @@ pub(super) fn lines(table: &Table, tops: &ShownTops, measure: Measure) -> Vec<St
     let found: Vec<String> = happening
         .map(|found| match (measure, found.per_s) {
             (Measure::Now, Some(per_s)) => format!("{} {}/s", found.protocol, number(per_s)),
-            _ => format!("{} >={}", found.protocol, found.at_least),
+            _ => {
+                format!(
+                    "{} {}",
+                    found.protocol,
+                    marked(found.exactness, &found.at_least.to_string())
+                )
+            }
         })
         .collect();
     if !found.is_empty() {
@@ -77,7 +86,7 @@ pub(super) fn holding(snapshot: &Snapshot, table: &Table, tops: &ShownTops) -> V
 fn is_shown(entry: &TopEntry, measure: Measure) -> bool {
     match measure {
         Measure::Now => entry.per_s.is_some_and(|per_s| per_s > 0.0),
-        Measure::InAll => entry.count > entry.error,
+        Measure::InAll => entry.at_least() > 0,
     }
 }
 
@@ -88,7 +97,11 @@ fn weight(entry: &TopEntry, measure: Measure) -> String {
             (entry.per_s_is, format!("{}/s", number(per_s)), entry.share_now)
         }
         _ => {
-            let exactness = if entry.error > 0 { Exactness::UpperBound } else { Exactness::Exact };
+            let exactness = match (entry.estimate, entry.error) {
+                (Some(_), _) => Exactness::Estimated,
+                (None, 0) => Exactness::Exact,
+                (None, _) => Exactness::UpperBound,
+            };
             (exactness, entry.count.to_string(), entry.share)
         }
     };

@@ -35,6 +35,7 @@ pub(super) fn marked(exactness: Exactness, number: &str) -> String {
         Exactness::Exact => number.to_owned(),
         Exactness::UpperBound => format!("<={number}"),
         Exactness::LowerBound => format!(">={number}"),
+        Exactness::Estimated => format!("~{number}"),
         Exactness::Unavailable => "-".to_owned(),
     }
 }
