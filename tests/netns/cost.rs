@@ -1,10 +1,10 @@
-//! What an event costs with each mechanism, beside none, all in one run. Nothing here fails for
-//! being slow: what comes out goes into the docs. On a machine whose clock counts instructions a
-//! nanosecond is one of them.
+//! What an event costs with each mechanism, beside none, all in one run; where there are bars, nothing
+//! may cost more. On a machine whose clock counts instructions a nanosecond is one of them.
 
 use std::{
     collections::BTreeMap,
     ffi::OsString,
+    fmt::Write as _,
     fs,
     io::{BufRead, BufReader, Read},
     process::{Command, Stdio},
@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use ctwatch_lab::{
     Lab, Plan, judge,
-    traffic::{Family, Flood, Flows, Protocol},
+    traffic::{BATCH, Family, Flood, Flows, Protocol},
 };
 
 use crate::{
@@ -29,25 +29,81 @@ pub(crate) const TESTS: &[Test] = &[
     test(On::Benchmark, "what_a_start_costs", starts),
 ];
 
-const STATISTICS: &str = "/proc/sys/kernel/bpf_stats_enabled";
-const ROUNDS: usize = 3;
-const PACKETS: u64 = 20_000;
-
-/// What one flood into a roomy table took, and one into a full table.
-#[derive(Clone, Copy)]
-struct Took {
-    inserting: f64,
-    refusing: f64,
+/// How many times its instructions a packet may take while somebody watches with the default lists.
+struct Bar {
+    mechanism: Mechanism,
+    /// What is aimed at; in the order of [`PHASES`].
+    aims: [f64; 3],
+    /// What a change must not exceed meanwhile: what was measured, and 0.01. On 6.1, 6.12, later.
+    limits: [[f64; 3]; 3],
 }
 
-/// What was spent with one mechanism.
-#[derive(Default)]
-struct Spent {
-    took: Vec<Took>,
-    /// Times what was spent without, right before and right after.
-    ratios: Vec<Took>,
-    /// By program: runs, and the time they took by the kernel's own statistics.
-    programs: BTreeMap<String, (u64, Duration)>,
+const BARS: [Bar; 4] = [
+    Bar {
+        mechanism: Mechanism::Fexit,
+        aims: [1.03, 1.08, 1.005],
+        limits: [[1.10, 1.34, 1.010], [1.10, 1.34, 1.010], [1.10, 1.34, 1.010]],
+    },
+    Bar {
+        mechanism: Mechanism::Kprobe,
+        aims: [1.06, 1.20, 1.005],
+        limits: [[1.12, 1.63, 1.010], [1.12, 1.63, 1.010], [1.12, 1.63, 1.010]],
+    },
+    Bar {
+        mechanism: Mechanism::Tracepoint,
+        aims: [1.02, 1.10, 1.03],
+        limits: [[1.06, 1.34, 1.2], [1.06, 1.34, 1.2], [1.06, 1.34, 1.2]],
+    },
+    Bar {
+        mechanism: Mechanism::Counters,
+        aims: [1.005, 1.005, 1.005],
+        limits: [[1.01, 1.01, 1.005], [1.01, 1.01, 1.005], [1.01, 1.01, 1.005]],
+    },
+];
+
+/// Watching makes no packet cheaper: less than this, and it was not measured well.
+const LEAST: f64 = 0.99;
+
+impl Bar {
+    /// That of a mechanism on this kernel, and its limits here; older kernels have none.
+    fn here(mechanism: Mechanism) -> Result<Option<(&'static Self, [f64; 3])>> {
+        let column = match mechanism::release()? {
+            (6, 1) => 0,
+            (6, 12) => 1,
+            release if release > (6, 12) => 2,
+            _ => return Ok(None),
+        };
+        let bar = BARS.iter().find(|bar| bar.mechanism == mechanism);
+        Ok(bar.map(|bar| (bar, bar.limits[column])))
+    }
+}
+
+const STATISTICS: &str = "/proc/sys/kernel/bpf_stats_enabled";
+
+/// What becomes of the packets: they begin a connection; conntrack drops them, the table being full;
+/// they belong to a connection that is established.
+const PHASES: [&str; 3] = ["new", "dropped", "established"];
+const PART: u64 = 160 * BATCH as u64;
+/// Not measured: until lists have spent on a flood what they may spend at once.
+const WARM_UP: u64 = 2 * PART;
+/// Of which the middle one counts: the others may have met the kernel's collector of entries.
+const MEASURED: u64 = 3 * PART;
+
+const UDP: Flows = Flows::of(Family::V4, Protocol::Udp);
+/// The number of the flow that is established: its destination is no other's.
+const ESTABLISHED: u64 = 60_000 * 59_999;
+/// A link that packets leave the router by, as they leave by a network card: nobody drops them.
+const SINK: &str = "sink";
+
+/// Of each program: runs, and the time they took by the kernel's own statistics.
+type Programs = BTreeMap<String, (u64, Duration)>;
+
+/// What packets of one phase took.
+struct Took {
+    /// Nanoseconds a packet.
+    each: f64,
+    /// Where the kernel keeps statistics.
+    programs: Programs,
 }
 
 /// How somebody watches.
@@ -66,13 +122,17 @@ enum Lists {
 }
 
 impl Way {
-    /// All that this kernel offers.
-    fn all() -> Vec<Self> {
+    /// All that this kernel offers; or those that there are bars for.
+    fn all(with_bars: bool) -> Vec<Self> {
         let mechanisms = mechanism::asked_for().0;
         let ways = mechanisms.into_iter().flat_map(|mechanism| {
             [Lists::All, Lists::Some, Lists::None].map(|lists| Self { mechanism, lists })
         });
-        ways.filter(|way| way.lists == Lists::Some || way.mechanism.has_programs()).collect()
+        let wanted = |way: &Self| match way.lists {
+            Lists::Some => true,
+            _ => !with_bars && way.mechanism.has_programs(),
+        };
+        ways.filter(wanted).collect()
     }
 
     fn name(self) -> String {
@@ -84,7 +144,7 @@ impl Way {
         }
     }
 
-    /// Once a second.
+    /// Its ticks are rare: what they take depends on the number of tables, not of packets.
     fn start(self) -> Result<Watch> {
         mechanism::set(self.mechanism);
         let lists: &[&str] = match self.lists {
@@ -92,7 +152,7 @@ impl Way {
             Lists::Some => &[],
             Lists::None => &["--top", "0"],
         };
-        Watch::start(&[&["--interval", "1s"], lists].concat())
+        Watch::start(&[&["--interval", "10s"], lists].concat())
     }
 }
 
@@ -103,114 +163,201 @@ struct Bench {
 
 impl Bench {
     fn new() -> Result<Self> {
-        let mut lab = Lab::new(Plan::default())?;
+        let mut lab = Lab::new(Plan::fresh())?;
         // So many that hardly anything is ever found in a bucket to be thrown out.
         lab.set_buckets(1 << 18)?;
         lab.keep_entries()?;
+        let to = format!("{}/32", UDP.flow(ESTABLISHED).dst);
+        for words in [
+            ["link", "add", SINK, "type", "dummy"].as_slice(),
+            &["link", "set", SINK, "up"],
+            &["route", "add", &to, "dev", SINK],
+        ] {
+            lab.router().run(&[&["ip"], words].concat())?;
+        }
         Ok(Self { lab, first: 0 })
     }
 
-    fn send(&mut self, flows: Flows, packets: u64) -> Result<f64> {
+    /// Each packet a flow of its own.
+    fn flows(&mut self, flows: Flows, packets: u64) -> Flood {
         self.first += 1 << 24;
-        let sent = self.lab.send(&Flood { first: self.first, ..Flood::of(flows, packets) })?;
-        Ok(sent.elapsed.as_secs_f64())
+        Flood { first: self.first, ..Flood::of(flows, packets) }
     }
 
-    fn took(&mut self) -> Result<Took> {
-        const UDP: Flows = Flows::of(Family::V4, Protocol::Udp);
-        let many = Flows { sources: 1000, services: 10, ..UDP };
+    fn flush(&self) -> Result<()> {
+        self.lab.router().run(&["conntrack", "-F"]).map(drop)
+    }
+
+    /// One flood to warm up, and one that is measured.
+    fn measured(&self, [warming, measured]: [Flood; 2]) -> Result<Took> {
+        self.lab.send(&warming)?;
+        let before = programs();
+        let mut parts = self.lab.send_in_parts(&measured, PART)?;
+        let mut programs = programs();
+        for (name, (runs, time)) in &mut programs {
+            let (runs_before, time_before) = before.get(name).copied().unwrap_or_default();
+            *runs = runs.saturating_sub(runs_before);
+            *time = time.saturating_sub(time_before);
+        }
+        programs.retain(|_, (runs, _)| *runs > 0);
+        parts.sort();
+        let middle = parts.get(parts.len() / 2).context("nothing was measured")?;
+        Ok(Took { each: middle.as_secs_f64() * 1e9 / PART as f64, programs })
+    }
+
+    /// In the order of [`PHASES`].
+    fn took(&mut self) -> Result<[Took; 3]> {
         self.lab.set_limit(1_000_000)?;
-        let inserting = self.send(many, PACKETS)?;
-        self.lab.router().run(&["conntrack", "-F"])?;
+        let many = Flows { sources: 1000, services: 10, ..UDP };
+        let floods = [WARM_UP, MEASURED].map(|packets| self.flows(many, packets));
+        let new = self.measured(floods)?;
+        self.flush()?;
+        let established = self.established()?;
+        self.flush()?;
         self.lab.set_limit(10)?;
-        self.send(Flows { protocol: Protocol::IcmpEcho, ..UDP }, 10)?;
+        let full = self.flows(Flows { protocol: Protocol::IcmpEcho, ..UDP }, 10);
+        self.lab.send(&full)?;
         let before = judge::ask(self.lab.router())?;
-        let refusing = self.send(many, PACKETS)?;
-        let after = judge::ask(self.lab.router())?;
-        let refused = after.drop - before.drop;
-        ensure!(refused > PACKETS * 9 / 10, "only {refused} were refused");
-        self.lab.router().run(&["conntrack", "-F"])?;
-        Ok(Took { inserting, refusing })
+        let floods = [WARM_UP, MEASURED].map(|packets| self.flows(many, packets));
+        let dropped = self.measured(floods)?;
+        let count = judge::ask(self.lab.router())?.drop - before.drop;
+        ensure!(count > (WARM_UP + MEASURED) * 9 / 10, "only {count} were dropped");
+        self.flush()?;
+        Ok([new, dropped, established])
     }
 
-    fn watched(&mut self, way: Way) -> Result<Took> {
-        let watch = way.start()?;
-        let took = self.took()?;
-        watch.stop()?;
+    /// All packets of one flow, as if it had been answered.
+    fn established(&self) -> Result<Took> {
+        let router = self.lab.router();
+        let flow = UDP.flow(ESTABLISHED);
+        let [src, dst] = [flow.src, flow.dst].map(|address| address.to_string());
+        let [sport, dport] = [flow.sport, flow.dport].map(|port| port.to_string());
+        let tuple = ["-p", "udp", "-s", &src, "-d", &dst, "--sport", &sport, "--dport", &dport];
+        let status = ["-t", "300", "-u", "SEEN_REPLY,ASSURED"];
+        router.run(&[&["conntrack", "-I"], tuple.as_slice(), &status].concat())?;
+        let before = self.forwarded()?;
+        let floods = [WARM_UP, MEASURED].map(|packets| Flood {
+            first: ESTABLISHED,
+            each: packets,
+            ..Flood::of(UDP, packets)
+        });
+        let took = self.measured(floods)?;
+        let (count, entries) = (self.forwarded()? - before, judge::ask(router)?.entries);
+        ensure!(count >= WARM_UP + MEASURED, "only {count} packets were forwarded");
+        ensure!(entries == 1, "they are of {entries} flows");
         Ok(took)
     }
 
-    fn counted(&mut self, way: Way, spent: &mut Spent) -> Result<()> {
+    /// Packets that left by the sink.
+    fn forwarded(&self) -> Result<u64> {
+        const SENT: usize = 9;
+        let text =
+            self.lab.router().within(|| fs::read_to_string("/proc/thread-self/net/dev"))??;
+        let line = text.lines().find_map(|line| line.trim_start().strip_prefix("sink:"));
+        let count = line.and_then(|line| line.split_whitespace().nth(SENT)?.parse().ok());
+        count.context("the sink counts nothing")
+    }
+
+    fn watched(&mut self, way: Way) -> Result<[f64; 3]> {
+        let watch = way.start()?;
+        let took = self.took()?;
+        watch.stop()?;
+        Ok(took.map(|phase| phase.each))
+    }
+
+    /// By the kernel's statistics, which cost time of their own.
+    fn counted(&mut self, way: Way) -> Result<[Programs; 3]> {
         fs::write(STATISTICS, "1").with_context(|| format!("cannot write {STATISTICS}"))?;
         let watch = way.start()?;
-        self.took()?;
-        for program in aya::programs::loaded_programs().flatten() {
-            let name = String::from_utf8_lossy(program.name()).into_owned();
-            let sum = spent.programs.entry(name).or_default();
-            sum.0 += program.run_count();
-            sum.1 += program.run_time();
-        }
+        let took = self.took()?;
         watch.stop()?;
-        fs::write(STATISTICS, "0").map_err(Into::into)
+        fs::write(STATISTICS, "0")?;
+        Ok(took.map(|phase| phase.programs))
     }
+}
+
+/// All that are loaded.
+fn programs() -> Programs {
+    let mut programs = Programs::new();
+    for program in aya::programs::loaded_programs().flatten() {
+        let name = String::from_utf8_lossy(program.name()).into_owned();
+        let sum = programs.entry(name).or_default();
+        sum.0 += program.run_count();
+        sum.1 += program.run_time();
+    }
+    programs
 }
 
 fn cost() -> Result<()> {
-    let ways = Way::all();
-    let mut spent: Vec<Spent> = ways.iter().map(|_| Spent::default()).collect();
+    // Only what is held against bars, for every change.
+    let only_bars = std::env::var("CTWATCH_BENCH").is_ok_and(|what| what == "bars");
     let mut bench = Bench::new()?;
-    let mut unwatched = vec![bench.took()?];
-    for _ in 0..ROUNDS {
-        for (way, spent) in ways.iter().zip(&mut spent) {
-            let before = unwatched[unwatched.len() - 1];
-            let took = bench.watched(*way)?;
-            let after = bench.took()?;
-            spent.took.push(took);
-            spent.ratios.push(Took {
-                inserting: took.inserting / f64::midpoint(before.inserting, after.inserting),
-                refusing: took.refusing / f64::midpoint(before.refusing, after.refusing),
-            });
-            unwatched.push(after);
-        }
-    }
-    for (way, spent) in ways.iter().zip(&mut spent) {
-        bench.counted(*way, spent)?;
-    }
+    // Twice, because the first of all finds nothing that was ever used.
+    bench.took()?;
+    let unwatched = bench.took()?.map(|phase| phase.each);
     // Rows of their own, whatever the harness has begun to print.
     println!();
-    let each = |seconds: f64| seconds * 1e9 / PACKETS as f64;
-    let base = medians(&unwatched);
-    println!("cost | unwatched | {:.0} | 1.00 | {:.0} | 1.00 |  |", each(base.0), each(base.1));
-    for (way, spent) in ways.iter().zip(&spent) {
-        let name = way.name();
-        let ran: Vec<String> = spent
-            .programs
-            .iter()
-            .filter(|(_, (runs, _))| *runs > 0)
-            .map(|(program, (runs, time))| {
-                let each = time.as_nanos() / u128::from(*runs);
-                format!("{program} {each} x {:.2}", *runs as f64 / (2 * PACKETS) as f64)
-            })
-            .collect();
-        let ((new, refused), (of_new, of_refused)) = (medians(&spent.took), medians(&spent.ratios));
-        println!(
-            "cost | {name} | {:.0} | {of_new:.2} | {:.0} | {of_refused:.2} | {} |",
-            each(new),
-            each(refused),
-            ran.join(", ")
-        );
-        ensure!(ran.is_empty() != way.mechanism.has_programs(), "{name} ran {ran:?}");
+    println!("cost | unwatched | {} |  |", row(unwatched, unwatched));
+    let mut wrong = String::new();
+    for way in Way::all(only_bars) {
+        let (name, took) = (way.name(), bench.watched(way)?);
+        let mut ran = String::new();
+        if !only_bars {
+            let programs = bench.counted(way)?;
+            let some = programs.iter().any(|programs| !programs.is_empty());
+            ensure!(some == way.mechanism.has_programs(), "{name} ran {programs:?}");
+            ran = told(&programs);
+        }
+        println!("cost | {name} | {} | {ran} |", row(took, unwatched));
+        let Some((bar, limits)) = Bar::here(way.mechanism)?.filter(|_| way.lists == Lists::Some)
+        else {
+            continue;
+        };
+        let [new, dropped, established] = [(0, 2), (1, 2), (2, 3)]
+            .map(|(at, digits)| format!("{:.digits$} | {:.digits$}", bar.aims[at], limits[at]));
+        println!("bar | {name} | {new} | {dropped} | {established} |");
+        for ((phase, limit), (took, without)) in
+            PHASES.iter().zip(limits).zip(took.into_iter().zip(unwatched))
+        {
+            let ratio = took / without;
+            if !(LEAST..=limit).contains(&ratio) {
+                let _ = write!(wrong, "; {name}, {phase}: {ratio:.3}, allowed {LEAST} to {limit}");
+            }
+        }
     }
+    // What comes of measuring the same again.
+    println!("cost | unwatched, again | {} |  |", row(bench.took()?.map(|it| it.each), unwatched));
+    ensure!(wrong.is_empty(), "not within the bars of tests/netns/cost.rs{wrong}");
     Ok(())
 }
 
-fn medians(took: &[Took]) -> (f64, f64) {
-    let median = |of: fn(&Took) -> f64| {
-        let mut values: Vec<f64> = took.iter().map(of).collect();
-        values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
-    };
-    (median(|took| took.inserting), median(|took| took.refusing))
+/// Nanoseconds a packet and ratios. Of what is established a few thousandths matter.
+fn row(took: [f64; 3], unwatched: [f64; 3]) -> String {
+    let [new, dropped, established] = took;
+    let [of_new, of_dropped, of_established] = [0, 1, 2].map(|at| took[at] / unwatched[at]);
+    format!(
+        "{new:.0} | {of_new:.2} | {dropped:.0} | {of_dropped:.2} | {established:.0} | \
+         {of_established:.3}"
+    )
+}
+
+/// `new: fx_freed 132 x 0.50; dropped: refused 863 x 1.00`
+fn told(programs: &[Programs; 3]) -> String {
+    /// Less often than this it has little to do with packets.
+    const OFTEN: f64 = 0.005;
+    let mut phases = Vec::new();
+    for (phase, programs) in PHASES.iter().zip(programs) {
+        let told = programs.iter().filter_map(|(program, (runs, time))| {
+            let often = *runs as f64 / MEASURED as f64;
+            let each = time.as_nanos() / u128::from(*runs);
+            (often >= OFTEN).then(|| format!("{program} {each} x {often:.2}"))
+        });
+        let told: Vec<String> = told.collect();
+        if !told.is_empty() {
+            phases.push(format!("{phase}: {}", told.join(", ")));
+        }
+    }
+    phases.join("; ")
 }
 
 /// What a start took, in nanoseconds, which are instructions on a machine whose clock counts those.

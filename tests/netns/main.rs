@@ -5,7 +5,8 @@
 //!
 //! `CTWATCH_MECHANISMS` names the mechanisms that this kernel is known to offer: then the tests of
 //! what is counted run once with each, and this is a machine of its own, for the tests that nobody
-//! would run on theirs. With `CTWATCH_BENCH` it is for the benchmarks, and for no test.
+//! would run on theirs. With `CTWATCH_BENCH` it is for the benchmarks, and for no test; where that is `bars`,
+//! only for what is held against bars.
 //!
 //! `CTWATCH_LIST` prints all trials that there can be with those mechanisms, and whether the outcome
 //! depends on the kernel; nothing is run. `CTWATCH_TRIALS` names a file with one trial on each line:

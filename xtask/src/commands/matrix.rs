@@ -6,7 +6,9 @@ use anyhow::{Context, Result};
 
 use super::build;
 use crate::{
-    matrix::{Ledger, Matrix, Slice, Trials, What, commit, kernel_names, of_changes, trials},
+    matrix::{
+        COSTS, Ledger, Matrix, Slice, Trials, What, commit, kernel_names, of_changes, trials,
+    },
     vm::parts::Parts,
 };
 
@@ -33,6 +35,9 @@ pub(crate) struct Args {
     /// The benchmarks instead of the tests: by a clock that counts instructions
     #[arg(long)]
     bench: bool,
+    /// Of the benchmarks only what each change is held against: the bars of tests/netns/cost.rs
+    #[arg(long, requires = "bench", conflicts_with_all = ["write", "filter"])]
+    bars: bool,
     /// Benchmarks measure this executable of ctwatch too, side by side
     #[arg(long, value_name = "FILE", requires = "bench")]
     beside: Option<PathBuf>,
@@ -56,8 +61,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let (outcome, place) = if args.bench {
         // What is measured is what is used.
         built.ctwatch = build::run(&args.build)?;
-        let (filter, beside) = (args.filter.as_deref(), args.beside.as_deref());
-        let what = What::Benchmarks { kernels: &names, filter, beside };
+        let filter = if args.bars { Some(COSTS) } else { args.filter.as_deref() };
+        let beside = args.beside.as_deref();
+        let what = What::Benchmarks { kernels: &names, filter, beside, bars: args.bars };
         let costs = Matrix::run(&Parts::provide(&names)?, &built, &what, &ledger)?;
         let place = costs.write_costs(&commit, args.write)?;
         (costs, place)

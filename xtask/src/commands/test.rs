@@ -10,7 +10,7 @@ use std::{
     time::Instant,
 };
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use ctwatch_provision::{owners, process::output, tools};
 
 use super::{
@@ -19,8 +19,8 @@ use super::{
 };
 use crate::{
     matrix::{
-        Ledger, Matrix, Slice, What, chosen_for_the_gate, commit, commits_since, kernel_names,
-        trials,
+        COSTS, KERNEL_OF_COSTS, Ledger, Matrix, Slice, What, chosen_for_the_gate, commit,
+        commits_since, kernel_names, trials,
     },
     summary::{Counts, Ran, result, summarise},
     vm::parts::Parts,
@@ -71,10 +71,12 @@ fn is(tests: &Tests, name: &str) -> bool {
 
 /// A slice of the tests of the live kernel again, on other kernels.
 const MATRIX: &str = "matrix";
+/// What an event costs, on one kernel, by a clock that counts instructions.
+const COST: &str = "costs";
 const LINT: &str = "lint";
 
 fn suites() -> Vec<&'static str> {
-    SUITES.iter().map(|suite| suite.name).chain([MATRIX]).collect()
+    SUITES.iter().map(|suite| suite.name).chain([MATRIX, COST]).collect()
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
@@ -84,7 +86,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     // Fetched while the compiler is at work.
     let names = kernel_names().map(str::to_owned);
-    let parts = wanted(MATRIX).then(|| thread::spawn(move || Parts::provide(&names)));
+    let of_costs =
+        wanted(COST) && args.filter.as_ref().is_none_or(|filter| COSTS.contains(filter.as_str()));
+    let parts = (wanted(MATRIX) || of_costs).then(|| thread::spawn(move || Parts::provide(&names)));
     let built = build::tests(&args.build)?;
     let path = tools::path()?;
     let owners = if wanted("netns") { owners_for(args, &built)? } else { None };
@@ -95,9 +99,21 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         rows.push(run_suite(suite, args, &built, &path, owners.as_ref())?);
     }
     if let Some(parts) = parts {
-        eprintln!("xtask: {MATRIX} tests");
         let parts = parts.join().map_err(|_| anyhow!("fetching kernels panicked"))?;
-        rows.push(run_matrix(args, &built, parts)?);
+        if let Err(error) = &parts {
+            eprintln!("xtask: NO OTHER KERNEL IS TESTED: {error:#}");
+        }
+        let parts = parts.ok();
+        if wanted(MATRIX) {
+            eprintln!("xtask: {MATRIX} tests");
+            rows.push(in_machines(MATRIX, kernel_names().len(), parts.as_ref(), |parts| {
+                run_matrix(args, &built, parts)
+            })?);
+        }
+        if of_costs {
+            eprintln!("xtask: {COST} tests");
+            rows.push(in_machines(COST, 1, parts.as_ref(), |parts| run_costs(&built, parts))?);
+        }
     }
     if let Some(linting) = linting {
         rows.push(linting.join().map_err(|_| anyhow!("linting panicked"))?);
@@ -142,24 +158,33 @@ fn lint_beside() -> Ran {
     Ran { suite: LINT, counts, needs: "", succeeded, took: begun.elapsed() }
 }
 
-/// Where there is no QEMU to be had, or no kernel, each kernel counts as a test that was skipped.
-fn run_matrix(args: &Args, built: &Built, parts: Result<Parts>) -> Result<Ran> {
+/// Where there is no QEMU to be had, or no kernel, so many tests count as skipped.
+fn in_machines(
+    suite: &'static str,
+    tests: usize,
+    parts: Option<&Parts>,
+    run: impl FnOnce(&Parts) -> Result<(Counts, bool)>,
+) -> Result<Ran> {
     let started = Instant::now();
-    let ran = |counts, succeeded| Ran {
-        suite: MATRIX,
-        counts,
-        needs: "QEMU and Debian's kernels",
-        succeeded,
-        took: started.elapsed(),
+    let (counts, succeeded) = match parts {
+        Some(parts) => run(parts)?,
+        None => (Counts { skipped: u64::try_from(tests)?, ..Counts::default() }, true),
     };
-    let parts = match parts {
-        Ok(parts) => parts,
-        Err(error) => {
-            eprintln!("xtask: NO OTHER KERNEL IS TESTED: {error:#}");
-            let skipped = u64::try_from(kernel_names().len())?;
-            return Ok(ran(Counts { skipped, ..Counts::default() }, true));
-        }
-    };
+    let needs = "QEMU and Debian's kernels";
+    Ok(Ran { suite, counts, needs, succeeded, took: started.elapsed() })
+}
+
+/// What an event costs, held against bars.
+fn run_costs(built: &Built, parts: &Parts) -> Result<(Counts, bool)> {
+    let kernels = [KERNEL_OF_COSTS.to_owned()];
+    let what =
+        What::Benchmarks { kernels: &kernels, filter: Some(COSTS), beside: None, bars: true };
+    let (counts, succeeded) = Matrix::run(parts, built, &what, &Ledger::default())?.counts();
+    ensure!(counts != Counts::default() || !succeeded, "there is no benchmark {COSTS}");
+    Ok((counts, succeeded))
+}
+
+fn run_matrix(args: &Args, built: &Built, parts: &Parts) -> Result<(Counts, bool)> {
     let trials = trials(&built.live_tests)?;
     let mut ledger = Ledger::read()?;
     let mut slice = chosen_for_the_gate(&trials, &ledger, commits_since());
@@ -169,7 +194,7 @@ fn run_matrix(args: &Args, built: &Built, parts: Result<Parts>) -> Result<Ran> {
     println!("{}", slice.shown());
     let file = slice.write()?;
     println!("the same cells again: cargo xtask matrix --slice {}", file.display());
-    let matrix = Matrix::run(&parts, built, &What::Tests(&slice), &ledger)?;
+    let matrix = Matrix::run(parts, built, &What::Tests(&slice), &ledger)?;
     matrix.enter_into(&mut ledger);
     ledger.keep(|cell| {
         trials.get(&cell.kernel).is_some_and(|all| all.iter().any(|t| t.name == cell.trial))
@@ -178,8 +203,7 @@ fn run_matrix(args: &Args, built: &Built, parts: Result<Parts>) -> Result<Ran> {
     println!("the slowest: {}", matrix.slowest());
     let table = matrix.write_table(&commit(), false)?;
     eprintln!("xtask: kernels, mechanisms and scenarios are set out in {}", table.display());
-    let (counts, succeeded) = matrix.counts();
-    Ok(ran(counts, succeeded))
+    Ok(matrix.counts())
 }
 
 /// Shows its output while it runs.

@@ -24,6 +24,11 @@ pub(crate) const KERNELS: [(&str, &[&str]); 4] = [
     ("6.12", ALL),
     (NEWEST, ALL),
 ];
+/// The benchmark that is held against bars, and the kernel that each change is held against them on:
+/// one that has all mechanisms and does not change from day to day.
+pub(crate) const COSTS: &str = "what_each_mechanism_costs";
+pub(crate) const KERNEL_OF_COSTS: &str = "6.12";
+
 const ALL: &[&str] = &["fexit", "kprobe", "tracepoint", "counters"];
 
 pub(crate) fn kernel_names() -> [&'static str; KERNELS.len()] {

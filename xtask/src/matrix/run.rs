@@ -38,6 +38,8 @@ pub(crate) enum What<'a> {
         kernels: &'a [String],
         filter: Option<&'a str>,
         beside: Option<&'a Path>,
+        /// Only what is held against bars.
+        bars: bool,
     },
 }
 
@@ -55,6 +57,8 @@ pub(super) struct Kernel {
     pub(super) cells: BTreeMap<String, Done>,
     /// Rows of the tables of costs: what an event, a census, a start takes.
     pub(super) costs: Vec<String>,
+    /// What an event is aimed to cost, and may cost.
+    pub(super) bars: Vec<String>,
     pub(super) censuses: Vec<String>,
     pub(super) starts: Vec<String>,
     /// A machine that did not come to a good end.
@@ -206,6 +210,7 @@ impl Kernel {
     pub(super) fn take(&mut self, line: &str) {
         for (begin, rows) in [
             ("cost ", &mut self.costs),
+            ("bar ", &mut self.bars),
             ("census ", &mut self.censuses),
             ("start ", &mut self.starts),
         ] {
@@ -265,8 +270,9 @@ fn guest_job(job: &Job, built: &Built, what: &What<'_>) -> image::Job {
             env.push(("CTWATCH_TRIALS", "/job/trials".to_owned()));
             texts.push(("job/trials".to_owned(), job.trials.join("\n")));
         }
-        What::Benchmarks { beside, .. } => {
-            env.push(("CTWATCH_BENCH", "1".to_owned()));
+        What::Benchmarks { beside, bars, .. } => {
+            let what = if *bars { "bars" } else { "all" };
+            env.push(("CTWATCH_BENCH", what.to_owned()));
             argv.extend(job.trials.iter().cloned());
             if let Some(beside) = beside {
                 env.push(("CTWATCH_BESIDE", "/usr/bin/ctwatch-beside".to_owned()));

@@ -7,4 +7,4 @@ mod send;
 
 pub use flows::{Family, Flow, Flows, Protocol, Towards};
 pub use local::{LocalOutcome, connect_locally, send_segmented};
-pub use send::{Flood, Sent};
+pub use send::{BATCH, Flood, Sent};

@@ -12,7 +12,8 @@ use anyhow::{Context, Result, ensure};
 use super::{Flows, frame};
 use crate::topology::{CLIENT_LINK, Lab};
 
-const BATCH: usize = 64;
+/// So many packets are handed to the kernel together.
+pub const BATCH: usize = 64;
 
 /// What to send: bounded in packets, and in time too where `within` is given.
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +57,7 @@ impl Lab {
     /// Sends from the client, through the router.
     pub fn send(&self, flood: &Flood) -> Result<Sent> {
         let before = self.arrived()?;
-        let (packets, elapsed) = self.client().within(|| send(flood))??;
+        let (packets, elapsed) = self.client().within(|| send(flood, |_, _| ()))??;
         // Packets between two queues: a moment, and then until nothing more comes.
         let mut arrived = self.arrived()?;
         loop {
@@ -70,9 +71,26 @@ impl Lab {
         let each = flood.each.max(1);
         Ok(Sent { packets, flows: packets.div_ceil(each), arrived: arrived - before, elapsed })
     }
+
+    /// Sends flat out without a pause, and says how long each `part` packets took. A part is of whole
+    /// batches.
+    pub fn send_in_parts(&self, flood: &Flood, part: u64) -> Result<Vec<Duration>> {
+        ensure!(part > 0 && part.is_multiple_of(BATCH as u64), "{part} are no whole batches");
+        let (mut parts, mut begun) = (Vec::new(), Duration::ZERO);
+        self.client().within(|| {
+            send(flood, |sent, elapsed| {
+                if sent.is_multiple_of(part) {
+                    parts.push(elapsed - begun);
+                    begun = elapsed;
+                }
+            })
+        })??;
+        Ok(parts)
+    }
 }
 
-fn send(flood: &Flood) -> Result<(u64, Duration)> {
+/// `after` each batch is told how many were sent, and when.
+fn send(flood: &Flood, mut after: impl FnMut(u64, Duration)) -> Result<(u64, Duration)> {
     let socket = packet_socket()?;
     let mut batch = Batch::new();
     let started = Instant::now();
@@ -84,6 +102,7 @@ fn send(flood: &Flood) -> Result<(u64, Duration)> {
         let wanted = (flood.packets - sent).min(BATCH as u64);
         batch.fill(flood, sent, wanted);
         sent += batch.send(&socket)?;
+        after(sent, started.elapsed());
         if let Some(rate) = flood.rate {
             let due = Duration::from_secs_f64(sent as f64 / rate as f64);
             thread::sleep(due.saturating_sub(started.elapsed()));
