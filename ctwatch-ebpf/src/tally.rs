@@ -203,11 +203,16 @@ pub(crate) struct Frame(pub(crate) u64, pub(crate) u64);
 /// cannot be named or there is no room for it. Its name, where it has one.
 #[inline(always)]
 pub(crate) fn count(net: impl Place, counts: &[Count], unplaced: HostCount) -> Option<NetnsId> {
-    let id = kernel::netns_id(net);
-    if id.and_then(|id| bump(net, id, counts)).is_none() {
+    // In two ways out, which the compiler does not make one: old verifiers let nobody keep what was not
+    // written.
+    let Some(id) = kernel::netns_id(net) else {
+        host(unplaced);
+        return None;
+    };
+    if bump(net, id, counts).is_none() {
         host(unplaced);
     }
-    id
+    Some(id)
 }
 
 /// Whether an event of this stream is told apart, and for how many it stands then.

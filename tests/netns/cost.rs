@@ -34,7 +34,8 @@ struct Bar {
     mechanism: Mechanism,
     /// What is aimed at; in the order of [`PHASES`].
     aims: [f64; 3],
-    /// What a change must not exceed meanwhile: what was measured, and 0.01. On 6.1, 6.12, later.
+    /// What a change must not exceed meanwhile: what was measured, and 0.01; 1.005 where nothing
+    /// runs for such a packet. On 6.1, 6.12, later.
     limits: [[f64; 3]; 3],
 }
 
@@ -42,27 +43,27 @@ const BARS: [Bar; 4] = [
     Bar {
         mechanism: Mechanism::Fexit,
         aims: [1.03, 1.08, 1.005],
-        limits: [[1.10, 1.34, 1.010], [1.10, 1.34, 1.010], [1.10, 1.34, 1.010]],
+        limits: [[1.09, 1.33, 1.005], [1.10, 1.37, 1.005], [1.09, 1.35, 1.005]],
     },
     Bar {
         mechanism: Mechanism::Kprobe,
         aims: [1.06, 1.20, 1.005],
-        limits: [[1.12, 1.63, 1.010], [1.12, 1.63, 1.010], [1.12, 1.63, 1.010]],
+        limits: [[1.11, 1.58, 1.005], [1.12, 1.65, 1.005], [1.12, 1.62, 1.005]],
     },
     Bar {
         mechanism: Mechanism::Tracepoint,
         aims: [1.02, 1.10, 1.03],
-        limits: [[1.06, 1.34, 1.2], [1.06, 1.34, 1.2], [1.06, 1.34, 1.2]],
+        limits: [[1.05, 1.28, 1.031], [1.06, 1.33, 1.037], [1.07, 1.33, 1.042]],
     },
     Bar {
         mechanism: Mechanism::Counters,
         aims: [1.005, 1.005, 1.005],
-        limits: [[1.01, 1.01, 1.005], [1.01, 1.01, 1.005], [1.01, 1.01, 1.005]],
+        limits: [[1.01, 1.01, 1.005]; 3],
     },
 ];
 
 /// Watching makes no packet cheaper: less than this, and it was not measured well.
-const LEAST: f64 = 0.99;
+const LEAST: [f64; 3] = [0.99, 0.99, 0.995];
 
 impl Bar {
     /// That of a mechanism on this kernel, and its limits here; older kernels have none.
@@ -313,15 +314,13 @@ fn cost() -> Result<()> {
         else {
             continue;
         };
-        let [new, dropped, established] = [(0, 2), (1, 2), (2, 3)]
-            .map(|(at, digits)| format!("{:.digits$} | {:.digits$}", bar.aims[at], limits[at]));
+        let [new, dropped, established] =
+            [0, 1, 2].map(|at| format!("{:.3} | {:.3}", bar.aims[at], limits[at]));
         println!("bar | {name} | {new} | {dropped} | {established} |");
-        for ((phase, limit), (took, without)) in
-            PHASES.iter().zip(limits).zip(took.into_iter().zip(unwatched))
-        {
-            let ratio = took / without;
-            if !(LEAST..=limit).contains(&ratio) {
-                let _ = write!(wrong, "; {name}, {phase}: {ratio:.3}, allowed {LEAST} to {limit}");
+        for (at, phase) in PHASES.iter().enumerate() {
+            let (ratio, least, limit) = (took[at] / unwatched[at], LEAST[at], limits[at]);
+            if !(least..=limit).contains(&ratio) {
+                let _ = write!(wrong, "; {name}, {phase}: {ratio:.3}, allowed {least} to {limit}");
             }
         }
     }

@@ -46,7 +46,7 @@ fn recorded() -> Result<()> {
     };
     let collector = Collector::start(means)?;
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    let sample = runtime.block_on(collector.request(true)?)??;
+    let sample = runtime.block_on(collector.request(true, true)?)??;
     again(&sample)?;
     let is_router = |name: &Option<String>| name.as_deref() == Some(router.name());
     let table = sample.tables.iter().find(|table| is_router(&table.name)).context("no router")?;

@@ -35,10 +35,12 @@ enum Command {
     Build(commands::build::Options),
     /// Run all tests; those that need root and network namespaces are skipped without root
     ///
-    /// The last suite, matrix, is a slice of `cargo xtask matrix`: the oldest and the newest kernel,
+    /// The suite matrix is a slice of `cargo xtask matrix`: the oldest and the newest kernel,
     /// each scenario once on each, with the mechanism that was run longest ago by tests/matrix.tsv,
     /// and what failed there when it was run last. The file is written; commit it with the change.
-    /// Where QEMU cannot be had, the suite is skipped.
+    /// The last suite, costs, measures on one kernel, by a clock that counts instructions, what an event
+    /// costs with the default lists, and fails where that exceeds the limits in tests/netns/cost.rs.
+    /// Where QEMU cannot be had, both are skipped.
     ///
     /// The suite netns changes what the whole machine shares, above all nf_conntrack_max, and
     /// restores it: one such run at a time. Every suite's output is shown as it comes; the last

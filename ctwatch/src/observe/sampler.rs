@@ -207,6 +207,10 @@ impl Worker {
         if let Some(probes) = &self.means.probes {
             everywhere.add(&probes.strangers_rest());
         }
+        let probes = self.means.probes.as_ref();
+        // Before the lists: what those lack of it is in none.
+        let told_apart = probes.map(Probes::told_apart).transpose()?.unwrap_or_default();
+        let planes = probes.and_then(Probes::planes);
         let tops = self.tops(insertions);
         let cgroups = self.cgroups(&tops);
         let limit = visitor.bounds().limit();
@@ -247,9 +251,8 @@ impl Worker {
             buckets: visitor.bounds().buckets(),
             probed: probed.map(|probed| Probed { everywhere, ..probed }),
             tops,
-            // All events, as long as the programs do not say how many came to a budget.
-            told_apart: Vec::new(),
-            planes: None,
+            told_apart,
+            planes,
             cgroups,
             tables,
             idle,

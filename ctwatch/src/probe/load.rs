@@ -366,7 +366,7 @@ fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Program> {
     ebpf.program_mut(name).with_context(|| format!("the probes hold no program {name}"))
 }
 
-/// aya's errors carry the verifier's whole log; its first lines name the reason.
+/// aya's errors carry the verifier's whole log: its first lines say what was tried, the last ones why not.
 pub(super) fn explain(error: impl std::error::Error) -> anyhow::Error {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -374,5 +374,10 @@ pub(super) fn explain(error: impl std::error::Error) -> anyhow::Error {
         text = format!("{text}: {cause}");
         source = cause.source();
     }
-    anyhow!("{}", text.lines().take(4).collect::<Vec<_>>().join("; "))
+    let statistics = ["processed ", "stack depth ", "verification time "];
+    let tells = |line: &&str| !statistics.iter().any(|begin| line.starts_with(begin));
+    let lines: Vec<&str> = text.lines().filter(tells).collect();
+    let (first, rest) = lines.split_at(lines.len().min(2));
+    let last = &rest[rest.len().saturating_sub(5)..];
+    anyhow!("{}", [first, last].concat().join("; "))
 }

@@ -30,7 +30,7 @@ use super::{
 };
 use crate::record::{
     measurement::{Mechanism, Signal},
-    sample::{Counted, Misses, Probed, TopCounts},
+    sample::{Counted, Misses, PlaneCount, Probed, ToldApart, TopCounts},
 };
 
 const UNREADABLE: &str = "cannot read the probes' counters";
@@ -93,28 +93,28 @@ impl Probes {
     }
 
     /// Of each stream: how many events came to its lists, and for how many those stand that were taken.
-    pub fn told_apart(&self) -> Result<Vec<(Stream, u64, u64)>> {
+    pub fn told_apart(&self) -> Result<Vec<ToldApart>> {
         if self.tops.is_none() {
             return Ok(Vec::new());
         }
         let each = Stream::ALL.into_iter().map(|stream| {
             let cpus = self.budgets.get(&(stream as u32), 0).context(UNREADABLE)?;
-            let sum = |of: fn(&Budget) -> u64| cpus.iter().map(|Value(cpu)| of(cpu)).sum();
-            Ok((stream, sum(|cpu| cpu.considered), sum(|cpu| cpu.taken)))
+            let budgets: Vec<Budget> = cpus.iter().map(|Value(budget)| *budget).collect();
+            Ok(ToldApart::of(stream, &budgets))
         });
         each.collect()
     }
 
     /// Dropped packets of control planes; `None` where nothing counts them.
-    pub fn planes(&self) -> Option<Vec<(NetnsId, Plane, u64)>> {
+    pub fn planes(&self) -> Option<Vec<PlaneCount>> {
         let counts = ["fx_allocated", "dropped", "dropped_bare", "refused", "refused_bare"];
         let raw = ["dropped_raw", "dropped_bare_raw", "refused_raw", "refused_bare_raw"];
         if !counts.into_iter().chain(raw).any(|name| self.runs(name)) {
             return None;
         }
         let found = self.planes.iter().filter_map(Result::ok).filter_map(|(Value(key), count)| {
-            let plane = Plane::EACH.get(key.plane as usize)?;
-            Some((key.netns, *plane, count))
+            let plane = *Plane::EACH.get(key.plane as usize)?;
+            Some(PlaneCount { netns: key.netns, plane, count })
         });
         Some(found.collect())
     }
@@ -249,11 +249,6 @@ impl Probes {
         let program = self.loaded.ebpf.program(name).context("a probe's program is gone")?;
         let program: &aya::programs::KProbe = program.try_into()?;
         bpf::missed_by_program(program.fd()?.as_fd())
-    }
-
-    /// Whether insertions' lists are to be kept from now on.
-    pub fn ask(&mut self, _insertions: bool) -> Result<()> {
-        Ok(())
     }
 }
 
