@@ -1,7 +1,7 @@
 //! Sending frames on the client's link, in batches.
 
 use std::{
-    io,
+    fs, io,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     thread,
     time::{Duration, Instant},
@@ -57,12 +57,12 @@ impl Lab {
     pub fn send(&self, flood: &Flood) -> Result<Sent> {
         let before = self.arrived()?;
         let (packets, elapsed) = self.client().within(|| send(flood))??;
-        // Packets between two queues: a moment, and then until nothing more comes.
+        // Packets between two queues: a moment, and then until nothing more comes and nothing waits.
         let mut arrived = self.arrived()?;
         loop {
             thread::sleep(Duration::from_millis(20));
             let now = self.arrived()?;
-            if now == arrived {
+            if now == arrived && waiting()? == 0 {
                 break;
             }
             arrived = now;
@@ -70,6 +70,18 @@ impl Lab {
         let each = flood.each.max(1);
         Ok(Sent { packets, flows: packets.div_ceil(each), arrived: arrived - before, elapsed })
     }
+}
+
+/// Packets of this machine that came in and that no CPU has looked at yet: where one is late, they are
+/// in the link's counters already, and not in conntrack's.
+fn waiting() -> Result<u64> {
+    // Since Linux 5.10.
+    const QUEUED: usize = 11;
+    let text = fs::read_to_string("/proc/net/softnet_stat").context("cannot read the queues")?;
+    text.lines().try_fold(0, |sum, line| {
+        let queued = line.split_whitespace().nth(QUEUED).context("a CPU tells no queue")?;
+        Ok(sum + u64::from_str_radix(queued, 16)?)
+    })
 }
 
 fn send(flood: &Flood) -> Result<(u64, Duration)> {
