@@ -317,7 +317,7 @@ fn full_disk() -> Result<()> {
     lab.send(&Flood::of(UDP, 1000))?;
     let run = |size: &str, args: &[&str]| -> Result<(String, String, Option<i32>)> {
         let mount = format!(
-            "mount -t tmpfs -o size={size} none /mnt\n\"$@\" && code=0 || code=$?\nfind /mnt -mindepth 1\nexit $code"
+            "mount -t tmpfs -o size={size} none /mnt\n\"$@\" && code=0 || code=$?\ndu -a /mnt | cut -f 2-\nexit $code"
         );
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-ec", &mount, "sh"]);
