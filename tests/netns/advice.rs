@@ -18,7 +18,7 @@ use crate::{
     On, Test,
     doctor::{fix, found, report, type_in},
     test,
-    watch::{ctwatch, finished},
+    watch::{PATIENCE, ctwatch, finished},
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -111,15 +111,64 @@ pub(crate) fn undo(fix: &Value) -> Result<()> {
     type_in(&Value::Array(commands.filter(|c| !c.to_string().contains("/etc/")).cloned().collect()))
 }
 
-/// The same commands, and the self-undo comes after two seconds.
-pub(crate) fn hasty(commands: &Value) -> Value {
+/// The same commands, and the self-undo comes after two seconds where systemd has a timer for it;
+/// elsewhere this is how it waits.
+pub(crate) fn hasty(commands: &Value, waits: &str) -> Value {
     let hasten = |command: &Value| {
         let text = command.as_str().unwrap_or_default();
-        let text =
-            text.replace("sleep 120;", "sleep 2;").replace("--on-active=120", "--on-active=2");
-        Value::String(text)
+        Value::String(text.replace("sleep 120;", waits).replace(TIMER, "--on-active=2"))
     };
     json!(commands.as_array().into_iter().flatten().map(hasten).collect::<Vec<_>>())
+}
+
+const TIMER: &str = "--on-active=120";
+
+/// A self-undo that comes when this is let go: where a machine is slow, two seconds are over before there
+/// is something to undo.
+struct Armed {
+    held_back: tempfile::NamedTempFile,
+    by_timer: bool,
+}
+
+impl Armed {
+    fn by(commands: &Value) -> Result<Self> {
+        let by_timer = commands.to_string().contains(TIMER);
+        let armed = Self { held_back: tempfile::NamedTempFile::new()?, by_timer };
+        type_in(&hasty(commands, &armed.waits()))?;
+        ensure!(by_timer || is_run(&armed.waits())?, "nothing is armed by {commands:#}");
+        Ok(armed)
+    }
+
+    fn waits(&self) -> String {
+        format!("while test -e {}; do sleep 0.1; done;", self.held_back.path().display())
+    }
+
+    /// Returns when it waits no more.
+    fn let_go(self) -> Result<()> {
+        let waits = self.waits();
+        if self.by_timer {
+            thread::sleep(Duration::from_secs(4));
+        }
+        drop(self);
+        let until = Instant::now() + PATIENCE;
+        while is_run(&waits)? {
+            ensure!(Instant::now() < until, "what was armed waits still");
+            thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
+    }
+}
+
+/// Whether a process was started with this in its arguments.
+fn is_run(words: &str) -> Result<bool> {
+    for process in std::fs::read_dir("/proc")? {
+        // One that ended meanwhile, or no process.
+        let Ok(line) = std::fs::read(process?.path().join("cmdline")) else { continue };
+        if String::from_utf8_lossy(&line).contains(words) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 pub(crate) fn check(fix: &Value) -> Result<String> {
@@ -517,11 +566,12 @@ fn unconfirmed() -> Result<()> {
     let cure = removal_cure(&router)?;
     let files = Files::of(&cure);
     type_in(&cure["save"])?;
-    type_in(&hasty(&cure["arm"]))?;
+    let armed = Armed::by(&cure["arm"])?;
     type_in(&cure["now"])?;
     let changed = State::of(&router)?;
     ensure!(changed != before, "nothing was removed by {cure:#}");
-    let until = Instant::now() + Duration::from_secs(20);
+    armed.let_go()?;
+    let until = Instant::now() + PATIENCE;
     while State::of(&router)? != before {
         ensure!(Instant::now() < until, "{:#?}\n{before:#?}\n{cure:#}", State::of(&router)?);
         thread::sleep(Duration::from_millis(200));
@@ -557,11 +607,11 @@ fn removal() -> Result<()> {
     let cure = removal_cure(&router)?;
     let _files = Files::of(&cure);
     type_in(&cure["save"])?;
-    type_in(&hasty(&cure["arm"]))?;
+    let armed = Armed::by(&cure["arm"])?;
     type_in(&cure["now"])?;
     ensure!(check(&cure)? == cure["check"]["prints"].as_str().unwrap_or_default(), "{cure:#}");
     type_in(&cure["disarm"])?;
-    thread::sleep(Duration::from_secs(4));
+    armed.let_go()?;
     let without = State::of(&router)?;
     let all = format!("{without:?}");
     ensure!(!all.contains("ct state") && !all.contains("conntrack --ctstate"), "{without:#?}");

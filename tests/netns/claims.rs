@@ -162,9 +162,11 @@ fn invalid() -> Result<()> {
 
 /// Picked up in the middle, and never answered: a route of its own for each direction.
 fn one_way() -> Result<()> {
-    const ENTRIES: u16 = 200;
+    const ENTRIES: u16 = 250;
     let mut lab = Lab::new(Plan::fresh())?;
-    lab.set_limit(u32::from(ENTRIES) * 5 / 4)?;
+    // From 95% on the kernel collects such entries, and it reckons that by the hundred: of 250 it takes
+    // 190 for it.
+    lab.set_limit(300)?;
     let script: String = (0..ENTRIES)
         .map(|number| {
             format!(
@@ -178,7 +180,7 @@ fn one_way() -> Result<()> {
     let said = report(&[])?;
     let filling = found(&said, "table_filling", lab.router().name())?;
     let evidence = filling["evidence"].to_string();
-    ensure!(evidence.contains("no reply was ever seen for 200 of the 200"), "{filling:#}");
+    ensure!(evidence.contains("no reply was ever seen for 250 of the 250"), "{filling:#}");
     let timeouts = found(&said, "timeouts", lab.router().name());
     ensure!(timeouts.is_err(), "{timeouts:#?}");
     Ok(())

@@ -21,7 +21,7 @@ use crate::{
     On, Test,
     behaviour::until_no_programs,
     test,
-    watch::{Watch, ctwatch, finished, table},
+    watch::{PATIENCE, Watch, ctwatch, finished, table},
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -317,7 +317,7 @@ fn full_disk() -> Result<()> {
     lab.send(&Flood::of(UDP, 1000))?;
     let run = |size: &str, args: &[&str]| -> Result<(String, String, Option<i32>)> {
         let mount = format!(
-            "mount -t tmpfs -o size={size} none /mnt\n\"$@\" && code=0 || code=$?\nfind /mnt -mindepth 1\nexit $code"
+            "mount -t tmpfs -o size={size} none /mnt\n\"$@\" && code=0 || code=$?\ndu -a /mnt | cut -f 2-\nexit $code"
         );
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-ec", &mount, "sh"]);
@@ -369,8 +369,8 @@ fn files() -> Result<()> {
     Ok(())
 }
 
-fn ended(child: &mut Child, within: Duration) -> Result<ExitStatus> {
-    let until = Instant::now() + within;
+fn ended(child: &mut Child) -> Result<ExitStatus> {
+    let until = Instant::now() + PATIENCE;
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(status);
@@ -384,6 +384,19 @@ fn ended(child: &mut Child, within: Duration) -> Result<ExitStatus> {
     }
 }
 
+/// Whether one of its threads waits in the kernel for room in its standard output.
+fn is_stuck(child: &Child) -> Result<bool> {
+    let writes = format!("{} 0x1 ", libc::SYS_write);
+    for task in std::fs::read_dir(format!("/proc/{}/task", child.id()))? {
+        // One that ended meanwhile.
+        let Ok(call) = std::fs::read_to_string(task?.path().join("syscall")) else { continue };
+        if call.starts_with(&writes) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// A pipe that is full, and nobody at its other end.
 fn unread() -> Result<()> {
     let mut lab = Lab::new(Plan::default())?;
@@ -395,11 +408,14 @@ fn unread() -> Result<()> {
         let mut child = command.spawn()?;
         let pipe = child.stdout.take().context("no output")?;
         rustix::pipe::fcntl_setpipe_size(&pipe, 4096)?;
-        // So that it is stuck by then.
-        thread::sleep(Duration::from_secs(3));
+        let until = Instant::now() + PATIENCE;
+        while !is_stuck(&child)? {
+            ensure!(Instant::now() < until, "{args:?}: the pipe does not get full");
+            thread::sleep(Duration::from_millis(50));
+        }
         let pid = rustix::process::Pid::from_child(&child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
-        let status = ended(&mut child, Duration::from_secs(5))?;
+        let status = ended(&mut child)?;
         let mut errors = String::new();
         child.stderr.take().context("no errors")?.read_to_string(&mut errors)?;
         ensure!(status.code() == Some(1), "{args:?}: {status:?} {errors}");

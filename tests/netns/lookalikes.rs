@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, File},
-    io::{BufRead, BufReader, Seek, Write},
+    io::{BufRead, BufReader, Read, Seek, Write},
     process::{Child, Command, Stdio},
     thread,
     time::Duration,
@@ -143,6 +143,36 @@ fn chains() -> Result<()> {
     Ok(())
 }
 
+/// Packets that conntrack refused in a namespace, read in a way that takes no memory.
+struct Refused(File);
+
+impl Refused {
+    fn of(netns: &Netns) -> Result<Self> {
+        // Not of this process: of this thread, which is in there.
+        let open = || File::open("/proc/thread-self/net/stat/nf_conntrack");
+        Ok(Self(netns.within(open)?.context("no counters")?))
+    }
+
+    fn now(&mut self) -> Result<u64> {
+        let mut bytes = [0; 4096];
+        self.0.rewind()?;
+        let mut length = 0;
+        loop {
+            match self.0.read(&mut bytes[length..])? {
+                0 => break,
+                more => length += more,
+            }
+        }
+        let mut lines = std::str::from_utf8(&bytes[..length])?.lines();
+        let names = lines.next().context("no counters")?;
+        let at = names.split_whitespace().position(|name| name == "drop").context("no drops")?;
+        lines.try_fold(0, |sum, line| {
+            let count = line.split_whitespace().nth(at).context("no drops of a CPU")?;
+            Ok(sum + u64::from_str_radix(count, 16)?)
+        })
+    }
+}
+
 /// So much has to be kept free that nobody gets any: the page allocator refuses whoever cannot wait,
 /// and has those who can wait for it.
 struct Shortage {
@@ -172,10 +202,13 @@ impl Shortage {
         self.reserve.write_all(kilobytes.as_bytes()).context("cannot set the reserve")
     }
 
-    /// New flows meanwhile, some of which find no memory; whoever watches holds still, for it would
-    /// want some too. Returns how many arrived.
+    /// New flows meanwhile, until enough of them found no memory or all are sent; whoever watches holds
+    /// still, for it would want some too. Returns how many arrived.
     fn strike(&mut self, lab: &Lab, watcher: u32) -> Result<u64> {
+        const ENOUGH: u64 = 300;
         let flood = Flood { rate: Some(10_000), ..Flood::of(UDP, 20_000) };
+        let mut refused = Refused::of(lab.router())?;
+        refused.now()?;
         let before = self.before.clone();
         let tell = |signal: libc::c_int| -> Result<()> {
             // SAFETY: a signal to our own child, which has not been waited for.
@@ -187,9 +220,13 @@ impl Shortage {
             let sender = scope.spawn(|| lab.send(&flood));
             thread::sleep(Duration::from_millis(700));
             tell(libc::SIGSTOP)?;
-            self.keep("8388608")?;
-            thread::sleep(Duration::from_millis(200));
-            self.keep(&before)?;
+            // Not for long at a time: whoever sends may wait for memory too.
+            while refused.now()? < ENOUGH && !sender.is_finished() {
+                self.keep("8388608")?;
+                thread::sleep(Duration::from_millis(200));
+                self.keep(&before)?;
+                thread::sleep(Duration::from_millis(20));
+            }
             tell(libc::SIGCONT)?;
             sender.join().map_err(|_| anyhow::anyhow!("the sender panicked"))?
         })?;

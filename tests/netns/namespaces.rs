@@ -61,15 +61,21 @@ fn comes_and_goes() -> Result<()> {
     // The kernel takes a namespace down in its own time.
     let inserted = sent.arrived - verdict.drop;
     // A kprobe that was missed, where the kernel does not say so, leaves a bound for ever.
-    let ended = |object: &Value| {
+    let mut told = last.clone();
+    let mut ended = |object: &Value| {
         table(object, &router).is_ok_and(|table| {
+            told.clone_from(object);
             let is_bound = table["removals"]["exactness"] != "exact";
             table["removals"]["total"] == inserted || table["gone"] == true && is_bound
         })
     };
     // Where it has done so by then, it is told of that once.
     if !ended(&last) {
-        last = watch.until(ended).context("not all entries ended")?;
+        let outcome = watch.until(ended);
+        last = outcome.with_context(|| {
+            let told = table(&told, &router).map(|table| table.to_string());
+            format!("not all entries ended: {sent:?} {verdict:?} {told:?}")
+        })?;
     }
     let table = table(&last, &router)?;
     holds(table, "/drops/table_full", verdict.drop)?;

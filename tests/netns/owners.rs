@@ -654,7 +654,7 @@ fn unconfirmed() -> Result<()> {
     let arm = cure["arm"][0].as_str().context("nothing is armed")?;
     ensure!(arm.starts_with("systemd-run ") && arm.contains("--on-active=120"), "{arm}");
     let before = State::of(&router)?;
-    machine.all(&hasty(&cure["arm"]))?;
+    machine.all(&hasty(&cure["arm"], "sleep 2;"))?;
     machine.all(&cure["now"])?;
     ensure!(State::of(&router)? != before, "nothing is changed by {cure:#}");
     let until = Instant::now() + Duration::from_secs(20);
@@ -663,7 +663,7 @@ fn unconfirmed() -> Result<()> {
         thread::sleep(Duration::from_millis(200));
     }
     // Confirmed, it stays, and its own undo takes it back.
-    machine.all(&hasty(&cure["arm"]))?;
+    machine.all(&hasty(&cure["arm"], "sleep 2;"))?;
     machine.all(&cure["now"])?;
     machine.all(&cure["disarm"])?;
     thread::sleep(Duration::from_secs(4));

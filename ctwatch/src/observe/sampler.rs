@@ -159,7 +159,7 @@ fn to_ask(spoken_of: &BTreeSet<u32>, known: Option<&Interfaces>, now: Duration) 
 struct Rows {
     tables: Vec<TableSample>,
     idle: Vec<Idle>,
-    /// What was counted in those of `tables` and `idle` that nothing leads to.
+    /// What was surely told of those of `tables` and `idle` that nothing leads to.
     unseen: Tallies,
 }
 
@@ -453,7 +453,7 @@ impl Worker {
                 continue;
             }
             let is_still = self.unseen.get(id) == Some(tally);
-            unseen.insert(*id, *tally);
+            unseen.insert(*id, surely_told(before.and_then(|before| before.get(id)), tally));
             if is_still && !whole {
                 idle.push(Idle { id: *id, age: Duration::ZERO });
                 continue;
@@ -547,6 +547,13 @@ impl Worker {
         }
         Ok(())
     }
+}
+
+/// What happened between the two readings of one sample is for the next to tell: as long as that has not
+/// been, the namespace is not still.
+fn surely_told(before: Option<&NetnsTally>, after: &NetnsTally) -> NetnsTally {
+    let nothing = || NetnsTally::new(after.id(), after.inode()).owned_by(after.owner());
+    before.copied().unwrap_or_else(nothing)
 }
 
 /// Those that have counted nothing since, and whether they are strangers'.
@@ -769,6 +776,34 @@ mod tests {
         (100..10_000).for_each(|id| aside.take(id, tally(1)));
         assert!(aside.kept.len() <= SetAside::MOST && aside.order[0].len() <= SetAside::MOST);
         assert_eq!(refused(&aside, &[(8, 1)]).1, 7 + 9_900 + 1);
+    }
+
+    #[test]
+    fn what_comes_while_it_is_read_is_told_next() {
+        let means = Means {
+            source: Source::Procfs,
+            probes: None,
+            scope: Scope::All,
+            whose: Whose::All,
+            only_judged: false,
+            cookies: true,
+        };
+        let mut worker = Worker::new(means, Reads::default());
+        let mut told = |before: Option<u32>, after: u32| {
+            let of = |refused| HashMap::from([(1, tally(refused))]);
+            let (before, after) = (before.map_or_else(HashMap::new, of), of(after));
+            let tallies = (Some(&before), Some(&after), Some(&after));
+            let rows = worker.tables(Vec::new(), tallies, Duration::ZERO, false);
+            worker.unseen = rows.unseen;
+            let table = rows.tables.first()?;
+            Some(table.hooks?.before.get(Count::TableFull))
+        };
+        assert_eq!(told(None, 5), Some(0), "all of it came in between");
+        assert_eq!(told(Some(5), 5), Some(5));
+        assert_eq!(told(Some(5), 5), None, "nothing happened since");
+        assert_eq!(told(Some(5), 7), Some(5));
+        assert_eq!(told(Some(7), 7), Some(7));
+        assert_eq!(told(Some(7), 7), None);
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub(crate) struct Job {
 /// Writes an archive of these folders, on top of each other, with `init` as PID 1.
 pub(crate) fn write(to: &Path, folders: &[&Path], init: &Path, job: &Job) -> Result<()> {
     let mut archive = Archive::create(to)?;
-    for place in ["dev", "proc", "sys", "run", "tmp", "job", "etc"] {
+    for place in ["dev", "proc", "sys", "run", "tmp", "job", "etc", "mnt"] {
         archive.directory(place)?;
     }
     for folder in folders {

@@ -1,7 +1,7 @@
 //! Sending frames on the client's link, in batches.
 
 use std::{
-    io,
+    fs, io,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     thread,
     time::{Duration, Instant},
@@ -58,12 +58,12 @@ impl Lab {
     pub fn send(&self, flood: &Flood) -> Result<Sent> {
         let before = self.arrived()?;
         let (packets, elapsed) = self.client().within(|| send(flood, |_, _| ()))??;
-        // Packets between two queues: a moment, and then until nothing more comes.
+        // Packets between two queues: a moment, and then until nothing more comes and nothing waits.
         let mut arrived = self.arrived()?;
         loop {
             thread::sleep(Duration::from_millis(20));
             let now = self.arrived()?;
-            if now == arrived {
+            if now == arrived && waiting()? == 0 {
                 break;
             }
             arrived = now;
@@ -87,6 +87,18 @@ impl Lab {
         })??;
         Ok(parts)
     }
+}
+
+/// Packets of this machine that came in and that no CPU has looked at yet: where one is late, they are
+/// in the link's counters already, and not in conntrack's.
+fn waiting() -> Result<u64> {
+    // Since Linux 5.10.
+    const QUEUED: usize = 11;
+    let text = fs::read_to_string("/proc/net/softnet_stat").context("cannot read the queues")?;
+    text.lines().try_fold(0, |sum, line| {
+        let queued = line.split_whitespace().nth(QUEUED).context("a CPU tells no queue")?;
+        Ok(sum + u64::from_str_radix(queued, 16)?)
+    })
 }
 
 /// `after` each batch is told how many were sent, and when.
