@@ -359,6 +359,8 @@ impl Census {
                 tops.push(Holders { netns: table.netns, by: *by, entries });
             }
         }
+        // Stable: the lists of one namespace stay in the order that was asked for.
+        tops.sort_by_key(|list| list.netns);
         CensusCounts { tables: self.tables, tops, unplaced: self.unplaced }
     }
 }
@@ -395,6 +397,7 @@ impl First {
 #[derive(Clone, Debug, Default)]
 pub struct CensusCounts {
     pub tables: Vec<TableCensus>,
+    /// In the order of the namespaces' numbers, too.
     tops: Vec<Holders>,
     pub unplaced: u64,
 }
@@ -407,7 +410,8 @@ impl CensusCounts {
     }
 
     pub fn lists(&self, netns: NetnsId) -> impl Iterator<Item = &Holders> {
-        self.tops.iter().filter(move |list| list.netns == netns)
+        let first = self.tops.partition_point(|list| list.netns < netns);
+        self.tops[first..].iter().take_while(move |list| list.netns == netns)
     }
 
     pub fn holds(&self) -> Holds {

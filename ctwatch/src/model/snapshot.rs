@@ -3,6 +3,7 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, HashSet},
+    ops::{Deref, DerefMut},
     sync::Arc,
     time::Duration,
 };
@@ -114,6 +115,33 @@ impl Gone {
 /// One namespace's table.
 #[derive(Clone, Debug)]
 pub struct Table {
+    /// How long ago it was read: all of this is as it was then. The probes have counted nothing in it
+    /// since.
+    pub age: Duration,
+    /// Nothing leads to it, and nothing happens in it any more. It is spoken of for the last time.
+    pub is_gone: bool,
+    pub change: Option<Change>,
+    /// Shared with the snapshots before, because most namespaces are as they were.
+    reading: Arc<TableReading>,
+}
+
+impl Deref for Table {
+    type Target = TableReading;
+
+    fn deref(&self) -> &TableReading {
+        &self.reading
+    }
+}
+
+impl DerefMut for Table {
+    fn deref_mut(&mut self) -> &mut TableReading {
+        Arc::make_mut(&mut self.reading)
+    }
+}
+
+/// What its last reading says of it.
+#[derive(Clone, Debug)]
+pub struct TableReading {
     pub id: NetnsId,
     pub inode: u32,
     pub name: Option<String>,
@@ -122,11 +150,6 @@ pub struct Table {
     /// It decides alarms: it is the host's own, or was asked for.
     pub is_judged: bool,
     pub access: Access,
-    /// How long ago it was read: all of this is as it was then. The probes have counted nothing in it
-    /// since.
-    pub age: Duration,
-    /// Nothing leads to it, and nothing happens in it any more. It is spoken of for the last time.
-    pub is_gone: bool,
     pub unread: Option<String>,
     pub entries: Option<u32>,
     pub limit: Option<u32>,
@@ -149,7 +172,6 @@ pub struct Table {
     /// full: no packet is lost by that.
     pub refused_ctnetlink: Figure,
     pub saturated: bool,
-    pub change: Option<Change>,
     /// Who it is; empty where nobody counts that.
     pub top: Vec<TopList>,
     /// Control planes among the refused.
@@ -796,7 +818,7 @@ impl State {
         let refused = probed(counted.drops || counted.refusals);
         let confirmed = probed(counted.drops || counted.clashes);
         let dropped = |of| rated(of, drops);
-        Table {
+        let reading = TableReading {
             id: self.sample.id,
             inode: self.sample.inode,
             name: self.sample.name.clone(),
@@ -804,8 +826,6 @@ impl State {
             owner: self.sample.owner.clone(),
             is_judged: self.sample.is_judged,
             access: self.sample.access,
-            age: Duration::ZERO,
-            is_gone: false,
             unread: self.sample.unread.clone(),
             entries,
             limit,
@@ -837,10 +857,10 @@ impl State {
             invalid: rated(|totals| totals.reasons.invalid, unprobed),
             refused_ctnetlink: rated(|totals| totals.refused_ctnetlink, refused),
             saturated: self.saturated,
-            change,
             top: Vec::new(),
             control_plane: Vec::new(),
-        }
+        };
+        Table { age: Duration::ZERO, is_gone: false, change, reading: Arc::new(reading) }
     }
 
     /// Saturated: full, or refusing, or evicting to make room. Over when none of it happens any

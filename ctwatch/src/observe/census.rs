@@ -4,7 +4,7 @@
 //! Goes into namespaces, so it runs on a thread of its own.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     sync::mpsc,
     time::{Duration, Instant},
 };
@@ -173,12 +173,7 @@ impl Taker {
                 (self.lists(new(), question, &found, &mut kernel)?, by, 0)
             }
         };
-        let after = self.counts(question, &found, &mut Vec::new())?;
-        let after: HashMap<NetnsId, Option<u32>> =
-            after.into_iter().map(|after| (after.netns, after.before)).collect();
-        for count in &mut kernel {
-            count.after = after.get(&count.netns).copied().flatten();
-        }
+        self.count_again(&found, &mut kernel)?;
         let counted = census.finish(question.most);
         Ok(Taken {
             by,
@@ -223,7 +218,7 @@ impl Taker {
                 Visit::Gone => continue,
             };
             counts.push(KernelCount {
-                netns: cookie.filter(|_| self.cookies).unwrap_or(netns.inode.into()),
+                netns: self.id(netns, cookie),
                 is_judged: whose.judges(&owner),
                 owner,
                 inode: netns.inode,
@@ -237,6 +232,28 @@ impl Taker {
         }
         self.visitor.go_home()?;
         Ok(counts)
+    }
+
+    /// The same once more, of those that were counted.
+    fn count_again(&self, found: &[Netns], kernel: &mut [KernelCount]) -> Result<()> {
+        let mut found = found.iter();
+        for count in kernel {
+            // They were counted in the order in which they were found.
+            let Some(netns) = found.by_ref().find(|netns| netns.inode == count.inode) else {
+                break;
+            };
+            let visit = self.visitor.enter_next(netns, || self.visitor.entries_here());
+            if let Visit::Read((cookie, entries)) = visit?
+                && self.id(netns, cookie) == count.netns
+            {
+                count.after = entries.ok();
+            }
+        }
+        self.visitor.go_home()
+    }
+
+    fn id(&self, netns: &Netns, cookie: Option<u64>) -> NetnsId {
+        cookie.filter(|_| self.cookies).unwrap_or(netns.inode.into())
     }
 
     /// Those that hold nothing are not asked.

@@ -28,6 +28,7 @@ use crate::{
     },
     probe::running::Probes,
     record::{
+        netns_map::NetnsMap,
         sample::{Access, HookReadings, Idle, Owner, Probed, Sample, TableSample, TopCounts},
         workload::Workload,
     },
@@ -116,11 +117,11 @@ struct Worker {
     means: Means,
     started: Instant,
     /// What the namespaces that are still spoken of were called when they were last seen.
-    names: HashMap<NetnsId, String>,
+    names: NetnsMap<String>,
     /// And what lived in them, where that is known.
     workloads: HashMap<NetnsId, Workload>,
     /// And whose they are: that never changes. Kept where an id is never used again.
-    owners: HashMap<NetnsId, Owner>,
+    owners: NetnsMap<Owner>,
     finder: Finder,
     /// What the last reading of each was, and which of them it is time to read.
     turns: Turns,
@@ -170,13 +171,13 @@ impl Worker {
             turns: Turns::default(),
             means,
             started: Instant::now(),
-            names: HashMap::new(),
+            names: NetnsMap::default(),
             workloads: HashMap::new(),
-            owners: HashMap::new(),
+            owners: NetnsMap::default(),
             finder: Finder::default(),
             hidden: HashSet::new(),
             set_aside: SetAside::default(),
-            unseen: HashMap::new(),
+            unseen: Tallies::default(),
             interfaces: HashMap::new(),
             interface_names: HashMap::new(),
             cgroups: Cgroups::default(),
@@ -431,18 +432,17 @@ impl Worker {
             }
             tables.push(table);
         }
-        let read: HashSet<NetnsId> = tables.iter().map(|table| table.id).collect();
+        let mut seen: NetnsMap<()> = tables.iter().map(|table| (table.id, ())).collect();
         let mut idle: Vec<Idle> =
-            self.turns.idle(now).filter(|idle| !read.contains(&idle.id)).collect();
-        let seen: HashSet<NetnsId> =
-            read.iter().copied().chain(idle.iter().map(|idle| idle.id)).collect();
-        let mut unseen = HashMap::new();
-        for (id, tally) in after.into_iter().flatten() {
+            self.turns.idle(now).filter(|idle| !seen.contains_key(&idle.id)).collect();
+        seen.extend(idle.iter().map(|idle| (idle.id, ())));
+        let mut unseen = Tallies::default();
+        for (id, tally) in after.into_iter().flatten().filter(|(id, _)| !seen.contains_key(id)) {
             let name = self.names.get(id);
             let workload = self.workloads.get(id).cloned().unwrap_or_default();
             let cookies = self.means.cookies;
             let names = workload.names(netns::called(name.map(String::as_str), tally.inode()));
-            if seen.contains(id) || !self.means.scope.admits(*id, tally.inode(), names, cookies) {
+            if !self.means.scope.admits(*id, tally.inode(), names, cookies) {
                 continue;
             }
             let owner = match self.owners.get(id) {
@@ -473,11 +473,11 @@ impl Worker {
                 interfaces: Vec::new(),
             });
         }
-        let spoken_of: HashSet<NetnsId> = seen.into_iter().chain(unseen.keys().copied()).collect();
-        self.names.retain(|id, _| spoken_of.contains(id));
-        self.workloads.retain(|id, _| spoken_of.contains(id));
-        self.owners.retain(|id, _| spoken_of.contains(id));
-        self.interface_names.retain(|id, _| spoken_of.contains(id));
+        let is_spoken_of = |id: &NetnsId| seen.contains_key(id) || unseen.contains_key(id);
+        self.names.retain(|id, _| is_spoken_of(id));
+        self.workloads.retain(|id, _| is_spoken_of(id));
+        self.owners.retain(|id, _| is_spoken_of(id));
+        self.interface_names.retain(|id, _| is_spoken_of(id));
         Rows { tables, idle, unseen }
     }
 
@@ -758,7 +758,7 @@ mod tests {
     fn a_hidden_namespace_goes_on_after_it_made_room() {
         let mut aside = SetAside::default();
         let refused = |aside: &SetAside, raw: &[(NetnsId, u32)]| {
-            let mut tallies: HashMap<_, _> =
+            let mut tallies: Tallies =
                 raw.iter().map(|(id, refused)| (*id, tally(*refused))).collect();
             aside.add_to(&mut tallies);
             let all = aside.everywhere(Some(&tallies)).get(Count::TableFull);
@@ -767,7 +767,7 @@ mod tests {
         assert_eq!(refused(&aside, &[(7, 5), (8, 1)]), (Some(5), 6));
         aside.take(7, tally(5));
         assert_eq!(refused(&aside, &[(8, 1)]), (None, 6));
-        let found_late = aside.of(&7, &HashMap::new());
+        let found_late = aside.of(&7, &Tallies::default());
         assert_eq!(found_late.get(Count::TableFull), 5, "found when it had made room");
         assert_eq!(refused(&aside, &[(7, 2), (8, 1)]), (Some(7), 8), "it was not gone");
         aside.take(7, tally(2));
@@ -808,7 +808,7 @@ mod tests {
 
     #[test]
     fn only_where_nothing_happens_room_is_made() {
-        let of = |all: &[(NetnsId, u32)]| -> HashMap<_, _> {
+        let of = |all: &[(NetnsId, u32)]| -> Tallies {
             all.iter().map(|(id, refused)| (*id, tally(*refused))).collect()
         };
         let found = still(&of(&[(1, 5), (2, 5)]), &of(&[(1, 5), (2, 6), (3, 1)]));

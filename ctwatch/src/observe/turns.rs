@@ -10,11 +10,14 @@ use ctwatch_abi::{NetnsId, NetnsTally};
 
 use crate::{
     host::netns::Netns,
-    record::sample::{CpuCounters, Idle, TableSample},
+    record::{
+        netns_map::NetnsMap,
+        sample::{CpuCounters, Idle, TableSample},
+    },
 };
 
 /// What was counted, by namespace.
-pub(super) type Tallies = HashMap<NetnsId, NetnsTally>;
+pub(super) type Tallies = NetnsMap<NetnsTally>;
 
 /// No reading is older than this, where readings come that often.
 const OLDEST: Duration = Duration::from_secs(10);
@@ -83,7 +86,7 @@ struct Turn {
 pub(super) struct Turns {
     of: HashMap<u32, Turn>,
     /// In which the probes had counted at the last reading.
-    counted: HashSet<NetnsId>,
+    counted: NetnsMap<()>,
     last: Duration,
 }
 
@@ -103,9 +106,10 @@ impl Turns {
         // Another namespace may have the number of one that is gone.
         let mut newcomers = HashSet::new();
         if let Some(counted) = counted {
-            let new = counted.iter().filter(|(id, _)| !self.counted.contains(*id));
+            let new = counted.iter().filter(|(id, _)| !self.counted.contains_key(id));
             newcomers.extend(new.map(|(_, tally)| tally.inode()));
-            self.counted = counted.keys().copied().collect();
+            self.counted.retain(|id, ()| counted.contains_key(id));
+            self.counted.extend(counted.keys().map(|id| (*id, ())));
         }
         let (mut due, mut idle) = (Vec::new(), Vec::new());
         for netns in found {
@@ -208,7 +212,14 @@ mod tests {
     impl Host {
         fn new(all: u32) -> Self {
             let (turns, weight) = (Turns::default(), Weight::Full);
-            Self { turns, counted: HashMap::new(), entries: HashMap::new(), all, weight, now: 0 }
+            Self {
+                turns,
+                counted: Tallies::default(),
+                entries: HashMap::new(),
+                all,
+                weight,
+                now: 0,
+            }
         }
 
         /// Inode numbers of those that are read after another second.

@@ -1,9 +1,6 @@
 //! Reading what the programs counted.
 
-use std::{
-    collections::{HashMap, HashSet},
-    os::fd::AsFd,
-};
+use std::{collections::HashSet, os::fd::AsFd};
 
 use anyhow::{Context, Result, bail};
 use aya::{
@@ -30,6 +27,7 @@ use super::{
 };
 use crate::record::{
     measurement::{Mechanism, Signal},
+    netns_map::NetnsMap,
     sample::{Counted, Misses, PlaneCount, Probed, ToldApart, TopCounts},
 };
 
@@ -145,7 +143,7 @@ impl Probes {
     }
 
     /// What was counted in each namespace, over all CPUs, since the start.
-    pub fn tallies(&self) -> HashMap<NetnsId, NetnsTally> {
+    pub fn tallies(&self) -> NetnsMap<NetnsTally> {
         self.netns.read()
     }
 

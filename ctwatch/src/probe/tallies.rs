@@ -1,9 +1,6 @@
 //! What the programs count in each namespace: read where they write it.
 
-use std::{
-    collections::{HashMap, HashSet},
-    os::fd::AsFd,
-};
+use std::{collections::HashSet, os::fd::AsFd};
 
 use anyhow::{Context, Result, bail};
 use aya::{
@@ -13,6 +10,7 @@ use aya::{
 use ctwatch_abi::{MAX_NETNS, NetnsId, NetnsTally, PLACES, REST, tally_index};
 
 use super::{mapped::Mapped, value::Value};
+use crate::record::netns_map::NetnsMap;
 
 /// The places of the namespaces, and what is counted there.
 pub(super) struct Tallies {
@@ -56,8 +54,8 @@ impl Tallies {
     }
 
     /// What was counted in each namespace since the start.
-    pub(super) fn read(&self) -> HashMap<NetnsId, NetnsTally> {
-        let mut all: HashMap<NetnsId, NetnsTally> = HashMap::new();
+    pub(super) fn read(&self) -> NetnsMap<NetnsTally> {
+        let mut all: NetnsMap<NetnsTally> = NetnsMap::default();
         for place in 0..REST {
             let tally = self.at(place);
             if tally.id() != 0 {

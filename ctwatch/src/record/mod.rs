@@ -21,6 +21,7 @@
 pub mod entry;
 pub mod facts;
 pub mod measurement;
+pub mod netns_map;
 pub mod rules;
 pub mod sample;
 pub mod session;

@@ -528,7 +528,9 @@ mod tests {
                 let dropped = Bounds::exactly(if number % 100 == 7 { 1000 + number } else { 1 });
                 let dropped = dropped.figure(Some(0), Some(1.0));
                 let name = Some(format!("n{number}"));
-                Table { id: number, name, dropped, ..one.clone() }
+                let mut table = one.clone();
+                (table.id, table.name, table.dropped) = (number, name, dropped);
+                table
             })
             .collect();
         let mut out = Vec::new();
