@@ -34,6 +34,10 @@ pub struct Window {
 
 impl Window {
     /// Of about 64 milliseconds.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a window's share of what a second has room for"
+    )]
     pub const fn of(ticks_a_second: u32) -> Self {
         let ticks_a_second = if ticks_a_second == 0 { 1 } else { ticks_a_second };
         let mut shift = 0;

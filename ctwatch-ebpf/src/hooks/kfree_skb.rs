@@ -63,11 +63,12 @@ pub(crate) fn dropped_as_announced_bare(skb: impl Place, location: u64) -> Optio
         return None;
     }
     let of = net_of(skb)?;
+    // Before they are compared: of two equal ones the compiler takes either, and only one has a type.
+    let netns = kernel::netns_id(of)?;
     if of.address() != net {
         return None;
     }
     let Announcement { weight, is_listed } = tally::take_announced(location)?;
-    let netns = kernel::netns_id(of)?;
     if !is_listed {
         let _ = who::plane_of_packet(skb, netns);
     } else if weight != 0 {

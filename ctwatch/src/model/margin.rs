@@ -88,7 +88,13 @@ mod tests {
     fn the_exponent_is_that_of_the_confidence() {
         assert!((EXPONENT - (2.0 / (1.0 - CONFIDENCE)).ln()).abs() < 1e-9);
         // Of what none was taken: exp(-m) is half of one in a thousand.
-        assert_eq!((at_least(0, 64), at_most(0, 64)), (0, (64.0 * EXPONENT).ceil() as u64));
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a few hundred"
+        )]
+        let expected = (64.0 * EXPONENT).ceil() as u64;
+        assert_eq!((at_least(0, 64), at_most(0, 64)), (0, expected));
     }
 
     #[test]

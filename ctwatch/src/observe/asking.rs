@@ -12,7 +12,7 @@ const NEAR_TIME_S: f64 = 600.0;
 /// long.
 const CALM_FILL: f64 = 0.7;
 const CALM_TIME_S: f64 = 1200.0;
-const CALM_FOR: Duration = Duration::from_mins(1);
+const CALM_FOR: Duration = Duration::from_secs(60);
 
 /// Whether they are kept, and how long it has been calm.
 #[derive(Clone, Copy, Debug)]

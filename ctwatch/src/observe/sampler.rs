@@ -790,8 +790,8 @@ mod tests {
         };
         let mut worker = Worker::new(means, Reads::default());
         let mut told = |before: Option<u32>, after: u32| {
-            let of = |refused| HashMap::from([(1, tally(refused))]);
-            let (before, after) = (before.map_or_else(HashMap::new, of), of(after));
+            let of = |refused| -> Tallies { [(1, tally(refused))].into_iter().collect() };
+            let (before, after) = (before.map_or_else(Tallies::default, of), of(after));
             let tallies = (Some(&before), Some(&after), Some(&after));
             let rows = worker.tables(Vec::new(), tallies, Duration::ZERO, false);
             worker.unseen = rows.unseen;
