@@ -1,7 +1,7 @@
 //! The table as the kernel has it, of all namespaces in one walk: a program that is attached
 //! nowhere, run for some chains at a time.
 
-use std::{os::fd::AsFd, time::Duration};
+use std::os::fd::AsFd;
 
 use anyhow::{Context, Error, Result, bail, ensure};
 use aya::{
@@ -11,8 +11,6 @@ use aya::{
 };
 use ctwatch_abi::census::{Cursor, ENTRY, Peek, RECORDS, Record};
 
-use rustix::time::{ClockId, clock_getres};
-
 use super::{
     bpf,
     find_table::{self, TablePlace},
@@ -20,6 +18,7 @@ use super::{
     mapped::Mapped,
     offsets::Offsets,
     symbols,
+    ticks::ticks_per_second,
     types::Types,
     value::Value,
 };
@@ -191,14 +190,6 @@ impl std::fmt::Display for Moved {
 }
 
 impl std::error::Error for Moved {}
-
-/// `CONFIG_HZ`. What `CLOCK_MONOTONIC_COARSE` resolves is a tick.
-/// <https://github.com/torvalds/linux/blob/v6.12/kernel/time/posix-timers.c> `posix_get_coarse_res`
-pub(super) fn ticks_per_second() -> Result<u32> {
-    let tick = Duration::try_from(clock_getres(ClockId::MonotonicCoarse))?.as_nanos();
-    ensure!(tick > 0, "the kernel does not say how long a tick is");
-    Ok(u32::try_from((1_000_000_000 + tick / 2) / tick)?)
-}
 
 #[cfg(test)]
 mod tests {

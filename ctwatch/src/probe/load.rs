@@ -18,12 +18,12 @@ use ctwatch_abi::{
 
 use super::{
     bpf::{self, ProgramTarget, TracedAt},
-    census::ticks_per_second,
     fexit::{Traced, Tracing},
     functions::HookedFunction,
     layout::Resolved,
     lean,
     plan::Plan,
+    ticks::ticks_per_second,
     top, trace,
     types::MODULE,
     value::Value,

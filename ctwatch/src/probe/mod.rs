@@ -18,6 +18,7 @@ pub mod plan;
 pub mod running;
 pub mod symbols;
 mod tallies;
+mod ticks;
 pub mod top;
 pub mod trace;
 pub mod types;
