@@ -377,6 +377,7 @@ mod tests {
     use std::{collections::HashMap, vec, vec::Vec};
 
     use super::*;
+    use crate::budget::{Budget, Window};
 
     const SETS: usize = 128;
 
@@ -471,6 +472,71 @@ mod tests {
         }
         both.check_bounds();
         assert!(both.recall(20) >= 0.99, "{}", both.recall(20));
+    }
+
+    /// Far more than there is a budget for, and the truth beside it.
+    fn beyond(seed: u64, mut who: impl FnMut(u64, &mut Random) -> u64) -> (Both, u64) {
+        const WINDOW: Window = Window { events: 160, shift: 0 };
+        let (mut both, mut random) = (Both::new(), Random(seed));
+        let (mut budget, secret) = (Budget::default(), core::cell::Cell::new(!seed));
+        let mut taken = 0;
+        for window in 0..100 {
+            for number in 0..10_000 {
+                let key = source(who(number, &mut random));
+                *both.truth.entry(key).or_default() += 1;
+                secret.set(secret.get().wrapping_mul(0x2545_f491_4f6c_dd1d).wrapping_add(1));
+                if let Some(weight) = budget.take(1000 + window, WINDOW, || secret.get()) {
+                    both.sets[index(&key)].offer(By::Source, &key, hash(&key), weight);
+                    taken += 1;
+                }
+            }
+        }
+        (both, taken)
+    }
+
+    fn source(number: u64) -> Key {
+        let mut key = ZERO;
+        key.src[..8].copy_from_slice(&number.to_le_bytes());
+        key
+    }
+
+    #[test]
+    fn talkers_are_found_beyond_the_budget() {
+        let (mut of_all, mut found) = (0_u32, 0_u32);
+        for seed in 1..=10 {
+            // Twenty have between half a percent and two and a half each, the rest is nobody twice.
+            let (both, taken) = beyond(seed, |_, random| match random.next() % 1000 {
+                share @ 0..300 => share / 5 % 20,
+                _ => random.next() | 1 << 63,
+            });
+            assert!(taken < 40_000, "{taken}");
+            let mut slots: Vec<Slot> = both.sets.iter().flat_map(Set::slots).collect();
+            slots.sort_by_key(|slot| core::cmp::Reverse(slot.count - slot.error));
+            for talker in 0..20 {
+                let key = source(talker);
+                assert!(both.truth[&key] > 5_000);
+                of_all += 1;
+                found += u32::from(slots[..20].iter().any(|slot| slot.key == key));
+            }
+        }
+        assert!(100 * found >= 99 * of_all, "{found} of {of_all}");
+    }
+
+    #[test]
+    fn one_heavy_among_a_million_light_is_first() {
+        for seed in 1..=3 {
+            // Each 128th, on the dot, as one who knows how many are left out would send.
+            let (both, _) = beyond(seed, |number, random| match number % 128 {
+                0 => 7,
+                _ => random.next() | 1 << 63,
+            });
+            let slots = both.sets.iter().flat_map(Set::slots);
+            let first = slots.max_by_key(|slot| slot.count - slot.error).unwrap();
+            assert_eq!(first.key, source(7), "{first:?}");
+            let truth = both.truth[&source(7)];
+            let seen = first.count - first.error;
+            assert!(seen > truth / 2 && seen < truth * 2, "{seen} of {truth}");
+        }
     }
 
     #[test]
