@@ -129,20 +129,20 @@ impl Budget {
         self.window = number;
         // Never 0, from which no other number comes.
         self.random = (self.random ^ secret) | 1;
-        // What was not spent is saved, while everything is told apart.
+        // What was not spent is saved, while everything is told apart, and spent before less is taken.
         let left = if self.shift == 0 { self.room.saturating_sub(self.came) } else { 0 };
-        // Less one: as many as there is room for are not too many.
-        let times = self.came.saturating_sub(1) / passed / events;
-        // By one a window down at most: else a flood in every other window cost several times as much.
-        let before = self.shift.saturating_sub(passed);
-        self.shift = (32 - times.leading_zeros()).max(before).min(MOST_SHIFT);
-        self.most_shift = self.most_shift.max(self.shift);
-        self.room = if self.shift == 0 {
-            let windows = passed.min(SAVED_WINDOWS);
-            (left + window.events * windows).min(window.events * SAVED_WINDOWS)
-        } else {
-            window.events << self.shift
+        let windows = passed.min(SAVED_WINDOWS);
+        let room = (left + events * windows).min(events * SAVED_WINDOWS);
+        let rate = self.came / passed;
+        let wanted = match rate <= room {
+            true => 0,
+            // Less one: as many as there is room for are not too many.
+            false => 32 - ((rate - 1) / events).leading_zeros(),
         };
+        // By one a window down at most: else a flood in every other window cost several times as much.
+        self.shift = wanted.max(self.shift.saturating_sub(passed)).min(MOST_SHIFT);
+        self.most_shift = self.most_shift.max(self.shift);
+        self.room = if self.shift == 0 { room } else { events << self.shift };
         self.came = 0;
     }
 }

@@ -102,6 +102,10 @@ const LASTS: usize = 64;
 #[unsafe(no_mangle)]
 static mut SHORT: u64 = 0;
 
+/// When `early_drop` was called last, which is when some table is full, by the same clock.
+#[unsafe(no_mangle)]
+static mut FULL: u64 = 0;
+
 /// A refusal on this CPU whose packet is not dropped yet.
 #[map]
 static ANNOUNCED: PerCpuArray<Announced> = PerCpuArray::with_max_entries(1, 0);
@@ -275,13 +279,40 @@ pub(crate) fn short_of_memory() {
 #[inline(always)]
 pub(crate) fn was_short_of_memory() -> bool {
     // SAFETY: as above.
-    let (short, now) = unsafe { ((&raw const SHORT).read_volatile(), bpf_jiffies64()) };
-    short != 0 && now.wrapping_sub(short) <= SHORT_FOR
+    was_just_now(unsafe { (&raw const SHORT).read_volatile() })
 }
 
-/// Ticks between the page allocator's answer and conntrack's, at most: an allocation does not sleep, but
-/// the task that makes it may be put aside.
-const SHORT_FOR: u64 = 64;
+/// A table is full just now.
+#[inline(always)]
+pub(crate) fn full() {
+    // SAFETY: a helper that only reads a clock.
+    let now = unsafe { bpf_jiffies64() };
+    let full = &raw mut FULL;
+    // SAFETY: a plain number, for all CPUs; written once a tick, so that they do not wait for each other.
+    unsafe {
+        if full.read_volatile() != now {
+            full.write_volatile(now);
+        }
+    }
+}
+
+/// Whether one was a moment ago, in whatever namespace.
+#[inline(always)]
+pub(crate) fn was_full() -> bool {
+    // SAFETY: as above.
+    was_just_now(unsafe { (&raw const FULL).read_volatile() })
+}
+
+#[inline(always)]
+fn was_just_now(then: u64) -> bool {
+    // SAFETY: a helper that only reads a clock.
+    let now = unsafe { bpf_jiffies64() };
+    then != 0 && now.wrapping_sub(then) <= JUST_NOW
+}
+
+/// Ticks between what the allocator answered, or the call of `early_drop`, and conntrack's answer, at most:
+/// neither sleeps, but the task may be put aside in between.
+const JUST_NOW: u64 = 64;
 
 /// Where an event of a stream is entered, whose it is, and for how many it stands.
 pub(crate) struct Lists<'a> {

@@ -55,8 +55,12 @@ pub(crate) fn not_allocated(
     hash: u32,
     stack: impl Place,
 ) -> Option<()> {
-    // The one reason is told from the other by what the page allocator answered just before.
+    // The one reason is told from the other by what happened just before. For want of memory and
+    // nothing else: the counters tell how many those are.
     let is_doubtful = tally::was_short_of_memory();
+    if is_doubtful && !tally::was_full() {
+        return None;
+    }
     let unplaced = HostCount::UnplacedRefusals;
     let netns = match (hash, is_doubtful) {
         (0, _) => {

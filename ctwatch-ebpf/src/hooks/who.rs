@@ -99,29 +99,44 @@ pub(crate) fn plane_of_tuple(tuple: impl Place, netns: NetnsId) -> Option<()> {
 pub(crate) fn plane_of_packet(skb: impl Place, netns: NetnsId) -> Option<()> {
     let head = skb.get::<u64>(layout!(skb_before_head) + 16)?;
     let at = skb.get::<u16>(layout!(skb_network_header))?;
+    if plane_of_header(head, at.into(), netns) == BEHIND {
+        plane_behind(skb.address(), netns);
+    }
+    Some(())
+}
+
+/// Something is between the header and the ports.
+const BEHIND: u32 = 1;
+
+#[inline(never)]
+fn plane_of_header(head: u64, at: u32, netns: NetnsId) -> u32 {
     // Behind what a packet's memory ends with the kernel keeps 300 bytes of its own: an address is
     // no less readable there.
-    let header = read::<[u8; 44]>(head, at.into())?;
+    let Some(header) = read::<[u8; 44]>(head, at) else { return 0 };
     let (protocol, ports) = match header[0] {
         // A header without options, of a packet in one piece or of the first one.
         0x45 if header[6] & 0x1f == 0 && header[7] == 0 => (header[9], 22),
         first if first >> 4 == 6 && !ipv6::is_extension(header[6]) => (header[6], 42),
-        _ => return plane_behind(skb.address(), netns),
+        _ => return BEHIND,
     };
     let port = u16::from_be_bytes([header[ports], header[ports + 1]]);
-    tally::plane(netns, Plane::of(protocol, port)?);
-    Some(())
+    if let Some(plane) = Plane::of(protocol, port) {
+        tally::plane(netns, plane);
+    }
+    0
 }
 
 /// Where something is between the header and the ports.
 #[inline(never)]
-fn plane_behind(skb: u64, netns: NetnsId) -> Option<()> {
+fn plane_behind(skb: u64, netns: NetnsId) -> u32 {
     let key = Key { netns, ..Key::default() };
     let mut packet = Packet { key, net: 0, sport: 0, is_portless: false };
-    if read_packet(skb, &mut packet) {
-        tally::plane(netns, Plane::of(packet.key.protocol, u16::from_be(packet.key.dport))?);
+    if read_packet(skb, &mut packet)
+        && let Some(plane) = Plane::of(packet.key.protocol, u16::from_be(packet.key.dport))
+    {
+        tally::plane(netns, plane);
     }
-    Some(())
+    0
 }
 
 /// A packet was refused that had an entry already, or so it seems.

@@ -9,6 +9,7 @@ use aya_ebpf::{
 use crate::{
     hooks::{entry, refusal, who},
     kernel::{Typed, argument, low, read},
+    tally,
 };
 
 /// `struct nf_conn *__nf_conntrack_alloc(struct net *net, const struct nf_conntrack_zone *zone,
@@ -20,6 +21,13 @@ pub(crate) fn fx_allocated(ctx: FExitContext) -> i32 {
         let hash = low(argument(&ctx, 5));
         let _ = refusal::not_allocated(&ctx, net, original, hash, Typed::context(&ctx));
     }
+    0
+}
+
+/// `int early_drop(struct net *net, unsigned int hash)`: only where a table is full.
+#[fentry(function = "early_drop")]
+pub(crate) fn fx_full(_: FEntryContext) -> i32 {
+    tally::full();
     0
 }
 

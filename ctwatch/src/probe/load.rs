@@ -100,6 +100,7 @@ const ATTACHMENTS: &[Attachment] = {
         row("refused_bare", without_reasons("refused_bare_raw"), DROPS, &[Fexit, Kprobe]),
         row("freed", Tracepoint("kmem_cache_free"), ENTRIES, &[ByTracepoint]),
         row("freed_missed", Tracepoint("kmem_cache_free"), ENTRIES, &[ByTracepoint]),
+        row("fx_full", Function(EarlyDrop, TracedAt::Entry), DROPS, &[Fexit]),
         row("fx_allocated", Function(Alloc, TracedAt::Exit), DROPS, &[Fexit]),
         row("fx_clash", Function(Clash, TracedAt::Exit), DROPS, &[Fexit]),
         row("fx_confirmed", Function(Confirm, TracedAt::Exit), DROPS, &[Fexit]),
@@ -297,11 +298,13 @@ fn attach(
         At::DropTracepoint { reasons, raw } if reasons == (resolved.layout.netfilter_drop != 0) => {
             let typed = tracing.zip(resolved.drop_tracepoint).and_then(|(tracing, number)| {
                 let target = ProgramTarget { btf: None, number };
-                tracing.attach(name, TracedAt::Tracepoint, target).ok()
+                Some(tracing.attach(name, TracedAt::Tracepoint, target))
             });
             match typed {
-                Some(typed) => loaded.traced.push(typed),
+                Some(Ok(typed)) => loaded.traced.push(typed),
                 // It counts the same, and costs more.
+                Some(Err(why)) => raw_tracepoint(&mut loaded.ebpf, raw, "kfree_skb")
+                    .with_context(|| format!("{why:#}"))?,
                 None => raw_tracepoint(&mut loaded.ebpf, raw, "kfree_skb")?,
             }
             Ok(())
