@@ -296,9 +296,9 @@ fn attach(
     match attachment.at {
         At::Tracepoint(tracepoint) => raw_tracepoint(&mut loaded.ebpf, name, tracepoint),
         At::DropTracepoint { reasons, raw } if reasons == (resolved.layout.netfilter_drop != 0) => {
-            let typed = tracing.zip(resolved.drop_tracepoint).and_then(|(tracing, number)| {
+            let typed = tracing.zip(resolved.drop_tracepoint).map(|(tracing, number)| {
                 let target = ProgramTarget { btf: None, number };
-                Some(tracing.attach(name, TracedAt::Tracepoint, target))
+                tracing.attach(name, TracedAt::Tracepoint, target)
             });
             match typed {
                 Some(Ok(typed)) => loaded.traced.push(typed),
