@@ -133,6 +133,11 @@ impl Wanted {
     }
 }
 
+/// How many streams there are.
+pub const STREAMS: u32 = 2;
+
+const _: () = assert!(Stream::ALL.len() == STREAMS as usize);
+
 /// One table for each stream and each way of telling apart.
 pub const TABLES: u32 = 12;
 

@@ -17,7 +17,7 @@ use ctwatch_abi::{
     budget::{Budget, Window},
     plane::{MOST_PLANES, Plane, PlaneKey},
     tally_index,
-    top::{By, Hashes, Key, Set, Stream, TABLES, table},
+    top::{By, Hashes, Key, STREAMS, Set, Stream, TABLES, table},
 };
 
 use crate::kernel::{self, Address, Place, layout, read};
@@ -78,7 +78,7 @@ static TOP: Array<Set> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// What each CPU spends on telling events of each stream apart.
 #[map]
-static BUDGETS: PerCpuArray<Budget> = PerCpuArray::with_max_entries(Stream::ALL.len() as u32, 0);
+static BUDGETS: PerCpuArray<Budget> = PerCpuArray::with_max_entries(STREAMS, 0);
 
 /// A bit for each stream whose lists somebody asks for at the moment.
 #[map]
@@ -665,7 +665,6 @@ const _: () = assert!(PLACES <= 1 << (u64::BITS - ID_BITS));
 /// The counts of the namespace that this CPU counted in last, if it is this one. Places may be given to
 /// others meanwhile: so whose it is is looked at, in the same stripe.
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "what is left has fewer bits")]
 fn known_place(id: NetnsId, cpu: u32, stripe: u32) -> Option<*mut NetnsTally> {
     // SAFETY: one word, which is written whole; the index is cut to what there is.
     let last = unsafe { (&raw const LAST[cpu as usize & (LASTS - 1)][0]).read_volatile() };
