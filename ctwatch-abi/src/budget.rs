@@ -1,9 +1,9 @@
 //! How many events are told apart: all of them up to a budget, and beyond it one in 2^k. Pure, so that
 //! the same code runs in the kernel and in the tests.
 //!
-//! What is taken is taken at random, by numbers that nobody outside knows, and stands for 2^k events:
-//! so whoever sends more is counted as more, and nobody can send in between. How large k is depends on
-//! how many events came before, and not on which were taken.
+//! Beyond the budget an event is taken at random and counts for 2^k events. No sender knows the random
+//! numbers, so no sender can avoid being taken. The number of events so far decides k; which of them were
+//! taken does not.
 //!
 //! What it costs, whatever comes: in T windows at most `events * (1.5 * T + 26)` are taken, give or take
 //! chance. Each window has room for `events`; each time that k grows inside of one, half as many more
@@ -16,14 +16,13 @@ use crate::Plain;
 /// an event: this is one in a hundred of a CPU's time.
 pub const PER_SECOND: u64 = 10_000;
 
-/// And once in a while so many at once, saved up while less came: those of so many windows.
+/// A CPU that spends less than its budget saves it, up to so many windows' worth, for a burst.
 const SAVED_WINDOWS: u32 = 16;
 
 /// One in a million at most.
 const MOST_SHIFT: u32 = 20;
 
-/// How much a window is, for a clock of so many ticks a second: 2^shift ticks, in which so many events
-/// are told apart.
+/// A window lasts 2^`shift` ticks of the kernel's clock, and has a budget of so many `events`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Window {
@@ -82,7 +81,7 @@ impl Budget {
     }
 
     /// Whether this event is told apart, and for how many it stands then; `None`: it is not. `secret`
-    /// gives a number that nobody knows.
+    /// gives a random number that no sender can know.
     #[inline(always)]
     pub fn take(&mut self, ticks: u64, window: Window, secret: impl Fn() -> u64) -> Option<u32> {
         self.considered += 1;

@@ -30,12 +30,8 @@ pub fn at_most(sum: u64, heaviest: u64) -> u64 {
     let scale = heaviest as f64;
     let s = sum as f64 / scale;
     // Far enough: the exponent there is larger than the one that is looked for.
-    let (mut low, mut high) = (s, s + 2.0 * (s * EXPONENT).sqrt() + 3.0 * EXPONENT);
-    for _ in 0..HALVINGS {
-        let middle = f64::midpoint(low, high);
-        if exponent(middle, s) < EXPONENT { low = middle } else { high = middle }
-    }
-    (high * scale).ceil() as u64
+    let far = s + 2.0 * (s * EXPONENT).sqrt() + 3.0 * EXPONENT;
+    (end(s, s, far) * scale).ceil() as u64
 }
 
 /// There were no fewer than that.
@@ -50,17 +46,22 @@ pub fn at_least(sum: u64, heaviest: u64) -> u64 {
     }
     let scale = heaviest as f64;
     let s = sum as f64 / scale;
-    let (mut low, mut high) = (0.0, s);
-    for _ in 0..HALVINGS {
-        let middle = f64::midpoint(low, high);
-        if exponent(middle, s) > EXPONENT { low = middle } else { high = middle }
-    }
-    ((low * scale).floor() as u64).max(surely(sum, heaviest))
+    ((end(s, s, 0.0) * scale).floor() as u64).max(surely(sum, heaviest))
 }
 
 /// There were no fewer than that, whatever chance did.
 pub fn surely(sum: u64, heaviest: u64) -> u64 {
     sum.div_ceil(heaviest.max(1))
+}
+
+/// Where the exponent for `s` reaches the one of the confidence, from `near`, where it is smaller, to `far`,
+/// where it is larger: just beyond.
+fn end(s: f64, mut near: f64, mut far: f64) -> f64 {
+    for _ in 0..HALVINGS {
+        let middle = f64::midpoint(near, far);
+        if exponent(middle, s) < EXPONENT { near = middle } else { far = middle }
+    }
+    far
 }
 
 /// How unlikely a sum of `s` is where `m` is to be expected.
