@@ -290,43 +290,63 @@ fn every_name() -> Result<()> {
     Ok(())
 }
 
-/// The inode number of a namespace that is gone is used again at once.
+/// The inode number of a namespace that is gone is used again at once,
+/// unless something else on the machine was faster: then another is tried.
 fn stranger() -> Result<()> {
     let mut lab = Lab::new(Plan::default())?;
     for by_inode in [false, true] {
-        let wanted = lab.add_netns(if by_inode { "wanted2" } else { "wanted1" })?;
-        let inode = wanted.inode()?;
-        let number = inode.to_string();
-        let name = if by_inode { &number } else { wanted.name() };
-        let mut watch = Watch::start(&["--netns", name])?;
-        watch.until(|object| reachable(object, &wanted) == Some(true))?;
-        lab.remove_netns(&wanted)?;
-        let until = Instant::now() + Duration::from_secs(20);
-        let mut others = 0;
-        let other = loop {
-            ensure!(Instant::now() < until, "its number {inode} is not used again");
-            let other = lab.add_netns(&format!("other{others}x{}", u8::from(by_inode)))?;
-            if other.inode()? == inode {
-                break other;
+        let mut others = Vec::new();
+        for attempt in 0.. {
+            ensure!(attempt < 4, "no number is used again: {others:?}");
+            let kind = u8::from(by_inode);
+            let wanted = lab.add_netns(&format!("wanted{kind}x{attempt}"))?;
+            let number = wanted.inode()?.to_string();
+            let name = if by_inode { &number } else { wanted.name() };
+            let mut watch = Watch::start(&["--netns", name])?;
+            watch.until(|object| reachable(object, &wanted) == Some(true))?;
+            let again = used_again(&mut lab, &wanted, &mut others)?;
+            if let Some(other) = &again {
+                is_not_told(&mut watch, &wanted, other)?;
             }
-            others += 1;
-            // The kernel takes the old one down in its own time.
-            std::thread::sleep(Duration::from_millis(100));
-        };
-        other.nft(ctwatch_lab::topology::TRACKING)?;
-        other.run(&["ip", "link", "set", "lo", "up"])?;
-        other.within(|| {
-            let socket = std::net::UdpSocket::bind("127.0.0.1:0")?;
-            socket.send_to(b"x", "127.0.0.1:9").map(|_| ())
-        })??;
-        ensure!(judge::ask(&other)?.entries > 0, "nothing is tracked there");
-        let object = watch.fresh()?;
-        let tables = object["tables"].as_array().context("no tables")?;
-        for table in tables {
-            ensure!(table["netns"]["name"] == wanted.name(), "a stranger: {table}");
-            ensure!(table["reachable"] == false && table["entries"].is_null(), "{table}");
+            watch.stop()?;
+            if again.is_some() {
+                break;
+            }
         }
-        watch.stop()?;
+    }
+    Ok(())
+}
+
+/// A new namespace with the number of `wanted`, which is removed.
+fn used_again(lab: &mut Lab, wanted: &Netns, others: &mut Vec<u64>) -> Result<Option<Netns>> {
+    let inode = wanted.inode()?;
+    lab.remove_netns(wanted)?;
+    let until = Instant::now() + Duration::from_secs(20);
+    while Instant::now() < until {
+        let other = lab.add_netns(&format!("other{}", others.len()))?;
+        others.push(other.inode()?);
+        if other.inode()? == inode {
+            return Ok(Some(other));
+        }
+        // The kernel takes the old one down in its own time.
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(None)
+}
+
+fn is_not_told(watch: &mut Watch, wanted: &Netns, other: &Netns) -> Result<()> {
+    other.nft(ctwatch_lab::topology::TRACKING)?;
+    other.run(&["ip", "link", "set", "lo", "up"])?;
+    other.within(|| {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0")?;
+        socket.send_to(b"x", "127.0.0.1:9").map(|_| ())
+    })??;
+    ensure!(judge::ask(other)?.entries > 0, "nothing is tracked there");
+    let object = watch.fresh()?;
+    let tables = object["tables"].as_array().context("no tables")?;
+    for table in tables {
+        ensure!(table["netns"]["name"] == wanted.name(), "a stranger: {table}");
+        ensure!(table["reachable"] == false && table["entries"].is_null(), "{table}");
     }
     Ok(())
 }
