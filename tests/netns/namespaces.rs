@@ -294,8 +294,8 @@ fn every_name() -> Result<()> {
 /// unless something else on the machine was faster: then another is tried.
 fn stranger() -> Result<()> {
     let mut lab = Lab::new(Plan::default())?;
+    let mut others = Vec::new();
     for by_inode in [false, true] {
-        let mut others = Vec::new();
         for attempt in 0.. {
             ensure!(attempt < 4, "no number is used again: {others:?}");
             let kind = u8::from(by_inode);
