@@ -3,6 +3,9 @@
 
 pub mod census;
 mod counters;
+mod engine;
+#[cfg(test)]
+mod engine_tests;
 mod evidence;
 pub mod figure;
 pub mod groups;
@@ -14,12 +17,12 @@ pub mod others;
 pub mod planes;
 pub mod remembered;
 mod snapshot;
-#[cfg(test)]
-mod snapshot_tests;
+mod table_state;
 pub mod ties;
 pub mod top;
 mod trend;
 pub mod verdict;
 
 pub use counters::{KEPT_UP, MOST_PER_S};
-pub use snapshot::{Change, Drops, Gone, Model, Snapshot, Sum, Table};
+pub use engine::Model;
+pub use snapshot::{Change, Drops, Gone, Snapshot, Sum, Table};
