@@ -19,7 +19,8 @@ use super::{
     planes::{Doubts, Planes},
     snapshot::{GoneTables, Snapshot, Table},
     table_state::TableState,
-    top::{self, Begun, Context, Listing, Names, Strangers, Talkers, TopList},
+    talkers::{self, Begun, Talkers},
+    top::{Context, Listing, Names, Strangers, TopList},
 };
 use crate::record::sample::{EntryCounts, Misses, Probed, Sample};
 
@@ -332,7 +333,7 @@ fn unlisted(sample: &Sample, begun: &Begun, by: By) -> u64 {
     // What came in by an interface is no process' of this host.
     let by = if by == By::Process { By::Interface } else { by };
     let list = sample.tops.iter().find(|list| (list.stream, list.by) == (stream, by));
-    list.map_or(0, |list| match top::told(sample, stream) {
+    list.map_or(0, |list| match talkers::told(sample, stream) {
         None => happened(sample, stream).saturating_sub(list.offered),
         Some(told) => {
             let passed_over = passed_over(sample, stream) - begun.passed_over;
@@ -354,7 +355,7 @@ fn happened(sample: &Sample, stream: Stream) -> u64 {
 
 /// Those of them that did not come to the budget.
 fn passed_over(sample: &Sample, stream: Stream) -> i128 {
-    top::told(sample, stream)
+    talkers::told(sample, stream)
         .map_or(0, |told| i128::from(happened(sample, stream)) - i128::from(told.considered))
 }
 

@@ -18,6 +18,8 @@ pub mod planes;
 pub mod remembered;
 mod snapshot;
 mod table_state;
+mod talker;
+mod talkers;
 pub mod ties;
 pub mod top;
 mod trend;

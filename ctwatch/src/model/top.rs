@@ -1,18 +1,14 @@
 //! From counts of heavy hitters to lists: who, how fast, what share, how far to trust it.
 
-use std::{
-    cmp::Reverse,
-    collections::{HashMap, HashSet},
-};
+use std::cmp::Reverse;
 
 use ctwatch_abi::{
     NetnsId,
-    plane::Plane,
     top::{By, Key, Stream},
 };
 
-use super::{figure::Exactness, margin};
-use crate::record::sample::{Sample, ToldApart, TopCount};
+pub use super::talker::Estimate;
+use super::{figure::Exactness, talker::Talker, talkers::Talking};
 
 /// The first of one stream, told apart in one way, in one namespace.
 #[derive(Clone, Debug)]
@@ -45,17 +41,6 @@ pub struct TopEntry {
     pub share_now: Option<f64>,
     /// Where more came than could be told apart.
     pub estimate: Option<Estimate>,
-}
-
-/// How far an estimate can be off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Estimate {
-    /// The truth is not less, and not more than `at_most`, with a confidence of [`margin::CONFIDENCE`].
-    pub at_least: u64,
-    pub at_most: u64,
-    /// Not less, and not more than `proven_at_most`, whatever chance did.
-    pub proven_at_least: u64,
-    pub proven_at_most: Option<u64>,
 }
 
 impl TopEntry {
@@ -113,256 +98,7 @@ pub(super) struct Listing {
     pub(super) seconds: Option<f64>,
 }
 
-/// What was counted at the last sample.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Talkers {
-    last: HashMap<(Stream, By, Key), TopCount>,
-    /// The same when the lists of the stream began to count: at the first sample, from which on totals
-    /// count, or when somebody asked for them. The programs count from when they were attached.
-    base: HashMap<(Stream, By, Key), TopCount>,
-    begun: Vec<Begun>,
-}
-
-/// When the lists of a stream began to count.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Begun {
-    pub(super) stream: Stream,
-    pub(super) since: jiff::Timestamp,
-    /// With the first sample.
-    pub(super) at_start: bool,
-    /// With this sample.
-    pub(super) now: bool,
-    /// Events that were let by, by then and at the sample before.
-    let_by: u64,
-    last_let_by: u64,
-    /// Events that happened and did not come to the budget, by then.
-    pub(super) passed_over: i128,
-}
-
-/// How much of a stream was let by, since its lists began to count and since the sample before.
-#[derive(Clone, Copy, Default)]
-struct LetBy {
-    in_all: u64,
-    now: u64,
-    heaviest: u64,
-    is_known: bool,
-}
-
-/// One count, and how much of it came since the sample before.
-#[derive(Clone, Copy)]
-struct Talker {
-    key: Key,
-    count: u64,
-    error: u64,
-    /// When it began to count; one that was in no slot then has been counted in its own since.
-    base: TopCount,
-    grown: Option<Grown>,
-    scale: Scale,
-}
-
-/// What of a count may stand for several events each.
-#[derive(Clone, Copy, Default)]
-struct Scale {
-    /// Since the list began, at most; and since the sample before.
-    weight: u64,
-    is_now: bool,
-    /// The most that one event was taken for, and would have been.
-    taken_for: u64,
-    heaviest: u64,
-    let_by: LetBy,
-}
-
-/// Between so much and so much.
-#[derive(Clone, Copy)]
-struct Grown {
-    least: u64,
-    most: u64,
-}
-
-impl Talker {
-    /// The least that it can be, since the programs were attached.
-    fn certain(&self) -> u64 {
-        self.count.saturating_sub(self.error)
-    }
-
-    /// The same since the first sample.
-    fn certain_since(&self) -> u64 {
-        self.certain().saturating_sub(self.base.count)
-    }
-
-    /// The most that it can be since the first sample.
-    fn most_since(&self) -> u64 {
-        self.count.saturating_sub(self.base.count.saturating_sub(self.base.error))
-    }
-
-    fn is_estimated(&self) -> bool {
-        self.scale.weight > 0 || self.scale.let_by.in_all > 0
-    }
-
-    /// The least that it can be, however much the events of it that were taken stand for.
-    fn proven(&self, sum: u64, scaled: u64) -> u64 {
-        let scaled = sum.min(scaled);
-        sum - scaled + margin::surely(scaled, self.scale.taken_for)
-    }
-
-    /// What it may be since the list began. `unlisted` more are in no list; there were `all` at most.
-    fn estimate(&self, unlisted: u64, doubt: u64, all: Option<u64>) -> Estimate {
-        let Scale { weight, heaviest, let_by, .. } = self.scale;
-        let certain = self.certain_since();
-        let scaled = certain.min(weight);
-        let least = certain - scaled + margin::at_least(scaled, heaviest);
-        // What is in no list may have been scaled too.
-        let sum = self.most_since().saturating_add(unlisted);
-        let scaled = sum.min(weight.saturating_add(unlisted));
-        let most = (sum - scaled).saturating_add(margin::at_most(scaled, heaviest));
-        // Each that was taken is one at least, and all others were let by.
-        let most_proven = let_by.is_known.then(|| sum.saturating_add(let_by.in_all));
-        let proven_at_most = [most_proven, all].into_iter().flatten().min();
-        let proven_at_least = self.proven(certain, weight).saturating_sub(doubt);
-        let at_most = proven_at_most.map_or(most, |proven| most.min(proven));
-        // Whoever is in most of it is bounded by what the others did: that is no contradiction.
-        let at_least = least.saturating_sub(doubt).max(proven_at_least).min(at_most);
-        Estimate { at_least, at_most, proven_at_least, proven_at_most }
-    }
-}
-
-/// The talkers of each namespace, table by table.
-#[derive(Default)]
-pub(super) struct Talking {
-    talkers: HashMap<(NetnsId, Stream, By), Vec<Talker>>,
-    pub(super) begun: Vec<Begun>,
-}
-
-impl Talkers {
-    /// Without those of `idle`, in which nothing has happened since.
-    pub(super) fn advance(
-        &mut self,
-        sample: &Sample,
-        seconds: Option<f64>,
-        idle: &HashSet<NetnsId>,
-    ) -> Talking {
-        let mut talking = Talking::default();
-        let mut now = HashMap::with_capacity(self.last.len());
-        let let_by = self.begin(sample, seconds.is_none());
-        for list in &sample.tops {
-            let Some(at) = self.begun.iter().position(|begun| begun.stream == list.stream) else {
-                continue;
-            };
-            let (begins, let_by) = (self.begun[at].now, let_by[at]);
-            for count in &list.counts {
-                let id = (list.stream, list.by, count.key);
-                now.insert(id, *count);
-                if begins {
-                    self.base.insert(id, *count);
-                }
-                if idle.contains(&count.key.netns) {
-                    continue;
-                }
-                let base = self.base.get(&id).copied().unwrap_or_default();
-                let last = self.last.get(&id).copied().unwrap_or_default();
-                let of = (count.key.netns, list.stream, list.by);
-                let grown = (!begins).then(|| Grown::of(count, &last));
-                let scale = Scale {
-                    weight: count.scaled.saturating_sub(base.scaled),
-                    is_now: count.scaled > last.scaled || let_by.now > 0,
-                    taken_for: count.heaviest,
-                    heaviest: count.heaviest.max(let_by.heaviest),
-                    let_by,
-                };
-                let (key, error) = (count.key, count.error);
-                let talker = Talker { key, count: count.count, error, base, grown, scale };
-                talking.talkers.entry(of).or_default().push(talker);
-            }
-        }
-        self.last = now;
-        talking.begun.clone_from(&self.begun);
-        for talkers in talking.talkers.values_mut() {
-            let grown = |talker: &Talker| talker.grown.map_or(0, |grown| grown.least);
-            talkers.sort_by_key(|talker| Reverse((grown(talker), talker.most_since())));
-        }
-        talking
-    }
-
-    /// The lists of which streams are kept now, and since when; how much of each was let by.
-    fn begin(&mut self, sample: &Sample, at_start: bool) -> Vec<LetBy> {
-        let is_kept = |stream| sample.tops.iter().any(|list| list.stream == stream);
-        self.begun.retain(|begun| is_kept(begun.stream));
-        self.begun.iter_mut().for_each(|begun| begun.now = false);
-        for stream in Stream::ALL.into_iter().filter(|stream| is_kept(*stream)) {
-            if self.begun.iter().any(|begun| begun.stream == stream) {
-                continue;
-            }
-            let let_by = told(sample, stream).map_or(0, |told| told.let_by);
-            self.base.retain(|(other, ..), _| *other != stream);
-            self.begun.push(Begun {
-                stream,
-                since: sample.time,
-                at_start,
-                now: true,
-                let_by,
-                last_let_by: let_by,
-                passed_over: 0,
-            });
-        }
-        let of = |begun: &mut Begun| {
-            let Some(told) = told(sample, begun.stream) else { return LetBy::default() };
-            let last = std::mem::replace(&mut begun.last_let_by, told.let_by);
-            LetBy {
-                in_all: told.let_by.saturating_sub(begun.let_by),
-                now: told.let_by.saturating_sub(last),
-                heaviest: told.heaviest,
-                is_known: true,
-            }
-        };
-        self.begun.iter_mut().map(of).collect()
-    }
-
-    pub(super) fn begun(&self) -> &[Begun] {
-        &self.begun
-    }
-
-    /// Events of a stream that happened and did not come to the budget, when its lists began to count.
-    pub(super) fn passed_over(&mut self, of: impl Fn(Stream) -> i128) {
-        for begun in self.begun.iter_mut().filter(|begun| begun.now && !begun.at_start) {
-            begun.passed_over = of(begun.stream);
-        }
-    }
-}
-
-pub(super) fn told(sample: &Sample, stream: Stream) -> Option<&ToldApart> {
-    sample.told_apart.iter().find(|told| told.stream == stream)
-}
-
-impl Grown {
-    /// Where the error grew, it was what others did; and one that was in no slot has certainly been
-    /// counted since it came into one.
-    fn of(count: &TopCount, last: &TopCount) -> Self {
-        let certain = count.count.saturating_sub(count.error);
-        let last_certain = last.count.saturating_sub(last.error);
-        Self {
-            least: certain.saturating_sub(last_certain),
-            most: match last.error == count.error {
-                true => count.count.saturating_sub(last.count),
-                false => count.count - last_certain.min(count.count),
-            },
-        }
-    }
-}
-
 impl Talking {
-    /// Control planes among the services whose packets were refused: what is certain since the sample
-    /// before, and in all.
-    pub(super) fn planes(&self, netns: NetnsId) -> impl Iterator<Item = (Plane, (u64, u64))> {
-        let talkers = self.talkers.get(&(netns, Stream::Drops, By::Service));
-        talkers.into_iter().flatten().filter_map(|talker| {
-            let plane = Plane::of(talker.key.protocol, u16::from_be(talker.key.dport))?;
-            // Of an estimate only what is proven in all.
-            let grown = talker.grown.filter(|_| !talker.is_estimated());
-            let in_all = talker.proven(talker.certain(), talker.scale.weight);
-            Some((plane, (grown.map_or(0, |grown| grown.least), in_all)))
-        })
-    }
-
     /// The first `most` of a namespace, by what they do now and by what it came to: somebody who
     /// has just paused is still who it was.
     pub(super) fn lists(
@@ -456,10 +192,13 @@ fn entry(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{collections::HashSet, time::Duration};
 
     use super::*;
-    use crate::record::sample::TopCounts;
+    use crate::{
+        model::talkers::Talkers,
+        record::sample::{Sample, TopCount, TopCounts},
+    };
 
     fn source(number: u8) -> Key {
         let mut src = [0; 16];
