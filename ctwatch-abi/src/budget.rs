@@ -156,23 +156,11 @@ mod tests {
     use std::vec::Vec;
 
     use super::*;
+    use crate::testing::Random;
 
     const WINDOW: Window = Window { events: 16, shift: 0 };
     /// More than that never comes in one window of these tests.
     const MOST_CAME: u64 = 4096;
-
-    /// splitmix64: the same numbers in each run.
-    struct Random(u64);
-
-    impl Random {
-        fn next(&mut self) -> u64 {
-            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut mixed = self.0;
-            mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-            mixed ^ mixed >> 31
-        }
-    }
 
     /// How many events come in each window, by somebody who knows the code and the budget.
     type Flood = fn(window: u64, random: &mut Random) -> u64;
@@ -182,7 +170,7 @@ mod tests {
         ("every other window", |window, _| if window % 2 == 0 { 1 } else { MOST_CAME }),
         ("after savings", |window, _| if window % 17 == 16 { MOST_CAME } else { 0 }),
         ("up by halves", |window, _| 1 << (window % 13)),
-        ("a rate that changes", |_, random| 1 << (random.next() % 13)),
+        ("a rate that changes", |_, random| 1 << (random.draw() % 13)),
         ("just below", |window, _| if window % 16 == 0 { 16 * 16 } else { 0 }),
     ];
 
@@ -194,7 +182,7 @@ mod tests {
         for window in 0..windows {
             let mut of_it = 0;
             for _ in 0..flood(window, &mut random) {
-                let weight = budget.take(1000 + window, WINDOW, || secret.borrow_mut().next());
+                let weight = budget.take(1000 + window, WINDOW, || secret.borrow_mut().draw());
                 of_it += u64::from(weight.is_some());
             }
             taken.push(of_it);
@@ -273,7 +261,7 @@ mod tests {
                     for window in 0..6 {
                         for at in 0..flood(window + 11, &mut random).min(600) {
                             let weight =
-                                budget.take(9 + window, WINDOW, || secret.borrow_mut().next());
+                                budget.take(9 + window, WINDOW, || secret.borrow_mut().draw());
                             if mine(at) {
                                 sent += 1.0;
                                 counted += weight.map_or(0.0, f64::from);

@@ -10,6 +10,8 @@ pub mod ipv6;
 pub mod loading;
 pub mod plane;
 pub mod protocol;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod top;
 pub mod trace;
 #[cfg(feature = "serde")]

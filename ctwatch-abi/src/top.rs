@@ -382,12 +382,15 @@ mod tests {
     use std::{collections::HashMap, vec, vec::Vec};
 
     use super::*;
-    use crate::budget::{Budget, Window};
+    use crate::{
+        budget::{Budget, Window},
+        testing::Random,
+    };
 
     const SETS: usize = 128;
 
     fn seed(at: usize) -> u64 {
-        Random(0x1234_5678_9abc_def1 + at as u64).next()
+        Random(0x1234_5678_9abc_def1 + at as u64).draw()
     }
 
     fn hash(key: &Key) -> u64 {
@@ -445,35 +448,19 @@ mod tests {
         }
     }
 
-    /// xorshift64*: the same numbers in each run.
-    struct Random(u64);
-
-    impl Random {
-        fn next(&mut self) -> u64 {
-            self.0 ^= self.0 >> 12;
-            self.0 ^= self.0 << 25;
-            self.0 ^= self.0 >> 27;
-            self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-        }
-
-        /// Talker `k` of a thousand speaks about `1/k` as often as the first.
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "from 1 to 1,000"
-        )]
-        fn zipf(&mut self) -> u64 {
-            let uniform = (self.next() >> 11) as f64 / (1_u64 << 53) as f64;
-            (1000_f64.powf(uniform)) as u64
-        }
+    /// Talker `k` of a thousand speaks about `1/k` as often as the first.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 1 to 1,000")]
+    fn zipf(random: &mut Random) -> u64 {
+        let uniform = (random.draw() >> 11) as f64 / (1_u64 << 53) as f64;
+        (1000_f64.powf(uniform)) as u64
     }
 
     #[test]
     fn a_million_random_sources_do_not_hide_the_talkers() {
         let (mut both, mut random) = (Both::new(), Random(42));
         for _ in 0..1_000_000 {
-            both.offer(random.next() | 1 << 63);
-            both.offer(random.zipf());
+            both.offer(random.draw() | 1 << 63);
+            both.offer(zipf(&mut random));
         }
         both.check_bounds();
         assert!(both.recall(20) >= 0.99, "{}", both.recall(20));
@@ -510,9 +497,9 @@ mod tests {
         let (mut of_all, mut found) = (0_u32, 0_u32);
         for seed in 1..=10 {
             // Twenty have between half a percent and two and a half each, the rest is nobody twice.
-            let (both, taken) = beyond(seed, |_, random| match random.next() % 1000 {
+            let (both, taken) = beyond(seed, |_, random| match random.draw() % 1000 {
                 share @ 0..300 => share / 5 % 20,
-                _ => random.next() | 1 << 63,
+                _ => random.draw() | 1 << 63,
             });
             assert!(taken < 40_000, "{taken}");
             let mut slots: Vec<Slot> = both.sets.iter().flat_map(Set::slots).collect();
@@ -533,7 +520,7 @@ mod tests {
             // Each 128th, on the dot, as one who knows how many are left out would send.
             let (both, _) = beyond(seed, |number, random| match number % 128 {
                 0 => 7,
-                _ => random.next() | 1 << 63,
+                _ => random.draw() | 1 << 63,
             });
             let slots = both.sets.iter().flat_map(Set::slots);
             let first = slots.max_by_key(|slot| slot.count - slot.error).unwrap();
@@ -549,9 +536,9 @@ mod tests {
         let (mut both, mut random) = (Both::new(), Random(7));
         for round in 0..10_u64 {
             for _ in 0..50_000 {
-                both.offer(random.next() | 1 << 63);
+                both.offer(random.draw() | 1 << 63);
                 // Two talkers a round, twenty in all.
-                both.offer(2 * round + random.next() % 2);
+                both.offer(2 * round + random.draw() % 2);
             }
         }
         both.check_bounds();
@@ -568,7 +555,7 @@ mod tests {
                 both.offer(if number % 2 == 0 {
                     number % distinct
                 } else {
-                    random.next() % distinct
+                    random.draw() % distinct
                 });
             }
             both.check_bounds();
@@ -578,17 +565,17 @@ mod tests {
     /// A connection out of few, so that keys meet in what they are cut down to.
     fn connection(random: &mut Random) -> Key {
         let few = |bits: u64, many: u64| (bits % many).to_be_bytes()[7];
-        let is_short = random.next().is_multiple_of(2);
+        let is_short = random.draw().is_multiple_of(2);
         let family = if is_short { AF_INET } else { AF_INET6 };
-        let mut key = Key { netns: 1 + random.next() % 2, family, ..ZERO };
+        let mut key = Key { netns: 1 + random.draw() % 2, family, ..ZERO };
         for address in [&mut key.src, &mut key.dst] {
             let at = if is_short { 3 } else { 15 };
-            address[at] = few(random.next(), 40);
-            address[0] = if is_short { 10 } else { few(random.next(), 2) };
+            address[at] = few(random.draw(), 40);
+            address[0] = if is_short { 10 } else { few(random.draw(), 2) };
         }
-        key.dport = u16::from_ne_bytes([0, few(random.next(), 5)]);
-        key.protocol = if random.next().is_multiple_of(2) { 6 } else { 17 };
-        key.ifindex = u32::from(few(random.next(), 4));
+        key.dport = u16::from_ne_bytes([0, few(random.draw(), 5)]);
+        key.protocol = if random.draw().is_multiple_of(2) { 6 } else { 17 };
+        key.ifindex = u32::from(few(random.draw(), 4));
         key
     }
 

@@ -72,7 +72,10 @@ fn exponent(m: f64, s: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use ctwatch_abi::budget::{Budget, Window};
+    use ctwatch_abi::{
+        budget::{Budget, Window},
+        testing::Random,
+    };
 
     use super::*;
 
@@ -122,15 +125,6 @@ mod tests {
         assert!(most >= u64::MAX - 1 && at_least(u64::MAX, 1 << 20) > u64::MAX / 2);
     }
 
-    /// splitmix64: the same numbers in each run.
-    fn random(state: &mut u64) -> u64 {
-        *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = *state;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
-    }
-
     /// Senders who know the code and the budget, and not the numbers: one of each kind in every run, and
     /// as many events of others as they like. On one CPU and on several.
     #[test]
@@ -149,7 +143,7 @@ mod tests {
         ];
         let (mut pairs, mut beyond) = (0_u64, 0_u64);
         for run in 0..RUNS {
-            let mut state = run.wrapping_mul(0x1234_5678_9abc_def1);
+            let mut random = Random(run.wrapping_mul(0x1234_5678_9abc_def1));
             let cpus = 1 + run % 3;
             let mut budgets = [Budget::default(); 3];
             let (mut sums, mut truths) = ([0_u64; 6], [0_u64; 6]);
@@ -157,8 +151,8 @@ mod tests {
             for window in 0..6 {
                 for budget in budgets.iter_mut().take(cpus as usize) {
                     // A rate that changes in any window.
-                    let came = 1 << (3 + random(&mut state) % 5);
-                    let secret = random(&mut state);
+                    let came = 1 << (3 + random.draw() % 5);
+                    let secret = random.draw();
                     for at in 0..came {
                         let weight = budget.take(5 + window, WINDOW, || secret);
                         for (who, sender) in senders.iter().enumerate() {
