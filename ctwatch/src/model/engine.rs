@@ -20,7 +20,7 @@ use super::{
     snapshot::{GoneTables, Snapshot, Table},
     table_state::TableState,
     talkers::{self, Begun, Talkers},
-    top::{Context, Listing, Names, Strangers, TopList},
+    top::{Context, Listing, Names, Strangers},
 };
 use crate::record::sample::{EntryCounts, Misses, Probed, Sample};
 
@@ -79,15 +79,14 @@ impl Model {
                 let machine =
                     if state.sample.owner.is_stranger() { &of_strangers } else { &machine };
                 let is_as_it_was = state.is_as_it_was();
+                state.keep_lists(|list| {
+                    talking.begun.iter().any(|begun| begun.stream == list.stream && !begun.now)
+                });
                 let mut table = state.table(sample, machine, seconds)?;
                 for begun in talking.begun.iter().filter(|begun| begun.now && !begun.at_start) {
                     state.begin_list(begun.stream, &table);
                 }
                 if is_as_it_was {
-                    let is_kept = |list: &TopList| {
-                        talking.begun.iter().any(|begun| begun.stream == list.stream && !begun.now)
-                    };
-                    table.top.retain(is_kept);
                     return Some(table);
                 }
                 let strangers = state.strangers(machine);

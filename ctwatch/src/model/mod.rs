@@ -10,6 +10,8 @@ mod evidence;
 pub mod figure;
 pub mod groups;
 mod ledger;
+#[cfg(test)]
+mod list_tests;
 pub mod loading;
 pub mod margin;
 pub mod names;

@@ -8,7 +8,7 @@ use super::{
     figure::{Bounds, Figure},
     ledger::{Ledger, Machine, RunningTotals},
     snapshot::{Change, Drops, Evictions, Table, TableReading},
-    top::Strangers,
+    top::{Strangers, TopList},
     trend::{Trend, time_to_full},
 };
 use crate::record::sample::{Access, HookReadings, Sample, TableSample};
@@ -100,6 +100,15 @@ impl TableState {
         self.sample = sample.clone();
         self.spoken_of = true;
         (self.age, self.is_fresh) = (Duration::ZERO, true);
+    }
+
+    /// Of what is shown until it is read again. A list that ended counts from zero when it begins again.
+    pub(super) fn keep_lists(&mut self, is_kept: impl Fn(&TopList) -> bool) {
+        if let Some((table, _)) = self.last.as_deref_mut()
+            && !table.top.iter().all(&is_kept)
+        {
+            table.top.retain(is_kept);
+        }
     }
 
     /// The lists of a stream begin to count now. What happened while this was read may be in them, and in
