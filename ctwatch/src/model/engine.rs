@@ -82,10 +82,11 @@ impl Model {
                 state.keep_lists(|list| {
                     talking.begun.iter().any(|begun| begun.stream == list.stream && !begun.now)
                 });
-                let mut table = state.table(sample, machine, seconds)?;
+                let table = state.table(sample, machine, seconds);
                 for begun in talking.begun.iter().filter(|begun| begun.now && !begun.at_start) {
-                    state.begin_list(begun.stream, &table);
+                    state.begin_list(begun.stream, table.as_ref());
                 }
+                let mut table = table?;
                 if is_as_it_was {
                     return Some(table);
                 }

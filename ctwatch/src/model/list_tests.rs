@@ -15,7 +15,8 @@ use super::{
 };
 use crate::record::{
     sample::{
-        Counted, HookReadings, Idle, Probed, Sample, TableSample, ToldApart, TopCount, TopCounts,
+        Access, Counted, HookReadings, Idle, Probed, Sample, TableSample, ToldApart, TopCount,
+        TopCounts,
     },
     tests::recorded,
 };
@@ -169,4 +170,24 @@ fn an_idle_table_shows_no_list_of_before() {
     let next = model.advance(&asked(7, 25, 25, &[(1, 25, 0)]));
     assert_eq!(of(&next, 1), Some((5, 5, Some(1.0))));
     assert_eq!(list(&next).and_then(|list| list.since), Some(time(4)));
+}
+
+#[test]
+fn a_list_that_began_while_it_was_gone_has_its_total() {
+    let gone = |mut sample: Sample| {
+        let table = &mut sample.tables[0];
+        (table.access, table.entries, table.counters) = (Access::Unseen, None, None);
+        sample
+    };
+    let mut model = model();
+    model.advance(&unasked(0, 0));
+    model.advance(&unasked(1, 90));
+    model.advance(&gone(unasked(2, 90)));
+    let last = model.advance(&gone(unasked(3, 90)));
+    assert!(last.tables[0].is_gone);
+    model.advance(&gone(asked(4, 90, 0, &[])));
+    // It was only hidden.
+    let back = model.advance(&gone(asked(5, 100, 10, &[(1, 10, 0)])));
+    assert_eq!(back.tables[0].insertions.at_least, Some(100));
+    assert_eq!(of(&back, 1), Some((10, 10, Some(1.0))));
 }

@@ -112,8 +112,10 @@ impl TableState {
     }
 
     /// The lists of a stream begin to count now. What happened while this was read may be in them, and in
-    /// what was counted before.
-    pub(super) fn begin_list(&mut self, stream: Stream, table: &Table) {
+    /// what was counted before. `None`: it was gone before, and may only be hidden.
+    pub(super) fn begin_list(&mut self, stream: Stream, table: Option<&Table>) {
+        let departed = self.departed.clone();
+        let Some(table) = table.or(departed.as_deref()) else { return };
         let hooks = self.sample.hooks.unwrap_or_default();
         let meanwhile = |count| hooks.after.get(count).saturating_sub(hooks.before.get(count));
         let before = |figure: &Figure, meanwhile: u64| {
