@@ -18,3 +18,5 @@ pub mod output;
 pub mod probe;
 pub mod record;
 mod threads;
+#[cfg(test)]
+mod top_lists;

@@ -47,11 +47,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("probe", &["abi", "host", "record"]),
     ("record", &["abi"]),
     ("threads", &[]),
+    ("top_lists", &[]),
 ];
 
 /// What a room's tests may name beyond that.
-const ALLOWED_IN_TESTS: &[(&str, &[&str])] =
-    &[("old_kernels", &["abi", "host", "model", "record"])];
+const ALLOWED_IN_TESTS: &[(&str, &[&str])] = &[
+    ("old_kernels", &["abi", "host", "model", "record"]),
+    ("top_lists", &["abi", "model", "probe", "record"]),
+];
 
 /// A name, and the only rooms that may have it.
 const ONLY_IN: &[(&str, &[&str])] = &[("aya", &["probe"])];
