@@ -40,10 +40,6 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    fn or_fewer(self, fewer: u64) -> Self {
-        Self { least: self.least.saturating_sub(fewer), ..self }
-    }
-
     /// Both together.
     fn and(self, other: Self) -> Self {
         Self {
@@ -63,6 +59,14 @@ pub(super) struct Refused {
     /// Refused at confirmation: lost clashes, and NAT without a free tuple. `None` where the
     /// function that decides it cannot be hooked.
     pub(super) confirm: Option<(Seen, Seen)>,
+}
+
+impl Refused {
+    /// Those that were not for lack of memory.
+    fn certainly_full(&self) -> Seen {
+        let Self { table_full, or_no_memory, .. } = *self;
+        Seen { least: table_full.least.saturating_sub(or_no_memory), ..table_full }
+    }
 }
 
 /// What is known of one namespace's refusals, since the start.
@@ -121,8 +125,7 @@ impl Testimony {
 
         if let Some(refused) = &self.refused {
             let rest = door.without(refused.table_full);
-            let without_doubt = refused.table_full.or_fewer(refused.or_no_memory);
-            let or_more = door.without(without_doubt);
+            let or_more = door.without(refused.certainly_full());
             (tracker, no_memory) =
                 (tracker.of(&rest, &no_memory), no_memory.of(&or_more, &tracker));
             let others = self.tracker.saturating_add(self.no_memory);
