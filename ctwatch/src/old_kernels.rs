@@ -91,19 +91,8 @@ fn sample(seconds: u64, entries: u32, counters: Vec<CpuCounters>) -> Sample {
         hooks: None,
         interfaces: Vec::new(),
     };
-    recorded(&Sample {
-        time: jiff::Timestamp::UNIX_EPOCH,
-        elapsed: Duration::from_secs(seconds),
-        limit: Some(200),
-        buckets: None,
-        tables: vec![table],
-        probed: None,
-        tops: Vec::new(),
-        told_apart: Vec::new(),
-        planes: None,
-        cgroups: Vec::new(),
-        idle: Vec::new(),
-    })
+    let tables = vec![table];
+    recorded(&Sample { limit: Some(200), tables, ..Sample::at(Duration::from_secs(seconds)) })
 }
 
 /// Each reading as `watch` shows it, with what had been sent by then.

@@ -12,19 +12,8 @@ use crate::record::{
 
 /// A reading of one namespace, whose counter of drops is at this.
 fn reading(second: u64, drop: u32) -> Sample {
-    Sample {
-        time: jiff::Timestamp::UNIX_EPOCH,
-        elapsed: Duration::from_secs(second),
-        limit: Some(1000),
-        buckets: None,
-        tables: vec![table(1, "rt", 0, drop)],
-        probed: None,
-        tops: Vec::new(),
-        told_apart: Vec::new(),
-        planes: None,
-        cgroups: Vec::new(),
-        idle: Vec::new(),
-    }
+    let tables = vec![table(1, "rt", 0, drop)];
+    Sample { limit: Some(1000), tables, ..Sample::at(Duration::from_secs(second)) }
 }
 
 fn dropped(snapshot: &Snapshot) -> (Option<u64>, Exactness) {

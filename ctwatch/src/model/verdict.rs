@@ -519,17 +519,9 @@ pub(crate) mod situations {
 
         fn sample(&self, second: u64, tables: &[TableSample]) -> Sample {
             recorded(&Sample {
-                time: jiff::Timestamp::UNIX_EPOCH,
-                elapsed: Duration::from_secs(second),
                 limit: self.limit,
-                buckets: None,
                 tables: tables.to_vec(),
-                probed: None,
-                tops: Vec::new(),
-                told_apart: Vec::new(),
-                planes: None,
-                cgroups: Vec::new(),
-                idle: Vec::new(),
+                ..Sample::at(Duration::from_secs(second))
             })
         }
     }
