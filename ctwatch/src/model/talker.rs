@@ -23,8 +23,8 @@ pub(super) struct Talker {
     pub(super) key: Key,
     pub(super) count: u64,
     pub(super) error: u64,
-    /// When it began to count; one that was in no slot then has been counted in its own since.
-    pub(super) base: TopCount,
+    /// Since the list began; and since the sample before.
+    pub(super) since: Grown,
     pub(super) grown: Option<Grown>,
     pub(super) scale: Scale,
 }
@@ -63,14 +63,14 @@ impl Talker {
         self.count.saturating_sub(self.error)
     }
 
-    /// The same since the first sample.
+    /// The same since the list began.
     pub(super) fn certain_since(&self) -> u64 {
-        self.certain().saturating_sub(self.base.count)
+        self.since.least
     }
 
-    /// The most that it can be since the first sample.
+    /// The most that it can be since the list began.
     pub(super) fn most_since(&self) -> u64 {
-        self.count.saturating_sub(self.base.count.saturating_sub(self.base.error))
+        self.since.most
     }
 
     pub(super) fn is_estimated(&self) -> bool {
@@ -105,17 +105,14 @@ impl Talker {
 }
 
 impl Grown {
-    /// Where the error grew, it was what others did; and one that was in no slot has certainly been
-    /// counted since it came into one.
+    /// A count, held or at most the least of its set, grows by each event of the key and never shrinks, so
+    /// it has grown by all that came. What is certain of it has grown by no more than came: one that was in
+    /// no slot has been counted since it came into one.
     pub(super) fn of(count: &TopCount, last: &TopCount) -> Self {
-        let certain = count.count.saturating_sub(count.error);
-        let last_certain = last.count.saturating_sub(last.error);
+        let certain = |of: &TopCount| of.count.saturating_sub(of.error);
         Self {
-            least: certain.saturating_sub(last_certain),
-            most: match last.error == count.error {
-                true => count.count.saturating_sub(last.count),
-                false => count.count - last_certain.min(count.count),
-            },
+            least: certain(count).saturating_sub(certain(last)),
+            most: count.count.saturating_sub(last.count),
         }
     }
 }

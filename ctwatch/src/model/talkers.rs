@@ -84,7 +84,8 @@ impl Talkers {
                     let_by,
                 };
                 let (key, error) = (count.key, count.error);
-                let talker = Talker { key, count: count.count, error, base, grown, scale };
+                let since = Grown::of(count, &base);
+                let talker = Talker { key, count: count.count, error, since, grown, scale };
                 talking.talkers.entry(of).or_default().push(talker);
             }
         }

@@ -166,7 +166,7 @@ fn entry(
             let (of, exactness) = match () {
                 () if talker.scale.is_now => (grown.least, Exactness::Estimated),
                 () if context.strangers.now > 0 => (grown.most, Exactness::UpperBound),
-                () if grown.least < grown.most || context.unlisted > 0 => {
+                () if grown.least != grown.most || context.unlisted > 0 => {
                     (grown.least, Exactness::LowerBound)
                 }
                 () => (grown.least, Exactness::Exact),
@@ -270,11 +270,12 @@ mod tests {
             talking.lists(1, &listing(9), Names::default(), move |_, _| context)
         };
         // A flood ran while the programs were attached.
-        let first = talkers.advance(&counts(&[(1, 49, 0), (2, 20, 8)]), None, &HashSet::new());
+        let first =
+            talkers.advance(&counts(&[(1, 49, 0), (2, 20, 8), (4, 20, 8)]), None, &HashSet::new());
         let zero = Context { total: Some(0), at_most: Some(0), ..context };
         assert!(lists(first, zero)[0].entries.iter().all(|entry| entry.count == 0));
         let talking = talkers.advance(
-            &counts(&[(1, 497, 0), (2, 30, 8), (3, 9, 9)]),
+            &counts(&[(1, 497, 0), (2, 30, 8), (3, 9, 9), (4, 30, 12)]),
             Some(1.0),
             &HashSet::new(),
         );
@@ -283,8 +284,9 @@ mod tests {
         let bounds = |number| of(number).map(|entry| (entry.count - entry.error, entry.count));
         assert_eq!(bounds(1), Some((448, 448)));
         assert_eq!(of(1).unwrap().share, Some(1.0));
-        assert_eq!(bounds(2), Some((2, 18)), "what it was before is between 12 and 20");
+        assert_eq!(bounds(2), Some((10, 10)), "what it was before is no doubt about what came");
         assert_eq!(bounds(3), Some((0, 9)));
+        assert_eq!(bounds(4), Some((6, 10)), "four may be others'");
         // Some came while the first reading was made: before the total began, or after.
         let talking = talkers.advance(&counts(&[(1, 497, 0)]), Some(1.0), &HashSet::new());
         let found = lists(talking, Context { meanwhile: 3, ..context });
