@@ -39,6 +39,17 @@ pub struct Figure {
 }
 
 impl Figure {
+    /// The interval that it stands for.
+    pub fn bounds(&self) -> Bounds {
+        match (self.exactness, self.at_least, self.total) {
+            (Exactness::Exact | Exactness::UpperBound, Some(at_least), Some(total)) => {
+                Bounds::between(at_least, total)
+            }
+            (Exactness::Unavailable, ..) | (_, None, _) => Bounds::Unmeasured,
+            (_, Some(at_least), _) => Bounds::at_least(at_least),
+        }
+    }
+
     /// Of several namespaces together. Where something is missing from one, it is missing from the sum.
     pub fn sum<'a>(figures: impl Iterator<Item = &'a Self>) -> Self {
         let (mut at_least, mut total, mut per_s) = (0, Some(0), Some(0.0));
@@ -123,6 +134,45 @@ impl Bounds {
         }
     }
 
+    /// What came since the total was `before`. `was_read`: nothing was out of reach then.
+    #[must_use]
+    pub fn since(self, before: Self, was_read: bool) -> Self {
+        let (
+            Self::Within { at_least: least, at_most: most },
+            Self::Within { at_least: least_before, at_most: most_before },
+        ) = (self, before)
+        else {
+            return Self::Unmeasured;
+        };
+        let at_least = match most_before {
+            Some(before) => least.saturating_sub(before),
+            // What was missed before stays missed, so what a lower bound grew by has come since.
+            None if was_read && most.is_none() => least.saturating_sub(least_before),
+            // What was missed before may have been read since.
+            None => 0,
+        };
+        match most.and_then(|most| most.checked_sub(least_before)) {
+            Some(at_most) => Self::between(at_least, at_most),
+            None => Self::at_least(at_least),
+        }
+    }
+
+    /// A total does not go back: it is not less than it was `before`.
+    #[must_use]
+    pub fn at_least_as(self, before: Self) -> Self {
+        match (self, before.least()) {
+            (Self::Within { at_least, at_most: Some(most) }, Some(least)) => {
+                Self::between(at_least.max(least), most)
+            }
+            (Self::Within { at_least, at_most: None }, Some(least)) => {
+                Self::at_least(at_least.max(least))
+            }
+            // What was counted stays counted where nothing measures it any more.
+            (Self::Unmeasured, Some(least)) => Self::at_least(least),
+            (_, None) => self,
+        }
+    }
+
     /// With its rate since the total was `before`, `seconds` ago.
     pub fn figure(self, before: Option<u64>, seconds: Option<f64>) -> Figure {
         let total = self.total();
@@ -168,6 +218,85 @@ mod tests {
     #[test]
     fn what_was_counted_wins_over_a_bound_below_it() {
         assert_eq!(Bounds::between(5, 4), Bounds::exactly(5));
+    }
+
+    #[test]
+    fn a_figure_stands_for_its_interval() {
+        for bounds in [
+            Bounds::exactly(3),
+            Bounds::between(1, 4),
+            Bounds::at_least(2),
+            Bounds::at_least(0),
+            Bounds::Unmeasured,
+        ] {
+            assert_eq!(bounds.figure(None, None).bounds(), bounds);
+        }
+    }
+
+    /// Whatever the totals were that two intervals allow, what lies between them is in the difference.
+    #[test]
+    fn a_difference_holds_what_came_since() {
+        let intervals = |truth: u64| {
+            let within = (0..=truth).flat_map(move |least| {
+                [Some(truth), Some(truth + 1), Some(truth + 3), None]
+                    .map(|at_most| Bounds::Within { at_least: least, at_most })
+            });
+            within.collect::<Vec<_>>()
+        };
+        let mut looked_at = 0;
+        for (before, now) in [(0, 0), (0, 4), (3, 3), (2, 5)] {
+            for (was, is) in intervals(before).into_iter().flat_map(|was| {
+                intervals(now).into_iter().map(move |is| (was, is)).collect::<Vec<_>>()
+            }) {
+                let Bounds::Within { at_least, at_most } = is.since(was, false) else {
+                    panic!("{was:?} {is:?}")
+                };
+                let came = now - before;
+                assert!(at_least <= came, "{was:?} {is:?}: {at_least}");
+                assert!(at_most.is_none_or(|most| most >= came), "{was:?} {is:?}: {at_most:?}");
+                looked_at += 1;
+            }
+        }
+        assert!(looked_at > 200, "{looked_at}");
+    }
+
+    #[test]
+    fn a_total_does_not_go_back() {
+        let (exact, some, least) = (Bounds::exactly, Bounds::between, Bounds::at_least);
+        for (now, before, after) in [
+            (exact(5), exact(3), exact(5)),
+            (some(2, 9), exact(4), some(4, 9)),
+            (some(2, 3), exact(4), exact(4)),
+            (least(2), some(4, 9), least(4)),
+            (least(6), some(4, 9), least(6)),
+            (exact(5), Bounds::Unmeasured, exact(5)),
+            (Bounds::Unmeasured, exact(5), least(5)),
+        ] {
+            assert_eq!(now.at_least_as(before), after, "{now:?} {before:?}");
+        }
+    }
+
+    #[test]
+    fn a_difference_is_as_sharp_as_it_can_be() {
+        let (exact, some, least) = (Bounds::exactly, Bounds::between, Bounds::at_least);
+        for (now, before, since) in [
+            (exact(7), exact(3), exact(4)),
+            (some(5, 9), exact(3), some(2, 6)),
+            (exact(9), some(2, 4), some(5, 7)),
+            (some(3, 5), some(0, 5), some(0, 5)),
+            (least(50), exact(10), least(40)),
+            (least(50), some(5, 10), least(40)),
+            (least(50), least(10), least(40)),
+            // It was out of reach, and is not any more.
+            (exact(50), least(10), some(0, 40)),
+            (Bounds::Unmeasured, exact(0), Bounds::Unmeasured),
+            (exact(0), Bounds::Unmeasured, Bounds::Unmeasured),
+            // Another total: nothing is known.
+            (exact(1), exact(5), least(0)),
+        ] {
+            assert_eq!(now.since(before, true), since, "{now:?} {before:?}");
+        }
+        assert_eq!(least(50).since(least(10), false), least(0), "10 may be what was read of 50");
     }
 
     #[test]
