@@ -8,5 +8,6 @@ mod keys;
 mod line;
 mod loading;
 mod netns;
+mod talkers;
 pub mod trace;
 pub mod watch;

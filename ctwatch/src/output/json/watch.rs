@@ -8,16 +8,13 @@ use serde::Serialize;
 use super::{
     figure::{FigureObject, SumObject},
     holds::{HoldingObject, HoldsObject, holding},
-    keys::{KeyObject, key},
     line::{Begin, Pairs, write_line},
     loading::LoadedObject,
     netns::NetnsObject,
+    talkers::{TalkerObject, talkers},
 };
 use crate::{
-    model::{
-        Drops, Gone, Snapshot, Table, figure::Figure, loading::Loaded, margin::CONFIDENCE,
-        top::Estimate,
-    },
+    model::{Drops, Gone, Snapshot, Table, figure::Figure, loading::Loaded},
     record::{
         sample::Access,
         session::{Epoch, Header, Measured},
@@ -109,8 +106,8 @@ impl From<Gone> for GoneObject {
 
 #[derive(Serialize)]
 struct TopsObject<'a> {
-    drops: Vec<TopObject<'a>>,
-    insertions: Vec<TopObject<'a>>,
+    drops: Vec<TalkerObject<'a>>,
+    insertions: Vec<TalkerObject<'a>>,
     /// By the last census.
     holding: Vec<HoldingObject<'a>>,
     since: SinceObject,
@@ -131,49 +128,6 @@ struct CensusObject {
     entries: u64,
     #[serde(flatten)]
     holds: HoldsObject,
-}
-
-#[derive(Serialize)]
-struct TopObject<'a> {
-    by: &'static str,
-    key: KeyObject<'a>,
-    count: u64,
-    /// The truth is between `count - error` and `count`.
-    error: u64,
-    per_s: Option<f64>,
-    per_s_exactness: &'static str,
-    share: Option<f64>,
-    #[serde(flatten)]
-    estimate: Option<EstimateObject>,
-}
-
-/// Only where it is an estimate.
-#[derive(Serialize)]
-struct EstimateObject {
-    estimated: bool,
-    at_least: u64,
-    at_most: u64,
-    confidence: f64,
-    proven: ProvenObject,
-}
-
-#[derive(Serialize)]
-struct ProvenObject {
-    at_least: u64,
-    at_most: Option<u64>,
-}
-
-impl From<Estimate> for EstimateObject {
-    fn from(estimate: Estimate) -> Self {
-        let Estimate { at_least, at_most, proven_at_least, proven_at_most } = estimate;
-        Self {
-            estimated: true,
-            at_least,
-            at_most,
-            confidence: CONFIDENCE,
-            proven: ProvenObject { at_least: proven_at_least, at_most: proven_at_most },
-        }
-    }
 }
 
 #[derive(Serialize)]
@@ -244,8 +198,8 @@ fn table<'a>(snapshot: &'a Snapshot, table: &'a Table) -> TableObject<'a> {
         invalid: (&table.invalid).into(),
         refused_ctnetlink: (&table.refused_ctnetlink).into(),
         top: TopsObject {
-            drops: top(table, Stream::Drops),
-            insertions: top(table, Stream::Insertions),
+            drops: talkers(&table.top, Stream::Drops),
+            insertions: talkers(&table.top, Stream::Insertions),
             holding: held
                 .map(|((taken, _), _)| holding(taken.counted.lists(table.id)))
                 .unwrap_or_default(),
@@ -276,23 +230,6 @@ fn table<'a>(snapshot: &'a Snapshot, table: &'a Table) -> TableObject<'a> {
 fn since(snapshot: &Snapshot, stream: Stream) -> Option<String> {
     let of_it = snapshot.lists_since.iter().find(|(of, _)| *of == stream);
     of_it.map(|(_, since)| since.to_string())
-}
-
-fn top(table: &Table, stream: Stream) -> Vec<TopObject<'_>> {
-    let lists = table.top.iter().filter(|list| list.stream == stream);
-    let objects = lists.flat_map(|list| {
-        list.entries.iter().map(|entry| TopObject {
-            by: list.by.name(),
-            key: key(list.by, entry),
-            count: entry.count,
-            error: entry.error,
-            per_s: entry.per_s,
-            per_s_exactness: entry.per_s_is.name(),
-            share: entry.share,
-            estimate: entry.estimate.map(EstimateObject::from),
-        })
-    });
-    objects.collect()
 }
 
 fn drops(drops: &Drops) -> Pairs<Vec<(&str, FigureObject)>> {
@@ -382,17 +319,6 @@ mod tests {
         assert_eq!(table["evictions"]["early_drop"], exact(17));
         assert_eq!(table["invalid"], exact(0));
         assert_eq!(table["refused_ctnetlink"]["exactness"], "unavailable");
-    }
-
-    #[test]
-    fn an_estimate_says_that_it_is_one() {
-        let estimate =
-            Estimate { at_least: 90, at_most: 120, proven_at_least: 7, proven_at_most: Some(400) };
-        assert_eq!(
-            serde_json::to_value(EstimateObject::from(estimate)).unwrap(),
-            json!({"estimated": true, "at_least": 90, "at_most": 120, "confidence": 0.999,
-                   "proven": {"at_least": 7, "at_most": 400}})
-        );
     }
 
     #[test]

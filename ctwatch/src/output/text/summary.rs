@@ -93,7 +93,7 @@ fn of_table(table: &Table) -> Vec<String> {
     let mut lines = vec![format!("{name} (inode {}): {state}", table.inode)];
     lines.push(listed("inserted", &[("", &table.insertions)]));
     lines.push(listed("removed", &[("", &table.removals)]));
-    lines.push(dropped(table));
+    lines.push(dropped(&table.dropped, &table.drops));
     lines.push(listed("evicted", &table.evictions.named()));
     lines.push(listed("invalid", &[("", &table.invalid)]));
     if table.refused_ctnetlink.total.is_some_and(|total| total > 0) {
@@ -103,16 +103,16 @@ fn of_table(table: &Table) -> Vec<String> {
 }
 
 /// `  dropped: 1783 in all; table_full 1783; 0 no_memory, tracker, …`
-fn dropped(table: &Table) -> String {
-    let Drops { clash, nat_exhausted, clash_or_nat_exhausted: both, .. } = &table.drops;
+pub(super) fn dropped(all: &Figure, drops: &Drops) -> String {
+    let Drops { clash, nat_exhausted, clash_or_nat_exhausted: both, .. } = drops;
     let is_exact = |figure: &Figure| figure.exactness == Exactness::Exact;
     let mut parts = Vec::new();
-    if table.dropped.total.is_some() {
-        parts.push(format!("{} in all", words::total(&table.dropped)));
+    if all.total.is_some() {
+        parts.push(format!("{} in all", words::total(all)));
     }
-    let reasons = table.drops.named();
+    let reasons = drops.named();
     let is_none = |figure: &Figure| is_exact(figure) && figure.total == Some(0);
-    if is_none(&table.dropped) && reasons.iter().all(|(_, figure)| is_none(figure)) {
+    if is_none(all) && reasons.iter().all(|(_, figure)| is_none(figure)) {
         return "  dropped: 0".to_owned();
     }
     parts.extend(by_mark(&reasons));
@@ -123,7 +123,7 @@ fn dropped(table: &Table) -> String {
 }
 
 /// `  evicted: early_drop 17; not measured gc`
-fn listed(what: &str, figures: &[(&str, &Figure)]) -> String {
+pub(super) fn listed(what: &str, figures: &[(&str, &Figure)]) -> String {
     format!("  {what}: {}", by_mark(figures).join("; "))
 }
 
@@ -167,11 +167,11 @@ mod tests {
         table.drops.clash_or_nat_exhausted = figure(Bounds::exactly(300));
         table.dropped = figure(Bounds::exactly(300));
         assert_eq!(
-            dropped(table),
+            dropped(&table.dropped, &table.drops),
             "  dropped: 300 in all; clash <=300, nat_exhausted <=300; 0 table_full, no_memory, \
              chain_too_long, tracker; clash and nat_exhausted together 300"
         );
         table.drops.clash_or_nat_exhausted = figure(Bounds::between(0, 300));
-        assert!(!dropped(table).contains("together"));
+        assert!(!dropped(&table.dropped, &table.drops).contains("together"));
     }
 }

@@ -12,7 +12,7 @@ use super::{
     preamble::preamble,
     shown::ShownTops,
     summary, who,
-    words::{count, marked, name, number, percent, signed, state, time_to_full},
+    words::{count, marked, name, number, percent, shortened, signed, state, time_to_full},
     worst::worst,
     wrap::wrapped,
 };
@@ -315,17 +315,6 @@ fn has_something_to_say(table: &Table) -> bool {
         || table.drops.named().iter().any(|(_, figure)| moved(figure))
         || table.evictions.named().iter().any(|(_, figure)| moved(figure))
         || table.trend_per_s.is_some_and(|trend| trend != 0.0)
-}
-
-/// Escaped, and not wider than its column.
-fn shortened(name: &str, width: usize) -> String {
-    let escaped = escaped(name);
-    if escaped.chars().count() <= width {
-        return escaped;
-    }
-    let mut short: String = escaped.chars().take(width - 1).collect();
-    short.push('~');
-    short
 }
 
 fn rate(figure: &Figure) -> String {

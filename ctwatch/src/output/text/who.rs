@@ -8,34 +8,17 @@ use super::{
     shown::ShownTops,
     words::{marked, number, percent, talker},
 };
-use crate::model::{Snapshot, Table, figure::Exactness, top::TopEntry};
+use crate::model::{
+    Snapshot, Table,
+    census::Holders,
+    figure::Exactness,
+    top::{TopEntry, TopList},
+};
 
 /// `dropped by source: 10.1.1.1 512/s 34.0%; …`
 pub(super) fn lines(table: &Table, tops: &ShownTops, measure: Measure) -> Vec<String> {
-    let mut lines = Vec::new();
-    for list in table.top.iter().filter(|list| tops.by.contains(&list.by)) {
-        let mut entries: Vec<&TopEntry> =
-            list.entries.iter().filter(|entry| is_shown(entry, measure)).collect();
-        if measure == Measure::InAll {
-            entries.sort_by_key(|entry| std::cmp::Reverse(entry.count));
-        }
-        entries.truncate(tops.most);
-        if entries.is_empty() {
-            continue;
-        }
-        let what = match list.stream {
-            Stream::Drops => "dropped",
-            Stream::Insertions => "inserted",
-        };
-        let entries = entries.iter().map(|entry| {
-            format!("{} {}", talker(list.by, entry, &tops.services), weight(entry, measure))
-        });
-        let entries: Vec<String> = entries.collect();
-        // A rate is of now, whenever the list began.
-        let since = list.since.filter(|_| measure == Measure::InAll);
-        let since = since.map_or_else(String::new, |since| format!(" since {since:.0}"));
-        lines.push(format!("{what} by {}{since}: {}", list.by.name(), entries.join("; ")));
-    }
+    let wanted = table.top.iter().filter(|list| tops.by.contains(&list.by));
+    let mut lines: Vec<String> = wanted.filter_map(|list| of_list(list, tops, measure)).collect();
     let happening = table
         .control_plane
         .iter()
@@ -58,6 +41,31 @@ pub(super) fn lines(table: &Table, tops: &ShownTops, measure: Measure) -> Vec<St
     lines
 }
 
+/// `dropped by source: 10.1.1.1 512/s 34.0%; …`, where there is anything to say.
+pub(super) fn of_list(list: &TopList, tops: &ShownTops, measure: Measure) -> Option<String> {
+    let mut entries: Vec<&TopEntry> =
+        list.entries.iter().filter(|entry| is_shown(entry, measure)).collect();
+    if measure == Measure::InAll {
+        entries.sort_by_key(|entry| std::cmp::Reverse(entry.count));
+    }
+    entries.truncate(tops.most);
+    if entries.is_empty() {
+        return None;
+    }
+    let what = match list.stream {
+        Stream::Drops => "dropped",
+        Stream::Insertions => "inserted",
+    };
+    let entries = entries.iter().map(|entry| {
+        format!("{} {}", talker(list.by, entry, &tops.services), weight(entry, measure))
+    });
+    let entries: Vec<String> = entries.collect();
+    // A rate is of now, whenever the list began.
+    let since = list.since.filter(|_| measure == Measure::InAll);
+    let since = since.map_or_else(String::new, |since| format!(" since {since:.0}"));
+    Some(format!("{what} by {}{since}: {}", list.by.name(), entries.join("; ")))
+}
+
 /// What holds the table, by the last census.
 pub(super) fn holding(snapshot: &Snapshot, table: &Table, tops: &ShownTops) -> Vec<String> {
     let (Some((taken, age)), Some(census)) = (&snapshot.census, snapshot.census(table)) else {
@@ -69,17 +77,19 @@ pub(super) fn holding(snapshot: &Snapshot, table: &Table, tops: &ShownTops) -> V
         taken.by,
         age.as_secs_f64()
     )];
-    for list in taken.counted.lists(table.id).filter(|list| tops.by.contains(&list.by)) {
-        let entries = list.entries.iter().take(tops.most).map(|entry| {
-            let name = talker(list.by, entry, &tops.services);
-            format!("{name} {}", weight(entry, Measure::InAll))
-        });
-        let entries: Vec<String> = entries.collect();
-        if !entries.is_empty() {
-            lines.push(format!("holding by {}: {}", list.by.name(), entries.join("; ")));
-        }
-    }
+    lines.extend(taken.counted.lists(table.id).filter_map(|list| held_by(list, tops)));
     lines
+}
+
+/// `holding by source: 10.1.1.1 512 34.0%; …`, where it is wanted.
+pub(super) fn held_by(list: &Holders, tops: &ShownTops) -> Option<String> {
+    let entries = list.entries.iter().take(tops.most).map(|entry| {
+        let name = talker(list.by, entry, &tops.services);
+        format!("{name} {}", weight(entry, Measure::InAll))
+    });
+    let entries: Vec<String> = entries.collect();
+    let is_wanted = tops.by.contains(&list.by) && !entries.is_empty();
+    is_wanted.then(|| format!("holding by {}: {}", list.by.name(), entries.join("; ")))
 }
 
 /// Without anything certain, a name is only the last of many that came by.

@@ -9,18 +9,32 @@ use crate::{
         names::word,
         top::TopEntry,
     },
-    output::services::Services,
-    record::sample::Owner,
+    output::{escape::escaped, services::Services},
+    record::{sample::Owner, workload::Workload},
 };
 
 /// The name, or what stands for it.
 pub(super) fn name(table: &Table) -> String {
-    let shown = table.workload.shown(table.name.as_deref());
-    shown.map_or_else(|| called(None, table.inode), |name| word(&name))
+    shown_name(table.name.as_deref(), &table.workload, table.inode)
+}
+
+pub(super) fn shown_name(name: Option<&str>, workload: &Workload, inode: u32) -> String {
+    workload.shown(name).map_or_else(|| called(None, inode), |name| word(&name))
 }
 
 pub(super) fn called(name: Option<&str>, inode: u32) -> String {
     name.map_or_else(|| format!("net:[{inode}]"), str::to_owned)
+}
+
+/// Escaped, and not wider than its column.
+pub(super) fn shortened(name: &str, width: usize) -> String {
+    let escaped = escaped(name);
+    if escaped.chars().count() <= width {
+        return escaped;
+    }
+    let mut short: String = escaped.chars().take(width.saturating_sub(1)).collect();
+    short.push('~');
+    short
 }
 
 /// `1783`, `<=1783`, `>=1783`, or `-` for what is not measured.
