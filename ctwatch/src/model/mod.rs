@@ -9,6 +9,10 @@ mod engine_tests;
 mod evidence;
 pub mod figure;
 pub mod groups;
+pub mod incident;
+pub mod incidents;
+#[cfg(test)]
+mod incidents_tests;
 mod ledger;
 #[cfg(test)]
 mod list_tests;
@@ -25,6 +29,7 @@ mod talkers;
 pub mod ties;
 pub mod top;
 mod trend;
+pub mod trouble;
 pub mod verdict;
 
 pub use counters::{KEPT_UP, MOST_PER_S};
