@@ -12,9 +12,12 @@ use crate::{
     model::{
         Model, Snapshot,
         census::{Census, KernelCount, SEED, Taken},
-        figure::Exactness,
+        figure::{Bounds, Exactness},
+        incident::{Cause, Ending, Incident, LastCensus, Peak, Stage, Tick},
+        incidents::{Incidents, Turn},
         loading::{Asker, Loaded, Process},
         top::TopEntry,
+        trouble::Criteria,
     },
     record::{
         entry::{Held, Left, Status},
@@ -324,6 +327,53 @@ pub(super) fn several() -> Vec<Snapshot> {
         }))
     };
     (0..3).map(advance).collect()
+}
+
+/// What happened in them: one table dropped and recovered, one had no ports left and has not been quiet,
+/// one was never short of more than room, one is called by a stranger's words.
+pub(super) fn incidents() -> Vec<Incident> {
+    let fold = |quiet| {
+        let criteria = Criteria { quiet: Duration::from_secs(quiet), ..Criteria::default() };
+        let boot = "5f0cbb0e-6d5c-4f3f-9c49-6b6f1c2d3e4f";
+        let mut incidents = Incidents::new(Some(boot), 1, criteria);
+        let turns: Vec<_> = several().iter().flat_map(|one| incidents.look(one)).collect();
+        (turns, incidents.finish(Ending::Open))
+    };
+    let ended = fold(1).0.into_iter().filter_map(|turn| match turn {
+        Turn::Ended(incident) => Some(incident),
+        _ => None,
+    });
+    let mut ended: Vec<_> = ended.collect();
+    ended.sort_by_key(|incident| incident.netns);
+    let open = fold(60).1.into_iter().find(|incident| incident.netns == 43);
+    let [first, ..] = &ended[..] else { panic!("none has ended") };
+    let day = Duration::from_secs(86_400);
+    let later =
+        |tick: Tick, by: Duration| Tick { time: tick.time + by, elapsed: tick.elapsed + by };
+    let last = later(first.begin, day);
+    let [calm, _] = snapshots();
+    let mut happened = first.happened;
+    (happened.dropped, happened.drops) = (calm.tables[0].dropped, calm.tables[0].drops);
+    (happened.insertions, happened.early_drop) =
+        (Bounds::Unmeasured.figure(None, None), happened.dropped);
+    let hostile = Incident {
+        name: Some("a\u{1b}[2J\u{202e}b <b>".to_owned()),
+        stage: Stage::Filling,
+        cause: Cause::Filling,
+        was_full: false,
+        entries: Some(215_000),
+        peak: first.peak.map(|peak| Peak { entries: 240_000, fill: Some(0.9155), ..peak }),
+        happened,
+        begin_after: None,
+        last,
+        over: Some(later(last, Duration::from_secs(1))),
+        ending: Ending::Gone,
+        control_plane: Vec::new(),
+        tops: Vec::new(),
+        census: first.census.clone().map(|census| LastCensus { is_torn: true, ..census }),
+        ..first.clone()
+    };
+    ended.into_iter().filter(|incident| incident.netns == 42).chain(open).chain([hostile]).collect()
 }
 
 /// A census of the same namespaces, and of one that nothing leads into.

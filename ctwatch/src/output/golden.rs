@@ -14,12 +14,13 @@ use serde_json::Value;
 
 use super::{
     DropLine,
-    fixtures::{FIRST, header, loaded, several, taken_of_several},
+    fixtures::{FIRST, header, incidents, loaded, several, taken_of_several},
     json,
     services::Services,
     text::{
         self,
         census::Shown,
+        incident::Rendering,
         shown::ShownTops,
         watch::{Style, Text},
     },
@@ -122,6 +123,22 @@ fn watch_of_several_tables() {
         |_| false,
         |columns| watched(columns, &snapshots),
     );
+}
+
+#[test]
+fn incidents_as_a_list_and_one_by_one() {
+    let incidents = incidents();
+    let screen = |columns| {
+        let rendering = Rendering { columns, zone: TimeZone::UTC, tops: style(columns).tops };
+        said(|out| {
+            text::incident::list(out, &incidents, 936, &rendering)?;
+            incidents.iter().try_for_each(|one| text::incident::one(out, one, &rendering))?;
+            text::incident::list(out, [], 0, &rendering)
+        })
+    };
+    // An id is copied, and never broken.
+    let is_id = |line: &str| line.trim_start().starts_with("5f0c");
+    screens(expect_file!["../../../tests/golden/incidents.txt"], is_id, screen);
 }
 
 fn shown(columns: usize) -> Shown {
@@ -395,6 +412,15 @@ fn trace_objects() -> String {
     })
 }
 
+fn incident_objects() -> String {
+    said(|out| incidents().iter().try_for_each(|one| json::incident::write(out, one)))
+}
+
+#[test]
+fn objects_of_incidents() {
+    objects(expect_file!["../../../tests/golden/incident.json"], &incident_objects());
+}
+
 #[test]
 fn objects_of_watch() {
     objects(expect_file!["../../../tests/golden/watch.json"], &watch_objects());
@@ -427,6 +453,7 @@ fn the_schema_is_what_is_printed() {
         doctor_object(),
         said(|out| json::doctor::write(out, &everything())),
         trace_objects(),
+        incident_objects(),
     ];
     let mut checked = Checked { schema: &schema, seen: BTreeSet::new() };
     for line in lines.iter().flat_map(|lines| lines.lines()) {

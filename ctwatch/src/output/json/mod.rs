@@ -4,6 +4,7 @@ pub mod census;
 pub mod doctor;
 mod figure;
 mod holds;
+pub mod incident;
 mod keys;
 mod line;
 mod loading;

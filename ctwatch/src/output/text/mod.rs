@@ -3,6 +3,7 @@
 pub mod census;
 pub mod check;
 pub mod doctor;
+pub mod incident;
 pub mod loading;
 mod measure;
 mod others;
