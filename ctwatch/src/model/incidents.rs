@@ -267,7 +267,7 @@ impl Incidents {
 impl Watched {
     /// It was not read since, and nothing is wrong with it: a tick costs what changed.
     fn is_as_it_was(&self, table: &Table) -> bool {
-        !table.age.is_zero() && !table.saturated && matches!(self.phase, Phase::Quiet)
+        !table.age.is_zero() && !is_full(table) && matches!(self.phase, Phase::Quiet)
     }
 }
 

@@ -330,7 +330,14 @@ fn a_thousand_at_once_are_bounded_and_counted() {
     assert_eq!(ids, worst);
     assert_eq!(watch.incidents.untold(), u64::from(MANY - ROOM));
     // The first goes on; of the others there is room for the worst when those that were told are over.
-    let on = |second: u64| move |id: u32| if id == 1 { second as u32 } else { id };
+    let on = |second: u64| {
+        move |id: u32| match id {
+            1 => second as u32,
+            // It flaps, and is still one.
+            2 => 2 + u32::from(second >= 31),
+            id => id,
+        }
+    };
     for second in [11, 21, 31, 41, 51, 60] {
         assert!(watch.at(second, all(&on(second))).is_empty());
         assert_eq!(watch.incidents.untold(), u64::from(MANY - ROOM), "each is counted once");
@@ -492,6 +499,17 @@ fn a_namespace_not_read_is_as_it_was() {
     let [incident] = began(&turns)[..] else { panic!("{turns:?}") };
     assert_eq!((span(incident), within(incident.happened.dropped)), ((6, 6), exactly(5)));
     assert_eq!(incident.begin_after.map(|tick| tick.elapsed), Some(Duration::ZERO));
+    // It ends while nothing of it is read, and what comes then may be older.
+    let mut idle = |second| {
+        let idle = vec![Idle { id: 1, age: Duration::from_secs(second - 6) }];
+        watch.see(&Sample { idle, ..watch.sample(second, Vec::new()) })
+    };
+    let turns: Vec<_> = (7..=80).flat_map(&mut idle).collect();
+    let [incident] = ended(&turns)[..] else { panic!("{turns:?}") };
+    assert_eq!((span(incident), incident.ending), ((6, 6), Ending::Quiet));
+    let turns = watch.one(81, At { full: 9, ..At::default() });
+    let [incident] = began(&turns)[..] else { panic!("{turns:?}") };
+    assert_eq!(incident.begin_after.map(|tick| tick.elapsed), Some(Duration::from_secs(6)));
 }
 
 #[test]
@@ -604,13 +622,14 @@ fn lists_are_of_the_moment_when_most_happened() {
         watch.see(&Sample { tops, planes, ..watch.sample(second, tables) })
     };
     see(0, 0, &[], 100);
-    see(1, 10, &[(1, 10)], 100);
+    see(1, 0, &[], 102);
+    see(2, 10, &[(1, 10)], 102);
     let many: Vec<(u8, u64)> = (2..=9).map(|number| (number, 100)).collect();
-    see(2, 810, &[&[(1, 10)], &many[..]].concat(), 103);
-    see(3, 815, &[&[(1, 15)], &many[..]].concat(), 103);
+    see(3, 810, &[&[(1, 10)], &many[..]].concat(), 105);
+    see(4, 815, &[&[(1, 15)], &many[..]].concat(), 105);
     let [incident] = watch.incidents.finish(Ending::Open).try_into().unwrap();
     let [kept] = &incident.tops[..] else { panic!("{:?}", incident.tops) };
-    assert_eq!((kept.at.elapsed.as_secs(), kept.per_s), (2, 800.0));
+    assert_eq!((kept.at.elapsed.as_secs(), kept.per_s), (3, 800.0));
     let [list] = &kept.lists[..] else { panic!("{kept:?}") };
     let who: Vec<_> = list.entries.iter().map(|entry| (entry.key.src[3], entry.per_s)).collect();
     assert_eq!(who.len(), 5);

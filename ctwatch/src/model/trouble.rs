@@ -129,13 +129,14 @@ pub(super) fn trouble(
         let cause = Cause::Dropped(reason(&now.totals, &first.before.totals));
         return Some(Trouble { stage: Stage::Dropping, cause, start: *first });
     }
-    if table.saturated || is_full(table) {
+    // Where it was not read this time, nothing has come into it since, and what pressed it is over.
+    let is_fresh = table.age.is_zero();
+    if is_full(table) || table.saturated && is_fresh {
         return Some(Trouble { stage: Stage::Full, cause: Cause::Full, start: start() });
     }
-    // Where it was not read this time, nothing has come into it since.
     let soon = table.time_to_full_s.is_some_and(|s| s < criteria.full_within.as_secs_f64());
     let is_near = table.fill.is_some_and(|fill| fill >= criteria.fill);
-    (soon && is_near && table.age.is_zero()).then(|| Trouble {
+    (soon && is_near && is_fresh).then(|| Trouble {
         stage: Stage::Filling,
         cause: Cause::Filling,
         start: start(),
