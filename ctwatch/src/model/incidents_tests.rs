@@ -393,6 +393,31 @@ fn a_stray_does_not_prolong_an_incident() {
     }
     let [incident] = ended(&turns)[..] else { panic!("{turns:?}") };
     assert_eq!((span(incident), within(incident.happened.dropped)), ((1, 1), exactly(500)));
+    // Also where the reason of none of them is known.
+    let mut watch = Watch { is_probed: false, ..Watch::new(Criteria::default()) };
+    watch.at(0, vec![situations::rt(0, 0)]);
+    let mut turns = watch.at(1, vec![situations::rt(0, 500)]);
+    for second in 2..=61 {
+        turns.extend(watch.at(second, vec![situations::rt(0, 500 + second as u32 / 20)]));
+    }
+    let [incident] = ended(&turns)[..] else { panic!("{turns:?}") };
+    assert_eq!((span(incident), within(incident.happened.dropped)), ((1, 1), exactly(500)));
+}
+
+#[test]
+fn a_name_is_kept_when_the_namespace_goes() {
+    let mut watch = Watch::new(Criteria::default());
+    let named = |full, name: Option<&str>| {
+        let name = name.map(str::to_owned);
+        vec![TableSample { name, ..At { full, ..At::default() }.table(1) }]
+    };
+    let name = |watch: &Watch| watch.incidents.open().next().unwrap().name.clone();
+    watch.at(0, named(0, None));
+    watch.at(1, named(1, None));
+    assert_eq!(name(&watch), None);
+    watch.at(2, named(2, Some("late")));
+    watch.at(3, named(3, None));
+    assert_eq!(name(&watch).as_deref(), Some("late"));
 }
 
 #[test]
@@ -422,6 +447,20 @@ fn a_table_that_fills_grows_into_one_that_drops() {
         Some((LIMIT, 4))
     );
     assert_eq!(within(incident.happened.drops.table_full), exactly(9));
+}
+
+#[test]
+fn a_table_not_read_does_not_fill() {
+    let mut watch = Watch::new(Criteria::default());
+    watch.one(0, At { entries: 800, ..At::default() });
+    assert_eq!(began(&watch.one(1, At { entries: 850, ..At::default() })).len(), 1);
+    let mut idle = |second| {
+        let idle = vec![Idle { id: 1, age: Duration::from_secs(second - 1) }];
+        watch.see(&Sample { idle, ..watch.sample(second, Vec::new()) })
+    };
+    let turns: Vec<_> = (2..=61).flat_map(&mut idle).collect();
+    let [incident] = ended(&turns)[..] else { panic!("{turns:?}") };
+    assert_eq!((span(incident), incident.stage), ((1, 1), Stage::Filling));
 }
 
 #[test]
