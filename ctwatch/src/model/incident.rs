@@ -123,7 +123,7 @@ pub struct Incident {
     pub limit: Option<u32>,
     pub entries: Option<u32>,
     /// The most entries that a reading met; between readings there may have been more.
-    pub peak: Option<Peak>,
+    pub peak: Option<PeakEntries>,
     /// Between the reading before it and the last in which it went on.
     pub happened: Happened,
     /// Control planes among what was dropped, the most first.
@@ -135,7 +135,7 @@ pub struct Incident {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Peak {
+pub struct PeakEntries {
     pub at: Tick,
     pub entries: u32,
     pub limit: Option<u32>,

@@ -13,7 +13,7 @@ use super::{
     census::Taken,
     figure::{Bounds, Exactness},
     incident::{
-        AtPeak, Ending, Happened, Incident, LastCensus, Peak, PlaneDrops, Stage, Tick, least,
+        AtPeak, Ending, Happened, Incident, LastCensus, PeakEntries, PlaneDrops, Stage, Tick, least,
     },
     planes::ControlPlane,
     top::{TopEntry, TopList},
@@ -407,10 +407,10 @@ impl Open {
     }
 }
 
-fn peak(at: Tick, entries: u32, limit: Option<u32>) -> Peak {
+fn peak(at: Tick, entries: u32, limit: Option<u32>) -> PeakEntries {
     let fill = limit.filter(|limit| *limit > 0);
     let fill = fill.map(|limit| f64::from(entries) / f64::from(limit));
-    Peak { at, entries, limit, fill }
+    PeakEntries { at, entries, limit, fill }
 }
 
 /// The first entries of a list: of those who do something now, where there are any.

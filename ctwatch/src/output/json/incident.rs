@@ -14,7 +14,7 @@ use super::{
 use crate::model::{
     census::TORN,
     figure::{Bounds, Figure},
-    incident::{AtPeak, Incident, LastCensus, Peak, PlaneDrops, Tick},
+    incident::{AtPeak, Incident, LastCensus, PeakEntries, PlaneDrops, Tick},
 };
 
 #[derive(Serialize)]
@@ -127,8 +127,8 @@ impl From<PlaneDrops> for PlaneDropsObject {
     }
 }
 
-impl From<Peak> for PeakObject {
-    fn from(Peak { at, entries, limit, fill }: Peak) -> Self {
+impl From<PeakEntries> for PeakObject {
+    fn from(PeakEntries { at, entries, limit, fill }: PeakEntries) -> Self {
         Self { time: at.time.to_string(), entries, limit, fill }
     }
 }
