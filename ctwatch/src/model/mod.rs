@@ -23,6 +23,7 @@ pub mod others;
 pub mod planes;
 pub mod remembered;
 mod snapshot;
+pub mod story;
 mod table_state;
 mod talker;
 mod talkers;
