@@ -14,6 +14,16 @@ pub fn escaped(text: &str) -> String {
     out
 }
 
+/// A command as it is: an escape more, and a quoted word is another one, or none. Names in it are quoted so that
+/// nothing in them fails to print; what does so all the same is no command.
+pub(super) fn verbatim(line: &str) -> String {
+    let prints = |c: char| c.is_ascii_graphic() || matches!(c, ' ' | '\t');
+    match line.chars().all(prints) {
+        true => line.to_owned(),
+        false => format!("# not shown, because not all of it prints: {}", escaped(line)),
+    }
+}
+
 /// For JSON, which keeps every character and lets DEL, C1 controls and direction overrides through
 /// as they are: those that do not print, as `\uXXXX`, which any reader turns back.
 pub(super) fn json_escape(fragment: &str, mut write: impl FnMut(&str)) {

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use super::wrap::wrapped;
 use crate::{
     diagnosis::report::{Conntrack, Finding, Fix, Report, Severity, Tracked, Tracking},
-    output::escape::escaped,
+    output::escape::{escaped, verbatim},
 };
 
 /// The verdict first, then its grounds.
@@ -48,16 +48,6 @@ pub fn readme(findings: &[Finding]) -> String {
         text.push('\n');
     }
     text
-}
-
-/// As it is: an escape more, and a quoted word is another one, or none. Names in it are quoted so that
-/// nothing in them fails to print; what does so all the same is no command.
-fn verbatim(line: &str) -> String {
-    let prints = |c: char| c.is_ascii_graphic() || matches!(c, ' ' | '\t');
-    match line.chars().all(prints) {
-        true => line.to_owned(),
-        false => format!("# not shown, because not all of it prints: {}", escaped(line)),
-    }
 }
 
 enum Line {
