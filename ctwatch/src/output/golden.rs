@@ -194,7 +194,7 @@ fn measured() -> Measurement {
 }
 
 /// A table that is full, and who is dropped.
-fn report() -> Report {
+pub(super) fn report() -> Report {
     let (taken, live): (Taken, Snapshot) = (cases::census(), cases::refusing());
     let mut facts = cases::facts(1000);
     facts.log = Ok(KernelLog { table_full: 3, suppressed: 90, ..KernelLog::default() });

@@ -3,6 +3,7 @@
 pub mod aside;
 mod drop;
 pub mod escape;
+pub mod html;
 pub mod json;
 pub mod services;
 mod taken;

@@ -14,6 +14,6 @@ mod summary;
 pub mod trace;
 pub mod watch;
 mod who;
-mod words;
+pub(super) mod words;
 mod worst;
 mod wrap;

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The name, or what stands for it.
-pub(super) fn name(table: &Table) -> String {
+pub(in crate::output) fn name(table: &Table) -> String {
     shown_name(table.name.as_deref(), &table.workload, table.inode)
 }
 
@@ -103,7 +103,7 @@ pub(super) fn time(seconds: f64) -> String {
 }
 
 /// Whose a namespace is.
-pub(super) fn owner(owner: &Owner) -> String {
+pub(in crate::output) fn owner(owner: &Owner) -> String {
     match owner {
         Owner::Host => "host".to_owned(),
         Owner::User(uid) => format!("uid {uid}"),
@@ -131,7 +131,7 @@ pub(super) fn state(table: &Table) -> String {
 }
 
 /// Whoever an entry of a list is about.
-pub(super) fn talker(by: By, entry: &TopEntry, services: &Services) -> String {
+pub(in crate::output) fn talker(by: By, entry: &TopEntry, services: &Services) -> String {
     entry.name(by, |protocol, port| services.name(protocol, port))
 }
 
