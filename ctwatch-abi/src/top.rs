@@ -18,7 +18,7 @@ const WAY: [u32; WAYS] = [0, 1, 2, 3, 4, 5, 6, 7];
 
 /// What is counted.
 #[repr(u32)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Stream {
     /// Packets refused for want of an entry.
     Drops = 0,
@@ -39,7 +39,7 @@ impl Stream {
 
 /// By what it is told apart.
 #[repr(u32)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum By {
     Source = 0,
     Destination = 1,
@@ -148,7 +148,7 @@ pub const fn table(stream: Stream, by: By) -> u32 {
 
 /// Whom something is counted for. What does not belong to the key is zero.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
     pub netns: NetnsId,
     /// Addresses in network order; those of IPv4 are in the first four bytes. By process: its name,

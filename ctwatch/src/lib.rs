@@ -17,6 +17,7 @@ mod old_kernels;
 pub mod output;
 pub mod probe;
 pub mod record;
+pub mod recording;
 mod threads;
 #[cfg(test)]
 mod top_lists;

@@ -22,7 +22,14 @@ fn main() -> ExitCode {
     // Before anything else, and before there is a thread that would keep its own.
     let (work, writes) = match &command {
         Command::Check(args) => (Work::Look, args.state.is_some()),
+        Command::Census(args) if args.from.is_some() => (Work::Read, false),
+        Command::Doctor(args) if args.then.from.is_some() => (Work::Read, false),
         Command::Doctor(args) => (Work::All, args.write.is_some()),
+        Command::Watch(args) if args.past.from.is_some() => (Work::Read, false),
+        Command::Watch(args) => (Work::All, args.record.is_some()),
+        Command::Record(_) => (Work::All, true),
+        Command::Incidents(_) => (Work::Read, false),
+        Command::Report(_) => (Work::Read, true),
         _ => (Work::All, false),
     };
     let kept = keep(work, writes);
@@ -30,7 +37,10 @@ fn main() -> ExitCode {
         Command::Check(args) => return check(&args, kept),
         _ if kept.is_err() => kept,
         Command::Watch(args) => asynchronously(commands::watch::run(args)),
+        Command::Record(args) => asynchronously(commands::record::run(args)),
         Command::Trace(args) => asynchronously(commands::trace::run(args)),
+        Command::Incidents(args) => commands::incidents::run(&args),
+        Command::Report(args) => commands::report::run(&args),
         Command::Census(args) => commands::census::run(&args),
         Command::Doctor(args) => asynchronously(commands::doctor::run(args)),
     };

@@ -15,8 +15,9 @@ use crate::{
         figure::Exactness,
     },
     record::{
+        counters::{CounterSums, CpuCounters, Summing},
         facts::BucketsBy,
-        sample::{Access, CpuCounters, Owner, Sample, TableSample},
+        sample::{Access, Owner, Sample, TableSample},
         tests::recorded,
     },
 };
@@ -76,7 +77,7 @@ fn traffic(version: &str) -> Vec<Line> {
     steps.filter_map(line).collect()
 }
 
-fn sample(seconds: u64, entries: u32, counters: Vec<CpuCounters>) -> Sample {
+fn sample(seconds: u64, entries: u32, counters: CounterSums) -> Sample {
     let table = TableSample {
         workload: Default::default(),
         id: 1,
@@ -99,13 +100,17 @@ fn sample(seconds: u64, entries: u32, counters: Vec<CpuCounters>) -> Sample {
 fn watched(version: &str) -> Vec<(Snapshot, u64, u64)> {
     let (mut model, mut shown) = (Model::default(), Vec::new());
     let (mut sent, mut turned_away) = (0, 0);
+    let mut summing = Summing::default();
     for (second, line) in (0..).zip(traffic(version)) {
         match line {
             Line::Sent { into_table, refused } => {
                 (sent, turned_away) = (sent + into_table, turned_away + refused)
             }
             Line::Read { entries, counters } => {
-                let snapshot = model.advance(&sample(second, entries, counters));
+                let snapshot = {
+                    let sums = summing.take(&counters, Duration::from_secs(second));
+                    model.advance(&sample(second, entries, sums))
+                };
                 shown.push((snapshot, sent, turned_away));
             }
         }

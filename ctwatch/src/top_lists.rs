@@ -214,7 +214,14 @@ impl Machine {
         for stream in Stream::ALL {
             for by in LISTS {
                 self.run(meanwhile);
-                let mut list = TopCounts { stream, by, offered: 0, counts: Vec::new() };
+                let mut list = TopCounts {
+                    stream,
+                    by,
+                    offered: 0,
+                    left_out: 0,
+                    left_out_at_most: 0,
+                    counts: Vec::new(),
+                };
                 let sets = self.sets.get(&(stream, by)).into_iter().flatten();
                 sets.for_each(|cpus| merge(cpus, &mut list));
                 tops.push(list);

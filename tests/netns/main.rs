@@ -35,6 +35,7 @@ mod namespaces;
 mod owners;
 mod pods;
 mod readme;
+mod recordings;
 mod records;
 mod rules;
 mod scenarios;
@@ -112,9 +113,10 @@ impl Test {
     }
 }
 
-const GROUPS: [&[Test]; 28] = [
+const GROUPS: [&[Test]; 29] = [
     cases::TESTS,
     floods::TESTS,
+    recordings::TESTS,
     records::TESTS,
     rules::TESTS,
     scenarios::TESTS,

@@ -32,6 +32,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "output",
             "probe",
             "record",
+            "recording",
             "threads",
         ],
     ),
@@ -46,6 +47,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("output", &["abi", "diagnosis", "model", "record"]),
     ("probe", &["abi", "host", "record"]),
     ("record", &["abi"]),
+    ("recording", &["abi", "host", "model", "observe", "record", "threads"]),
     ("threads", &[]),
     ("top_lists", &[]),
 ];

@@ -13,7 +13,7 @@ pub use values::{
     By, CensusBy, CensusMechanism, LimitArgs, MechanismArg, NetnsArg, Output, Port, Protocol,
     Reason, Word,
 };
-use values::{count, distinct, interval, period, prefix};
+use values::{bytes, count, days, distinct, interval, moment, period, prefix};
 
 use crate::{model::groups::Grouping, observe::wanted::Whose};
 
@@ -33,7 +33,6 @@ const OVERVIEW: &str = "\
 Examples:
   ctwatch doctor              what is wrong, whose packets are dropped, the fix
   ctwatch                     live: how full each table is, what is dropped
-  ctwatch --top 10            live, with the top talkers in every tick
   ctwatch check -w 80%        one line and an exit code for monitoring
 
 {usage-heading} {usage}
@@ -45,19 +44,33 @@ Options:
   [INTERVAL [COUNT]]  and all options of `ctwatch watch`, the default command
   -h, --help          Print help; `ctwatch COMMAND --help`: of that command
   -V, --version       Print version
-
 Run it as root. More: README.md, docs/watch.md";
 const DOCTOR: &str = "\
 Examples:
   ctwatch doctor                  look once; print findings, fixes and undos
   ctwatch doctor --for 10s        count drops for 10 seconds
-  ctwatch doctor --write /root/f  write the files of each fix into a new folder";
+  ctwatch doctor --write /root/f  write the files of each fix into a new folder
+  ctwatch doctor --from /var/lib/ctwatch --at 03:00   as it was then";
 const WATCH: &str = "\
 Examples:
   ctwatch                             a line a second for each busy namespace
   ctwatch 5 12                        every 5 seconds, 12 times
   ctwatch --top 10 --by source,flow   with the top talkers in every tick";
 const WATCH_USAGE: &str = "ctwatch [watch] [OPTIONS] [INTERVAL [COUNT]]";
+const RECORD: &str = "\
+Examples:
+  ctwatch record                      into /var/lib/ctwatch, until it is stopped
+  ctwatch record /data/rec --keep 1GB
+  ctwatch --from /var/lib/ctwatch --since 03:00 --until 03:20";
+const INCIDENTS: &str = "\
+Examples:
+  ctwatch incidents                          of /var/lib/ctwatch, a line each
+  ctwatch incidents --since 2d --output json
+  ctwatch incidents --id 5f0cbb0e            all that is known of it";
+const REPORT: &str = "\
+Examples:
+  ctwatch report -o night.html --since 03:00 --until 03:30
+  ctwatch report --from /data/rec -o all.html";
 const CENSUS: &str = "\
 Examples:
   ctwatch census                  top 10 sources, destinations and services
@@ -103,6 +116,15 @@ pub enum Command {
     #[command(help_template = screen!("docs/watch.md"), before_help = WATCH)]
     #[command(override_usage = WATCH_USAGE)]
     Watch(WatchArgs),
+    /// Record what happens, for those who ask the next morning
+    #[command(help_template = screen!("docs/record.md"), before_help = RECORD)]
+    Record(RecordArgs),
+    /// List what happened, from a recording
+    #[command(help_template = screen!("docs/incidents.md"), before_help = INCIDENTS)]
+    Incidents(IncidentsArgs),
+    /// Write one page that tells what happened, from a recording
+    #[command(help_template = screen!("docs/report.md"), before_help = REPORT)]
+    Report(ReportArgs),
     /// Count the table once: who holds it, in which state, for how long
     #[command(help_template = screen!("docs/census.md"), before_help = CENSUS)]
     Census(CensusArgs),
@@ -143,6 +165,20 @@ pub struct DoctorArgs {
     #[arg(long, value_enum, default_value_t = MechanismArg::Auto)]
     #[arg(value_name = "HOW", hide_possible_values = true, hide_default_value = true)]
     pub mechanism: MechanismArg,
+    #[command(flatten)]
+    pub then: Then,
+}
+
+/// Which moment of a recording.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Then {
+    /// Look at the recording PATH, at its worst moment
+    #[arg(long, value_name = "PATH",
+          conflicts_with_all = ["duration", "write", "mechanism", "netns", "owner"])]
+    pub from: Option<PathBuf>,
+    /// Look at it as it was at TIME: 03:00, '2026-11-26 03:00', 90m ago
+    #[arg(long, value_name = "TIME", value_parser = moment, requires = "from")]
+    pub at: Option<jiff::Timestamp>,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -178,6 +214,113 @@ pub struct WatchArgs {
     #[arg(long, value_enum, default_value_t = MechanismArg::Auto)]
     #[arg(value_name = "HOW", hide_possible_values = true, hide_default_value = true)]
     pub mechanism: MechanismArg,
+    /// Record into DIR what is printed
+    #[arg(long, value_name = "DIR", conflicts_with = "from")]
+    pub record: Option<PathBuf>,
+    #[command(flatten)]
+    pub past: Past,
+}
+
+/// What of a recording.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Past {
+    /// Play back a recording, all or --since --until --at TIME
+    #[arg(long, value_name = "PATH",
+          conflicts_with_all = ["interval", "interval_word", "mechanism", "netns", "owner"])]
+    pub from: Option<PathBuf>,
+    /// Begin at TIME: 03:00, '2026-11-26 03:00', or 90m ago
+    #[arg(long, hide_short_help = true, value_name = "TIME", value_parser = moment, requires = "from")]
+    pub since: Option<jiff::Timestamp>,
+    /// End at TIME
+    #[arg(long, hide_short_help = true, value_name = "TIME", value_parser = moment, requires = "from")]
+    pub until: Option<jiff::Timestamp>,
+    /// Show the one tick at TIME
+    #[arg(long, hide_short_help = true, value_name = "TIME", value_parser = moment, requires = "from",
+          conflicts_with_all = ["since", "until"])]
+    pub at: Option<jiff::Timestamp>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct RecordArgs {
+    /// Record into DIR
+    #[arg(value_name = "DIR", default_value = "/var/lib/ctwatch")]
+    pub folder: PathBuf,
+    /// Keep at most SIZE: 100MB, 2GB; the oldest goes first
+    #[arg(long, value_name = "SIZE", value_parser = bytes, default_value = "256MB")]
+    pub keep: u64,
+    /// Keep nothing longer than TIME
+    #[arg(long, value_name = "TIME", value_parser = days, default_value = "30d")]
+    pub keep_for: Duration,
+    /// Leave SIZE of the file system free
+    #[arg(long, value_name = "SIZE", value_parser = bytes, default_value = "256MB")]
+    pub free: u64,
+    /// Tick every TIME
+    #[arg(short, long, value_name = "TIME", value_parser = interval, default_value = "1s")]
+    pub interval: Duration,
+    /// Stop after N ticks
+    #[arg(short = 'n', long, value_name = "N", value_parser = count())]
+    pub count: Option<u64>,
+    #[command(flatten)]
+    pub which: Which,
+    /// Count only by fexit, kprobe, tracepoint or counters
+    #[arg(long, value_enum, default_value_t = MechanismArg::Auto)]
+    #[arg(value_name = "HOW", hide_possible_values = true, hide_default_value = true)]
+    pub mechanism: MechanismArg,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct IncidentsArgs {
+    /// Read the recording PATH
+    #[arg(long, value_name = "PATH", default_value = "/var/lib/ctwatch")]
+    pub from: PathBuf,
+    /// Begin at TIME: 03:00, '2026-11-26 03:00', or 90m ago
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub since: Option<jiff::Timestamp>,
+    /// End at TIME
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub until: Option<jiff::Timestamp>,
+    /// Show all of those whose id begins so
+    #[arg(long, value_name = "ID")]
+    pub id: Option<String>,
+    /// Print text or json
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    #[arg(value_name = "FORMAT", hide_possible_values = true)]
+    pub output: Output,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ReportArgs {
+    /// Write the page into FILE; - is standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Read the recording PATH
+    #[arg(long, value_name = "PATH", default_value = "/var/lib/ctwatch")]
+    pub from: PathBuf,
+    /// Begin at TIME: 03:00, '2026-11-26 03:00', or 90m ago
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub since: Option<jiff::Timestamp>,
+    /// End at TIME
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub until: Option<jiff::Timestamp>,
+}
+
+impl RecordArgs {
+    /// What `watch` takes for the same.
+    pub fn watch(&self) -> WatchArgs {
+        WatchArgs {
+            interval_word: None,
+            count_word: None,
+            top: None,
+            by: Vec::new(),
+            interval: Some(self.interval),
+            count: self.count,
+            which: self.which.clone(),
+            output: Output::Text,
+            mechanism: self.mechanism,
+            record: Some(self.folder.clone()),
+            past: Past::default(),
+        }
+    }
 }
 
 impl WatchArgs {
@@ -229,6 +372,12 @@ pub struct CensusArgs {
     #[arg(long, value_enum, default_value_t = CensusMechanism::Auto)]
     #[arg(value_name = "HOW", hide_possible_values = true, hide_default_value = true)]
     pub mechanism: CensusMechanism,
+    /// Show the last census of the recording PATH
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["mechanism", "netns", "owner"])]
+    pub from: Option<PathBuf>,
+    /// Show the last one before TIME: 03:00, '2026-11-26 03:00', 90m ago
+    #[arg(long, value_name = "TIME", value_parser = moment, requires = "from")]
+    pub at: Option<jiff::Timestamp>,
 }
 
 impl CensusArgs {
@@ -376,14 +525,16 @@ mod tests {
 
     #[test]
     fn each_verb_chooses_namespaces_alike() {
-        for verb in ["watch", "trace", "census", "check", "doctor"] {
+        for verb in ["watch", "record", "trace", "census", "check", "doctor"] {
             let args = ["ctwatch", verb, "--netns", "pod-*", "--netns", "!pod-x", "--owner", "7"];
             let which = match Cli::try_parse_from(args).unwrap().command.unwrap() {
                 Command::Watch(args) => args.which,
+                Command::Record(args) => args.which,
                 Command::Trace(args) => args.which,
                 Command::Census(args) => args.which,
                 Command::Check(args) => args.which,
                 Command::Doctor(args) => args.which,
+                Command::Incidents(_) | Command::Report(_) => panic!("of a recording"),
             };
             assert_eq!((which.words(), which.owner), ("pod-* !pod-x".into(), Some(Whose::User(7))));
         }

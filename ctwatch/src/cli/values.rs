@@ -5,6 +5,10 @@ use std::time::Duration;
 use clap::ValueEnum;
 use ctwatch_abi::{top, trace};
 use ipnet::IpNet;
+use jiff::{
+    Timestamp, Zoned,
+    civil::{DateTime, Time},
+};
 
 use crate::{
     model::{groups::Grouping, names},
@@ -333,6 +337,65 @@ pub(super) fn period(text: &str) -> Result<Duration, String> {
     sound.then_some(time).ok_or_else(|| "an interval is between 100ms and one day".to_owned())
 }
 
+/// `30d`, `12h`, `90m`.
+pub(super) fn days(text: &str) -> Result<Duration, String> {
+    let time = match text.strip_suffix('d').map(str::parse::<u32>) {
+        Some(Ok(days)) => Ok(Duration::from_secs(u64::from(days) * 86_400)),
+        _ => time(text),
+    };
+    time.map_err(|_| format!("{text:?} is no time such as 30d, 12h or 90m"))
+}
+
+/// `256MB`, `2GB`, `500M`, `100000`: powers of 1,024.
+pub(super) fn bytes(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is no size such as 100MB or 2GB");
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    let unit = text[digits.len()..].trim().to_ascii_uppercase();
+    let shift = match unit.trim_end_matches("IB").trim_end_matches('B') {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => return Err(wrong()),
+    };
+    number.checked_mul(1 << shift).ok_or_else(wrong)
+}
+
+/// A moment that is over: as in RFC 3339, in local time with or without its date, or so long ago.
+pub(super) fn moment(text: &str) -> Result<Timestamp, String> {
+    moment_at(text, &Zoned::now())
+}
+
+fn moment_at(text: &str, now: &Zoned) -> Result<Timestamp, String> {
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return Ok(time);
+    }
+    let zone = now.time_zone();
+    let local = |time: DateTime| time.to_zoned(zone.clone()).ok().map(|time| time.timestamp());
+    let formats = ["%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M"];
+    let dated = formats.iter().find_map(|format| DateTime::strptime(format, text).ok());
+    if let Some(time) = dated.and_then(local) {
+        return Ok(time);
+    }
+    let clock = ["%H:%M:%S", "%H:%M"].iter().find_map(|format| Time::strptime(format, text).ok());
+    if let Some(clock) = clock {
+        let today = now.date();
+        // The last time that the clock showed it.
+        let days = [Some(today), today.yesterday().ok()];
+        let moments = days.into_iter().flatten().filter_map(|day| local(day.to_datetime(clock)));
+        if let Some(moment) = moments.into_iter().find(|moment| *moment <= now.timestamp()) {
+            return Ok(moment);
+        }
+    }
+    let ago = text.strip_suffix("ago").map_or(text, str::trim_end);
+    let ago = days(ago).ok().and_then(|ago| now.timestamp().checked_sub(ago).ok());
+    ago.ok_or_else(|| {
+        format!("{text:?} is no moment such as 03:00, '2026-11-26 03:00' or 90m (so long ago)")
+    })
+}
+
 /// Seconds, or with a unit.
 fn time(text: &str) -> Result<Duration, String> {
     let parsed = match text.parse::<f64>() {
@@ -353,6 +416,41 @@ mod tests {
         assert_eq!(interval("1m 30s"), Ok(Duration::from_secs(90)));
         for bad in ["", "0", "-1", "99ms", "2d", "NaN", "inf", "1e99", "soon"] {
             assert!(interval(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn moments_are_local_or_so_long_ago() {
+        let now: Timestamp = "2026-11-26T08:00:00Z".parse().unwrap();
+        let now = now.to_zoned(jiff::tz::TimeZone::UTC);
+        let of = |text| moment_at(text, &now).map(|moment| moment.to_string());
+        for (text, moment) in [
+            ("03:00", "2026-11-26T03:00:00Z"),
+            ("03:00:07", "2026-11-26T03:00:07Z"),
+            ("23:30", "2026-11-25T23:30:00Z"),
+            ("2026-11-20 03:00", "2026-11-20T03:00:00Z"),
+            ("2026-11-20T03:00:09", "2026-11-20T03:00:09Z"),
+            ("2026-11-20T03:00:00+02:00", "2026-11-20T01:00:00Z"),
+            ("90m", "2026-11-26T06:30:00Z"),
+            ("90m ago", "2026-11-26T06:30:00Z"),
+            ("2d", "2026-11-24T08:00:00Z"),
+        ] {
+            assert_eq!(of(text), Ok(moment.to_owned()), "{text}");
+        }
+        for bad in ["", "25:00", "yesterday", "2026-13-01 00:00", "99999999999d"] {
+            assert!(of(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        let all = ["100", "1k", "256MB", "2 GB", "1GiB", "3T"].map(bytes);
+        let wanted = [100, 1024, 256 << 20, 2 << 30, 1 << 30, 3 << 40].map(Ok);
+        assert_eq!(all, wanted);
+        for bad in
+            ["", "MB", "-1", "1.5GB", "5 apples", "99999999999999999999", "18446744073709551615T"]
+        {
+            assert!(bytes(bad).is_err(), "{bad}");
         }
     }
 

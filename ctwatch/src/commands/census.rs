@@ -1,6 +1,6 @@
 //! `ctwatch census`: who holds the table now.
 
-use std::io::Write;
+use std::{io::Write, path::Path, sync::Arc};
 
 use anyhow::{Context, Result, bail};
 
@@ -16,15 +16,23 @@ use crate::{
         netns::visit::{Source, limit, netns_cookie},
     },
     model::census::Taken,
-    observe::census::{Question, Taker, Way},
+    observe::{
+        census::{Question, Taker, Way},
+        event::Event,
+    },
     output::{
-        json,
+        aside, json,
         text::census::{self, Shown},
     },
+    recording::play::{Player, Playing},
     threads,
 };
 
 pub fn run(args: &CensusArgs) -> Result<()> {
+    if let Some(path) = &args.from {
+        let Recorded { taken, limit, kernel, time } = recorded(path, args.at)?;
+        return print(args, &taken, limit, (&kernel, time));
+    }
     match modules::presence() {
         Presence::Loaded(_) => {}
         Presence::Absent => bail!("{ABSENT}: nothing is tracked, and there is nothing to count"),
@@ -37,13 +45,55 @@ pub fn run(args: &CensusArgs) -> Result<()> {
     };
     let limit = limit(source).ok();
     keep(Work::Rest, false)?;
+    print(args, &taken, limit, (&host::kernel_release(), jiff::Timestamp::now()))
+}
+
+/// The last census before a moment, and what goes with it.
+struct Recorded {
+    taken: Arc<Taken>,
+    limit: Option<u32>,
+    kernel: String,
+    time: jiff::Timestamp,
+}
+
+fn recorded(path: &Path, at: Option<jiff::Timestamp>) -> Result<Recorded> {
+    let playing = Playing { until: at, ..Playing::default() };
+    let mut player = Player::open(path, playing)?;
+    let (mut last, mut kernel, mut now) = (None, String::new(), None);
+    loop {
+        match player.next_event()? {
+            Event::Begin { header, sample, .. } => {
+                kernel = header.kernel;
+                now = Some((sample.time, sample.limit));
+            }
+            Event::Tick { sample, .. } => now = Some((sample.time, sample.limit)),
+            Event::Census(taken) => last = now.map(|now| (taken, now)),
+            Event::Note(note) => aside::say(&note),
+            Event::End => break,
+            _ => {}
+        }
+    }
+    let (taken, (time, limit)) = last.with_context(|| {
+        format!(
+            "no census is recorded in {} until then: one is taken while a table is full",
+            path.display()
+        )
+    })?;
+    aside::say(&format!("as it was at {time}"));
+    Ok(Recorded { taken, limit, kernel, time })
+}
+
+fn print(
+    args: &CensusArgs,
+    taken: &Taken,
+    limit: Option<u32>,
+    (kernel, time): (&str, jiff::Timestamp),
+) -> Result<()> {
     let mut bytes = Vec::new();
     match args.output {
-        Output::Text => census::write(&mut bytes, &taken, &shown(args, limit))?,
+        Output::Text => census::write(&mut bytes, taken, &shown(args, limit))?,
         Output::Json => {
-            let (kernel, now) = (host::kernel_release(), jiff::Timestamp::now());
-            let groupings = args.groupings();
-            json::census::write(&mut bytes, &taken, &groupings, limit, &kernel, now)?;
+            json::census::write(&mut bytes, taken, &args.groupings(), limit, kernel, time)?;
         }
     }
     match std::io::stdout().lock().write_all(&bytes) {

@@ -6,7 +6,10 @@ use std::{io, time::Duration};
 use anyhow::{Context, Result, bail};
 use ctwatch_abi::top::{By, Wanted};
 
-use super::{scope, setup, write};
+use super::{
+    past::{self, BY, MOST},
+    scope, setup, write,
+};
 use crate::{
     cli::{DoctorArgs, Output},
     diagnosis::{self, Case, measurement, report::Report, tracking},
@@ -43,12 +46,11 @@ use crate::{
 /// A table that is full, or in which insertions failed, is counted for so long, unless somebody says
 /// otherwise.
 const COUNT: Duration = Duration::from_secs(1);
-/// Of each list of a census.
-const MOST: usize = 20;
-/// Lists that tell whose packets are dropped.
-const BY: [By; 4] = [By::Source, By::Service, By::Interface, By::Process];
 
 pub async fn run(args: DoctorArgs) -> Result<()> {
+    if let Some(path) = &args.then.from {
+        return print(&args, &past::examine(path, args.then.at)?);
+    }
     // Before anything else: what cannot be written is known at once.
     let folder = args.write.as_deref().map(write::Folder::open).transpose()?;
     let report = examine(&args).await?;
@@ -57,12 +59,17 @@ pub async fn run(args: DoctorArgs) -> Result<()> {
     for file in files.iter().flatten().flatten() {
         aside::say(&format!("wrote {}", file.display()));
     }
+    let printed = print(&args, &report);
+    files?;
+    printed
+}
+
+fn print(args: &DoctorArgs, report: &Report) -> Result<()> {
     let mut out = io::stdout().lock();
     let written = match args.output {
-        Output::Text => text::doctor::write(&mut out, &report, super::columns()),
-        Output::Json => json::doctor::write(&mut out, &report),
+        Output::Text => text::doctor::write(&mut out, report, super::columns()),
+        Output::Json => json::doctor::write(&mut out, report),
     };
-    files?;
     match written {
         // Whoever read the output has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),

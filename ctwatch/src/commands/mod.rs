@@ -3,6 +3,11 @@
 pub mod census;
 pub mod check;
 pub mod doctor;
+mod following;
+pub mod incidents;
+mod past;
+pub mod record;
+pub mod report;
 mod scope;
 mod setup;
 mod signals;
@@ -18,7 +23,10 @@ use anyhow::{Context, Result, bail};
 use crate::{
     host::machine::files,
     model::Snapshot,
-    observe::session::{Beginning, Event, Session, Wishes},
+    observe::{
+        event::Event,
+        session::{Beginning, Session, Wishes},
+    },
     output::services::Services,
     record::sample::Sample,
 };
@@ -67,7 +75,8 @@ async fn between(wishes: Wishes, beginning: Beginning, begun: impl FnOnce()) -> 
             Event::Tick { sample, snapshot } => last = Some((sample, snapshot)),
             Event::NoCensus(why) => uncounted = Some(why),
             Event::Absent { .. } | Event::Gone => bail!(UNLOADED),
-            Event::Census(_) | Event::Kept(_) | Event::Loading(_) | Event::Slow { .. } => {}
+            Event::Census(_) | Event::Loading(_) | Event::Slow { .. } => {}
+            Event::Note(_) | Event::Changed { .. } | Event::Stopped => {}
             Event::End => {
                 let (sample, snapshot) = last.context(UNLOADED)?;
                 return Ok(Between { sample, snapshot, uncounted });

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use ctwatch_abi::top::Wanted;
+use ctwatch_abi::top::{By, Wanted};
 
 use super::scope::{scope, unseen_processes, whose};
 use crate::{
@@ -21,6 +21,7 @@ use crate::{
         sampler::{Means, Scope},
         schedule::{self, When},
         session::Beginning,
+        surveyor::Looking,
         wanted::Whose,
     },
     probe::{
@@ -31,6 +32,7 @@ use crate::{
     },
     record::measurement::{Mechanism, Signal},
     record::session::{FORMAT, Header, Measured},
+    recording::{LISTED, line::RecordedOn},
 };
 
 /// Chooses the mechanisms, loads the probes, and says what cannot be had and why.
@@ -64,6 +66,22 @@ pub(super) fn prepare(args: &cli::WatchArgs) -> Result<Beginning> {
     Ok(Beginning { census: census(args, &means), means, header })
 }
 
+/// Where it is recorded.
+pub(super) fn origin() -> RecordedOn {
+    RecordedOn { host: host::name(), boot_id: host::boot_id().ok(), kernel: host::kernel_release() }
+}
+
+/// What it takes to look at the machine, as it is watched with these.
+pub(super) fn looking(args: &cli::WatchArgs, means: &Means) -> Looking {
+    Looking {
+        scope: means.scope.clone(),
+        whose: means.whose,
+        source: means.source,
+        cookies: means.cookies,
+        is_any: args.which.is_any(),
+    }
+}
+
 /// What does not change for as long as it is watched with these.
 pub(super) fn header(
     plan: &Plan,
@@ -90,15 +108,23 @@ pub(super) fn header(
 
 /// While a table is saturated; where somebody asks who it is, always.
 fn census(args: &cli::WatchArgs, means: &Means) -> Option<schedule::Wanted> {
-    let question = Question {
-        by: args.by().into_iter().filter(|by| by.is_of_entries()).collect(),
-        most: args.tops(),
-        scope: means.scope.clone(),
-        whose: means.whose,
-        only_judged: true,
-    };
+    let mut by: Vec<By> = args.by().into_iter().filter(|by| by.is_of_entries()).collect();
+    let mut most = args.tops();
+    if args.record.is_some() {
+        // What the doctor asks for.
+        by.extend([By::Source, By::Service, By::Destination]);
+        by.sort_unstable();
+        by.dedup();
+        most = most.max(LISTED);
+    }
+    let question =
+        Question { by, most, scope: means.scope.clone(), whose: means.whose, only_judged: true };
     let wanted = schedule::Wanted {
-        when: if args.top.is_some() { When::Always } else { When::Saturated },
+        when: match (args.top, &args.record) {
+            (Some(_), _) => When::Always,
+            (None, Some(_)) => When::NowAndThen,
+            (None, None) => When::Saturated,
+        },
         way: match args.mechanism {
             cli::MechanismArg::Counters => Way::NoProgram,
             _ => Way::Best,

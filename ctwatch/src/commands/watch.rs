@@ -3,18 +3,23 @@
 use std::io::{self, IsTerminal};
 
 use anyhow::Result;
+use ctwatch_abi::top::By;
 
 use super::{setup, signals::Signals, size, writer::Writer};
 use crate::{
     cli::{self, Output, WatchArgs},
     host::machine::zone,
     model::Snapshot,
+    model::loading::Loaded,
     observe::{
+        event::Event,
         loading::News,
-        session::{Event, Session, Wishes, absent},
+        session::{Session, Wishes, absent},
     },
     output::{
-        aside, json,
+        aside,
+        escape::escaped,
+        json,
         text::{
             loading,
             preamble::interruption,
@@ -23,38 +28,104 @@ use crate::{
         },
     },
     record::session::{Epoch, Header},
+    recording::{
+        play::{Player, Playing},
+        recorder::Recorder,
+    },
 };
 
 pub async fn run(args: WatchArgs) -> Result<()> {
     let mut signals = Signals::new()?;
     let writer = Writer::start()?;
-    let wishes = Wishes {
+    let mut source = source(&args)?;
+    let mut recorder = match &args.record {
+        Some(folder) => Some(Recorder::open(folder, Default::default(), setup::origin())?),
+        None => None,
+    };
+    let mut screen = Screen::new(args);
+    loop {
+        let event = tokio::select! {
+            biased;
+            () = signals.any() => {
+                source.stop();
+                continue;
+            }
+            event = source.next() => event?,
+        };
+        if let Some(recorder) = &mut recorder
+            && let Some(note) = recorder.take(&event, source.loaded().map(|(since, _)| since))?
+        {
+            aside::say(&note);
+        }
+        let is_over = matches!(event, Event::End);
+        let bytes = screen.event(event, &source)?;
+        if writer.write(bytes, &mut signals).await? {
+            source.stop();
+        }
+        if is_over {
+            return Ok(());
+        }
+    }
+}
+
+/// A session of this machine, or one that was recorded.
+enum Source {
+    Live(Box<Session>),
+    Recorded(Box<Player>),
+}
+
+fn source(args: &WatchArgs) -> Result<Source> {
+    if let Some(path) = &args.past.from {
+        let wanted = Playing {
+            since: args.past.since.or(args.past.at),
+            until: args.past.until,
+            most: args.past.at.map(|_| 1).or(args.count()),
+            length: args.tops(),
+            by: args.by(),
+        };
+        return Ok(Source::Recorded(Box::new(Player::open(path, wanted)?)));
+    }
+    let prepared = args.clone();
+    let session = Session::new(wishes(args), move || setup::prepare(&prepared));
+    Ok(Source::Live(Box::new(session)))
+}
+
+/// By what top talkers are grouped where nobody says.
+pub(super) fn default_by() -> Vec<By> {
+    vec![By::Source, By::Service, By::Interface, By::Process]
+}
+
+pub(super) fn wishes(args: &WatchArgs) -> Wishes {
+    Wishes {
         interval: args.interval(),
         count: args.count(),
         loading: args.mechanism != cli::MechanismArg::Counters,
         most: args.tops(),
         by: args.by(),
         insertions: args.asks_for_lists(),
-    };
-    let prepared = args.clone();
-    let mut session = Session::new(wishes, move || setup::prepare(&prepared));
-    let mut screen = Screen::new(args);
-    loop {
-        let event = tokio::select! {
-            biased;
-            () = signals.any() => {
-                session.stop();
-                continue;
-            }
-            event = session.next() => event?,
-        };
-        let is_over = matches!(event, Event::End);
-        let bytes = screen.event(event, &session)?;
-        if writer.write(bytes, &mut signals).await? {
-            session.stop();
+    }
+}
+
+impl Source {
+    async fn next(&mut self) -> Result<Event> {
+        match self {
+            Self::Live(session) => session.next().await,
+            Self::Recorded(player) => player.next_event(),
         }
-        if is_over {
-            return Ok(());
+    }
+
+    fn stop(&mut self) {
+        match self {
+            Self::Live(session) => session.stop(),
+            Self::Recorded(player) => player.stop(),
+        }
+    }
+
+    /// Modules that were loaded, and from when on that is seen.
+    fn loaded(&self) -> Option<(jiff::Timestamp, Vec<&Loaded>)> {
+        match self {
+            Self::Live(session) => session.loaded().map(|(since, all)| (since, all.collect())),
+            Self::Recorded(player) => player.loaded().map(|(since, all)| (since, all.collect())),
         }
     }
 }
@@ -74,15 +145,20 @@ impl Screen {
         Self { args, text: None, life: None, last: None }
     }
 
-    fn event(&mut self, event: Event, session: &Session) -> Result<Vec<u8>> {
+    fn event(&mut self, event: Event, source: &Source) -> Result<Vec<u8>> {
         match event {
             Event::Absent { was_there } => {
                 aside::say(&absent(was_there));
                 Ok(Vec::new())
             }
             Event::Begin { header, epoch, snapshot, .. } => self.start(header, epoch, &snapshot),
-            Event::Tick { snapshot, .. } => self.tick(snapshot, session),
-            Event::Kept(_) | Event::Census(_) => Ok(Vec::new()),
+            Event::Tick { snapshot, .. } => self.tick(snapshot, source),
+            Event::Census(_) => Ok(Vec::new()),
+            Event::Note(words) => self.note(&escaped(&words)),
+            Event::Changed { since, until, what } => {
+                let words = format!("between {since} and {until}: {}", what.join("; "));
+                self.note(&escaped(&words))
+            }
             Event::NoCensus(why) => self.note(&format!("no census: {why}")),
             Event::Loading(news) => {
                 let lines = words(&news);
@@ -94,7 +170,7 @@ impl Screen {
                 let since = since.as_secs();
                 self.note(&format!("the counters have not been read for {since} s{netns}{end}"))
             }
-            Event::Gone | Event::End => self.finish(),
+            Event::Gone | Event::Stopped | Event::End => self.finish(),
         }
     }
 
@@ -126,7 +202,7 @@ impl Screen {
         }
     }
 
-    fn tick(&mut self, snapshot: Box<Snapshot>, session: &Session) -> Result<Vec<u8>> {
+    fn tick(&mut self, snapshot: Box<Snapshot>, source: &Source) -> Result<Vec<u8>> {
         let snapshot = self.last.insert(snapshot);
         match (&mut self.text, &self.life) {
             (Some(text), _) => {
@@ -135,7 +211,7 @@ impl Screen {
                 rendered(|out| text.tick(out, snapshot))
             }
             (None, Some((header, epoch))) => {
-                rendered(|out| json::watch::write(out, header, *epoch, snapshot, session.loaded()))
+                rendered(|out| json::watch::write(out, header, *epoch, snapshot, source.loaded()))
             }
             (None, None) => Ok(Vec::new()),
         }

@@ -19,6 +19,7 @@ use crate::{
         census::{Census, SEED, Taken},
     },
     record::{
+        counters::{CounterSums, CpuCounters},
         entry::{Held, Left, Status},
         facts::{
             Act, Base, BucketsBy, Condition, Evidence, Facts, Form, Framework, FullLines,
@@ -26,8 +27,7 @@ use crate::{
             Totals, Writable,
         },
         sample::{
-            Access, Counted, CpuCounters, HookReadings, Owner, Probed, Sample, TableSample,
-            TopCount, TopCounts,
+            Access, Counted, HookReadings, Owner, Probed, Sample, TableSample, TopCount, TopCounts,
         },
         tests::recorded,
     },
@@ -201,7 +201,7 @@ pub(crate) fn census() -> Taken {
 /// What comes of a census that nothing disturbed.
 pub(super) fn taken(census: Census) -> Taken {
     Taken {
-        by: "walk",
+        by: "walk".into(),
         took: Duration::ZERO,
         cpu: Duration::ZERO,
         strayed: 0,
@@ -237,7 +237,10 @@ pub(crate) fn refusing() -> Snapshot {
                 is_judged: true,
                 access: Access::Entered,
                 entries: Some(1000),
-                counters: Some(vec![CpuCounters { drop: refused, ..CpuCounters::default() }]),
+                counters: Some(CounterSums::of(&[CpuCounters {
+                    drop: refused,
+                    ..CpuCounters::default()
+                }])),
                 unread: None,
                 hooks: Some(HookReadings { before: tally, after: tally }),
                 interfaces: Vec::new(),
@@ -246,6 +249,8 @@ pub(crate) fn refusing() -> Snapshot {
                 stream: Stream::Drops,
                 by: By::Source,
                 offered: refused.into(),
+                left_out: 0,
+                left_out_at_most: 0,
                 counts,
             }],
             told_apart: Vec::new(),

@@ -7,7 +7,8 @@ use super::report::{
 };
 use crate::record::{
     facts::Form,
-    measurement::{Measurement, Mechanism, Need, Signal},
+    measurement::{Measurement, Mechanism, Need, Offers, Signal},
+    session::Header,
 };
 
 /// A report without anything that was found.
@@ -58,6 +59,34 @@ pub fn report(of: &Measurement) -> Report {
         advice: advice(of),
         tracking: Tracking::default(),
         findings: Vec::new(),
+    }
+}
+
+/// A report of a recording: what could have been measured there is not in it.
+pub fn past(header: &Header, conntrack: Form) -> Report {
+    let why = "this is of a recording".to_owned();
+    let none = Measurement {
+        kernel: header.kernel.clone(),
+        architecture: "",
+        conntrack,
+        capabilities: Vec::new(),
+        configuration: Err(why),
+        offers: Offers::new(),
+        chosen: Vec::new(),
+        refused: Vec::new(),
+    };
+    let signals = Signal::ALL.map(|signal| {
+        let measured = header.mechanisms.iter().find(|of| of.signal == signal.name());
+        let mechanism = measured.and_then(|of| of.mechanism.as_deref());
+        let known = Mechanism::ALL.into_iter().find(|known| Some(known.name()) == mechanism);
+        report::SignalReport { name: signal.name(), mechanism: known.map(Mechanism::name) }
+    });
+    Report {
+        offers: Vec::new(),
+        figures: Vec::new(),
+        advice: Vec::new(),
+        signals: signals.to_vec(),
+        ..report(&none)
     }
 }
 
@@ -146,7 +175,6 @@ fn advice(of: &Measurement) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::measurement::Offers;
 
     /// What is chosen where these are missing.
     fn measurement(missing: &[Need], chosen: &[(Signal, Mechanism)]) -> Measurement {

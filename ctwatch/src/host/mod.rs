@@ -15,6 +15,12 @@ pub fn kernel_release() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
 }
 
+/// What the machine is called, `uname -n`.
+pub fn name() -> Option<String> {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    (!name.is_empty()).then_some(name)
+}
+
 /// Another after each boot.
 pub fn boot_id() -> Result<String> {
     const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";

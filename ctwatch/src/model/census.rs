@@ -1,7 +1,7 @@
 //! Who holds the table: from single entries to what there is to say of all of them. Memory does
 //! not grow with their number.
 
-use std::{cmp::Reverse, collections::HashMap, time::Duration};
+use std::{borrow::Cow, cmp::Reverse, collections::HashMap, time::Duration};
 
 use ctwatch_abi::{
     NetnsId,
@@ -9,9 +9,12 @@ use ctwatch_abi::{
     top::{By, Key, Seed, Set, Slot},
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::{figure::Exactness, ties::Ties, top::TopEntry};
 use crate::record::{
     entry::{Held, Left, Status, states},
+    nanoseconds,
     sample::Owner,
     workload::Workload,
 };
@@ -38,7 +41,7 @@ pub enum Hold {
 }
 
 /// So many of each.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holds {
     pub reclaimable: u64,
     pub closing: u64,
@@ -103,7 +106,8 @@ fn is_regular(held: &Held) -> bool {
 }
 
 /// How long entries are still to live, in seconds.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(from = "WrittenLifetimes", into = "WrittenLifetimes")]
 pub struct Lifetimes {
     /// Exact below 16 s; above that each power of two has 16 steps.
     steps: Vec<u32>,
@@ -115,6 +119,33 @@ pub struct Lifetimes {
 
 const FINE: u32 = 16;
 const STEPS: usize = 16 + 28 * 16;
+
+/// Most steps are empty.
+#[derive(Serialize, Deserialize)]
+struct WrittenLifetimes {
+    steps: Vec<(u16, u32)>,
+    columns: [u64; LIMITS.len() + 1],
+    unknown: u64,
+}
+
+impl From<Lifetimes> for WrittenLifetimes {
+    fn from(Lifetimes { steps, columns, unknown }: Lifetimes) -> Self {
+        let steps = (0..).zip(steps).filter(|(_, count)| *count > 0).collect();
+        Self { steps, columns, unknown }
+    }
+}
+
+impl From<WrittenLifetimes> for Lifetimes {
+    fn from(WrittenLifetimes { steps, columns, unknown }: WrittenLifetimes) -> Self {
+        let mut read = Self { columns, unknown, ..Self::default() };
+        for (at, count) in steps {
+            if let Some(step) = read.steps.get_mut(usize::from(at)) {
+                *step = count;
+            }
+        }
+        read
+    }
+}
 
 impl Default for Lifetimes {
     fn default() -> Self {
@@ -173,7 +204,7 @@ fn step(seconds: u32) -> usize {
 }
 
 /// Entries of one protocol in one state.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct StateCount {
     pub protocol: u8,
     pub state: u8,
@@ -194,7 +225,7 @@ impl StateCount {
 }
 
 /// One namespace's entries.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TableCensus {
     pub netns: NetnsId,
     pub holds: Holds,
@@ -202,6 +233,7 @@ pub struct TableCensus {
     pub states: Vec<StateCount>,
     /// Zone and number, the most first.
     pub zones: Vec<(u16, u64)>,
+    #[serde(skip)]
     places: Places,
     pub ties: Ties,
 }
@@ -343,17 +375,9 @@ impl Census {
             for table in &self.tables {
                 let Some(first) = first.remove(&table.netns) else { continue };
                 let all = table.holds.all();
-                let entry = |slot: &Slot| TopEntry {
-                    key: slot.key,
-                    interface: None,
-                    cgroup: None,
-                    count: slot.count,
-                    error: slot.error,
-                    per_s: None,
-                    per_s_is: Exactness::Unavailable,
-                    share_now: None,
-                    estimate: None,
-                    share: (all > 0).then(|| (slot.count as f64 / all as f64).min(1.0)),
+                let entry = |slot: &Slot| {
+                    let share = (all > 0).then(|| (slot.count as f64 / all as f64).min(1.0));
+                    held_by(slot.key, slot.count, slot.error, share)
                 };
                 let entries = first.finish(most).iter().map(entry).collect();
                 tops.push(Holders { netns: table.netns, by: *by, entries });
@@ -366,11 +390,60 @@ impl Census {
 }
 
 /// Who holds the most entries of one namespace, told apart in one way. None has a rate.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Holders {
     pub netns: NetnsId,
     pub by: By,
+    #[serde(with = "holder")]
     pub entries: Vec<TopEntry>,
+}
+
+/// As they are written down: what no census has is left out.
+mod holder {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::{Key, TopEntry};
+
+    #[derive(Serialize, Deserialize)]
+    struct Written {
+        key: Key,
+        count: u64,
+        error: u64,
+        share: Option<f64>,
+    }
+
+    pub(super) fn serialize<S: Serializer>(
+        entries: &[TopEntry],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(entries.iter().map(|entry| {
+            let TopEntry { key, count, error, share, .. } = *entry;
+            Written { key, count, error, share }
+        }))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<TopEntry>, D::Error> {
+        let written: Vec<Written> = Vec::deserialize(deserializer)?;
+        let entry = |Written { key, count, error, share }| super::held_by(key, count, error, share);
+        Ok(written.into_iter().map(entry).collect())
+    }
+}
+
+fn held_by(key: Key, count: u64, error: u64, share: Option<f64>) -> TopEntry {
+    TopEntry {
+        key,
+        interface: None,
+        cgroup: None,
+        count,
+        error,
+        per_s: None,
+        per_s_is: Exactness::Unavailable,
+        share,
+        share_now: None,
+        estimate: None,
+    }
 }
 
 /// The largest so far, and some more: to sort all of them takes as long as to count them.
@@ -394,7 +467,7 @@ impl First {
 }
 
 /// The outcome of a census.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct CensusCounts {
     pub tables: Vec<TableCensus>,
     /// In the order of the namespaces' numbers, too.
@@ -420,10 +493,12 @@ impl CensusCounts {
 }
 
 /// How a census was taken.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Taken {
-    pub by: &'static str,
+    pub by: Cow<'static, str>,
+    #[serde(rename = "took_ns", with = "nanoseconds")]
     pub took: Duration,
+    #[serde(rename = "cpu_ns", with = "nanoseconds")]
     pub cpu: Duration,
     /// Chains that changed under the walk: entries of them may be missing.
     pub strayed: u64,
@@ -436,7 +511,7 @@ pub struct Taken {
 }
 
 /// One namespace, and how full the kernel says that it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelCount {
     pub netns: NetnsId,
     pub owner: Owner,
@@ -670,7 +745,7 @@ mod tests {
             is_torn: false,
         };
         let taken = Taken {
-            by: "walk",
+            by: "walk".into(),
             took: Duration::ZERO,
             cpu: Duration::ZERO,
             strayed: 0,

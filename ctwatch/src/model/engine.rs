@@ -22,7 +22,10 @@ use super::{
     talkers::{self, Begun, Talkers},
     top::{Context, Listing, Names, Strangers},
 };
-use crate::record::sample::{EntryCounts, Misses, Probed, Sample};
+use crate::record::{
+    counters::EntryCounts,
+    sample::{Misses, Probed, Sample},
+};
 
 /// So many namespaces that are gone are kept for the summary.
 const MAX_DEPARTED: usize = 256;
@@ -190,12 +193,6 @@ impl Model {
         }
     }
 
-    /// Takes in a sample that is not shown: counters are to be read before they can have gone all the
-    /// way round, which is [`KEPT_UP`](super::KEPT_UP).
-    pub fn keep_up(&mut self, sample: &Sample) {
-        self.see(sample);
-    }
-
     fn see(&mut self, sample: &Sample) -> Machine {
         let first = self.last.is_none();
         let machine = self.machine(sample);
@@ -224,12 +221,12 @@ impl Model {
 
     fn machine(&mut self, sample: &Sample) -> Machine {
         self.counts_entries |= sample.tables.iter().any(|table| {
-            let both = table.entries.zip(table.counters.as_deref());
-            both.is_some_and(|(entries, cpus)| EntryCounts::of(entries, cpus) == EntryCounts::Agree)
+            let both = table.entries.zip(table.counters.as_ref());
+            both.is_some_and(|(entries, sums)| EntryCounts::of(entries, sums) == EntryCounts::Agree)
         });
         let counts_entries = self.counts_entries;
         let Some(Probed { host, counted, misses, .. }) = sample.probed else {
-            return Machine { counts_entries, at: sample.elapsed, ..Machine::default() };
+            return Machine { counts_entries, ..Machine::default() };
         };
         // What the program was not run for may have been a refusal.
         let no_memory =
@@ -243,7 +240,6 @@ impl Model {
             no_memory: no_memory.map(|now| now.saturating_sub(before)),
             counts_entries,
             counted,
-            at: sample.elapsed,
             missed: Misses {
                 drops: plus(misses.drops, &[HostCount::UnplacedDrops]),
                 refusals: plus(misses.refusals, &[HostCount::UnplacedRefusals]),

@@ -110,7 +110,7 @@ mod tests {
         });
         let (took, cpu) = (Duration::ZERO, Duration::ZERO);
         let (kernel, counted) = (kernel.collect(), census.finish(1));
-        Taken { by: "walk", took, cpu, strayed: 0, kernel, counted, notes: Vec::new() }
+        Taken { by: "walk".into(), took, cpu, strayed: 0, kernel, counted, notes: Vec::new() }
     }
 
     fn named(groups: &[Group]) -> Vec<(String, u64, u64)> {

@@ -1,6 +1,6 @@
 //! One incident: what happened to one table from the first sign of trouble until it was quiet again.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use ctwatch_abi::{NetnsId, top::Stream};
 
@@ -164,7 +164,7 @@ pub struct AtPeak {
 
 #[derive(Clone, Debug)]
 pub struct LastCensus {
-    pub by: &'static str,
+    pub by: Cow<'static, str>,
     pub time: jiff::Timestamp,
     pub holds: Holds,
     /// No number of it is exact.

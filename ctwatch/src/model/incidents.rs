@@ -402,7 +402,7 @@ impl Open {
         let is_torn = taken.kernel.iter().any(|count| count.netns == table.id && count.is_torn);
         let mut top: Vec<_> = taken.counted.lists(table.id).cloned().collect();
         top.iter_mut().for_each(|list| list.entries.truncate(MOST_LISTED));
-        let (by, holds) = (taken.by, census.holds);
+        let (by, holds) = (taken.by.clone(), census.holds);
         self.incident.census = Some(LastCensus { by, time, holds, is_torn, top });
     }
 }

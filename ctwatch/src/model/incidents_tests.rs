@@ -18,10 +18,11 @@ use super::{
     verdict::situations,
 };
 use crate::record::{
+    counters::{CounterSums, CpuCounters},
     entry::{Held, Left, Status},
     sample::{
-        Access, Counted, CpuCounters, HookReadings, Idle, Owner, PlaneCount, Probed, Sample,
-        TableSample, TopCount, TopCounts,
+        Access, Counted, HookReadings, Idle, Owner, PlaneCount, Probed, Sample, TableSample,
+        TopCount, TopCounts,
     },
     tests::recorded,
 };
@@ -42,11 +43,13 @@ struct At {
     nat: u32,
     removed: u32,
     early_drop: u32,
+    /// Of the counters.
+    gaps: u32,
 }
 
 impl At {
     fn table(self, id: u32) -> TableSample {
-        let Self { entries, full, clash, nat, removed, early_drop } = self;
+        let Self { entries, full, clash, nat, removed, early_drop, gaps } = self;
         let counters = CpuCounters {
             drop: full + clash + nat,
             insert_failed: clash + nat,
@@ -61,7 +64,7 @@ impl At {
         count(Count::DroppedUnconfirmedNat, nat);
         count(Count::Removed, removed + early_drop);
         TableSample {
-            counters: Some(vec![counters]),
+            counters: Some(CounterSums { gaps, ..CounterSums::of(&[counters]) }),
             hooks: Some(HookReadings { before: tally, after: tally }),
             ..situations::table(id, "rt", entries, 0)
         }
@@ -194,8 +197,8 @@ fn counters_alone_give_bounds() {
 #[test]
 fn a_lower_bound_still_says_what_it_grew_by() {
     let mut watch = Watch::new(Criteria::default());
-    let at = |full| At { full, ..At::default() };
-    watch.one(0, at(0));
+    watch.one(0, At::default());
+    let at = |full| At { full, gaps: 1, ..At::default() };
     watch.one(10_000, at(100));
     rest(&mut watch, 10_001..=10_100, at(100));
     let turns = watch.one(10_101, at(130));
@@ -648,7 +651,14 @@ fn lists(sources: &[(u8, u64)]) -> Vec<TopCounts> {
     };
     let offered = sources.iter().map(|(_, count)| count).sum();
     let counts = sources.iter().map(count).collect();
-    vec![TopCounts { stream: Stream::Drops, by: By::Source, offered, counts }]
+    vec![TopCounts {
+        stream: Stream::Drops,
+        by: By::Source,
+        offered,
+        left_out: 0,
+        left_out_at_most: 0,
+        counts,
+    }]
 }
 
 #[test]
@@ -690,7 +700,7 @@ fn the_last_census_is_kept_with_its_time() {
         (0..pinned).for_each(|_| census.enter(&held));
         let (took, cpu) = (Duration::ZERO, Duration::ZERO);
         let (kernel, notes, counted) = (Vec::new(), Vec::new(), census.finish(9));
-        Arc::new(Taken { by: "walk", took, cpu, strayed: 0, kernel, counted, notes })
+        Arc::new(Taken { by: "walk".into(), took, cpu, strayed: 0, kernel, counted, notes })
     };
     let seen = |watch: &Watch| {
         let census = watch.incidents.open().next().unwrap().census.clone();

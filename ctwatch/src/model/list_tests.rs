@@ -61,7 +61,14 @@ fn asked(second: u64, inserted: u64, told: u64, sources: &[(u8, u64, u64)]) -> S
     let counts = sources.iter().map(count).collect();
     let told_apart = ToldApart { stream, considered: told, taken: told, let_by: 0, heaviest: 1 };
     recorded(&Sample {
-        tops: vec![TopCounts { stream, by: By::Source, offered: told, counts }],
+        tops: vec![TopCounts {
+            stream,
+            by: By::Source,
+            offered: told,
+            left_out: 0,
+            left_out_at_most: 0,
+            counts,
+        }],
         told_apart: vec![told_apart],
         ..unasked(second, inserted)
     })
@@ -186,4 +193,41 @@ fn a_list_that_began_while_it_was_gone_has_its_total() {
     let back = model.advance(&gone(asked(5, 100, 10, &[(1, 10, 0)])));
     assert_eq!(back.tables[0].insertions.at_least, Some(100));
     assert_eq!(of(&back, 1), Some((10, 10, Some(1.0))));
+}
+
+/// Of a recording that kept the first of a list: who was left out is bounded by what it came to at most.
+#[test]
+fn what_a_list_left_out_is_a_bound() {
+    let list = |counts: &[(u8, u64)], left_out_at_most| TopCounts {
+        stream: Stream::Drops,
+        by: By::Source,
+        offered: 0,
+        left_out: u64::from(left_out_at_most > 0),
+        left_out_at_most,
+        counts: counts
+            .iter()
+            .map(|(number, count)| TopCount {
+                key: source(*number),
+                count: *count,
+                ..Default::default()
+            })
+            .collect(),
+    };
+    let mut model = Model::with_tops(5, &[By::Source]);
+    let mut seen = |second: u64, drop: u32, list| {
+        let mut sample = Sample::at(Duration::from_secs(second));
+        sample.tables = vec![table(1, "rt", 0, drop)];
+        sample.tops = vec![list];
+        let snapshot = model.advance(&sample);
+        let entries = snapshot.tables[0].top.iter().flat_map(|list| list.entries.clone());
+        let bounds =
+            |entry: TopEntry| (entry.key.src[3], entry.at_least(), entry.at_most(), entry.per_s);
+        entries.map(bounds).collect::<Vec<_>>()
+    };
+    seen(0, 1000, list(&[(1, 500)], 90));
+    // 2 had come to 90 at most by then, and to 60 at most at the sample before: so 10 at least are new.
+    assert_eq!(seen(1, 1700, list(&[(1, 700)], 60)), [(1, 200, 200, Some(200.0))]);
+    let now = seen(2, 2000, list(&[(1, 700), (2, 100)], 0));
+    assert_eq!(now[0].0, 2, "{now:?}");
+    assert_eq!((now[0].1, now[0].2, now[0].3), (10, 100, Some(40.0)), "{now:?}");
 }

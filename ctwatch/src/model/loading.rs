@@ -9,6 +9,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use ctwatch_abi::loading::{Event, Kind, NAME};
+use serde::{Deserialize, Serialize};
 
 use crate::family;
 
@@ -18,14 +19,14 @@ const AFTER: Duration = Duration::from_secs(10);
 /// So many loaded modules are remembered, the last ones.
 const LOADED: usize = 64;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
     pub pid: u32,
     pub comm: String,
 }
 
 /// A module of conntrack's that was loaded.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Loaded {
     pub time: jiff::Timestamp,
     pub module: String,
@@ -34,7 +35,7 @@ pub struct Loaded {
     pub asked_by: Option<Asker>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Asker {
     pub process: Process,
     /// What it made the kernel ask for. `None`: it is the parent of the one that loaded the module.

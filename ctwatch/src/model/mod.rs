@@ -2,6 +2,7 @@
 //! nothing of how the numbers were had.
 
 pub mod census;
+pub mod changes;
 mod counters;
 mod engine;
 #[cfg(test)]
@@ -33,6 +34,5 @@ mod trend;
 pub mod trouble;
 pub mod verdict;
 
-pub use counters::{KEPT_UP, MOST_PER_S};
 pub use engine::Model;
 pub use snapshot::{Change, Drops, Gone, Snapshot, Sum, Table};

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use ctwatch_abi::NetnsId;
 use serde::{Deserialize, Serialize};
 
-use super::MOST_PER_S;
-use crate::record::sample::{Access, TableSample};
+use crate::record::{
+    counters::MOST_PER_S,
+    sample::{Access, TableSample},
+};
 
 /// Of the file's format.
 const SCHEMA: u32 = 1;
@@ -179,11 +181,8 @@ impl Remembered {
 
 /// A packet whose chain is too long bumps no `drop`.
 fn dropped(sample: &TableSample) -> Option<u64> {
-    let cpus = sample.counters.as_ref()?;
-    let of = |cpu: &crate::record::sample::CpuCounters| {
-        u64::from(cpu.drop) + u64::from(cpu.chaintoolong.unwrap_or(0))
-    };
-    Some(cpus.iter().map(of).sum())
+    let sums = sample.counters.as_ref()?;
+    Some(sums.drop + sums.chaintoolong.unwrap_or(0))
 }
 
 #[cfg(test)]

@@ -115,4 +115,10 @@ impl Grown {
             most: count.count.saturating_sub(last.count),
         }
     }
+
+    /// The same of one that was in no list, where what a list left out came to `at_most` each.
+    pub(super) fn of_left_out(count: &TopCount, at_most: u64) -> Self {
+        let certain = count.count.saturating_sub(count.error);
+        Self { least: certain.saturating_sub(at_most), most: count.count }
+    }
 }

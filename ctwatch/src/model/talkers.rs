@@ -21,6 +21,9 @@ pub(super) struct Talkers {
     /// The same when the lists of the stream began to count: at the first sample, from which on totals
     /// count, or when somebody asked for them. The programs count from when they were attached.
     base: HashMap<(Stream, By, Key), TopCount>,
+    /// What the keys came to at most that a list left out: at the last sample, and when it began to count.
+    left_out: HashMap<(Stream, By), u64>,
+    base_left_out: HashMap<(Stream, By), u64>,
     begun: Vec<Begun>,
 }
 
@@ -63,6 +66,12 @@ impl Talkers {
                 continue;
             };
             let (begins, let_by) = (self.begun[at].now, let_by[at]);
+            let which = (list.stream, list.by);
+            let last_left_out = self.left_out.insert(which, list.left_out_at_most).unwrap_or(0);
+            if begins {
+                self.base_left_out.insert(which, list.left_out_at_most);
+            }
+            let base_left_out = self.base_left_out.get(&which).copied().unwrap_or(0);
             for count in &list.counts {
                 let id = (list.stream, list.by, count.key);
                 now.insert(id, *count);
@@ -72,10 +81,16 @@ impl Talkers {
                 if idle.contains(&count.key.netns) {
                     continue;
                 }
-                let base = self.base.get(&id).copied().unwrap_or_default();
-                let last = self.last.get(&id).copied().unwrap_or_default();
+                let (base, last) = (self.base.get(&id), self.last.get(&id));
+                let grown = |before: Option<&TopCount>, left_out| match before {
+                    Some(before) => Grown::of(count, before),
+                    None => Grown::of_left_out(count, left_out),
+                };
+                let since = grown(base, base_left_out);
+                let grown = (!begins).then(|| grown(last, last_left_out));
+                let (base, last) =
+                    (base.copied().unwrap_or_default(), last.copied().unwrap_or_default());
                 let of = (count.key.netns, list.stream, list.by);
-                let grown = (!begins).then(|| Grown::of(count, &last));
                 let scale = Scale {
                     weight: count.scaled.saturating_sub(base.scaled),
                     is_now: count.scaled > last.scaled || let_by.now > 0,
@@ -84,7 +99,6 @@ impl Talkers {
                     let_by,
                 };
                 let (key, error) = (count.key, count.error);
-                let since = Grown::of(count, &base);
                 let talker = Talker { key, count: count.count, error, since, grown, scale };
                 talking.talkers.entry(of).or_default().push(talker);
             }
@@ -93,7 +107,9 @@ impl Talkers {
         talking.begun.clone_from(&self.begun);
         for talkers in talking.talkers.values_mut() {
             let grown = |talker: &Talker| talker.grown.map_or(0, |grown| grown.least);
-            talkers.sort_by_key(|talker| Reverse((grown(talker), talker.most_since())));
+            // Of equals the first by key: a recording does not keep the order of the kernel's slots.
+            talkers
+                .sort_by_key(|talker| (Reverse((grown(talker), talker.most_since())), talker.key));
         }
         talking
     }

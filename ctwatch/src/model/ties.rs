@@ -6,6 +6,8 @@ use ctwatch_abi::{
     top::Key,
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::record::entry::Held;
 
 /// Protocol and port, in the order of this machine.
@@ -15,7 +17,7 @@ pub type Port = (u8, u16);
 const MOST: usize = 4096;
 
 /// Ports with at least one such entry.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Ports {
     /// Sorted.
     ports: Vec<Port>,
@@ -40,7 +42,7 @@ impl Ports {
 }
 
 /// What binds entries of one namespace, and tunnels among them, which are spread over many services.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Ties {
     /// To these ports, and some of it is translated.
     pub translated: Ports,

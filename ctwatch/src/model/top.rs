@@ -214,7 +214,14 @@ mod tests {
             ..TopCount::default()
         };
         let counts: Vec<_> = counts.iter().map(count).collect();
-        let tops = vec![TopCounts { stream: Stream::Drops, by: By::Source, offered: 0, counts }];
+        let tops = vec![TopCounts {
+            stream: Stream::Drops,
+            by: By::Source,
+            offered: 0,
+            left_out: 0,
+            left_out_at_most: 0,
+            counts,
+        }];
         Sample { tops, ..Sample::at(Duration::ZERO) }
     }
 

@@ -176,7 +176,7 @@ impl Taker {
         self.count_again(&found, &mut kernel)?;
         let counted = census.finish(question.most);
         Ok(Taken {
-            by,
+            by: by.into(),
             took: begin.elapsed(),
             cpu: cpu_time().saturating_sub(cpu),
             strayed,

@@ -3,10 +3,12 @@
 
 mod asking;
 pub mod census;
+pub mod event;
 pub mod loading;
 pub mod sampler;
 pub mod schedule;
 pub mod session;
 pub mod survey;
+pub mod surveyor;
 mod turns;
 pub mod wanted;

@@ -28,6 +28,7 @@ use crate::{
     },
     probe::running::Probes,
     record::{
+        counters::Summing,
         netns_map::NetnsMap,
         sample::{Access, HookReadings, Idle, Owner, Probed, Sample, TableSample, TopCounts},
         workload::Workload,
@@ -123,6 +124,8 @@ struct Worker {
     /// And whose they are: that never changes. Kept where an id is never used again.
     owners: NetnsMap<Owner>,
     finder: Finder,
+    /// The counters of each, summed.
+    sums: Sums,
     /// What the last reading of each was, and which of them it is time to read.
     turns: Turns,
     /// Namespaces that the probes counted in and that were looked for in vain.
@@ -174,6 +177,7 @@ impl Worker {
             names: NetnsMap::default(),
             workloads: HashMap::new(),
             owners: NetnsMap::default(),
+            sums: Sums::default(),
             finder: Finder::default(),
             hidden: HashSet::new(),
             set_aside: SetAside::default(),
@@ -242,7 +246,8 @@ impl Worker {
         let probes = self.means.probes.as_ref();
         let probed = probes.map(Probes::probed).transpose()?;
         let tallies = (before.as_ref(), by_now.as_ref(), after.as_ref());
-        let Rows { mut tables, idle, unseen } = self.tables(visits, tallies, now, whole);
+        // Read, as far as anybody is told, when the sample was: then their age follows from two samples.
+        let Rows { mut tables, idle, unseen } = self.tables(visits, tallies, elapsed, whole);
         tables.extend(others);
         self.make_room(unseen, after.as_ref())?;
         Ok(Sample {
@@ -411,7 +416,8 @@ impl Worker {
                 Visit::Read(reading) => {
                     let id = cookie.unwrap_or(NetnsId::from(netns.inode));
                     let interfaces = self.named(id, &reading.interfaces, now);
-                    read_table(id, netns, (is_judged, owner), reading, interfaces)
+                    let summing = self.sums.of(id);
+                    read_table(id, netns, (is_judged, owner), reading, interfaces, (summing, now))
                 }
                 Visit::Refused(error) => {
                     refused_table(id_of(inode), netns, (is_judged, owner), &error)
@@ -477,6 +483,7 @@ impl Worker {
         self.names.retain(|id, _| is_spoken_of(id));
         self.workloads.retain(|id, _| is_spoken_of(id));
         self.owners.retain(|id, _| is_spoken_of(id));
+        self.sums.retain(is_spoken_of);
         self.interface_names.retain(|id, _| is_spoken_of(id));
         Rows { tables, idle, unseen }
     }
@@ -546,6 +553,28 @@ impl Worker {
             }
         }
         Ok(())
+    }
+}
+
+/// The counters of each namespace, summed. Memory for those that are spoken of.
+#[derive(Debug, Default)]
+struct Sums {
+    of: NetnsMap<Summing>,
+    /// How many were let go: one that comes back has a gap.
+    let_go: u32,
+}
+
+impl Sums {
+    fn of(&mut self, id: NetnsId) -> &mut Summing {
+        let gaps = self.let_go;
+        self.of.entry(id).or_insert_with(|| Summing::after(gaps))
+    }
+
+    fn retain(&mut self, is_spoken_of: impl Fn(&NetnsId) -> bool) {
+        let before = self.of.len();
+        self.of.retain(|id, _| is_spoken_of(id));
+        let let_go = u32::try_from(before - self.of.len()).unwrap_or(u32::MAX);
+        self.let_go = self.let_go.saturating_add(let_go);
     }
 }
 
@@ -680,6 +709,7 @@ fn read_table(
     whose: (bool, Owner),
     reading: Reading,
     interfaces: Vec<(u32, String)>,
+    (summing, at): (&mut Summing, Duration),
 ) -> TableSample {
     let mut unread = None;
     let mut note = |error: anyhow::Error| {
@@ -687,6 +717,7 @@ fn read_table(
     };
     let (entries, counters) =
         (reading.entries.map_err(&mut note).ok(), reading.counters.map_err(&mut note).ok());
+    let counters = counters.map(|cpus| summing.take(&cpus, at));
     TableSample { entries, counters, unread, interfaces, ..row(id, netns, whose, Access::Entered) }
 }
 

@@ -13,11 +13,17 @@ const SHARE: u32 = 100;
 /// Nobody reads faster than that.
 const SOONEST: Duration = Duration::from_secs(1);
 
+/// Of those that are taken now and then.
+const SELDOM_SHARE: u32 = 1000;
+const SELDOM: Duration = Duration::from_secs(600);
+
 /// When a census is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
     /// While a table is saturated.
     Saturated,
+    /// Then, and now and then while none is: for whoever asks the next morning what it is made of.
+    NowAndThen,
     /// As often as may be.
     Always,
     /// Once, before the last reading.
@@ -40,6 +46,8 @@ pub(super) struct Schedule {
     census: Option<CensusThread>,
     answer: Option<oneshot::Receiver<Result<Taken>>>,
     due: Instant,
+    /// And this, while no table is saturated.
+    seldom: Instant,
     /// Why it cannot be taken at all.
     failed: Option<anyhow::Error>,
     /// The one before the last reading was asked for.
@@ -50,13 +58,16 @@ impl Schedule {
     pub(super) fn new(wanted: Option<Wanted>) -> Self {
         let when = wanted.as_ref().map(|wanted| wanted.when);
         let due = Instant::now();
-        Self { wanted, when, census: None, answer: None, due, failed: None, is_last: false }
+        let (census, answer, failed) = (None, None, None);
+        Self { wanted, when, census, answer, due, seldom: due, failed, is_last: false }
     }
 
     /// Asks for one where it is wanted and due.
     pub(super) fn look(&mut self, snapshot: &Snapshot) {
+        let is_saturated = || snapshot.tables.iter().any(|t| t.saturated && t.is_judged);
         let is_wanted = match self.when {
-            Some(When::Saturated) => snapshot.tables.iter().any(|t| t.saturated && t.is_judged),
+            Some(When::Saturated) => is_saturated(),
+            Some(When::NowAndThen) => is_saturated() || Instant::now() >= self.seldom,
             Some(When::Always) => true,
             Some(When::Last) | None => false,
         };
@@ -95,7 +106,11 @@ impl Schedule {
         self.answer = None;
         let taken = answer.context("the thread of the census has ended").flatten();
         match &taken {
-            Ok(taken) => self.due = Instant::now() + (taken.cpu * SHARE).max(SOONEST),
+            Ok(taken) => {
+                let now = Instant::now();
+                self.due = now + (taken.cpu * SHARE).max(SOONEST);
+                self.seldom = now + (taken.cpu * SELDOM_SHARE).max(SELDOM);
+            }
             Err(_) => self.census = None,
         }
         taken

@@ -12,14 +12,16 @@ use tokio::{
 
 use super::{
     asking::Asking,
-    loading::{Loading, News},
+    event::Event,
+    loading::Loading,
     sampler::{Collector, Means},
     schedule::{self, Schedule},
 };
 use crate::{
     host::kernel::modules::{self, ABSENT, Life, Presence},
-    model::{KEPT_UP, Model, Snapshot, census::Taken, loading::Loaded},
+    model::{Model, census::Taken, loading::Loaded},
     record::{
+        counters::KEPT_UP,
         sample::Sample,
         session::{Epoch, Header},
     },
@@ -54,41 +56,6 @@ pub struct Wishes {
     pub by: Vec<ctwatch_abi::top::By>,
     /// A person asked for lists: those of insertions are kept all the time.
     pub insertions: bool,
-}
-
-/// What happens, in the order in which it does.
-pub enum Event {
-    /// Conntrack is not there, or not any more, and is waited for.
-    Absent {
-        was_there: bool,
-    },
-    /// A life of the table begins, with its first reading.
-    Begin {
-        header: Box<Header>,
-        epoch: Epoch,
-        sample: Box<Sample>,
-        snapshot: Box<Snapshot>,
-    },
-    Tick {
-        sample: Box<Sample>,
-        snapshot: Box<Snapshot>,
-    },
-    /// Read between ticks, that counters may not go all the way round: nobody is shown it.
-    Kept(Box<Sample>),
-    Census(Arc<Taken>),
-    /// None is taken, and why.
-    NoCensus(String),
-    Loading(News),
-    /// A reading has not come for so long: of this namespace. `is_last`: it is not waited for.
-    Slow {
-        since: Duration,
-        netns: Option<String>,
-        is_last: bool,
-    },
-    /// Conntrack was unloaded: that life is over.
-    Gone,
-    /// All that was asked for is done. Nothing comes after it.
-    End,
 }
 
 pub struct Session {
@@ -355,9 +322,8 @@ impl Session {
             self.end_life();
             return Ok(());
         }
+        // That the counters were read in time is in their sums.
         if purpose == Purpose::Keep {
-            living.model.keep_up(&sample);
-            self.ready.push_back(Event::Kept(Box::new(sample)));
             return Ok(());
         }
         let snapshot = Box::new(living.model.advance(&sample));

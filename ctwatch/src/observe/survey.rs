@@ -34,8 +34,9 @@ use crate::{
         },
     },
     record::{
+        counters::CounterSums,
         facts::{Facts, Form, Known, Namespace, Stranger, Totals},
-        sample::{CpuCounters, Owner},
+        sample::Owner,
     },
     threads,
 };
@@ -317,7 +318,7 @@ fn namespace(
         addresses: addresses::addresses(),
         allowances: allowances::allowances(),
         entries: entries.map_err(said),
-        totals: counters.map(|cpus| totals(&cpus)).map_err(said),
+        totals: counters.map(|cpus| totals(&CounterSums::of(&cpus))).map_err(said),
         expectations: expectations(),
         timeouts: timeouts(),
         hooks: parts.hooks.clone().and_then(|()| hooks::hooks()),
@@ -332,9 +333,10 @@ fn namespace(
 fn stranger(uid: u32, netns: &Netns, visit: Visit) -> Option<Stranger> {
     let said = |error: anyhow::Error| format!("{error:#}");
     let (entries, totals) = match visit {
-        Visit::Read(Reading { entries, counters, .. }) => {
-            (entries.map_err(said), counters.map(|cpus| totals(&cpus)).map_err(said))
-        }
+        Visit::Read(Reading { entries, counters, .. }) => (
+            entries.map_err(said),
+            counters.map(|cpus| totals(&CounterSums::of(&cpus))).map_err(said),
+        ),
         Visit::Refused(error) => (Err(said(error)), Err("it could not be entered".to_owned())),
         Visit::Gone => return None,
     };
@@ -342,15 +344,11 @@ fn stranger(uid: u32, netns: &Netns, visit: Visit) -> Option<Stranger> {
     Some(Stranger { uid, inode: netns.inode, name, entries, totals })
 }
 
-fn totals(cpus: &[CpuCounters]) -> Totals {
-    cpus.iter().fold(Totals::default(), |sum, cpu| Totals {
-        invalid: sum.invalid + u64::from(cpu.invalid),
-        insert_failed: sum.insert_failed + u64::from(cpu.insert_failed),
-        drop: sum.drop + u64::from(cpu.drop),
-        early_drop: sum.early_drop + u64::from(cpu.early_drop),
-        clash_resolve: sum.clash_resolve + u64::from(cpu.clash_resolve),
-        chaintoolong: cpu.chaintoolong.map(|more| sum.chaintoolong.unwrap_or(0) + u64::from(more)),
-    })
+fn totals(sums: &CounterSums) -> Totals {
+    let CounterSums {
+        invalid, insert_failed, drop, early_drop, clash_resolve, chaintoolong, ..
+    } = *sums;
+    Totals { invalid, insert_failed, drop, early_drop, clash_resolve, chaintoolong }
 }
 
 fn expectations() -> Known<u32> {
@@ -419,13 +417,5 @@ mod tests {
     fn a_thread_that_is_lost_is_an_error() {
         let begin = || Ok(|_: &Netns| -> Result<()> { anyhow::bail!("cannot return") });
         assert!(each(found(3), Duration::from_secs(60), begin).is_err());
-    }
-
-    #[test]
-    fn totals_are_over_all_cpus() {
-        let cpu = |drop, chaintoolong| CpuCounters { drop, chaintoolong, ..Default::default() };
-        let sum = totals(&[cpu(1, Some(2)), cpu(u32::MAX, Some(3))]);
-        assert_eq!((sum.drop, sum.chaintoolong), (1 + u64::from(u32::MAX), Some(5)));
-        assert_eq!(totals(&[cpu(1, None)]).chaintoolong, None);
     }
 }

@@ -11,8 +11,9 @@ use ctwatch_abi::{NetnsId, NetnsTally};
 use crate::{
     host::netns::Netns,
     record::{
+        counters::CounterSums,
         netns_map::NetnsMap,
-        sample::{CpuCounters, Idle, TableSample},
+        sample::{Idle, TableSample},
     },
 };
 
@@ -40,7 +41,7 @@ pub(super) struct Read {
 
 impl Read {
     pub(super) fn of(table: &TableSample, tally: Option<NetnsTally>, at: Duration) -> Self {
-        let counters = table.counters.as_ref().map(|cpus| cpus.iter().map(sum).sum());
+        let counters = table.counters.as_ref().map(sum);
         Self { id: table.id, tally, entries: table.entries, counters, at }
     }
 
@@ -49,13 +50,12 @@ impl Read {
     }
 }
 
-fn sum(cpu: &CpuCounters) -> u64 {
-    let CpuCounters { found, invalid, insert, insert_failed, drop, early_drop, error, .. } = *cpu;
+fn sum(of: &CounterSums) -> u64 {
+    let CounterSums { found, invalid, insert, insert_failed, drop, early_drop, error, .. } = *of;
     let known = [found, invalid, insert, insert_failed, drop, early_drop, error];
-    let more = [cpu.search_restart, cpu.clash_resolve];
-    let perhaps = [cpu.delete_list, cpu.chaintoolong];
-    let all = known.into_iter().chain(more).chain(perhaps.into_iter().flatten());
-    all.map(u64::from).sum()
+    let more = [of.search_restart, of.clash_resolve];
+    let perhaps = [of.delete_list, of.chaintoolong];
+    known.into_iter().chain(more).chain(perhaps.into_iter().flatten()).sum()
 }
 
 /// How much it matters what happens in a namespace.

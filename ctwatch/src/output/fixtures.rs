@@ -20,10 +20,10 @@ use crate::{
         trouble::Criteria,
     },
     record::{
+        counters::{CounterSums, CpuCounters},
         entry::{Held, Left, Status},
         sample::{
-            Access, Counted, CpuCounters, HookReadings, Owner, Probed, Sample, TableSample,
-            TopCount, TopCounts,
+            Access, Counted, HookReadings, Owner, Probed, Sample, TableSample, TopCount, TopCounts,
         },
         session::{Epoch, FORMAT, Header, Measured},
         tests::recorded,
@@ -72,12 +72,12 @@ pub(super) fn snapshots() -> [Snapshot; 2] {
                 is_judged: true,
                 access: Access::Entered,
                 entries: Some(entries),
-                counters: Some(vec![CpuCounters {
+                counters: Some(CounterSums::of(&[CpuCounters {
                     drop,
                     early_drop,
                     chaintoolong: Some(0),
                     ..CpuCounters::default()
-                }]),
+                }])),
                 unread: None,
                 hooks: Some(HookReadings { before: tally, after: tally }),
                 interfaces: Vec::new(),
@@ -138,7 +138,10 @@ fn named(id: u64, name: &str) -> TableSample {
         is_judged: true,
         access: Access::Entered,
         entries: Some(0),
-        counters: Some(vec![CpuCounters { chaintoolong: Some(0), ..CpuCounters::default() }]),
+        counters: Some(CounterSums::of(&[CpuCounters {
+            chaintoolong: Some(0),
+            ..CpuCounters::default()
+        }])),
         unread: None,
         hooks: Some(HookReadings::default()),
         interfaces: Vec::new(),
@@ -155,7 +158,7 @@ fn counting(table: TableSample, entries: u32, counts: &[(Count, u64)]) -> TableS
 }
 
 fn by_counters(mut table: TableSample, counters: CpuCounters) -> TableSample {
-    table.counters = Some(vec![CpuCounters { chaintoolong: Some(0), ..counters }]);
+    table.counters = Some(CounterSums::of(&[CpuCounters { chaintoolong: Some(0), ..counters }]));
     table
 }
 
@@ -271,8 +274,14 @@ fn source(last: u8, service: (u8, u16), family: u8) -> Key {
 fn tops(second: u64) -> Vec<TopCounts> {
     let count = |key, count, error| TopCount { key, count, error, ..TopCount::default() };
     let (dns, bgp) = (source(35, (17, 53), AF_INET), source(1, (6, 179), AF_INET6));
-    let list =
-        |by, counts: Vec<TopCount>| TopCounts { stream: Stream::Drops, by, offered: 1783, counts };
+    let list = |by, counts: Vec<TopCount>| TopCounts {
+        stream: Stream::Drops,
+        by,
+        offered: 1783,
+        left_out: 0,
+        left_out_at_most: 0,
+        counts,
+    };
     let by_source =
         |key: &Key| Key { src: key.src, netns: 42, family: key.family, ..Key::default() };
     let by_service = |key: &Key| Key { src: [0; 16], ifindex: 0, ..*key };
@@ -414,7 +423,7 @@ pub(super) fn taken_of_several() -> Taken {
         is_torn: table.id == 1,
     });
     Taken {
-        by: "walk",
+        by: "walk".into(),
         took: Duration::from_millis(41),
         cpu: Duration::from_millis(40),
         strayed: 2,

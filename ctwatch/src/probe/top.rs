@@ -52,7 +52,14 @@ impl TopSets {
     }
 
     fn list(&self, stream: Stream, by: By) -> TopCounts {
-        let mut list = TopCounts { stream, by, offered: 0, counts: Vec::new() };
+        let mut list = TopCounts {
+            stream,
+            by,
+            offered: 0,
+            left_out: 0,
+            left_out_at_most: 0,
+            counts: Vec::new(),
+        };
         let mut cpus = Vec::with_capacity(self.cpus);
         let at = |set: usize, cpu: usize| {
             (cpu * TABLES as usize + table(stream, by) as usize) * self.sets + set
@@ -235,7 +242,14 @@ mod tests {
             *truth.entry(key).or_default() += 1;
         }
         let by = By::Source;
-        let mut list = TopCounts { stream: Stream::Drops, by, offered: 0, counts: Vec::new() };
+        let mut list = TopCounts {
+            stream: Stream::Drops,
+            by,
+            offered: 0,
+            left_out: 0,
+            left_out_at_most: 0,
+            counts: Vec::new(),
+        };
         merge(&cpus, &mut list);
         assert_eq!(list.offered, 100_000);
         assert!(list.counts.len() <= 32);

@@ -82,6 +82,15 @@ impl Signal {
 }
 
 impl Mechanism {
+    pub const ALL: [Self; 6] = [
+        Self::Fexit,
+        Self::Kprobe,
+        Self::Tracepoint,
+        Self::Counters,
+        Self::Ctnetlink,
+        Self::Procfs,
+    ];
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Fexit => "fexit",

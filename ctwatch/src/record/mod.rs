@@ -18,6 +18,7 @@
 //!
 //! `tests/fixtures/records/v1.ndjson` has to stay readable.
 
+pub mod counters;
 pub mod entry;
 pub mod facts;
 pub mod measurement;
@@ -74,12 +75,12 @@ where
 }
 
 /// Whole nanoseconds: what is read is what was written, to the last one.
-mod nanoseconds {
+pub(crate) mod nanoseconds {
     use std::time::Duration;
 
     use serde::{Deserialize, Deserializer, Serialize, Serializer, ser::Error};
 
-    pub(super) fn serialize<S: Serializer>(
+    pub(crate) fn serialize<S: Serializer>(
         duration: &Duration,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
@@ -88,7 +89,7 @@ mod nanoseconds {
         nanoseconds.serialize(serializer)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Duration, D::Error> {
         u64::deserialize(deserializer).map(Duration::from_nanos)

@@ -10,8 +10,8 @@ use ctwatch_abi::{
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::workload::Workload;
 use super::{Read, SomethingElse, is_default, nanoseconds, or_something_else};
+use super::{counters::CounterSums, workload::Workload};
 
 /// One reading of everything.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -60,6 +60,12 @@ pub struct TopCounts {
     /// All that were offered to it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub offered: u64,
+    /// Keys that are not in `counts`, as only the first are recorded, and the most that one of them came
+    /// to. 0: all are there.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub left_out: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub left_out_at_most: u64,
     #[serde(default, skip_serializing_if = "is_default")]
     pub counts: Vec<TopCount>,
 }
@@ -73,10 +79,15 @@ fn known_lists<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<TopCoun
         #[serde(default)]
         offered: u64,
         #[serde(default)]
+        left_out: u64,
+        #[serde(default)]
+        left_out_at_most: u64,
+        #[serde(default)]
         counts: Vec<TopCount>,
     }
-    let known = |Written { stream, by, offered, counts }| {
-        Some(TopCounts { stream: stream.known()?, by: by.known()?, offered, counts })
+    let known = |Written { stream, by, offered, left_out, left_out_at_most, counts }| {
+        let (stream, by) = (stream.known()?, by.known()?);
+        Some(TopCounts { stream, by, offered, left_out, left_out_at_most, counts })
     };
     Ok(Vec::deserialize(deserializer)?.into_iter().filter_map(known).collect())
 }
@@ -234,7 +245,7 @@ pub struct TableSample {
     #[serde(default, skip_serializing_if = "is_default")]
     pub entries: Option<u32>,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub counters: Option<Vec<CpuCounters>>,
+    pub counters: Option<CounterSums>,
     /// Why `entries` or `counters` are missing from a namespace that was found.
     #[serde(default, skip_serializing_if = "is_default")]
     pub unread: Option<String>,
@@ -288,92 +299,6 @@ pub enum Access {
     /// Only the probes know of it: it is gone, or nothing shows where it is.
     #[serde(other)]
     Unseen,
-}
-
-/// One CPU's counters since the namespace was made, in the words of `conntrack -S`. They are 32
-/// bits wide in the kernel and wrap around.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CpuCounters {
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub cpu: u16,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub found: u32,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub invalid: u32,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub insert: u32,
-    /// Entries that left the table, on kernels that count them. `None` where there is no such
-    /// column; others keep it, and leave it at 0.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub delete_list: Option<u32>,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub insert_failed: u32,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub drop: u32,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub early_drop: u32,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub error: u32,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub search_restart: u32,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub clash_resolve: u32,
-    /// `None` before Linux 5.15: those kernels have no limit on a chain's length.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub chaintoolong: Option<u32>,
-}
-
-/// Whether the kernel's counters say how many entries were inserted and how many removed. That
-/// some kernels keep the columns and count nothing in them is told by an identity: all entries that
-/// were inserted since the namespace was made, less those that were removed, are there now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EntryCounts {
-    /// There is no column for removals.
-    Absent,
-    /// Nothing was counted yet, or this kernel never counts: that looks the same.
-    Still,
-    /// Both moved, and their difference is not what is there: not counted, or read while entries
-    /// came and went.
-    Differ { entries: u32, sum: u32 },
-    /// Both moved, and their difference is what is there.
-    Agree,
-}
-
-impl EntryCounts {
-    pub fn of(entries: u32, cpus: &[CpuCounters]) -> Self {
-        let Some(sum) = inserted_less_removed(cpus) else { return Self::Absent };
-        let inserted = cpus.iter().any(|cpu| cpu.insert > 0);
-        let removed = cpus.iter().any(|cpu| cpu.delete_list > Some(0));
-        match inserted && removed {
-            false => Self::Still,
-            true if sum == entries => Self::Agree,
-            true => Self::Differ { entries, sum },
-        }
-    }
-
-    /// Why they do not count; `Ok` where they do.
-    pub fn why(self) -> Result<(), String> {
-        match self {
-            Self::Agree => Ok(()),
-            Self::Absent => Err("this kernel's counters have no column delete_list".to_owned()),
-            Self::Still => Err("insert and delete_list did not both move since the namespace was \
-                                made: most kernels count nothing there"
-                .to_owned()),
-            Self::Differ { entries, sum } => Err(format!(
-                "insert less delete_list is {}, but there are {entries} entries",
-                sum.cast_signed()
-            )),
-        }
-    }
-}
-
-/// `None` where the kernel has no counter of removals. All of it wraps around at 32 bits, as the
-/// sums over CPUs do, so what is left is as good as the number of entries.
-pub fn inserted_less_removed(cpus: &[CpuCounters]) -> Option<u32> {
-    let one = |sum: u32, cpu: &CpuCounters| {
-        Some(sum.wrapping_add(cpu.insert).wrapping_sub(cpu.delete_list?))
-    };
-    cpus.iter().try_fold(0, one).filter(|_| !cpus.is_empty())
 }
 
 /// What the programs had counted just before and just after the namespace itself was read: the
@@ -440,10 +365,9 @@ impl Default for Misses {
 
 impl Sample {
     /// Of which nothing is known.
-    #[cfg(test)]
-    pub(crate) fn at(elapsed: Duration) -> Self {
+    pub fn empty(time: jiff::Timestamp, elapsed: Duration) -> Self {
         Self {
-            time: jiff::Timestamp::UNIX_EPOCH,
+            time,
             elapsed,
             limit: None,
             buckets: None,
@@ -455,6 +379,11 @@ impl Sample {
             planes: None,
             cgroups: Vec::new(),
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn at(elapsed: Duration) -> Self {
+        Self::empty(jiff::Timestamp::UNIX_EPOCH, elapsed)
     }
 
     /// Nothing happened while it was read, so its numbers are of one moment.
@@ -471,29 +400,4 @@ pub struct Named {
     pub workload: Workload,
     pub inode: Option<u32>,
     pub interface: Option<String>,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn cpu(insert: u32, delete_list: Option<u32>) -> CpuCounters {
-        CpuCounters { insert, delete_list, ..CpuCounters::default() }
-    }
-
-    #[test]
-    fn entry_counts_are_told_by_an_identity() {
-        use EntryCounts::{Absent, Agree, Differ, Still};
-        let of = |entries, cpus: &[CpuCounters]| EntryCounts::of(entries, cpus);
-        // One CPU inserts what another removes, and both wrap around.
-        let cpus = [cpu(u32::MAX, Some(3)), cpu(5, Some(0)), cpu(0, Some(u32::MAX - 1))];
-        assert_eq!(of(3, &cpus), Agree);
-        assert_eq!(of(2, &cpus), Differ { entries: 2, sum: 3 });
-        // A kernel that keeps the columns; one whose entries came by ctnetlink, which it counts.
-        assert_eq!(of(50, &[cpu(0, Some(0))]), Still);
-        assert_eq!(of(50, &[cpu(50, Some(0))]), Still);
-        assert_eq!(of(50, &[cpu(50, None)]), Absent);
-        assert_eq!(of(0, &[]), Absent);
-        assert_eq!((Agree.why().is_ok(), Still.why().is_ok()), (true, false));
-    }
 }

@@ -25,6 +25,7 @@ use ctwatch::{
         netns::{self, addresses, pods},
     },
     model::{census::Census, loading::Loads},
+    observe::event::Event,
     output::{DropLine, escape::escaped, json, services::Services, text},
     probe::{self, find_table, offsets::Offsets},
     record::{
@@ -32,6 +33,10 @@ use ctwatch::{
         facts::{Facts, KernelLog},
         sample::{Named, Owner, Sample, TopCounts},
         session::{Epoch, Header},
+    },
+    recording::{
+        line::Line,
+        play::{Playback, Playing},
     },
 };
 use ctwatch_abi::{
@@ -117,6 +122,7 @@ pub const PARSERS: &[Parser] = &[
         }
     }),
     parser("record", record),
+    parser("recording", recording),
     parser("refusal_event", refusal_event),
     parser("services", |bytes| drop(Services::parse(&text(bytes)))),
     parser("slabinfo", |bytes| {
@@ -186,8 +192,14 @@ fn mapped_sets(bytes: &[u8]) {
         // SAFETY: as many bytes as a set has, any of which are a value of it.
         .map(|bytes| unsafe { bytes.as_ptr().cast::<Set>().read_unaligned() })
         .collect();
-    let mut list =
-        TopCounts { stream: Stream::Drops, by: By::Source, offered: 0, counts: Vec::new() };
+    let mut list = TopCounts {
+        stream: Stream::Drops,
+        by: By::Source,
+        offered: 0,
+        left_out: 0,
+        left_out_at_most: 0,
+        counts: Vec::new(),
+    };
     probe::top::merge(&sets, &mut list);
     assert!(list.counts.iter().all(|count| count.count > 0), "{list:?}");
 }
@@ -295,6 +307,25 @@ fn record(bytes: &[u8]) {
     written_again::<Sample>(bytes);
     written_again::<Facts>(bytes);
     written_again::<Held>(bytes);
+}
+
+/// Lines of a recording, whatever they say: what is played back is told, and nothing panics.
+fn recording(bytes: &[u8]) {
+    let mut playing =
+        Playback::new(Playing { length: 5, by: vec![By::Source], ..Playing::default() });
+    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        match Line::parse(line) {
+            Ok(line) => playing.take(line),
+            Err(error) => {
+                playing.take(Line::Unread { place: String::new(), why: error.to_string() })
+            }
+        }
+        while let Some(event) = playing.told() {
+            if let Event::Tick { snapshot, .. } = event {
+                assert!(snapshot.tables.len() <= bytes.len(), "{snapshot:?}");
+            }
+        }
+    }
 }
 
 /// What could be read is what is read again.

@@ -91,6 +91,8 @@ pub enum Work {
     All,
     /// No program is loaded (any more): what was loaded is read, and namespaces are looked into.
     Look,
+    /// Files are read that others may have kept for themselves.
+    Read,
     /// Nothing that takes any.
     Rest,
 }
@@ -108,6 +110,7 @@ impl Work {
         let mut takes = match self {
             Self::All => look | CapabilitySet::PERFMON | CapabilitySet::SYSLOG,
             Self::Look => look,
+            Self::Read => CapabilitySet::DAC_READ_SEARCH,
             Self::Rest => CapabilitySet::empty(),
         };
         // Before Linux 5.11 memory of programs counts against a limit that it raises.

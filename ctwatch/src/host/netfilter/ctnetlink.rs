@@ -9,7 +9,7 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
 use crate::{
     host::kernel::{config, modules},
-    record::sample::CpuCounters,
+    record::counters::CpuCounters,
 };
 
 /// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET_STATS_CPU` and `…_GET_STATS`.

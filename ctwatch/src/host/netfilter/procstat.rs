@@ -8,7 +8,7 @@ use std::{fs, io::ErrorKind};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::record::sample::CpuCounters;
+use crate::record::counters::CpuCounters;
 
 /// Of the calling thread's namespace (`/proc/net` would be that of the process).
 const PATH: &str = "/proc/thread-self/net/stat/nf_conntrack";

@@ -27,7 +27,7 @@ use crate::{
         kernel::modules,
         netfilter::{ctnetlink::Ctnetlink, procstat},
     },
-    record::sample::{CpuCounters, EntryCounts},
+    record::counters::{CounterSums, CpuCounters, EntryCounts},
 };
 
 /// Where a namespace's numbers are read from.
@@ -250,7 +250,7 @@ pub fn entry_counts(source: Source) -> Result<(), String> {
         let Reading { entries, counters, .. } = visitor.read_here(|_| Vec::new());
         let both = entries.and_then(|entries| Ok((entries, counters?)));
         let (entries, cpus) = both.map_err(|error| format!("{error:#}"))?;
-        let found = EntryCounts::of(entries, &cpus);
+        let found = EntryCounts::of(entries, &CounterSums::of(&cpus));
         counts = found.why();
         if !matches!(found, EntryCounts::Differ { .. }) {
             break;

@@ -1,6 +1,8 @@
 //! What single censuses found in one table. A census is taken now and then: between two of them nothing
 //! tells who held the table.
 
+use std::borrow::Cow;
+
 use std::time::Duration;
 
 use ctwatch_abi::NetnsId;
@@ -24,7 +26,7 @@ pub struct HeldAt {
 pub struct CensusOf {
     pub held: HeldAt,
     /// By which mechanism.
-    pub by: &'static str,
+    pub by: Cow<'static, str>,
     /// The most first.
     pub states: Vec<HeldState>,
     /// States beyond those.
@@ -65,7 +67,7 @@ impl CensusOf {
         let kernel = taken.kernel.iter().find(|count| count.netns == netns);
         Self {
             held,
-            by: taken.by,
+            by: taken.by.clone(),
             states: states.iter().take(MOST_STATES).map(state).collect(),
             more_states: states.len().saturating_sub(MOST_STATES),
             lists: taken.counted.lists(netns).cloned().collect(),

@@ -243,7 +243,7 @@ fn taken(pinned: u32, reclaimable: u32) -> Arc<Taken> {
     let took = Duration::ZERO;
     let (kernel, counted) = (vec![kernel], census.finish(1));
     let notes = Vec::new();
-    Arc::new(Taken { by: "walk", took, cpu: took, strayed: 0, kernel, counted, notes })
+    Arc::new(Taken { by: "walk".into(), took, cpu: took, strayed: 0, kernel, counted, notes })
 }
 
 #[test]
@@ -276,6 +276,8 @@ fn lists_that_ended_are_kept() {
         stream: Stream::Insertions,
         by: By::Source,
         offered: count,
+        left_out: 0,
+        left_out_at_most: 0,
         counts: vec![TopCount { key, count, ..TopCount::default() }],
     };
     for (second, count) in [(0, Some(0)), (1, Some(5)), (2, Some(9)), (3, None), (4, None)] {

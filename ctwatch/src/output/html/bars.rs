@@ -6,7 +6,7 @@ use maud::{Markup, html};
 
 use super::{
     flags::class,
-    plane::{Frame, Height, grid, labels, path, percent, rectangle, spans, stretched, unknown},
+    plane::{Height, Plot, grid, labels, path, percent, rectangle, spans, stretched, unknown},
 };
 use crate::model::story::{DropShares, StoryBucket, TableStory};
 
@@ -55,7 +55,7 @@ pub(super) struct Bars {
 }
 
 impl Bars {
-    pub(super) fn of(frame: &Frame<'_>, table: &TableStory) -> Self {
+    pub(super) fn of(frame: &Plot<'_>, table: &TableStory) -> Self {
         let least_time = frame.story.usual_step.unwrap_or(Duration::from_secs(1));
         let bars: Vec<_> = spans(table)
             .map(|(before, bucket)| {
@@ -102,7 +102,7 @@ impl Bars {
         }
     }
 
-    pub(super) fn picture(&self, frame: &Frame<'_>, table: &TableStory) -> Markup {
+    pub(super) fn picture(&self, frame: &Plot<'_>, table: &TableStory) -> Markup {
         let height = Height { high: HIGH, top: self.top };
         html! {
             svg.y width="100%" height=(HIGH + ABOVE) aria-hidden="true" { (labels(height, ABOVE)) }

@@ -9,7 +9,7 @@ use super::{
     flags::{FLAGS, flags},
     holding::holding,
     plane::{
-        Frame, Height, grid, hatched, labels, path, percent, rectangle, span, spans, stretched,
+        Height, Plot, grid, hatched, labels, path, percent, rectangle, span, spans, stretched,
         unknown,
     },
     scale::time_ticks,
@@ -29,7 +29,7 @@ const TIMES: u32 = 8;
 const FLAT: f64 = 0.25;
 
 /// The picture of one table, with its numbers for the script.
-pub(super) fn chart(frame: &Frame<'_>, table: &TableStory) -> Markup {
+pub(super) fn chart(frame: &Plot<'_>, table: &TableStory) -> Markup {
     let drops = Bars::of(frame, table);
     let has_drops = drops.top > 0.0;
     html! {
@@ -53,7 +53,7 @@ fn without_drops(table: &TableStory) -> &'static str {
     }
 }
 
-fn entries(frame: &Frame<'_>, table: &TableStory) -> Markup {
+fn entries(frame: &Plot<'_>, table: &TableStory) -> Markup {
     let peak = table.buckets.iter().filter_map(|bucket| bucket.entries).map(|e| e.most).max();
     let held = table.held.iter().map(|held| held.holds.all()).max();
     let limit = table.buckets.iter().filter_map(|bucket| bucket.limit).map(|l| l.most).max();
@@ -90,7 +90,7 @@ fn limit_of(table: &TableStory) -> u64 {
     table.buckets.iter().rev().find_map(|bucket| bucket.limit).map_or(0, |limit| limit.last.into())
 }
 
-fn line(frame: &Frame<'_>, table: &TableStory, height: Height) -> String {
+fn line(frame: &Plot<'_>, table: &TableStory, height: Height) -> String {
     let mut d = String::new();
     let y = |value: u32| format!("{:.1}", height.y(f64::from(value)));
     // How high the pen is, and how far it is still to go at this height.
@@ -124,7 +124,7 @@ fn line(frame: &Frame<'_>, table: &TableStory, height: Height) -> String {
     d
 }
 
-fn limits(frame: &Frame<'_>, table: &TableStory, height: Height) -> String {
+fn limits(frame: &Plot<'_>, table: &TableStory, height: Height) -> String {
     let mut d = String::new();
     let mut last = None;
     for (before, bucket) in spans(table) {
@@ -148,7 +148,7 @@ fn limits(frame: &Frame<'_>, table: &TableStory, height: Height) -> String {
 }
 
 /// Between the least and the most of each bucket.
-fn band(frame: &Frame<'_>, table: &TableStory, height: Height) -> String {
+fn band(frame: &Plot<'_>, table: &TableStory, height: Height) -> String {
     let mut d = String::new();
     for (before, bucket) in spans(table) {
         let (from, to) = span(before, bucket);
@@ -160,7 +160,7 @@ fn band(frame: &Frame<'_>, table: &TableStory, height: Height) -> String {
     d
 }
 
-fn full(frame: &Frame<'_>, table: &TableStory) -> String {
+fn full(frame: &Plot<'_>, table: &TableStory) -> String {
     let mut d = String::new();
     for (before, bucket) in spans(table).filter(|(_, bucket)| bucket.is_full) {
         let (from, to) = span(before, bucket);
@@ -169,7 +169,7 @@ fn full(frame: &Frame<'_>, table: &TableStory) -> String {
     d
 }
 
-fn times(frame: &Frame<'_>) -> Markup {
+fn times(frame: &Plot<'_>) -> Markup {
     let story = frame.story;
     let ticks = time_ticks(story.start, story.length, frame.clock.zone(), TIMES);
     html! {
@@ -186,7 +186,7 @@ fn times(frame: &Frame<'_>) -> Markup {
 
 /// For the script: of each bucket where it is, when, entries (last; least and most, where they differ), limit,
 /// where it is another one, and what was dropped in it, in words.
-fn points(frame: &Frame<'_>, table: &TableStory) -> String {
+fn points(frame: &Plot<'_>, table: &TableStory) -> String {
     let mut out = String::new();
     let mut last_limit = None;
     for (before, bucket) in spans(table) {

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::plane::{Frame, percent};
+use super::plane::{Plot, percent};
 use crate::model::story::{MarkKind, PlacedMark};
 
 /// Above a picture: for flags.
@@ -23,7 +23,7 @@ struct Flag<'a> {
     has_words: bool,
 }
 
-fn placed_flags<'a>(frame: &Frame<'a>) -> Vec<Flag<'a>> {
+fn placed_flags<'a>(frame: &Plot<'a>) -> Vec<Flag<'a>> {
     let marks = &frame.story.marks;
     let mut rows = [f64::NEG_INFINITY; ROWS];
     let flag = |(at, placed): (usize, &'a PlacedMark)| {
@@ -40,7 +40,7 @@ fn placed_flags<'a>(frame: &Frame<'a>) -> Vec<Flag<'a>> {
 }
 
 /// Marks as lines through all of the picture, each with its number, and with words where there is room.
-pub(super) fn flags(frame: &Frame<'_>, high: f64) -> Markup {
+pub(super) fn flags(frame: &Plot<'_>, high: f64) -> Markup {
     html! {
         @for Flag { number, part, placed, row, has_words } in placed_flags(frame) {
             @let x = percent(part);

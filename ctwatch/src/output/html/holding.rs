@@ -4,7 +4,7 @@ use std::{fmt::Write as _, time::Duration};
 
 use maud::{Markup, html};
 
-use super::plane::{Frame, Height, path, spans};
+use super::plane::{Height, Plot, path, spans};
 use crate::model::story::{HeldAt, TableStory};
 
 /// As many times as far apart as usual, and two censuses are not joined.
@@ -21,7 +21,7 @@ const LAYERS: [Layer; 4] = [
 ];
 
 /// Each census as a column. What lies between two of them is pale: it was not measured.
-pub(super) fn holding(frame: &Frame<'_>, table: &TableStory, height: Height) -> Markup {
+pub(super) fn holding(frame: &Plot<'_>, table: &TableStory, height: Height) -> Markup {
     let joined = joined(table);
     let mut ground = vec![0_u64; table.held.len()];
     let mut layers = Vec::new();

@@ -15,11 +15,9 @@ use crate::{
         verdict::situations::table,
     },
     record::{
+        counters::{CounterSums, CpuCounters},
         entry::{Held, Left, Status},
-        sample::{
-            Counted, CpuCounters, HookReadings, Owner, Probed, Sample, TableSample, TopCount,
-            TopCounts,
-        },
+        sample::{Counted, HookReadings, Owner, Probed, Sample, TableSample, TopCount, TopCounts},
         workload::Workload,
     },
 };
@@ -130,7 +128,7 @@ impl World {
         let counters = *self.counters(id);
         let tally = self.tallies.entry(id).or_insert_with(|| NetnsTally::new(id.into(), id));
         TableSample {
-            counters: Some(vec![counters]),
+            counters: Some(CounterSums::of(&[counters])),
             hooks: Some(HookReadings { before: *tally, after: *tally }),
             ..table(id, name, entries, 0)
         }
@@ -230,6 +228,8 @@ impl World {
             stream: Stream::Drops,
             by,
             offered: all,
+            left_out: 0,
+            left_out_at_most: 0,
             counts,
         };
         vec![
@@ -287,7 +287,7 @@ fn taken(entries: u32) -> Arc<Taken> {
         is_torn: false,
     };
     Arc::new(Taken {
-        by: "walk",
+        by: "walk".into(),
         took: Duration::from_millis(41),
         cpu: Duration::from_millis(40),
         strayed: 0,

@@ -3,7 +3,7 @@
 use maud::{DOCTYPE, PreEscaped, html};
 
 use super::{
-    census, csp, events, exact, findings, headline, input::Input, key_figures, plane::Frame,
+    census, csp, events, exact, findings, headline, input::Input, key_figures, plane::Plot,
     timeline, who, words::Clock,
 };
 
@@ -14,7 +14,7 @@ const SCRIPT: &str = include_str!("hover.js");
 pub fn page(input: &Input<'_>) -> String {
     let story = input.story;
     let clock = Clock::new(input.zone, story.start, story.time(story.length));
-    let frame = Frame { story, clock: &clock };
+    let frame = Plot { story, clock: &clock };
     let page = html! {
         (DOCTYPE)
         html lang="en" {

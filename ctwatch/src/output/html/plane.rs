@@ -17,12 +17,12 @@ const WIDE: f64 = 1000.0;
 const LINES: u32 = 4;
 
 /// What all pictures of a page share.
-pub(super) struct Frame<'a> {
+pub(super) struct Plot<'a> {
     pub(super) story: &'a WholeStory,
     pub(super) clock: &'a Clock,
 }
 
-impl Frame<'_> {
+impl Plot<'_> {
     /// Of the width.
     pub(super) fn part(&self, at: Duration) -> f64 {
         // A single snapshot is a line too.
@@ -102,7 +102,7 @@ pub(super) fn rectangle(d: &mut String, from: f64, to: f64, above: f64, below: f
 }
 
 /// What is not known of the table between its first and its last snapshot.
-pub(super) fn unknown(frame: &Frame<'_>, table: &TableStory) -> Vec<(f64, f64)> {
+pub(super) fn unknown(frame: &Plot<'_>, table: &TableStory) -> Vec<(f64, f64)> {
     let mut found: Vec<(f64, f64)> = Vec::new();
     for (before, bucket) in spans(table) {
         let Some(before) = before else { continue };

@@ -9,7 +9,7 @@ use super::{
     chart::chart,
     flags::{called, class},
     notable::notable,
-    plane::Frame,
+    plane::Plot,
     words::{counted, full_for, lasting, many, name, owner, percent, thousands},
 };
 use crate::model::{
@@ -20,7 +20,7 @@ use crate::model::{
 /// Marks that are named beside the pictures; the list of events has all.
 const MARKS: usize = 12;
 
-pub(super) fn section(frame: &Frame<'_>) -> Markup {
+pub(super) fn section(frame: &Plot<'_>) -> Markup {
     let (open, folded) = notable(&frame.story.tables);
     html! {
         section #time-lines {
@@ -55,7 +55,7 @@ fn left_out(story: &WholeStory) -> Markup {
     }
 }
 
-fn figure(frame: &Frame<'_>, table: &TableStory) -> Markup {
+fn figure(frame: &Plot<'_>, table: &TableStory) -> Markup {
     html! {
         figure {
             figcaption {
@@ -139,7 +139,7 @@ fn legend(story: &WholeStory) -> Markup {
 }
 
 /// What the numbers in the pictures stand for.
-fn marks(frame: &Frame<'_>) -> Markup {
+fn marks(frame: &Plot<'_>) -> Markup {
     let more = frame.story.marks.len().saturating_sub(MARKS);
     html! {
         @if !frame.story.marks.is_empty() {

@@ -48,7 +48,7 @@ struct Object<'a> {
     evictions: Pairs<Vec<(&'static str, IntervalObject)>>,
     control_plane: Vec<PlaneDropsObject>,
     top: TopsObject<'a>,
-    census: Option<CensusObject>,
+    census: Option<CensusObject<'a>>,
 }
 
 /// The truth is between these; null: it may have been longer.
@@ -100,8 +100,8 @@ struct TimesObject {
 }
 
 #[derive(Serialize)]
-struct CensusObject {
-    mechanism: &'static str,
+struct CensusObject<'a> {
+    mechanism: &'a str,
     time: String,
     /// Why no number of it is exact.
     inexact: Option<&'static str>,
@@ -133,10 +133,10 @@ impl From<PeakEntries> for PeakObject {
     }
 }
 
-impl From<&LastCensus> for CensusObject {
-    fn from(census: &LastCensus) -> Self {
+impl<'a> From<&'a LastCensus> for CensusObject<'a> {
+    fn from(census: &'a LastCensus) -> Self {
         Self {
-            mechanism: census.by,
+            mechanism: &census.by,
             time: census.time.to_string(),
             inexact: census.is_torn.then_some(TORN),
             entries: census.holds.all(),

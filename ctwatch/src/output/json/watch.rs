@@ -76,7 +76,7 @@ struct TableObject<'a> {
     refused_ctnetlink: FigureObject,
     top: TopsObject<'a>,
     control_plane: Vec<ControlPlaneObject>,
-    census: Option<CensusObject>,
+    census: Option<CensusObject<'a>>,
 }
 
 #[derive(Serialize)]
@@ -122,8 +122,8 @@ struct SinceObject {
 
 /// What the last census counted.
 #[derive(Serialize)]
-struct CensusObject {
-    mechanism: &'static str,
+struct CensusObject<'a> {
+    mechanism: &'a str,
     age_s: f64,
     entries: u64,
     #[serde(flatten)]
@@ -144,7 +144,7 @@ pub fn write<'a>(
     header: &Header,
     epoch: Epoch,
     snapshot: &Snapshot,
-    loaded: Option<(jiff::Timestamp, impl Iterator<Item = &'a Loaded>)>,
+    loaded: Option<(jiff::Timestamp, impl IntoIterator<Item = &'a Loaded>)>,
 ) -> io::Result<()> {
     let (loaded_since, loaded) = loaded.unzip();
     let object = Object {
@@ -161,7 +161,7 @@ pub fn write<'a>(
         forgotten: snapshot.forgotten,
         gone: snapshot.gone.judged.into(),
         gone_of_others: snapshot.gone.others.into(),
-        loaded: loaded.map(|loaded| loaded.map(LoadedObject::from).collect()),
+        loaded: loaded.map(|loaded| loaded.into_iter().map(LoadedObject::from).collect()),
         loaded_since: loaded_since.map(|since| since.to_string()),
         tables: snapshot.tables.iter().map(|of| table(snapshot, of)).collect(),
     };
@@ -209,7 +209,7 @@ fn table<'a>(snapshot: &'a Snapshot, table: &'a Table) -> TableObject<'a> {
             },
         },
         census: held.map(|((taken, age), census)| CensusObject {
-            mechanism: taken.by,
+            mechanism: taken.by.as_ref(),
             age_s: age.as_secs_f64(),
             entries: census.holds.all(),
             holds: census.holds.into(),

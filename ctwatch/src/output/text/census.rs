@@ -345,7 +345,7 @@ mod tests {
         };
         let none = KernelCount { netns: 2, before: Some(0), after: Some(0), ..kernel.clone() };
         Taken {
-            by: "walk",
+            by: "walk".into(),
             took: Duration::from_millis(41),
             cpu: Duration::from_millis(40),
             strayed: 2,

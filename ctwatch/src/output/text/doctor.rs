@@ -11,7 +11,12 @@ use crate::{
 /// The verdict first, then its grounds.
 pub fn write(out: &mut impl Write, report: &Report, columns: usize) -> io::Result<()> {
     let Report { version, kernel, architecture, .. } = report;
-    let head = format!("ctwatch {version} on Linux {kernel} ({architecture})");
+    // Of a recording it is not known.
+    let architecture = match *architecture {
+        "" => String::new(),
+        known => format!(" ({known})"),
+    };
+    let head = format!("ctwatch {version} on Linux {kernel}{architecture}");
     let mut lines = vec![Line::text(head), Line::text("findings")];
     if report.findings.is_empty() {
         let all = report.tracking.unknown.is_empty();
@@ -213,6 +218,10 @@ fn measured(report: &Report) -> Vec<String> {
     for signal in &report.signals {
         let by = signal.mechanism.map_or("not measured".to_owned(), |by| format!("by {by}"));
         lines.push(format!("  {:<24}{by}", signal.name));
+    }
+    // What a machine offered is not recorded.
+    if report.offers.is_empty() {
+        return lines;
     }
     lines.push("exactness".to_owned());
     for figure in &report.figures {

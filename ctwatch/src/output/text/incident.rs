@@ -121,6 +121,16 @@ fn beside(out: &mut impl Write, row: &str, rest: &str, columns: usize) -> io::Re
     wrapped(out, &format!("  {rest}"), columns)
 }
 
+/// One line of one, for a log.
+pub fn line(incident: &Incident) -> String {
+    let name = escaped(&name(incident));
+    let mut line = format!("{name}: {}: {}", headline(incident), why(incident));
+    if let Some(planes) = control_plane(incident) {
+        line.push_str(&format!("; control plane: {planes}"));
+    }
+    format!("{line}; id {}", incident.id)
+}
+
 /// All of one.
 pub fn one(out: &mut impl Write, incident: &Incident, rendering: &Rendering) -> io::Result<()> {
     let Rendering { columns, zone, tops } = rendering;

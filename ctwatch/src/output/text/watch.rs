@@ -369,7 +369,7 @@ mod tests {
         let (status, left) = (Status(1 << 3), Left::Seconds(9));
         census.enter(&Held { key, translated: key, status, state: 0, zone: 0, left });
         let taken = Arc::new(Taken {
-            by: "walk",
+            by: "walk".into(),
             took: Duration::ZERO,
             cpu: Duration::ZERO,
             strayed: 0,

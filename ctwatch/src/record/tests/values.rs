@@ -11,11 +11,12 @@ use serde::{Deserialize, Serialize};
 
 use super::facts::{address, facts, unknown, words, workload};
 use crate::record::{
+    counters::CounterSums,
     entry::{Held, Left, Status},
     facts::{Apply, BucketsBy, Facts, Form, Framework, KernelLog, Tools, Writable},
     sample::{
-        Access, Counted, CpuCounters, HookReadings, Idle, Misses, Owner, PlaneCount, Probed,
-        Sample, TableSample, ToldApart, TopCount, TopCounts,
+        Access, Counted, HookReadings, Idle, Misses, Owner, PlaneCount, Probed, Sample,
+        TableSample, ToldApart, TopCount, TopCounts,
     },
     session::{Epoch, FORMAT, Header, Measured},
     workload::Workload,
@@ -170,23 +171,21 @@ pub(super) fn sample() -> Sample {
                 is_judged: true,
                 access: Access::Entered,
                 entries: Some(0),
-                counters: Some(vec![
-                    CpuCounters {
-                        cpu: 1,
-                        found: 2,
-                        invalid: 3,
-                        insert: 4,
-                        delete_list: Some(5),
-                        insert_failed: 6,
-                        drop: 7,
-                        early_drop: 8,
-                        error: 9,
-                        search_restart: 10,
-                        clash_resolve: 11,
-                        chaintoolong: Some(u32::MAX),
-                    },
-                    CpuCounters::default(),
-                ]),
+                counters: Some(CounterSums {
+                    cpus: 1,
+                    gaps: 12,
+                    found: 2,
+                    invalid: 3,
+                    insert: 4,
+                    delete_list: Some(5),
+                    insert_failed: 6,
+                    drop: 7,
+                    early_drop: 8,
+                    error: 9,
+                    search_restart: 10,
+                    clash_resolve: 11,
+                    chaintoolong: Some(u64::MAX),
+                }),
                 unread: Some("the counters: no such file".to_owned()),
                 hooks: Some(HookReadings { before: tally(1), after: tally(2) }),
                 interfaces: vec![(4, "eth0".to_owned())],
@@ -199,7 +198,7 @@ pub(super) fn sample() -> Sample {
             },
             TableSample {
                 owner: Owner::Unknown("no such process".to_owned()),
-                counters: Some(Vec::new()),
+                counters: Some(CounterSums::default()),
                 ..empty(5)
             },
         ],
@@ -228,7 +227,14 @@ pub(super) fn sample() -> Sample {
             strangers_rest: tally(4),
         }),
         tops: lists
-            .map(|(stream, by)| TopCounts { stream, by, offered: 99, counts: counts.clone() })
+            .map(|(stream, by)| TopCounts {
+                stream,
+                by,
+                offered: 99,
+                left_out: 7,
+                left_out_at_most: 8,
+                counts: counts.clone(),
+            })
             .collect(),
         told_apart: vec![
             ToldApart {

@@ -16,8 +16,9 @@ use super::{
     with,
 };
 use crate::record::{
+    counters::CounterSums,
     facts::Moment,
-    sample::{Access, CpuCounters, HookReadings, Misses, Sample, TableSample, TopCount, TopCounts},
+    sample::{Access, HookReadings, Misses, Sample, TableSample, TopCount, TopCounts},
     session::Epoch,
 };
 
@@ -111,17 +112,17 @@ fn times_of_the_log_keep_their_offset() {
 fn busy() -> Sample {
     let mut random = Random(20);
     let mut number = |most: u64| random.draw() % most;
-    let counters = |cpu, drop| CpuCounters {
-        cpu,
+    let counters = CounterSums {
+        cpus: 2,
         found: 1_000,
         invalid: 20_000,
         insert_failed: 300,
-        drop,
+        drop: 150_000,
         early_drop: 50_000,
         search_restart: 600,
         clash_resolve: 7,
         chaintoolong: Some(0),
-        ..CpuCounters::default()
+        ..CounterSums::default()
     };
     let mut tables = Vec::new();
     for id in 1..5_u32 {
@@ -138,7 +139,7 @@ fn busy() -> Sample {
             is_judged: true,
             access: Access::Entered,
             entries: Some(60_000),
-            counters: Some(vec![counters(0, 70_000), counters(1, 80_000)]),
+            counters: Some(counters),
             hooks: Some(HookReadings { before, after }),
             ..empty(id)
         });
@@ -157,7 +158,14 @@ fn busy() -> Sample {
                 let (count, error) = (number(1_000_000), number(1_000));
                 counts.push(TopCount { key: whole.of(by), count, error, ..TopCount::default() });
             }
-            tops.push(TopCounts { stream, by, offered: number(100_000_000), counts });
+            tops.push(TopCounts {
+                stream,
+                by,
+                offered: number(100_000_000),
+                left_out: 0,
+                left_out_at_most: 0,
+                counts,
+            });
         }
     }
     Sample { tables, tops, idle: Vec::new(), ..sample() }

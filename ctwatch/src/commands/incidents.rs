@@ -1,0 +1,78 @@
+//! `ctwatch incidents`: what happened, one by one, from a recording.
+
+use std::io::Write;
+
+use anyhow::{Context, Result, ensure};
+
+use super::{
+    columns,
+    following::{Following, over},
+};
+use crate::{
+    cli::{IncidentsArgs, Output},
+    host::{
+        kernel::privileges::{Work, keep},
+        machine::zone,
+    },
+    model::incident::Incident,
+    observe::event::Event,
+    output::{
+        aside,
+        escape::escaped,
+        json,
+        text::{incident, incident::Rendering, shown::ShownTops},
+    },
+    recording::play::{Player, Playing},
+};
+
+/// Of each list.
+const MOST: usize = 5;
+
+pub fn run(args: &IncidentsArgs) -> Result<()> {
+    let by = super::watch::default_by();
+    let playing =
+        Playing { since: args.since, until: args.until, most: None, length: MOST, by: by.clone() };
+    let mut player = Player::open(&args.from, playing)?;
+    let (mut following, mut found) = (Following::default(), Vec::<Incident>::new());
+    loop {
+        let event = player.next_event()?;
+        found.extend(following.event(&event).into_iter().filter_map(over));
+        match event {
+            Event::Note(note) => aside::say(&escaped(&note)),
+            Event::End => break,
+            _ => {}
+        }
+    }
+    keep(Work::Rest, false)?;
+    if let Some(id) = &args.id {
+        found.retain(|incident| incident.id.starts_with(id.as_str()));
+        ensure!(
+            !found.is_empty(),
+            "no incident {id:?} is in {}: `ctwatch incidents` lists them",
+            args.from.display()
+        );
+    }
+    found.sort_by_key(|incident| incident.begin.time);
+    let tops = ShownTops { always: true, most: MOST, by, services: super::services() };
+    let rendering = Rendering { columns: columns(), zone: zone::local(), tops };
+    let mut bytes = Vec::new();
+    match (args.output, &args.id) {
+        (Output::Text, None) => {
+            incident::list(&mut bytes, &found, following.untold(), &rendering)?;
+        }
+        (Output::Text, Some(_)) => {
+            for one in &found {
+                incident::one(&mut bytes, one, &rendering)?;
+            }
+        }
+        (Output::Json, _) => {
+            for one in &found {
+                json::incident::write(&mut bytes, one)?;
+            }
+        }
+    }
+    match std::io::stdout().lock().write_all(&bytes) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.context("cannot write to standard output"),
+    }
+}

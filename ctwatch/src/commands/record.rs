@@ -1,0 +1,87 @@
+//! `ctwatch record`: what a session sees, written down.
+
+use std::{cell::Cell, rc::Rc};
+
+use anyhow::Result;
+
+use super::{
+    following::{Following, over},
+    setup,
+    signals::Signals,
+    watch,
+};
+use crate::{
+    cli::RecordArgs,
+    model::{Snapshot, incident::Ending, incidents::Turn},
+    observe::{
+        event::Event,
+        session::{Session, absent},
+        surveyor::Surveyor,
+    },
+    output::{aside, json, text::incident},
+    recording::{keep::Keep, recorder::Recorder},
+};
+
+pub async fn run(args: RecordArgs) -> Result<()> {
+    let mut signals = Signals::new()?;
+    let keep = Keep { bytes: args.keep, age: args.keep_for, free: args.free };
+    let mut recorder = Recorder::open(&args.folder, keep, setup::origin())?;
+    let watched = args.watch();
+    let wishes = watch::wishes(&watched);
+    let looking = Rc::new(Cell::new(None));
+    let found = Rc::clone(&looking);
+    let mut session = Session::new(wishes, move || {
+        let beginning = setup::prepare(&watched)?;
+        found.set(Some(setup::looking(&watched, &beginning.means)));
+        Ok(beginning)
+    });
+    let (mut surveyor, mut following) = (None, Following::default());
+    aside::say(&format!("recording into {}", args.folder.display()));
+    loop {
+        let event = tokio::select! {
+            biased;
+            () = signals.any() => {
+                session.stop();
+                continue;
+            }
+            event = session.next() => event?,
+        };
+        if let Some(note) = recorder.take(&event, session.loaded().map(|(since, _)| since))? {
+            aside::say(&note);
+        }
+        for turn in following.event(&event) {
+            let (what, incident) = match &turn {
+                Turn::Began(incident) => ("began", incident),
+                Turn::Grew(incident) => ("grew", incident),
+                Turn::Ended(incident) if incident.ending == Ending::Open => ("goes on", incident),
+                Turn::Ended(incident) => ("ended", incident),
+            };
+            aside::say(&format!("incident {what}: {}", incident::line(incident)));
+            if let Some(incident) = over(turn) {
+                let mut line = Vec::new();
+                json::incident::write(&mut line, &incident)?;
+                recorder.incident(line);
+            }
+        }
+        if let Some(looking) = looking.take() {
+            surveyor = Some(Surveyor::new(looking));
+        }
+        let is_urgent = |snapshot: &Snapshot| {
+            snapshot.tables.iter().any(|table| table.is_judged && table.change.is_some())
+        };
+        if let (Some(surveyor), Event::Tick { snapshot, .. }) = (&mut surveyor, &event) {
+            match surveyor.look(is_urgent(snapshot)) {
+                Ok(Some(found)) => recorder.found(&found)?,
+                Ok(None) => {}
+                Err(why) => aside::say(&format!("rules and settings are not recorded: {why:#}")),
+            }
+        }
+        match event {
+            Event::Absent { was_there } => aside::say(&absent(was_there)),
+            Event::Begin { header, .. } => header.notes.iter().for_each(|note| aside::say(note)),
+            Event::NoCensus(why) => aside::say(&format!("no census: {why}")),
+            Event::End => return Ok(()),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! The lines of a recording, from a folder or one file.
+
+use std::{
+    collections::VecDeque,
+    fs,
+    io::{self, BufRead, BufReader, Read},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use flate2::bufread::MultiGzDecoder;
+
+use super::{
+    line::{FORMAT, Line},
+    segment,
+};
+
+/// A line is no longer: a full one with all lists, many times over.
+const LONGEST: u64 = 64 << 20;
+
+/// One after the other.
+pub struct Lines {
+    files: VecDeque<Source>,
+    /// The last number of a segment.
+    number: Option<u64>,
+    now: Option<Open>,
+    buffer: Vec<u8>,
+    ready: VecDeque<Line>,
+}
+
+struct Source {
+    path: PathBuf,
+    /// `None` of a file that was named itself.
+    number: Option<u64>,
+}
+
+struct Open {
+    path: PathBuf,
+    lines: Box<dyn BufRead>,
+    /// Of the line that comes next.
+    line: u64,
+    is_first: bool,
+}
+
+impl Lines {
+    pub fn open(path: &Path) -> Result<Self> {
+        let place = path.display();
+        let about = fs::metadata(path).with_context(|| format!("cannot look at {place}"))?;
+        let files = if about.is_dir() {
+            let files = segment::list(path).with_context(|| format!("cannot read {place}"))?;
+            ensure!(
+                !files.is_empty(),
+                "there is no recording in {place}: `ctwatch record {place}` makes one"
+            );
+            let source =
+                |file: segment::SegmentFile| Source { path: file.path, number: Some(file.number) };
+            files.into_iter().map(source).collect()
+        } else {
+            ensure!(about.is_file(), "{place} is neither a folder nor a file");
+            VecDeque::from([Source { path: path.to_owned(), number: None }])
+        };
+        let (number, now, buffer, ready) = (None, None, Vec::new(), VecDeque::new());
+        Ok(Self { files, number, now, buffer, ready })
+    }
+
+    /// Begins with the last segment that was begun by then.
+    pub fn skip_to(&mut self, time: jiff::Timestamp) {
+        while let [first, second, ..] = self.files.make_contiguous() {
+            let (Some(number), true) = (first.number, begun(&second.path) <= Some(time)) else {
+                break;
+            };
+            if begun(&second.path).is_none() {
+                break;
+            }
+            self.number = Some(number);
+            self.files.pop_front();
+        }
+    }
+
+    /// `None` after the last one.
+    pub fn next_line(&mut self) -> Result<Option<Line>> {
+        loop {
+            if let Some(line) = self.ready.pop_front() {
+                return Ok(Some(line));
+            }
+            if self.now.is_none() && !self.open_next()? {
+                return Ok(None);
+            }
+            if let Some(line) = self.read()? {
+                return Ok(Some(line));
+            }
+        }
+    }
+
+    fn open_next(&mut self) -> Result<bool> {
+        let Some(Source { path, number }) = self.files.pop_front() else { return Ok(false) };
+        if let Some((last, number)) = self.number.zip(number)
+            && number > last.saturating_add(1)
+        {
+            self.ready.push_back(Line::Missing { from: last + 1, to: number - 1 });
+        }
+        self.number = number.or(self.number);
+        let opened = (|| -> io::Result<Box<dyn BufRead>> {
+            let mut file =
+                BufReader::with_capacity(64 << 10, crate::host::machine::files::open(&path)?);
+            let is_gzip = file.fill_buf()?.starts_with(&[0x1f, 0x8b]);
+            Ok(match is_gzip {
+                true => Box::new(BufReader::with_capacity(64 << 10, MultiGzDecoder::new(file))),
+                false => Box::new(file),
+            })
+        })();
+        match opened {
+            Ok(lines) => self.now = Some(Open { path, lines, line: 1, is_first: true }),
+            // Removed meanwhile by its recorder, to make room.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && number.is_some() => {
+                self.ready.extend(number.map(|number| Line::Missing { from: number, to: number }));
+            }
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read {}", path.display()));
+            }
+        }
+        Ok(true)
+    }
+
+    /// `None`: this file is at its end, or the line says nothing.
+    fn read(&mut self) -> Result<Option<Line>> {
+        let Some(open) = &mut self.now else { return Ok(None) };
+        self.buffer.clear();
+        let read = (&mut open.lines).take(LONGEST).read_until(b'\n', &mut self.buffer);
+        let place = format!("{} line {}", open.path.display(), open.line);
+        open.line += 1;
+        if let Err(error) = read {
+            ensure!(!open.is_first, "{} is no recording of ctwatch: {error}", open.path.display());
+            // What of a finished segment cannot be read any more has no next line either.
+            self.now = None;
+            return Ok(Some(Line::Unread { place, why: error.to_string() }));
+        }
+        if self.buffer.is_empty() {
+            let is_empty = open.is_first;
+            let path = open.path.clone();
+            self.now = None;
+            return Ok(is_empty.then(|| Line::Unread {
+                place: path.display().to_string(),
+                why: "it is empty".to_owned(),
+            }));
+        }
+        let is_whole = self.buffer.last() == Some(&b'\n');
+        let parsed = Line::parse(&self.buffer);
+        if open.is_first {
+            open.is_first = false;
+            return Self::first(&open.path, parsed).map(Some);
+        }
+        match parsed {
+            Ok(line) => Ok(Some(line)),
+            Err(_) if !is_whole && self.buffer.len() as u64 == LONGEST => {
+                bail!("{place} is longer than any of ctwatch's: the file is damaged")
+            }
+            // The last line of one that is being written, or whose recorder was killed.
+            Err(_) if !is_whole => Ok(Some(Line::Torn { bytes: self.buffer.len() as u64 })),
+            Err(error) => Ok(Some(Line::Unread { place, why: error.to_string() })),
+        }
+    }
+
+    fn first(path: &Path, parsed: serde_json::Result<Line>) -> Result<Line> {
+        let place = path.display();
+        match parsed {
+            Ok(Line::Segment(segment)) if segment.format == FORMAT => Ok(Line::Segment(segment)),
+            Ok(Line::Segment(segment)) => bail!(
+                "{place} is of format {}, written by ctwatch {:?}: this ctwatch reads format {FORMAT}; use \
+                 one that is as new",
+                segment.format,
+                segment.version
+            ),
+            _ => bail!("{place} is no recording of ctwatch: its first line does not say so"),
+        }
+    }
+}
+
+/// When a segment was begun, by its name.
+fn begun(path: &Path) -> Option<jiff::Timestamp> {
+    let name = path.file_name()?.to_str()?;
+    let time = name.split('-').nth(2)?.split('.').next()?;
+    let time = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", time).ok()?;
+    Some(time.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp())
+}
