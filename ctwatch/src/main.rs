@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         Command::Doctor(args) => (Work::All, args.write.is_some()),
         Command::Watch(args) if args.past.from.is_some() => (Work::Read, false),
         Command::Watch(args) => (Work::All, args.record.is_some()),
+        Command::Record(args) if args.cut.is_some() => (Work::Read, true),
         Command::Record(_) => (Work::All, true),
         Command::Incidents(_) => (Work::Read, false),
         Command::Report(_) => (Work::Read, true),

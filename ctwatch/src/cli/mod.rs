@@ -266,6 +266,25 @@ pub struct RecordArgs {
     #[arg(long, value_enum, default_value_t = MechanismArg::Auto)]
     #[arg(value_name = "HOW", hide_possible_values = true, hide_default_value = true)]
     pub mechanism: MechanismArg,
+    /// Copy DIR, or --since --until TIME of it, into FILE
+    #[arg(long, value_name = "FILE",
+          conflicts_with_all = ["keep", "keep_for", "free", "interval", "count", "netns", "owner"])]
+    pub cut: Option<PathBuf>,
+    /// Begin at TIME: 03:00, '2026-11-26 03:00', or 90m ago
+    #[arg(long, value_name = "TIME", value_parser = moment, requires = "cut")]
+    #[arg(hide_short_help = true)]
+    pub since: Option<jiff::Timestamp>,
+    /// End at TIME
+    #[arg(long, value_name = "TIME", value_parser = moment, requires = "cut")]
+    #[arg(hide_short_help = true)]
+    pub until: Option<jiff::Timestamp>,
+    /// Replace names and addresses; by --mask-key KEYFILE
+    #[arg(long, requires = "cut")]
+    pub mask: bool,
+    /// By this key
+    #[arg(long, value_name = "KEYFILE", requires = "cut")]
+    #[arg(hide_short_help = true)]
+    pub mask_key: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -19,10 +19,28 @@ use crate::{
         surveyor::Surveyor,
     },
     output::{aside, json, text::incident},
-    recording::{keep::Keep, recorder::Recorder},
+    recording::{
+        cut::{Copied, TimeRange, cut},
+        keep::Keep,
+        mask::Mask,
+        recorder::Recorder,
+    },
 };
 
 pub async fn run(args: RecordArgs) -> Result<()> {
+    if let Some(into) = &args.cut {
+        let part = TimeRange { since: args.since, until: args.until };
+        let mask = match &args.mask_key {
+            Some(key) => Some(Mask::by_file(key)?),
+            None => args.mask.then(Mask::random),
+        };
+        let Copied { ticks, unread } = cut(&args.folder, part, into, mask)?;
+        aside::say(&format!("wrote {ticks} ticks into {}", into.display()));
+        if unread > 0 {
+            aside::say(&format!("{unread} lines or segments could not be read, and are not in it"));
+        }
+        return Ok(());
+    }
     let mut signals = Signals::new()?;
     let keep = Keep { bytes: args.keep, age: args.keep_for, free: args.free };
     let mut recorder = Recorder::open(&args.folder, keep, setup::origin())?;

@@ -4,9 +4,11 @@
 //! ([`line::Segment`]), the others are what happened, in its order ([`line::Line`]). The one that is being
 //! written is plain text, finished ones are gzip. docs/record.md has the format.
 
+pub mod cut;
 pub mod frame;
 pub mod keep;
 pub mod line;
+pub mod mask;
 pub mod play;
 pub mod read;
 pub mod recorder;
@@ -16,3 +18,5 @@ pub mod write;
 /// The most of each list that is recorded: so many by what they did since the reading before, and so many
 /// by what it came to.
 pub const LISTED: usize = 20;
+/// Who may read a recording: its owner and group.
+const MODE: u32 = 0o640;

@@ -326,13 +326,13 @@ fn dropped(then: &CounterSums, now: &CounterSums) -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::{
         model::verdict::situations::table, record::session::FORMAT, recording::frame::Encoder,
     };
 
-    fn at(second: i64) -> Timestamp {
+    pub(in crate::recording) fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_800_000_000 + second).unwrap()
     }
 
@@ -358,7 +358,10 @@ mod tests {
     }
 
     /// What is told of these lines: of each sample the second, and what was dropped by then.
-    fn played(wanted: Playing, lines: impl IntoIterator<Item = Line>) -> Vec<String> {
+    pub(in crate::recording) fn played(
+        wanted: Playing,
+        lines: impl IntoIterator<Item = Line>,
+    ) -> Vec<String> {
         let mut playback = Playback::new(wanted);
         let mut told = Vec::new();
         for line in lines {
@@ -387,7 +390,7 @@ mod tests {
     }
 
     /// Seconds 0 to 9; from 5 on ten packets are dropped in each.
-    fn ten(encoder: &mut Encoder) -> Vec<Line> {
+    pub(in crate::recording) fn ten(encoder: &mut Encoder) -> Vec<Line> {
         let tick = |second: u32| {
             let sample = sample(second, 7 + second.saturating_sub(4) * 10);
             Line::Tick(Box::new(encoder.encode(&sample, false)))

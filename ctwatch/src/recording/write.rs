@@ -20,6 +20,7 @@ use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock, statvfs};
 
 use super::{
+    MODE,
     keep::{Keep, Kept},
     line::{Line, RecordedOn, Segment},
     segment,
@@ -32,8 +33,6 @@ const SYNC: Duration = Duration::from_secs(10);
 const TIDY: Duration = Duration::from_secs(60);
 /// Lines that wait for the disk. More are not recorded.
 const WAITING: usize = 512;
-/// Who may read a recording: its owner and group.
-const MODE: u32 = 0o640;
 const LOCK: &str = "lock";
 /// Incidents that are over, a line each; the file is begun anew when it is so long.
 const INCIDENTS: &str = "incidents.ndjson";
