@@ -256,3 +256,89 @@ fn a_day_takes_little_room() {
     let some = a_day(Host::new(200, 5));
     assert!(some < 150.0, "200 namespaces on 64 CPUs, ten busy each second: {some:.1} MB");
 }
+
+/// Playing a recording takes little more than reading its files and what the model takes by itself: three
+/// hours of four namespaces, against `zcat | wc -l` on the same file and the same samples in memory.
+#[test]
+fn playing_takes_little_more_than_reading_and_reckoning() {
+    use std::{
+        hint::black_box,
+        process::{Command, Stdio},
+        time::Instant,
+    };
+
+    use crate::{
+        model::Model,
+        observe::event::Event,
+        record::session::{Epoch, FORMAT, Header},
+        recording::{
+            line::{RecordedOn, Segment},
+            play::{Player, Playing},
+        },
+    };
+
+    const TICKS: usize = 10_800;
+    let mut host = Host::new(4, 100);
+    let samples: Vec<Sample> = (0..TICKS).map(|_| host.tick()).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("day.ndjson.gz");
+    let mut gzip = GzEncoder::new(std::fs::File::create(&path).unwrap(), Compression::default());
+    let mut encoder = Encoder::default();
+    let header = Header {
+        format: FORMAT,
+        version: String::new(),
+        kernel: String::new(),
+        boot_id: None,
+        interval: Duration::from_secs(1),
+        mechanisms: Vec::new(),
+        notes: Vec::new(),
+        top_bytes: None,
+    };
+    let header = Box::new(header);
+    let segment = Segment::new(1, samples[0].time, &RecordedOn::default());
+    let begin = Line::Begin { again: false, header, epoch: Epoch { number: 1, gap: None } };
+    for line in [Line::Segment(segment), begin] {
+        gzip.write_all(&line.text().unwrap()).unwrap();
+    }
+    for (second, sample) in samples.iter().enumerate() {
+        let frame = encoder.encode(sample, second % 60 == 0);
+        gzip.write_all(&Line::Tick(Box::new(frame)).text().unwrap()).unwrap();
+    }
+    gzip.finish().unwrap();
+    let time = |work: &mut dyn FnMut()| {
+        let begun = Instant::now();
+        work();
+        begun.elapsed().as_secs_f64()
+    };
+    let mut read = || {
+        let script = "zcat \"$0\" | wc -l";
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).arg(&path).stdout(Stdio::null());
+        assert!(command.status().unwrap().success());
+    };
+    let mut reckon = || {
+        let mut model = Model::default();
+        samples.iter().for_each(|sample| _ = black_box(model.advance(sample)));
+    };
+    let mut play = || {
+        let mut player = Player::open(&path, Playing::default()).unwrap();
+        let mut ticks = 0;
+        loop {
+            match player.next_event().unwrap() {
+                Event::Tick { snapshot, .. } => {
+                    black_box(snapshot);
+                    ticks += 1;
+                }
+                Event::End => break,
+                _ => {}
+            }
+        }
+        assert_eq!(ticks, TICKS - 1);
+    };
+    // Side by side, and the best of several: what else the machine does slows both.
+    let ratios = (0..5).map(|_| time(&mut play) / (time(&mut read) + time(&mut reckon)));
+    let ratios: Vec<f64> = ratios.collect();
+    let best = ratios.iter().copied().fold(f64::INFINITY, f64::min);
+    assert!(best < 2.0, "{ratios:?}");
+    println!("{ratios:?}");
+}
