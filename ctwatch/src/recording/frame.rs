@@ -323,6 +323,12 @@ impl Decoder {
         let tables = &mut self.known.tables;
         let said: HashMap<NetnsId, Duration> =
             sample.idle.iter().map(|idle| (idle.id, idle.age)).collect();
+        // As the encoder does: its next age is reckoned from there.
+        for (id, age) in &said {
+            if let Some(last) = tables.get_mut(id).filter(|of| of.table.access != Access::Unseen) {
+                last.at = now.saturating_sub(*age);
+            }
+        }
         for table in &sample.tables {
             let age = said.get(&table.id).copied().unwrap_or_default();
             let at = now.saturating_sub(age);
