@@ -8,6 +8,7 @@
 //! - A field that is added has `#[serde(default)]`, and its doc line says what it means that an older
 //!   file lacks it: `None`, an empty list, `false`. A number that is added is an `Option`, or a flag of
 //!   [`Counted`](sample::Counted) says that it was counted: what was not read must not read as zero.
+//! - A float is read as it was written, to the last bit (serde_json's `float_roundtrip`).
 //! - What is empty, `None`, `false`, or zero is left out. Only numbers of format 1 and counts are left
 //!   out for being zero.
 //! - An enum that may grow has a variant for something else, and what a later version wrote reads as

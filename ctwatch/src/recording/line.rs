@@ -217,6 +217,18 @@ mod tests {
         assert!(found > 3, "{found}");
     }
 
+    /// A share of a census, one bit of which was lost.
+    #[test]
+    fn floats_are_read_as_they_were_written() {
+        let share = 20.0 / 197.0;
+        let text = serde_json::to_string(&share).unwrap();
+        assert_eq!(
+            serde_json::from_str::<f64>(&text).unwrap().to_bits(),
+            f64::to_bits(share),
+            "{text}"
+        );
+    }
+
     #[test]
     fn a_tick_is_known_whatever_its_order() {
         let frame = Frame { full: true, ..Frame::of(Timestamp::UNIX_EPOCH, Default::default()) };
