@@ -340,5 +340,4 @@ fn playing_takes_little_more_than_reading_and_reckoning() {
     let ratios: Vec<f64> = ratios.collect();
     let best = ratios.iter().copied().fold(f64::INFINITY, f64::min);
     assert!(best < 2.0, "{ratios:?}");
-    println!("{ratios:?}");
 }
