@@ -90,6 +90,10 @@ LIMIT: 80% or fill=80%, pinned=60%, drops=1 (a second), full=10m (time left),
 dropped=0 (since the last call, with --state); several with commas.
 Exit codes: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.";
 
+/// Lists of top talkers are grouped by these without `--by`.
+pub const DEFAULT_BY: [top::By; 4] =
+    [top::By::Source, top::By::Service, top::By::Interface, top::By::Process];
+
 /// Show how full conntrack tables are, what conntrack drops, and whose packets
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true, max_term_width = 80)]
@@ -348,9 +352,10 @@ impl WatchArgs {
     }
 
     pub fn by(&self) -> Vec<top::By> {
-        let default = [By::Source, By::Service, By::Interface, By::Process];
-        let by = if self.by.is_empty() { &default[..] } else { &self.by };
-        distinct(by.iter().map(top::By::from))
+        match self.by.is_empty() {
+            true => DEFAULT_BY.to_vec(),
+            false => distinct(self.by.iter().map(top::By::from)),
+        }
     }
 
     /// A person asked for top lists.

@@ -1,6 +1,6 @@
 //! `ctwatch census`: who holds the table now.
 
-use std::{io::Write, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use anyhow::{Context, Result, bail};
 
@@ -96,10 +96,7 @@ fn print(
             json::census::write(&mut bytes, taken, &args.groupings(), limit, kernel, time)?;
         }
     }
-    match std::io::stdout().lock().write_all(&bytes) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.context("cannot write to standard output"),
-    }
+    super::print(&bytes)
 }
 
 fn take(args: &CensusArgs) -> Result<Taken> {

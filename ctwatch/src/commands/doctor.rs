@@ -7,11 +7,11 @@ use anyhow::{Context, Result, bail};
 use ctwatch_abi::top::{By, Wanted};
 
 use super::{
-    past::{self, BY, MOST},
+    past::{self, MOST},
     scope, setup, write,
 };
 use crate::{
-    cli::{DoctorArgs, Output},
+    cli::{DEFAULT_BY, DoctorArgs, Output},
     diagnosis::{self, Case, measurement, report::Report, tracking},
     host::{
         self,
@@ -87,7 +87,7 @@ async fn examine(args: &DoctorArgs) -> Result<Report> {
     };
     let request = setup::request(args.mechanism);
     let privileges = Privileges::read();
-    let lists = Wanted::of(BY);
+    let lists = Wanted::of(DEFAULT_BY);
     let Acquired { offers, plan, probes, cookies } =
         acquire(request, privileges, Depth::All, Asked { lists, trace: None });
     let source = match plan.mechanism(Signal::Table) {
@@ -129,7 +129,7 @@ async fn examine(args: &DoctorArgs) -> Result<Report> {
 
 /// From one reading to another. Somebody who asked for it may want to know from when on.
 async fn count(beginning: Beginning, interval: Duration, say: bool) -> Result<Snapshot> {
-    let (by, most) = (BY.to_vec(), MOST);
+    let (by, most) = (DEFAULT_BY.to_vec(), MOST);
     let insertions = false;
     let wishes = Wishes { interval, count: None, loading: false, most, by, insertions };
     let said = || {

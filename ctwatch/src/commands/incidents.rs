@@ -1,15 +1,13 @@
 //! `ctwatch incidents`: what happened, one by one, from a recording.
 
-use std::io::Write;
-
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 use super::{
     columns,
     following::{Following, over},
 };
 use crate::{
-    cli::{IncidentsArgs, Output},
+    cli::{DEFAULT_BY, IncidentsArgs, Output},
     host::{
         kernel::privileges::{Work, keep},
         machine::zone,
@@ -17,9 +15,7 @@ use crate::{
     model::incident::Incident,
     observe::event::Event,
     output::{
-        aside,
-        escape::escaped,
-        json,
+        aside, json,
         text::{incident, incident::Rendering, shown::ShownTops},
     },
     recording::play::{Player, Playing},
@@ -29,7 +25,7 @@ use crate::{
 const MOST: usize = 5;
 
 pub fn run(args: &IncidentsArgs) -> Result<()> {
-    let by = super::watch::default_by();
+    let by = DEFAULT_BY.to_vec();
     let playing =
         Playing { since: args.since, until: args.until, most: None, length: MOST, by: by.clone() };
     let mut player = Player::open(&args.from, playing)?;
@@ -38,7 +34,7 @@ pub fn run(args: &IncidentsArgs) -> Result<()> {
         let event = player.next_event()?;
         found.extend(following.event(&event).into_iter().filter_map(over));
         match event {
-            Event::Note(note) => aside::say(&escaped(&note)),
+            Event::Note(note) => aside::say(&note),
             Event::End => break,
             _ => {}
         }
@@ -71,8 +67,5 @@ pub fn run(args: &IncidentsArgs) -> Result<()> {
             }
         }
     }
-    match std::io::stdout().lock().write_all(&bytes) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.context("cannot write to standard output"),
-    }
+    super::print(&bytes)
 }

@@ -16,7 +16,7 @@ pub mod watch;
 mod write;
 mod writer;
 
-use std::io;
+use std::io::{self, Write};
 
 use anyhow::{Context, Result, bail};
 
@@ -47,6 +47,14 @@ fn size() -> (usize, usize) {
             let variable = |name| std::env::var(name).ok().and_then(|value| value.parse().ok());
             (variable("COLUMNS").unwrap_or(usize::MAX), variable("LINES").unwrap_or(24))
         }
+    }
+}
+
+/// All of it. Whoever reads it may have seen enough before its end.
+fn print(bytes: &[u8]) -> Result<()> {
+    match io::stdout().lock().write_all(bytes) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.context("cannot write to standard output"),
     }
 }
 

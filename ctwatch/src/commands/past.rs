@@ -7,18 +7,17 @@ use ctwatch_abi::top::By;
 use jiff::Timestamp;
 
 use crate::{
+    cli::DEFAULT_BY,
     diagnosis::{self, Case, measurement, report::Report, tracking},
     model::{Snapshot, census::Taken},
     observe::event::Event,
     output::aside,
-    record::session::Header,
+    record::{facts::Facts, session::Header},
     recording::play::{Player, Playing},
 };
 
 /// Of each list.
 pub(super) const MOST: usize = 20;
-/// Lists that tell whose packets are dropped.
-pub(super) const BY: [By; 4] = [By::Source, By::Service, By::Interface, By::Process];
 /// Drops are counted for so long before the moment that is looked at.
 const BEFORE: Duration = Duration::from_secs(60);
 
@@ -41,7 +40,7 @@ pub(super) fn examine_worst(
 
 fn examine_at(path: &Path, at: Timestamp) -> Result<Report> {
     let since = at.checked_sub(BEFORE).unwrap_or(at);
-    let playing = playing(Some(since), Some(at), &BY);
+    let playing = playing(Some(since), Some(at), &DEFAULT_BY);
     let mut player = Player::open(path, playing)?;
     let (mut header, mut snapshot, mut census) = (None, None, None);
     loop {
@@ -72,7 +71,7 @@ fn report(
     header: &Header,
     snapshot: &Snapshot,
     census: Option<&Taken>,
-    mut facts: crate::record::facts::Facts,
+    mut facts: Facts,
 ) -> Report {
     // What was read in the tick is nearer than what the look at rules found.
     for namespace in &mut facts.namespaces {

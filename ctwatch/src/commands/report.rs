@@ -1,12 +1,12 @@
 //! `ctwatch report`: a recording as one page.
 
-use std::{io::Write, path::Path};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
 use super::{following::Following, past};
 use crate::{
-    cli::ReportArgs,
+    cli::{DEFAULT_BY, ReportArgs},
     host::machine::{statefile, zone},
     model::{
         incident::{Ending, Incident},
@@ -16,7 +16,6 @@ use crate::{
     observe::{event::Event, loading::News},
     output::{
         aside,
-        escape::escaped,
         html::{Input, page},
         text::loading,
     },
@@ -33,7 +32,7 @@ pub fn run(args: &ReportArgs) -> Result<()> {
         until: args.until,
         most: None,
         length: MOST,
-        by: super::watch::default_by(),
+        by: DEFAULT_BY.to_vec(),
     };
     let mut player = Player::open(&args.from, playing)?;
     let mut telling = Telling::default();
@@ -51,11 +50,7 @@ pub fn run(args: &ReportArgs) -> Result<()> {
     let header = header.with_context(nothing)?;
     // Without what it goes by there is none: then the page says what it can.
     let report = past::examine_worst(&args.from, args.since, args.until);
-    let report = report
-        .inspect_err(|why| {
-            aside::say(&format!("without findings: {}", escaped(&format!("{why:#}"))))
-        })
-        .ok();
+    let report = report.inspect_err(|why| aside::say(&format!("without findings: {why:#}"))).ok();
     let (services, zone) = (super::services(), zone::local());
     let text = page(&Input {
         story: &story,
@@ -65,8 +60,7 @@ pub fn run(args: &ReportArgs) -> Result<()> {
         zone: &zone,
     });
     if args.output == Path::new("-") {
-        let written = std::io::stdout().lock().write_all(text.as_bytes());
-        return written.context("cannot write to standard output");
+        return super::print(text.as_bytes());
     }
     statefile::write(&args.output, &text)?;
     aside::say(&format!("wrote {}", args.output.display()));
@@ -104,7 +98,7 @@ impl Telling {
                     story.mark(Mark { time, kind: MarkKind::Modules, text });
                 }
             }
-            Event::Note(text) => aside::say(&escaped(&text)),
+            Event::Note(text) => aside::say(&text),
             _ => {}
         }
         for turn in turns {

@@ -3,7 +3,6 @@
 use std::io::{self, IsTerminal};
 
 use anyhow::Result;
-use ctwatch_abi::top::By;
 
 use super::{setup, signals::Signals, size, writer::Writer};
 use crate::{
@@ -17,9 +16,7 @@ use crate::{
         session::{Session, Wishes, absent},
     },
     output::{
-        aside,
-        escape::escaped,
-        json,
+        aside, json,
         text::{
             loading,
             preamble::interruption,
@@ -90,11 +87,6 @@ fn source(args: &WatchArgs) -> Result<Source> {
     Ok(Source::Live(Box::new(session)))
 }
 
-/// By what top talkers are grouped where nobody says.
-pub(super) fn default_by() -> Vec<By> {
-    vec![By::Source, By::Service, By::Interface, By::Process]
-}
-
 pub(super) fn wishes(args: &WatchArgs) -> Wishes {
     Wishes {
         interval: args.interval(),
@@ -154,10 +146,9 @@ impl Screen {
             Event::Begin { header, epoch, snapshot, .. } => self.start(header, epoch, &snapshot),
             Event::Tick { snapshot, .. } => self.tick(snapshot, source),
             Event::Census(_) => Ok(Vec::new()),
-            Event::Note(words) => self.note(&escaped(&words)),
+            Event::Note(words) => self.note(&words),
             Event::Changed { since, until, what } => {
-                let words = format!("between {since} and {until}: {}", what.join("; "));
-                self.note(&escaped(&words))
+                self.note(&format!("between {since} and {until}: {}", what.join("; ")))
             }
             Event::NoCensus(why) => self.note(&format!("no census: {why}")),
             Event::Loading(news) => {

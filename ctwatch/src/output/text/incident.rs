@@ -121,10 +121,9 @@ fn beside(out: &mut impl Write, row: &str, rest: &str, columns: usize) -> io::Re
     wrapped(out, &format!("  {rest}"), columns)
 }
 
-/// One line of one, for a log.
+/// One line of one, for a log. Not escaped.
 pub fn line(incident: &Incident) -> String {
-    let name = escaped(&name(incident));
-    let mut line = format!("{name}: {}: {}", headline(incident), why(incident));
+    let mut line = format!("{}: {}: {}", name(incident), headline(incident), why(incident));
     if let Some(planes) = control_plane(incident) {
         line.push_str(&format!("; control plane: {planes}"));
     }
