@@ -64,7 +64,7 @@ impl Case<'_> {
 }
 
 /// `1234567` as `1,234,567`.
-pub(super) fn number(of: impl Into<u64>) -> String {
+pub fn number(of: impl Into<u64>) -> String {
     let digits = of.into().to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {

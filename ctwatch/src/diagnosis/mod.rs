@@ -1,7 +1,7 @@
 //! From facts to findings: what is wrong, why, and what to do about it. Pure: no clock, no file, no
 //! command is run. Each finding is a row of [`ROWS`]; adding one is adding one row.
 
-pub use case::Case;
+pub use case::{Case, number};
 use report::Finding;
 
 use crate::record::facts::{Facts, Namespace};

@@ -84,7 +84,7 @@ impl Remembered {
                 netns: sample.id,
                 inode: sample.inode,
                 way: way(sample.inode),
-                dropped: dropped(sample),
+                dropped: sample.counters.map(|sums| sums.dropped()),
             });
         let tables = tables.collect();
         Self { ctwatch_check: SCHEMA, time, boot_id, conntrack, scope, tables }
@@ -177,12 +177,6 @@ impl Remembered {
             Some(Some(then)) => Since::Counted(now - then),
         }
     }
-}
-
-/// A packet whose chain is too long bumps no `drop`.
-fn dropped(sample: &TableSample) -> Option<u64> {
-    let sums = sample.counters.as_ref()?;
-    Some(sums.drop + sums.chaintoolong.unwrap_or(0))
 }
 
 #[cfg(test)]

@@ -82,6 +82,11 @@ impl CounterSums {
         summing.take(cpus, Duration::ZERO)
     }
 
+    /// All packets that conntrack dropped: one whose chain is too long bumps no `drop`.
+    pub fn dropped(&self) -> u64 {
+        self.drop.saturating_add(self.chaintoolong.unwrap_or(0))
+    }
+
     /// `insert` less `delete_list`, as wide as the number of entries. `None` where the kernel has no
     /// counter of removals.
     pub fn inserted_less_removed(&self) -> Option<u32> {

@@ -321,8 +321,7 @@ fn gap(before: &Sample, after: &Sample, has_ended: bool) -> String {
 
 /// `None` where they went back.
 fn dropped(then: &CounterSums, now: &CounterSums) -> Option<u64> {
-    let of = |sums: &CounterSums| sums.drop + sums.chaintoolong.unwrap_or(0);
-    of(now).checked_sub(of(then))
+    now.dropped().checked_sub(then.dropped())
 }
 
 #[cfg(test)]

@@ -66,12 +66,8 @@ impl Lines {
     /// Begins with the last segment that was begun by then.
     pub fn skip_to(&mut self, time: jiff::Timestamp) {
         while let [first, second, ..] = self.files.make_contiguous() {
-            let (Some(number), true) = (first.number, begun(&second.path) <= Some(time)) else {
-                break;
-            };
-            if begun(&second.path).is_none() {
-                break;
-            }
+            let is_later = begun(&second.path).is_none_or(|begun| begun > time);
+            let Some(number) = first.number.filter(|_| !is_later) else { break };
             self.number = Some(number);
             self.files.pop_front();
         }

@@ -134,11 +134,9 @@ impl Recorder {
     }
 
     fn write_facts(&mut self) {
-        let Some(text) = self.facts.clone() else { return };
-        if let Some(segment) = &mut self.segment {
-            segment.bytes += text.len() as u64;
+        if let Some(text) = self.facts.clone() {
+            self.put(text);
         }
-        self.folder.write(text);
     }
 
     /// Whether the disk takes what it is given, where that is otherwise than it was.
@@ -197,11 +195,14 @@ impl Recorder {
     }
 
     fn line(&mut self, line: &Line) -> Result<()> {
-        let text = line.text()?;
+        self.put(line.text()?);
+        Ok(())
+    }
+
+    fn put(&mut self, text: Vec<u8>) {
         if let Some(segment) = &mut self.segment {
             segment.bytes += text.len() as u64;
         }
         self.folder.write(text);
-        Ok(())
     }
 }

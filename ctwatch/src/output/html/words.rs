@@ -5,23 +5,11 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use maud::{Markup, html};
 
+pub(super) use crate::diagnosis::number as thousands;
 use crate::{
     model::{Table, figure::Bounds, story::FullTime},
     output::{escape::escaped, text::words},
 };
-
-/// `1234567` as `1,234,567`.
-pub(super) fn thousands(number: impl Into<u64>) -> String {
-    let digits = number.into().to_string();
-    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
 
 /// `exactly 1,783`, `between 3 and 1,783`, `at least 3`, `not measured`.
 pub(super) fn counted(bounds: Bounds) -> String {
