@@ -86,16 +86,14 @@ impl Surveyor {
                 return Err(error);
             }
         };
-        let before = self.last.replace((facts.clone(), begun));
+        let before = self.last.take();
+        let what = before.as_ref().map_or_else(Vec::new, |(last, _)| changes(last, &facts));
+        let is_told = before.is_none() || self.tells_all || !what.is_empty();
+        let since = before.map(|(_, since)| since).filter(|_| !what.is_empty());
         let until = Timestamp::now();
-        Ok(match before {
-            None => Some(Found { facts, since: None, until, what: Vec::new() }),
-            Some((last, since)) => {
-                let what = changes(&last, &facts);
-                let since = (!what.is_empty()).then_some(since);
-                (since.is_some() || self.tells_all).then_some(Found { facts, since, until, what })
-            }
-        })
+        let found = is_told.then(|| Found { facts: facts.clone(), since, until, what });
+        self.last = Some((facts, begun));
+        Ok(found)
     }
 
     fn ask(&self) -> Result<oneshot::Receiver<Result<Facts>>> {
