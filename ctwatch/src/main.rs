@@ -8,7 +8,7 @@ use std::{io, os::unix::net::UnixStream, process::ExitCode};
 use anyhow::Context;
 use ctwatch::{
     cli::{CheckArgs, Cli, Command},
-    commands,
+    commands::{self, Mask},
     host::kernel::privileges::{Work, keep},
     output::aside,
 };
@@ -33,17 +33,11 @@ fn main() -> ExitCode {
         Command::Report(_) => (Work::Read, true),
         _ => (Work::All, false),
     };
-    let kept = keep(work, writes);
+    let mask = commands::mask(&cli.mask);
+    let kept = keep(work, writes).and(mask);
     let outcome = match command {
         Command::Check(args) => return check(&args, kept),
-        _ if kept.is_err() => kept,
-        Command::Watch(args) => asynchronously(commands::watch::run(args)),
-        Command::Record(args) => asynchronously(commands::record::run(args)),
-        Command::Trace(args) => asynchronously(commands::trace::run(args)),
-        Command::Incidents(args) => commands::incidents::run(&args),
-        Command::Report(args) => commands::report::run(&args),
-        Command::Census(args) => commands::census::run(&args),
-        Command::Doctor(args) => asynchronously(commands::doctor::run(args)),
+        command => kept.and_then(|mask| run(command, mask)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -54,6 +48,20 @@ fn main() -> ExitCode {
                 false => ExitCode::FAILURE,
             }
         }
+    }
+}
+
+fn run(command: Command, mask: Option<Mask>) -> anyhow::Result<()> {
+    match command {
+        Command::Watch(args) => asynchronously(commands::watch::run(args, mask)),
+        Command::Record(args) => asynchronously(commands::record::run(args, mask)),
+        Command::Trace(args) => asynchronously(commands::trace::run(args, mask)),
+        Command::Incidents(args) => commands::incidents::run(&args, mask),
+        Command::Report(args) => commands::report::run(&args, mask),
+        Command::Census(args) => commands::census::run(&args, mask),
+        Command::Doctor(args) => asynchronously(commands::doctor::run(args, mask)),
+        // It has an exit code of its own.
+        Command::Check(_) => Ok(()),
     }
 }
 
@@ -69,9 +77,9 @@ fn wrong(error: &clap::Error) -> ExitCode {
     commands::check::unknown(complaint.trim_start_matches("error: "))
 }
 
-fn check(args: &CheckArgs, kept: anyhow::Result<()>) -> ExitCode {
-    match kept.and_then(|()| runtime()) {
-        Ok(runtime) => runtime.block_on(commands::check::run(args)),
+fn check(args: &CheckArgs, kept: anyhow::Result<Option<Mask>>) -> ExitCode {
+    match kept.and_then(|mask| Ok((runtime()?, mask))) {
+        Ok((runtime, mask)) => runtime.block_on(commands::check::run(args, mask)),
         Err(error) => commands::check::unknown(&format!("{error:#}")),
     }
 }

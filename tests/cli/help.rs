@@ -31,6 +31,14 @@ fn options(verb: &str) -> Vec<String> {
     longs.map(|long| format!("--{long}")).collect()
 }
 
+/// Those that each verb has beside its own: its page has no room for them.
+fn of_each_verb() -> Vec<String> {
+    let cli = Cli::command();
+    let everywhere = cli.get_arguments().filter(|arg| arg.is_global_set());
+    let longs = everywhere.filter_map(|arg| arg.get_long()).filter(|long| *long != "help");
+    longs.map(|long| format!("--{long}")).collect()
+}
+
 /// What ctwatch prints on a terminal of so many columns.
 fn printed(args: &[&str], columns: usize) -> String {
     let output = command(args).env("COLUMNS", columns.to_string()).output().unwrap();
@@ -125,11 +133,11 @@ fn docs_hold_each_option_of_each_verb() {
         let file = root().join(format!("docs/{verb}.md"));
         let rows = rows(&fs::read_to_string(&file).unwrap());
         let of_row = |row: &String, option: &str| row.split([' ', ',']).any(|word| word == option);
-        for option in options(verb).iter().filter(|option| *option != "--help") {
+        let options = [options(verb), of_each_verb()].concat();
+        for option in options.iter().filter(|option| *option != "--help") {
             assert!(rows.iter().any(|row| of_row(row, option)), "{}: {option}", file.display());
         }
         // And none that there is not.
-        let options = options(verb);
         let named = rows.iter().flat_map(|row| row.split([' ', ',']));
         for word in named.filter(|word| word.starts_with("--") && !word.starts_with("---")) {
             assert!(options.iter().any(|option| option == word), "{}: {word}", file.display());

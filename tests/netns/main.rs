@@ -30,6 +30,7 @@ mod lab;
 mod loading;
 mod lookalikes;
 mod machine;
+mod masked;
 mod mechanism;
 mod namespaces;
 mod owners;
@@ -46,6 +47,7 @@ mod strangers;
 mod top;
 mod trace;
 mod watch;
+mod what_if;
 
 use std::{
     collections::HashMap,
@@ -113,10 +115,12 @@ impl Test {
     }
 }
 
-const GROUPS: [&[Test]; 29] = [
+const GROUPS: [&[Test]; 31] = [
     cases::TESTS,
     floods::TESTS,
     recordings::TESTS,
+    what_if::TESTS,
+    masked::TESTS,
     records::TESTS,
     rules::TESTS,
     scenarios::TESTS,

@@ -28,15 +28,15 @@ pub(crate) const TESTS: &[Test] = &[
 const UDP: Flows = Flows { sources: 10, ..Flows::of(Family::V4, Protocol::Udp) };
 
 /// Its standard output in a file; stopped when it is dropped.
-struct Running(Child);
+pub(crate) struct Running(Child);
 
 impl Running {
-    fn start(command: &mut Command, out: &Path) -> Result<Self> {
+    pub(crate) fn start(command: &mut Command, out: &Path) -> Result<Self> {
         command.stdin(Stdio::null()).stdout(fs::File::create(out)?).stderr(Stdio::null());
         Ok(Self(command.spawn()?))
     }
 
-    fn signal(&mut self, signal: i32) -> Result<()> {
+    pub(crate) fn signal(&mut self, signal: i32) -> Result<()> {
         let pid = i32::try_from(self.0.id())?;
         // SAFETY: the child is not waited for yet, so the number is its own.
         ensure!(unsafe { libc::kill(pid, signal) } == 0, "it is gone");
@@ -67,7 +67,7 @@ fn count(folder: &Path, words: &str) -> Result<usize> {
 }
 
 /// Until there are so many.
-fn recorded(folder: &Path, words: &str, most: usize) -> Result<()> {
+pub(crate) fn recorded(folder: &Path, words: &str, most: usize) -> Result<()> {
     let begun = Instant::now();
     while count(folder, words)? < most {
         ensure!(begun.elapsed() < PATIENCE, "fewer than {most} times {words}");

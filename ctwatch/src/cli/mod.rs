@@ -44,7 +44,7 @@ Options:
   [INTERVAL [COUNT]]  and all options of `ctwatch watch`, the default command
   -h, --help          Print help; `ctwatch COMMAND --help`: of that command
   -V, --version       Print version
-Run it as root. More: README.md, docs/watch.md";
+Run it as root. With --mask no name or address is shown. More: README.md";
 const DOCTOR: &str = "\
 Examples:
   ctwatch doctor                  look once; print findings, fixes and undos
@@ -61,6 +61,7 @@ const RECORD: &str = "\
 Examples:
   ctwatch record                      into /var/lib/ctwatch, until it is stopped
   ctwatch record /data/rec --keep 1GB
+  ctwatch record --cut /root/night.gz --since 03:00 --mask   to send it
   ctwatch --from /var/lib/ctwatch --since 03:00 --until 03:20";
 const INCIDENTS: &str = "\
 Examples:
@@ -105,6 +106,8 @@ pub struct Cli {
     pub command: Option<Command>,
     #[command(flatten)]
     pub watch: WatchArgs,
+    #[command(flatten)]
+    pub mask: MaskArgs,
     // --help is as short as -h: on a console, a page that scrolls away is not read.
     /// Print help
     #[arg(short, long, global = true, action = ArgAction::HelpShort)]
@@ -282,12 +285,16 @@ pub struct RecordArgs {
     #[arg(long, value_name = "TIME", value_parser = moment, requires = "cut")]
     #[arg(hide_short_help = true)]
     pub until: Option<jiff::Timestamp>,
-    /// Replace names and addresses; by --mask-key KEYFILE
-    #[arg(long, requires = "cut")]
+}
+
+/// Whether anybody is to learn whose it is. Of all verbs.
+#[derive(Clone, Debug, Default, Args)]
+pub struct MaskArgs {
+    /// Replace names and addresses in all that is printed
+    #[arg(long, global = true, hide_short_help = true)]
     pub mask: bool,
-    /// By this key
-    #[arg(long, value_name = "KEYFILE", requires = "cut")]
-    #[arg(hide_short_help = true)]
+    /// Replace them by the key in KEYFILE: the same become the same again
+    #[arg(long, global = true, hide_short_help = true, value_name = "KEYFILE")]
     pub mask_key: Option<PathBuf>,
 }
 

@@ -24,13 +24,16 @@ use crate::{
         aside, json,
         text::census::{self, Shown},
     },
-    recording::play::{Player, Playing},
+    recording::{
+        mask::Mask,
+        play::{Player, Playing},
+    },
     threads,
 };
 
-pub fn run(args: &CensusArgs) -> Result<()> {
+pub fn run(args: &CensusArgs, mask: Option<Mask>) -> Result<()> {
     if let Some(path) = &args.from {
-        let Recorded { taken, limit, kernel, time } = recorded(path, args.at)?;
+        let Recorded { taken, limit, kernel, time } = recorded(path, args.at, mask)?;
         return print(args, &taken, limit, (&kernel, time));
     }
     match modules::presence() {
@@ -39,6 +42,10 @@ pub fn run(args: &CensusArgs) -> Result<()> {
         Presence::OutOfSight(why) => bail!("{why}"),
     }
     let taken = take(args)?;
+    let taken = match mask {
+        Some(mut mask) => mask.taken(taken)?,
+        None => taken,
+    };
     let source = match modules::ctnetlink_would_be_loaded() {
         true => Source::Procfs,
         false => Source::Ctnetlink,
@@ -56,8 +63,8 @@ struct Recorded {
     time: jiff::Timestamp,
 }
 
-fn recorded(path: &Path, at: Option<jiff::Timestamp>) -> Result<Recorded> {
-    let playing = Playing { until: at, ..Playing::default() };
+fn recorded(path: &Path, at: Option<jiff::Timestamp>, mask: Option<Mask>) -> Result<Recorded> {
+    let playing = Playing { until: at, mask, ..Playing::default() };
     let mut player = Player::open(path, playing)?;
     let (mut last, mut kernel, mut now) = (None, String::new(), None);
     loop {

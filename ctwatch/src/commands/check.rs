@@ -30,6 +30,7 @@ use crate::{
         wanted::Whose,
     },
     output::text::check,
+    recording::mask::Mask,
 };
 
 /// Whoever runs plugins gives up on one that is late, and does not learn why. Beyond the time that
@@ -37,8 +38,8 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The exit code is the message: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.
-pub async fn run(args: &CheckArgs) -> ExitCode {
-    match timeout(args.period + PATIENCE, look(args)).await {
+pub async fn run(args: &CheckArgs, mask: Option<Mask>) -> ExitCode {
+    match timeout(args.period + PATIENCE, look(args, mask)).await {
         Ok(Ok((state, line))) => end(state, &line),
         Ok(Err(error)) => unknown(&format!("{error:#}")),
         Err(_) => unknown("the kernel did not answer in time"),
@@ -56,7 +57,10 @@ fn end(state: State, line: &str) -> ExitCode {
     ExitCode::from(state as u8)
 }
 
-async fn look(args: &CheckArgs) -> Result<(State, String)> {
+async fn look(args: &CheckArgs, mask: Option<Mask>) -> Result<(State, String)> {
+    if mask.is_some() && args.state.is_some() {
+        bail!("--state FILE remembers names as they are: it does not go with --mask");
+    }
     let thresholds = Thresholds::given(limits(&args.warning)?, limits(&args.critical)?);
     if let Some(why) = thresholds.contradiction() {
         bail!(why);
@@ -99,7 +103,8 @@ async fn look(args: &CheckArgs) -> Result<(State, String)> {
         insertions: false,
     };
     let beginning = Beginning { means, header, census };
-    let Between { sample, snapshot, uncounted } = super::between(wishes, beginning, || {}).await?;
+    let Between { sample, snapshot, uncounted } =
+        super::between(wishes, beginning, mask, || {}).await?;
     let uncounted = uncounted.or((pinned && !may).then(|| "needs CAP_NET_ADMIN".to_owned()));
     let mut since = None;
     if let Some(path) = &args.state {

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use ctwatch_abi::top::{By, Wanted};
 
 use super::{
+    WrongUsage,
     past::{self, MOST},
     scope, setup, write,
 };
@@ -40,6 +41,7 @@ use crate::{
         facts::{Facts as Machine, Form},
         measurement::{Capability, Configuration, Measurement, Mechanism, Offers, Signal},
     },
+    recording::mask::Mask,
     threads,
 };
 
@@ -47,13 +49,17 @@ use crate::{
 /// otherwise.
 const COUNT: Duration = Duration::from_secs(1);
 
-pub async fn run(args: DoctorArgs) -> Result<()> {
+pub async fn run(args: DoctorArgs, mask: Option<Mask>) -> Result<()> {
     if let Some(path) = &args.then.from {
-        return print(&args, &past::examine(path, args.then.at)?);
+        return print(&args, &past::examine(path, args.then.at, mask.as_ref())?);
+    }
+    if mask.is_some() && args.write.is_some() {
+        let why = "--mask replaces the names that the files of --write are about";
+        return Err(WrongUsage(why.to_owned()).into());
     }
     // Before anything else: what cannot be written is known at once.
     let folder = args.write.as_deref().map(write::Folder::open).transpose()?;
-    let report = examine(&args).await?;
+    let report = examine(&args, mask).await?;
     keep(Work::Rest, folder.is_some())?;
     let files = folder.map(|folder| folder.write(&report.findings)).transpose();
     for file in files.iter().flatten().flatten() {
@@ -77,7 +83,7 @@ fn print(args: &DoctorArgs, report: &Report) -> Result<()> {
     }
 }
 
-async fn examine(args: &DoctorArgs) -> Result<Report> {
+async fn examine(args: &DoctorArgs, mut mask: Option<Mask>) -> Result<Report> {
     let conntrack = match modules::presence() {
         Presence::Loaded(Life::Module(_)) => Form::Module,
         Presence::Loaded(Life::BuiltIn) => Form::BuiltIn,
@@ -105,7 +111,7 @@ async fn examine(args: &DoctorArgs) -> Result<Report> {
             let means =
                 Means { source, probes, scope: scope.clone(), whose, only_judged: true, cookies };
             let beginning = Beginning { means, header, census: None };
-            Some(count(beginning, duration, args.duration.is_some()).await?)
+            Some(count(beginning, duration, args.duration.is_some(), mask.clone()).await?)
         }
         // What was attached to find out that it can be is let go again.
         None => {
@@ -113,7 +119,14 @@ async fn examine(args: &DoctorArgs) -> Result<Report> {
             None
         }
     };
-    let census = census(&machine, scope, whose, cookies);
+    let mut census = census(&machine, scope, whose, cookies);
+    if let Some(mask) = &mut mask {
+        machine = mask.facts(machine)?;
+        census = match census {
+            Ok(taken) => Ok(mask.taken(taken)?),
+            Err(why) => Err(mask.words(&why)),
+        };
+    }
     let case = Case {
         facts: &machine,
         census: census.as_ref().map_err(String::as_str),
@@ -123,12 +136,18 @@ async fn examine(args: &DoctorArgs) -> Result<Report> {
     Ok(Report {
         tracking: tracking::tracking(&machine),
         findings: diagnosis::findings(&case),
+        lives: diagnosis::lives(case.facts),
         ..measurement::report(&measurement(offers, &plan, privileges, conntrack))
     })
 }
 
 /// From one reading to another. Somebody who asked for it may want to know from when on.
-async fn count(beginning: Beginning, interval: Duration, say: bool) -> Result<Snapshot> {
+async fn count(
+    beginning: Beginning,
+    interval: Duration,
+    say: bool,
+    mask: Option<Mask>,
+) -> Result<Snapshot> {
     let (by, most) = (DEFAULT_BY.to_vec(), MOST);
     let insertions = false;
     let wishes = Wishes { interval, count: None, loading: false, most, by, insertions };
@@ -137,7 +156,7 @@ async fn count(beginning: Beginning, interval: Duration, say: bool) -> Result<Sn
             aside::say(&format!("counting for {interval:?}"));
         }
     };
-    Ok(*super::between(wishes, beginning, said).await?.snapshot)
+    Ok(*super::between(wishes, beginning, mask, said).await?.snapshot)
 }
 
 /// Not where there is nothing to count.

@@ -18,16 +18,19 @@ use crate::{
         aside, json,
         text::{incident, incident::Rendering, shown::ShownTops},
     },
-    recording::play::{Player, Playing},
+    recording::{
+        mask::Mask,
+        play::{Player, Playing},
+    },
 };
 
 /// Of each list.
 const MOST: usize = 5;
 
-pub fn run(args: &IncidentsArgs) -> Result<()> {
+pub fn run(args: &IncidentsArgs, mask: Option<Mask>) -> Result<()> {
     let by = DEFAULT_BY.to_vec();
-    let playing =
-        Playing { since: args.since, until: args.until, most: None, length: MOST, by: by.clone() };
+    let (since, until) = (args.since, args.until);
+    let playing = Playing { since, until, most: None, length: MOST, by: by.clone(), mask };
     let mut player = Player::open(&args.from, playing)?;
     let (mut following, mut found) = (Following::default(), Vec::<Incident>::new());
     loop {

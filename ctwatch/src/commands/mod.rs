@@ -18,9 +18,12 @@ mod writer;
 
 use std::io::{self, Write};
 
+pub use crate::recording::mask::Mask;
+
 use anyhow::{Context, Result, bail};
 
 use crate::{
+    cli::MaskArgs,
     host::machine::files,
     model::Snapshot,
     observe::{
@@ -29,7 +32,16 @@ use crate::{
     },
     output::services::Services,
     record::sample::Sample,
+    recording::mirror::Mirror,
 };
+
+/// What replaces names and addresses, where that was asked for.
+pub fn mask(args: &MaskArgs) -> Result<Option<Mask>> {
+    match &args.mask_key {
+        Some(key) => Mask::by_file(key).map(Some),
+        None => Ok(args.mask.then(Mask::random)),
+    }
+}
 
 /// What services are called.
 const SERVICES: &str = "/etc/services";
@@ -71,14 +83,25 @@ struct Between {
 }
 
 /// Reads once, says that it did, and reads again when the interval is over.
-async fn between(wishes: Wishes, beginning: Beginning, begun: impl FnOnce()) -> Result<Between> {
+async fn between(
+    wishes: Wishes,
+    beginning: Beginning,
+    mask: Option<Mask>,
+    begun: impl FnOnce(),
+) -> Result<Between> {
     const UNLOADED: &str = "nf_conntrack was unloaded while it was read";
     let mut beginning = Some(beginning);
     let prepare = move || beginning.take().context(UNLOADED);
+    let mut mirror = mask.map(|mask| Mirror::new(mask, wishes.most, wishes.by.clone()));
     let mut session = Session::new(Wishes { count: Some(1), ..wishes }, prepare);
     let (mut begun, mut last, mut uncounted) = (Some(begun), None, None);
     loop {
-        match session.next().await? {
+        let event = session.next().await?;
+        let event = match &mut mirror {
+            Some(mirror) => mirror.event(event)?,
+            None => event,
+        };
+        match event {
             Event::Begin { .. } => _ = begun.take().map(|begun| begun()),
             Event::Tick { sample, snapshot } => last = Some((sample, snapshot)),
             Event::NoCensus(why) => uncounted = Some(why),

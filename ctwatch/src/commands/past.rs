@@ -9,24 +9,31 @@ use jiff::Timestamp;
 use crate::{
     cli::DEFAULT_BY,
     diagnosis::{self, Case, measurement, report::Report, tracking},
-    model::{Snapshot, census::Taken},
+    model::{Snapshot, Table, census::Taken},
     observe::event::Event,
     output::aside,
     record::{facts::Facts, session::Header},
-    recording::play::{Player, Playing},
+    recording::{
+        mask::Mask,
+        play::{Player, Playing},
+    },
 };
 
 /// Of each list.
 pub(super) const MOST: usize = 20;
 /// Drops are counted for so long before the moment that is looked at.
 const BEFORE: Duration = Duration::from_secs(60);
+/// From this fill on it matters who holds a table.
+const FILLING: f64 = 0.5;
+/// And for so long after it, a census says who held the tables then.
+const AFTER: Duration = Duration::from_secs(30);
 
-pub(super) fn examine(path: &Path, at: Option<Timestamp>) -> Result<Report> {
+pub(super) fn examine(path: &Path, at: Option<Timestamp>, mask: Option<&Mask>) -> Result<Report> {
     let at = match at {
         Some(at) => at,
         None => worst(path, None, None)?,
     };
-    examine_at(path, at)
+    examine_at(path, at, mask)
 }
 
 /// Of a part, at its worst moment.
@@ -34,25 +41,36 @@ pub(super) fn examine_worst(
     path: &Path,
     since: Option<Timestamp>,
     until: Option<Timestamp>,
+    mask: Option<&Mask>,
 ) -> Result<Report> {
-    examine_at(path, worst(path, since, until)?)
+    examine_at(path, worst(path, since, until)?, mask)
 }
 
-fn examine_at(path: &Path, at: Timestamp) -> Result<Report> {
+fn examine_at(path: &Path, at: Timestamp, mask: Option<&Mask>) -> Result<Report> {
     let since = at.checked_sub(BEFORE).unwrap_or(at);
-    let playing = playing(Some(since), Some(at), &DEFAULT_BY);
+    let until = at.checked_add(AFTER).unwrap_or(at);
+    let playing = Playing { mask: mask.cloned(), ..playing(Some(since), Some(until), &DEFAULT_BY) };
     let mut player = Player::open(path, playing)?;
-    let (mut header, mut snapshot, mut census) = (None, None, None);
+    let (mut header, mut snapshot) = (None, None);
+    let (mut later, mut later_census) = (None, None);
     loop {
         match player.next_event()? {
-            Event::Begin { header: now, snapshot: first, .. } => {
+            Event::Begin { header: now, snapshot: first, .. } if first.time <= at => {
                 (header, snapshot) = (Some(now), Some(first));
             }
-            Event::Tick { snapshot: now, .. } => snapshot = Some(now),
-            Event::Census(taken) => census = Some(taken),
-            Event::Note(note) => aside::say(&note),
+            // Another life: its census is not of that table.
+            Event::Begin { .. } => break,
+            Event::Tick { snapshot: now, .. } if now.time <= at => {
+                (snapshot, later_census) = (Some(now), None);
+            }
+            Event::Tick { snapshot: now, .. } => later = Some(now.time),
+            Event::Census(taken) => later_census = Some(taken),
+            Event::Note(note) if later.is_none() => aside::say(&note),
             Event::End => break,
             _ => {}
+        }
+        if later.is_some() && later_census.is_some() {
+            break;
         }
     }
     let of = || format!("of {at} in {}", path.display());
@@ -62,8 +80,16 @@ fn examine_at(path: &Path, at: Timestamp) -> Result<Report> {
         format!("rules and settings are not recorded {}: `ctwatch record` does", of())
     })?;
     aside::say(&format!("as it was at {}; rules and settings as of {looked}", snapshot.time));
-    let census: Option<Arc<Taken>> =
-        census.or_else(|| snapshot.census.as_ref().map(|(taken, _)| Arc::clone(taken)));
+    // The nearest one: at the worst moment none may have been taken for long, and then one soon.
+    let fits = |taken: &Taken| is_of(taken, &snapshot);
+    let before = snapshot.census.as_ref().filter(|(taken, _)| fits(taken));
+    let later_census = later_census.filter(|taken| fits(taken));
+    let wait = later.and_then(|later| Duration::try_from(later.duration_since(at)).ok());
+    let census: Option<Arc<Taken>> = match (before, later_census) {
+        (Some((taken, age)), Some(_)) if *age < wait.unwrap_or_default() => Some(Arc::clone(taken)),
+        (Some((taken, _)), None) => Some(Arc::clone(taken)),
+        (_, after) => after,
+    };
     Ok(report(&header, &snapshot, census.as_deref(), facts.as_ref().clone()))
 }
 
@@ -85,19 +111,32 @@ fn report(
     }
     let case = Case {
         facts: &facts,
-        census: census.ok_or("no census was recorded just before"),
+        census: census.ok_or("no census was recorded near that time"),
         live: Some(snapshot),
         settings: Default::default(),
     };
     Report {
         tracking: tracking::tracking(&facts),
         findings: diagnosis::findings(&case),
+        lives: diagnosis::lives(case.facts),
         ..measurement::past(header, facts.form)
     }
 }
 
+/// Whether it found about as many entries as there were at that moment, in each table that was filling: one of
+/// before the flood says nothing of it.
+fn is_of(taken: &Taken, snapshot: &Snapshot) -> bool {
+    let filling =
+        |table: &&Table| table.is_judged && table.fill.is_some_and(|fill| fill >= FILLING);
+    snapshot.tables.iter().filter(filling).all(|table| {
+        let counted = taken.counted.table(table.id).map_or(0, |census| census.holds.all());
+        let entries = u64::from(table.entries.unwrap_or(0));
+        counted.abs_diff(entries) * 5 <= entries
+    })
+}
+
 fn playing(since: Option<Timestamp>, until: Option<Timestamp>, by: &[By]) -> Playing {
-    Playing { since, until, most: None, length: MOST, by: by.to_vec() }
+    Playing { since, until, length: MOST, by: by.to_vec(), ..Playing::default() }
 }
 
 /// The tick in which most was dropped, or where nothing was, in which a table was fullest.

@@ -5,6 +5,7 @@ use std::{cell::Cell, rc::Rc};
 use anyhow::Result;
 
 use super::{
+    WrongUsage,
     following::{Following, over},
     setup,
     signals::Signals,
@@ -27,13 +28,13 @@ use crate::{
     },
 };
 
-pub async fn run(args: RecordArgs) -> Result<()> {
+pub async fn run(args: RecordArgs, mask: Option<Mask>) -> Result<()> {
+    if mask.is_some() && args.cut.is_none() {
+        let why = "what is recorded is not masked: `ctwatch record --cut FILE --mask` masks a copy";
+        return Err(WrongUsage(why.to_owned()).into());
+    }
     if let Some(into) = &args.cut {
         let part = TimeRange { since: args.since, until: args.until };
-        let mask = match &args.mask_key {
-            Some(key) => Some(Mask::by_file(key)?),
-            None => args.mask.then(Mask::random),
-        };
         let Copied { ticks, unread } = cut(&args.folder, part, into, mask)?;
         aside::say(&format!("wrote {ticks} ticks into {}", into.display()));
         if unread > 0 {

@@ -20,19 +20,23 @@ use crate::{
         text::loading,
     },
     record::session::Header,
-    recording::play::{Player, Playing},
+    recording::{
+        mask::Mask,
+        play::{Player, Playing},
+    },
 };
 
 /// Of each list.
 const MOST: usize = 10;
 
-pub fn run(args: &ReportArgs) -> Result<()> {
+pub fn run(args: &ReportArgs, mask: Option<Mask>) -> Result<()> {
     let playing = Playing {
         since: args.since,
         until: args.until,
         most: None,
         length: MOST,
         by: DEFAULT_BY.to_vec(),
+        mask: mask.clone(),
     };
     let mut player = Player::open(&args.from, playing)?;
     let mut telling = Telling::default();
@@ -49,7 +53,7 @@ pub fn run(args: &ReportArgs) -> Result<()> {
     let story = story.and_then(Story::finish).with_context(nothing)?;
     let header = header.with_context(nothing)?;
     // Without what it goes by there is none: then the page says what it can.
-    let report = past::examine_worst(&args.from, args.since, args.until);
+    let report = past::examine_worst(&args.from, args.since, args.until, mask.as_ref());
     let report = report.inspect_err(|why| aside::say(&format!("without findings: {why:#}"))).ok();
     let (services, zone) = (super::services(), zone::local());
     let text = page(&Input {

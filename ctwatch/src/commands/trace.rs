@@ -32,9 +32,10 @@ use crate::{
         trace::{Filter, Reason, Traced},
     },
     record::measurement::Signal,
+    recording::mask::Mask,
 };
 
-pub async fn run(args: TraceArgs) -> Result<()> {
+pub async fn run(args: TraceArgs, mask: Option<Mask>) -> Result<()> {
     // Before anything else: what makes no sense loads nothing.
     let services = super::services();
     let port = port(&args, &services).map_err(WrongUsage)?;
@@ -93,6 +94,7 @@ pub async fn run(args: TraceArgs) -> Result<()> {
         shown: 0,
         last: Traced::default(),
         bytes: Vec::new(),
+        mask,
     };
     let mut ticks = interval(Duration::from_secs(1));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

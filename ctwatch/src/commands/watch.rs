@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 
 use anyhow::Result;
 
-use super::{setup, signals::Signals, size, writer::Writer};
+use super::{WrongUsage, setup, signals::Signals, size, writer::Writer};
 use crate::{
     cli::{self, Output, WatchArgs},
     host::machine::zone,
@@ -26,15 +26,21 @@ use crate::{
     },
     record::session::{Epoch, Header},
     recording::{
+        mask::Mask,
+        mirror::Mirror,
         play::{Player, Playing},
         recorder::Recorder,
     },
 };
 
-pub async fn run(args: WatchArgs) -> Result<()> {
+pub async fn run(args: WatchArgs, mask: Option<Mask>) -> Result<()> {
+    if args.record.is_some() && mask.is_some() {
+        let why = "--record records what there is: `ctwatch record --cut FILE --mask` masks a copy";
+        return Err(WrongUsage(why.to_owned()).into());
+    }
     let mut signals = Signals::new()?;
     let writer = Writer::start()?;
-    let mut source = source(&args)?;
+    let mut source = source(&args, mask)?;
     let mut recorder = match &args.record {
         Some(folder) => Some(Recorder::open(folder, Default::default(), setup::origin())?),
         None => None,
@@ -68,10 +74,11 @@ pub async fn run(args: WatchArgs) -> Result<()> {
 /// A session of this machine, or one that was recorded.
 enum Source {
     Live(Box<Session>),
+    Masked(Box<Session>, Box<Mirror>),
     Recorded(Box<Player>),
 }
 
-fn source(args: &WatchArgs) -> Result<Source> {
+fn source(args: &WatchArgs, mask: Option<Mask>) -> Result<Source> {
     if let Some(path) = &args.past.from {
         let wanted = Playing {
             since: args.past.since.or(args.past.at),
@@ -79,12 +86,16 @@ fn source(args: &WatchArgs) -> Result<Source> {
             most: args.past.at.map(|_| 1).or(args.count()),
             length: args.tops(),
             by: args.by(),
+            mask,
         };
         return Ok(Source::Recorded(Box::new(Player::open(path, wanted)?)));
     }
     let prepared = args.clone();
-    let session = Session::new(wishes(args), move || setup::prepare(&prepared));
-    Ok(Source::Live(Box::new(session)))
+    let session = Box::new(Session::new(wishes(args), move || setup::prepare(&prepared)));
+    Ok(match mask {
+        Some(mask) => Source::Masked(session, Box::new(Mirror::new(mask, args.tops(), args.by()))),
+        None => Source::Live(session),
+    })
 }
 
 pub(super) fn wishes(args: &WatchArgs) -> Wishes {
@@ -102,13 +113,14 @@ impl Source {
     async fn next(&mut self) -> Result<Event> {
         match self {
             Self::Live(session) => session.next().await,
+            Self::Masked(session, mirror) => mirror.event(session.next().await?),
             Self::Recorded(player) => player.next_event(),
         }
     }
 
     fn stop(&mut self) {
         match self {
-            Self::Live(session) => session.stop(),
+            Self::Live(session) | Self::Masked(session, _) => session.stop(),
             Self::Recorded(player) => player.stop(),
         }
     }
@@ -117,6 +129,9 @@ impl Source {
     fn loaded(&self) -> Option<(jiff::Timestamp, Vec<&Loaded>)> {
         match self {
             Self::Live(session) => session.loaded().map(|(since, all)| (since, all.collect())),
+            Self::Masked(session, mirror) => {
+                session.loaded().map(|(since, _)| (since, mirror.loaded().collect()))
+            }
             Self::Recorded(player) => player.loaded().map(|(since, all)| (since, all.collect())),
         }
     }

@@ -8,7 +8,7 @@ use super::{
     report::{Finding, Fix, Severity},
 };
 use crate::{
-    model::Table,
+    model::{Table, effect::Effect},
     record::facts::{Namespace, Setting, Writable},
 };
 
@@ -196,6 +196,7 @@ fn raise(case: &Case<'_>, entries: u32, limit: u32) -> Option<Fix> {
         ("nf_conntrack_max", wanted, u64::from(limit)),
     ];
     fixes::set(case, None, "limit", &changes, &mut fix);
+    fix.effect = Some(Effect::Limit { to: wanted });
     fix.breaks = match &case.facts.slab {
         Ok(slab) => {
             let bytes = wanted * slab.size + buckets * 8;

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     model::{
+        effect::Effect,
         names::address,
         ties::{self, Port, Ties},
         top::TopEntry,
@@ -33,15 +34,18 @@ pub(super) fn top_talkers(case: &Case<'_>) -> Vec<Finding> {
     filling.filter_map(|namespace| one(case, namespace)).collect()
 }
 
-/// What holds much, with how many entries at least.
-fn talks(case: &Case<'_>, namespace: &Namespace) -> Option<(Vec<(Talk, u64)>, u64)> {
+/// So many entries at least, and at most.
+type Held = (u64, u64);
+
+/// What holds much.
+fn talks(case: &Case<'_>, namespace: &Namespace) -> Option<(Vec<(Talk, Held)>, u64)> {
     let counted = &case.census.ok()?.counted;
     let table = counted.table(namespace.id)?;
     let all = table.holds.all();
     let is_large = |count: u64| all > 0 && count as f64 >= SHARE * all as f64;
     let list = counted.lists(namespace.id).find(|list| list.by == By::Service);
     let services: &[TopEntry] = list.map_or(&[], |list| &list.entries);
-    let mut found: Vec<(Talk, u64)> = Vec::new();
+    let mut found: Vec<(Talk, Held)> = Vec::new();
     for (port, count) in table.ties.tunnels.iter().filter(|(_, count)| is_large(*count)) {
         let Some(name) = ties::tunnel(*port) else { continue };
         let of_it =
@@ -55,7 +59,7 @@ fn talks(case: &Case<'_>, namespace: &Namespace) -> Option<(Vec<(Talk, u64)>, u6
             _ => None,
         };
         let ends = hosts.into_iter().filter(|host| namespace.addresses.contains(host)).collect();
-        found.push((Talk::Tunnel { name, port: *port, ipv4, ends }, *count));
+        found.push((Talk::Tunnel { name, port: *port, ipv4, ends }, (*count, *count)));
     }
     for entry in services {
         let count = entry.count.saturating_sub(entry.error);
@@ -63,7 +67,7 @@ fn talks(case: &Case<'_>, namespace: &Namespace) -> Option<(Vec<(Talk, u64)>, u6
             && found.len() < MOST
             && let Some(talk) = service(&entry.key)
         {
-            found.push((talk, count));
+            found.push((talk, (count, entry.count)));
         }
     }
     Some((found, all))
@@ -81,7 +85,7 @@ fn one(case: &Case<'_>, namespace: &Namespace) -> Option<Finding> {
         return None;
     }
     let ties = &case.census.ok()?.counted.table(namespace.id)?.ties;
-    let held: u64 = talks.iter().map(|(_, count)| count).sum();
+    let held: u64 = talks.iter().map(|(_, (count, _))| count).sum();
     let title = format!(
         "{} of the table of {} is held by {}",
         percent(held as f64 / all.max(1) as f64),
@@ -92,7 +96,7 @@ fn one(case: &Case<'_>, namespace: &Namespace) -> Option<Finding> {
         },
     );
     let mut found = finding("top_talkers", Severity::Warning, title);
-    for (talk, count) in &talks {
+    for (talk, (count, _)) in &talks {
         found.evidence.push(format!("{}: {} entries", talk.name(), number(*count)));
     }
     for (talk, count) in &talks {
@@ -183,7 +187,7 @@ fn untrack(
     case: &Case<'_>,
     namespace: &Namespace,
     talk: &Talk,
-    count: u64,
+    count: Held,
     all: u64,
 ) -> Result<Fix, String> {
     let tools = &case.facts.tools;
@@ -194,6 +198,8 @@ fn untrack(
     } else {
         iptables(case, namespace, talk, &mut fix)?;
     }
+    let (count, at_most) = count;
+    fix.effect = Some(Effect::Fewer { netns: namespace.id, of: all, at_least: count, at_most });
     fixes::arm(tools, &format!("{}-{}", talk.word(), namespace.inode), &mut fix);
     lasting::keep(case, namespace, talk, &mut fix);
     fix.breaks = match talk {

@@ -3,7 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use ctwatch_abi::NetnsId;
 use serde::Serialize;
+
+use crate::model::effect::{Effect, Lives};
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
@@ -24,6 +27,9 @@ pub struct Report {
     pub tracking: Tracking,
     /// The worst first.
     pub findings: Vec<Finding>,
+    /// How long entries live, where that is known.
+    #[serde(skip)]
+    pub lives: BTreeMap<NetnsId, Lives>,
 }
 
 /// Whether connections are tracked, where, and what for.
@@ -171,6 +177,9 @@ pub struct Fix {
     pub undo: Vec<String>,
     /// What it is to change.
     pub expect: String,
+    /// The same, to be reckoned with.
+    #[serde(skip)]
+    pub effect: Option<Effect>,
 }
 
 /// Commands for another place, and which that is.

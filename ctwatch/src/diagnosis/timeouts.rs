@@ -13,7 +13,7 @@ use super::{
     report::{Finding, Fix, Severity},
 };
 use crate::{
-    model::{census::StateCount, names::protocol},
+    model::{census::StateCount, effect::Effect, names::protocol},
     record::facts::Namespace,
 };
 
@@ -177,21 +177,44 @@ fn beyond(seconds: u32) -> u32 {
     seconds.saturating_add(seconds / 8).saturating_add(2)
 }
 
+/// How many entries would be gone.
+#[derive(Clone, Copy, Default)]
+struct Gone {
+    at_least: u64,
+    about: u64,
+    at_most: u64,
+}
+
+impl std::iter::Sum for Gone {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, one| Self {
+            at_least: sum.at_least + one.at_least,
+            about: sum.about + one.about,
+            at_most: sum.at_most + one.at_most,
+        })
+    }
+}
+
 /// Entries that live by this timeout and would be gone with the shorter one.
-fn gone(namespace: &Namespace, state: &StateCount, now: u32, shorter: u32) -> u64 {
+fn gone(namespace: &Namespace, state: &StateCount, now: u32, shorter: u32) -> Gone {
     let difference = now.saturating_sub(shorter);
-    let below = state.regular.about_below(difference);
+    let regular = &state.regular;
     let stalled = STALLED.iter().filter_map(|name| namespace.timeouts.get(*name)).max();
-    let stalled = match (state.protocol, stalled) {
-        // It may be that these are stalled, and not that they were silent for so long.
-        (TCP, Some(stalled)) if *stalled <= shorter => state.regular.about_below(stalled + 1),
-        _ => 0,
-    };
+    // It may be that these are stalled, and not that they were silent for so long.
+    let stalled = stalled.filter(|stalled| state.protocol == TCP && **stalled <= shorter);
+    let stalled = |count: &dyn Fn(u32) -> u64| stalled.map_or(0, |stalled| count(stalled + 1));
     // Those that live by something longer pass through here too, each second as many as above.
-    let longer = state.regular.below(beyond(now).saturating_mul(2));
-    let longer = longer.saturating_sub(state.regular.below(beyond(now)));
+    let longer = regular.below(beyond(now).saturating_mul(2));
+    let longer = longer.saturating_sub(regular.below(beyond(now)));
     let passing = longer.saturating_mul(difference.into()) / u64::from(beyond(now).max(1));
-    below.saturating_sub(stalled).saturating_sub(passing)
+    let less = |count: u64, stalled: u64| count.saturating_sub(stalled).saturating_sub(passing);
+    let about = |seconds| regular.about_below(seconds);
+    let above = |seconds| regular.below(beyond(seconds));
+    Gone {
+        at_least: less(regular.below(difference), stalled(&above)),
+        about: less(about(difference), stalled(&about)),
+        at_most: above(difference) + state.holds.expired,
+    }
 }
 
 fn gain(
@@ -206,7 +229,8 @@ fn gain(
         return None;
     }
     let these = states.iter().filter(|state| timeout.of.contains(&(state.protocol, state.name())));
-    let gone: u64 = these.map(|state| gone(namespace, state, now, timeout.shorter)).sum();
+    let all_gone: Gone = these.map(|state| gone(namespace, state, now, timeout.shorter)).sum();
+    let gone = all_gone.about;
     if gone < ENTRIES || (gone as f64) < SHARE * all as f64 {
         return None;
     }
@@ -215,6 +239,10 @@ fn gain(
     let change = (timeout.sysctl, u64::from(timeout.shorter), u64::from(now));
     fixes::set(case, Some(namespace), name, &[change], &mut fix);
     timeout.breaks.clone_into(&mut fix.breaks);
+    // What lives by a policy is not told from what lives by the sysctl.
+    let at_least = namespace.timeout_policy().map_or(all_gone.at_least, |_| 0);
+    fix.effect =
+        Some(Effect::Fewer { netns: namespace.id, of: all, at_least, at_most: all_gone.at_most });
     let share = percent(gone as f64 / all.max(1) as f64);
     let how_many = match namespace.timeout_policy() {
         None => format!("about {} entries less ({share})", number(gone)),

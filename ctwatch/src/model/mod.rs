@@ -4,6 +4,7 @@
 pub mod census;
 pub mod changes;
 mod counters;
+pub mod effect;
 mod engine;
 #[cfg(test)]
 mod engine_tests;

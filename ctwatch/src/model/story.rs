@@ -9,6 +9,7 @@ mod line;
 mod shares;
 #[cfg(test)]
 mod tests;
+mod what_if;
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -27,6 +28,7 @@ pub use counts::{CLASH, Increase, NAT_EXHAUSTED, StoryCounts, bounds, increase};
 pub use held::{CensusOf, HeldAt, HeldState};
 pub use line::{FullTime, Peak, PlaneLoss, Spread, StoryBucket, TableStory};
 pub use shares::DropShares;
+pub use what_if::{Least, Most, Unsaid, WhatIf, WouldHold, what_if};
 
 /// Buckets of a line, where nothing else is asked for.
 pub const POINTS: usize = 600;

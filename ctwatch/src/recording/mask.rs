@@ -15,7 +15,7 @@ use serde_json::Value;
 use siphasher::sip::SipHasher24;
 
 use super::line::Line;
-use crate::host;
+use crate::{host, record::workload::Workload};
 
 /// Addresses and names that are remembered, at most; the others are worked out again.
 const REMEMBERED: usize = 65_536;
@@ -66,6 +66,33 @@ impl Mask {
 
     fn of(key: [u8; 16]) -> Self {
         Self { key, addresses: HashMap::new(), names: HashMap::new() }
+    }
+
+    /// Addresses in it, and names that were masked by now.
+    pub fn words(&mut self, text: &str) -> String {
+        self.text(text)
+    }
+
+    pub fn netns(&mut self, name: &str) -> String {
+        self.name("ns", name)
+    }
+
+    pub fn workload(&mut self, of: &Workload) -> Workload {
+        let mut each =
+            |kind: &str, name: &Option<String>| name.as_ref().map(|name| self.name(kind, name));
+        Workload {
+            pod: each("pod", &of.pod),
+            namespace: each("kns", &of.namespace),
+            container: each("con", &of.container),
+        }
+    }
+
+    pub fn interface(&mut self, name: &str) -> String {
+        self.name("if", name)
+    }
+
+    pub fn process(&mut self, name: &str) -> String {
+        self.name("p", name)
     }
 
     /// All of a line.
@@ -285,7 +312,7 @@ impl Mask {
         true
     }
 
-    fn address(&mut self, address: IpAddr) -> IpAddr {
+    pub fn address(&mut self, address: IpAddr) -> IpAddr {
         // That stands for none.
         if address.is_unspecified() {
             return address;

@@ -9,6 +9,7 @@ pub mod frame;
 pub mod keep;
 pub mod line;
 pub mod mask;
+pub mod mirror;
 pub mod play;
 pub mod read;
 pub mod recorder;

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use super::{
     frame::{Decoder, Frame},
     line::Line,
+    mask::Mask,
     read::Lines,
 };
 use crate::{
@@ -23,7 +24,7 @@ use crate::{
 };
 
 /// So many loaded modules are remembered, as live.
-const LOADED: usize = 64;
+pub(super) const LOADED: usize = 64;
 
 /// What of a recording is played, and how it is shown.
 #[derive(Clone, Debug, Default)]
@@ -35,21 +36,25 @@ pub struct Playing {
     /// How long the top lists are, and by what they are told apart.
     pub length: usize,
     pub by: Vec<By>,
+    /// Nothing is shown that it has not replaced.
+    pub mask: Option<Mask>,
 }
 
 /// A recording that is read as it is played.
 pub struct Player {
     lines: Lines,
+    mask: Option<Mask>,
     playback: Playback,
 }
 
 impl Player {
-    pub fn open(path: &Path, playing: Playing) -> Result<Self> {
+    pub fn open(path: &Path, mut playing: Playing) -> Result<Self> {
         let mut lines = Lines::open(path)?;
         if let Some(since) = playing.since {
             lines.skip_to(since);
         }
-        Ok(Self { lines, playback: Playback::new(playing) })
+        let mask = playing.mask.take();
+        Ok(Self { lines, mask, playback: Playback::new(playing) })
     }
 
     /// After what is played by now, the end.
@@ -77,7 +82,13 @@ impl Player {
                 return Ok(Event::End);
             }
             match self.lines.next_line()? {
-                Some(line) => self.playback.take(line),
+                Some(line) => {
+                    let line = match &mut self.mask {
+                        Some(mask) => mask.line(line)?,
+                        None => line,
+                    };
+                    self.playback.take(line);
+                }
                 None => self.playback.end(),
             }
         }

@@ -11,6 +11,7 @@ use crate::{
     output::{DropLine, json, services::Services, text},
     probe::trace::{Event, Trace, Traced},
     record::sample::Owner,
+    recording::mask::Mask,
 };
 
 /// What is left in the buffer.
@@ -34,6 +35,7 @@ pub(super) struct Printer {
     pub(super) shown: u64,
     pub(super) last: Traced,
     pub(super) bytes: Vec<u8>,
+    pub(super) mask: Option<Mask>,
 }
 
 impl Printer {
@@ -79,13 +81,17 @@ impl Printer {
         booted: jiff::Timestamp,
         namer: &mut Namer,
     ) -> Result<()> {
-        let named = namer.name(event.netns, event.ifindex)?;
+        let mut named = namer.name(event.netns, event.ifindex)?;
+        let mut event = *event;
+        if let Some(mask) = &mut self.mask {
+            mask.drop(&mut event, &mut named);
+        }
         let time = booted + Duration::from_nanos(event.at);
         let owner = match event.owner() {
             Some(uid) => owner::as_counted(Some(uid)),
             None => Owner::Unknown("the programs could not read it".to_owned()),
         };
-        let line = DropLine { time, zone: &self.zone, event, named: &named, owner: &owner };
+        let line = DropLine { time, zone: &self.zone, event: &event, named: &named, owner: &owner };
         match self.output {
             Output::Text => text::trace::line(&mut self.bytes, &line, &self.services)?,
             Output::Json => json::trace::line(&mut self.bytes, &line)?,

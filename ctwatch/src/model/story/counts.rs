@@ -24,6 +24,8 @@ pub struct StoryCounts {
     /// Which is no reason of its own: exact in many cases in which neither of the two is.
     pub clash_or_nat_exhausted: Bounds,
     pub early_drop: Bounds,
+    /// Entries that the collector evicted.
+    pub gc: Bounds,
     pub invalid: Bounds,
 }
 
@@ -50,6 +52,7 @@ impl StoryCounts {
             reasons,
             clash_or_nat_exhausted: bounds(&table.drops.clash_or_nat_exhausted),
             early_drop: bounds(&table.evictions.early_drop),
+            gc: bounds(&table.evictions.gc),
             invalid: bounds(&table.invalid),
         }
     }
@@ -99,6 +102,7 @@ impl StoryCounts {
             reasons: std::array::from_fn(|_| of()),
             clash_or_nat_exhausted: of(),
             early_drop: of(),
+            gc: of(),
             invalid: of(),
         }
     }
@@ -112,6 +116,7 @@ impl StoryCounts {
             reasons: std::array::from_fn(|at| with(self.reasons[at], other.reasons[at])),
             clash_or_nat_exhausted: both(|counts| counts.clash_or_nat_exhausted),
             early_drop: both(|counts| counts.early_drop),
+            gc: both(|counts| counts.gc),
             invalid: both(|counts| counts.invalid),
         }
     }

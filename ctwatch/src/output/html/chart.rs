@@ -13,6 +13,7 @@ use super::{
         unknown,
     },
     scale::time_ticks,
+    what_if::picture,
     words::thousands,
 };
 use crate::model::{
@@ -27,6 +28,8 @@ const STRIP: f64 = 5.0;
 const TIMES: u32 = 8;
 /// Below this fill the limit would press the line to the ground.
 const FLAT: f64 = 0.25;
+/// What there would have been with a fix takes so much more height at most.
+const MOST_ABOVE: f64 = 2.5;
 
 /// The picture of one table, with its numbers for the script.
 pub(super) fn chart(frame: &Plot<'_>, table: &TableStory) -> Markup {
@@ -61,6 +64,11 @@ fn entries(frame: &Plot<'_>, table: &TableStory) -> Markup {
     let limit = f64::from(limit.unwrap_or(0));
     let is_flat = limit > 0.0 && peak < limit * FLAT;
     let top = if is_flat { peak } else { peak.max(limit) };
+    let what_if = frame.reckoning.and_then(|reckoning| reckoning.line(table));
+    let would = what_if.iter().filter_map(|what_if| what_if.would.as_ref().ok());
+    let would = would.map(|would| would.at_most as f64).fold(0.0, f64::max);
+    // What is far above is drawn at the upper edge.
+    let top = top.max(would.min(top * MOST_ABOVE));
     let height = Height { high: HIGH, top: (top * 1.06).max(1.0) };
     let unknown = unknown(frame, table);
     html! {
@@ -72,6 +80,7 @@ fn entries(frame: &Plot<'_>, table: &TableStory) -> Markup {
                 (holding(frame, table, height))
                 (path("band", &band(frame, table, height)))
                 (path("limit", &limits(frame, table, height)))
+                @if let Some(what_if) = &what_if { (picture(frame, table, what_if, height)) }
                 (path("full", &full(frame, table)))
                 (path("entries", &line(frame, table, height)))
             }))

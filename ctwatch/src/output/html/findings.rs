@@ -2,14 +2,15 @@
 
 use maud::{Markup, html};
 
-use super::words::strange;
+use super::{reckoning::Reckoning, what_if, words::strange};
 use crate::{
-    diagnosis::report::{Finding, Fix, Report, Severity},
+    diagnosis::report::{Finding, Fix, Severity},
     output::escape::verbatim,
 };
 
-pub(super) fn section(report: Option<&Report>) -> Markup {
-    let Some(report) = report else { return html! {} };
+pub(super) fn section(reckoning: Option<Reckoning<'_>>) -> Markup {
+    let Some(reckoning) = reckoning else { return html! {} };
+    let report = reckoning.report;
     html! {
         section #findings {
             h2 { "Findings and fixes" }
@@ -20,12 +21,12 @@ pub(super) fn section(report: Option<&Report>) -> Markup {
                     "."
                 }
             }
-            @for (finding, number) in report.findings.iter().zip(1..) { (found(finding, number)) }
+            @for (finding, number) in report.findings.iter().zip(1..) { (found(&reckoning, finding, number)) }
         }
     }
 }
 
-fn found(finding: &Finding, number: usize) -> Markup {
+fn found(reckoning: &Reckoning<'_>, finding: &Finding, number: usize) -> Markup {
     let (class, word) = match finding.severity {
         Severity::Critical => ("critical", "CRITICAL"),
         Severity::Warning => ("warning", "WARNING"),
@@ -36,12 +37,14 @@ fn found(finding: &Finding, number: usize) -> Markup {
             h3 { (number) ". " span.severity { (word) } " " (strange(&finding.title)) }
             ul { @for line in &finding.evidence { li { (strange(line)) } } }
             // What helps most is open.
-            @for (at, fix) in finding.fixes.iter().enumerate() { (cure(fix, number == 1 && at == 0)) }
+            @for (at, fix) in finding.fixes.iter().enumerate() {
+                (cure(reckoning, fix, number == 1 && at == 0))
+            }
         }
     }
 }
 
-fn cure(fix: &Fix, is_open: bool) -> Markup {
+fn cure(reckoning: &Reckoning<'_>, fix: &Fix, is_open: bool) -> Markup {
     html! {
         details.fix open[is_open] {
             summary { (strange(&fix.title)) }
@@ -63,6 +66,7 @@ fn cure(fix: &Fix, is_open: bool) -> Markup {
             }
             @for line in &fix.lasts { p { "Lasts: " (strange(line)) } }
             @if !fix.expect.is_empty() { p { strong { "Expect: " } (strange(&fix.expect)) } }
+            (what_if::with(reckoning, fix))
             @if !fix.breaks.is_empty() { p { strong { "Breaks: " } (strange(&fix.breaks)) } }
             (commands("Undo", &fix.undo))
         }

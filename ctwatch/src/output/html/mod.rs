@@ -18,10 +18,12 @@ mod morning;
 mod notable;
 mod page;
 mod plane;
+mod reckoning;
 mod scale;
 #[cfg(test)]
 mod tests;
 mod timeline;
+mod what_if;
 mod who;
 mod words;
 

@@ -4,7 +4,7 @@ use maud::{DOCTYPE, PreEscaped, html};
 
 use super::{
     census, csp, events, exact, findings, headline, input::Input, key_figures, plane::Plot,
-    timeline, who, words::Clock,
+    reckoning::Reckoning, timeline, who, words::Clock,
 };
 
 const STYLE: &str = include_str!("style.css");
@@ -14,7 +14,9 @@ const SCRIPT: &str = include_str!("hover.js");
 pub fn page(input: &Input<'_>) -> String {
     let story = input.story;
     let clock = Clock::new(input.zone, story.start, story.time(story.length));
-    let frame = Plot { story, clock: &clock };
+    let clock = &clock;
+    let reckoning = input.report.map(|report| Reckoning { story, report, clock });
+    let frame = Plot { story, clock, reckoning };
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -28,14 +30,14 @@ pub fn page(input: &Input<'_>) -> String {
             }
             body {
                 (patterns())
-                (headline::section(input, &clock))
+                (headline::section(input, clock))
                 main {
-                    (key_figures::section(story, &clock))
+                    (key_figures::section(story, clock))
                     (timeline::section(&frame))
-                    (who::section(input, &clock))
-                    (census::section(input, &clock))
-                    (events::section(story, &clock))
-                    (findings::section(input.report))
+                    (who::section(input, clock))
+                    (census::section(input, clock))
+                    (events::section(story, clock))
+                    (findings::section(reckoning))
                     (exact::section(input))
                 }
                 script { (PreEscaped(SCRIPT)) }

@@ -6,6 +6,7 @@ use std::{fmt::Write as _, time::Duration};
 use maud::{Markup, html};
 
 use super::{
+    reckoning::Reckoning,
     scale::{short, ticks},
     words::Clock,
 };
@@ -20,6 +21,8 @@ const LINES: u32 = 4;
 pub(super) struct Plot<'a> {
     pub(super) story: &'a WholeStory,
     pub(super) clock: &'a Clock,
+    /// Where the doctor was asked.
+    pub(super) reckoning: Option<Reckoning<'a>>,
 }
 
 impl Plot<'_> {

@@ -26,7 +26,7 @@ pub(super) fn section(frame: &Plot<'_>) -> Markup {
         section #time-lines {
             h2 { "Time lines" }
             @if open.is_empty() { p { "No table was more than half full, and none dropped a packet." } }
-            (legend(frame.story))
+            (legend(frame))
             (marks(frame))
             @for table in open { (figure(frame, table)) }
             @if !folded.is_empty() {
@@ -99,8 +99,13 @@ fn stroke(class: &str) -> Markup {
     }
 }
 
+fn is_reckoned(frame: &Plot<'_>, table: &TableStory) -> bool {
+    frame.reckoning.is_some_and(|reckoning| reckoning.line(table).is_some())
+}
+
 /// Only of what is in one of the pictures.
-fn legend(story: &WholeStory) -> Markup {
+fn legend(frame: &Plot<'_>) -> Markup {
+    let story = frame.story;
     let any = |of: fn(&TableStory) -> bool| story.tables.iter().any(of);
     let dropped: Vec<(&TableStory, DropShares)> = story
         .tables
@@ -117,6 +122,10 @@ fn legend(story: &WholeStory) -> Markup {
         ul.legend {
             li { (stroke("entries")) "entries" }
             li { (stroke("limit")) "limit" }
+            @if story.tables.iter().any(|table| is_reckoned(frame, table)) {
+                li { (stroke("what-if")) "with a higher limit, at most" }
+                li { (swatch("perhaps-held")) "at least to at most" }
+            }
             @if any(|table| table.full.is_some()) { li { (swatch("full")) "full" } }
             @if any(|table| !table.held.is_empty()) {
                 @for class in ["pinned", "closing", "reclaimable"] {

@@ -345,6 +345,7 @@ mod tests {
 
     fn report() -> Report {
         Report {
+            lives: Default::default(),
             version: "0.0.0",
             kernel: "6.1.0\u{1b}".to_owned(),
             architecture: "x86_64",
@@ -382,6 +383,7 @@ mod tests {
                 title: "full".to_owned(),
                 evidence: vec!["seen".to_owned()],
                 fixes: vec![Fix {
+                    effect: None,
                     title: "more".to_owned(),
                     save: vec!["s".to_owned()],
                     arm: vec!["r".to_owned()],

@@ -1,0 +1,186 @@
+//! How full the tables would have been with a fix in force, and how that is reckoned.
+
+use std::fmt::Write as _;
+
+use maud::{Markup, html};
+
+use super::{
+    plane::{Height, Plot, path, span, spans},
+    reckoning::Reckoning,
+    words::{between, lasting, many, name, thousands},
+};
+use crate::{
+    diagnosis::report::Fix,
+    model::story::{Least, Most, TableStory, Unsaid, WhatIf},
+};
+
+/// Tables that a fix is reckoned for.
+const TABLES: usize = 5;
+
+/// What is to say of one fix.
+pub(super) fn with(of: &Reckoning<'_>, fix: &Fix) -> Markup {
+    let Some(effect) = &fix.effect else { return html! {} };
+    let worst = of.story.tables.iter();
+    let found = worst.filter_map(|table| Some((table, of.of(table, effect)?)));
+    // Where it would have changed nothing there is nothing to say, but for the worst.
+    let said = found
+        .enumerate()
+        .filter(|(at, (_, what_if))| *at == 0 || what_if.would != Err(Unsaid::NothingToChange));
+    let found: Vec<_> = said.take(TABLES).collect();
+    html! {
+        @for (_, (table, what_if)) in &found { (one(of, table, what_if)) }
+        @if found.iter().any(|(_, (_, what_if))| what_if.would.is_ok()) {
+            p.soft {
+                "This holds for the same packets. Who was dropped may have tried again, and who is let in may \
+                 send more."
+            }
+        }
+    }
+}
+
+fn one(of: &Reckoning<'_>, table: &TableStory, what_if: &WhatIf) -> Markup {
+    let would = match &what_if.would {
+        Ok(would) => would,
+        Err(why) => return unsaid(table, *why),
+    };
+    let when = match what_if.census {
+        Some(at) => format!("when the census of {} was taken", of.clock.time(of.story.time(at))),
+        None => "when it was fullest".to_owned(),
+    };
+    html! {
+        p.what-if data-netns=(table.last.inode) data-at-least=(would.at_least) data-at-most=(would.at_most) {
+            strong { "Had this been in force: " }
+            (name(&table.last)) " would have held " (between(would.at_least, would.at_most)) " entries " (when)
+            ". "
+            (verdict(what_if, would.at_least, would.most).unwrap_or_default())
+        }
+        details.sum {
+            summary { "How this is reckoned" }
+            ul {
+                li { "At least " (thousands(would.at_least)) ": " (least(would.least)) "." }
+                li { "At most " (thousands(would.at_most)) ": " (most(of, &would.most, what_if)) "." }
+            }
+        }
+    }
+}
+
+fn unsaid(table: &TableStory, why: Unsaid) -> Markup {
+    html! {
+        p.what-if {
+            strong { "Had this been in force: " }
+            (name(&table.last)) " "
+            @match why {
+                Unsaid::NothingToChange => {
+                    "would have held the same entries: none was evicted and no packet was dropped for want of room."
+                },
+                Unsaid::Unbounded => {
+                    "cannot be told: nobody knows how many packets were dropped, or entries evicted, at most."
+                },
+                Unsaid::Unread => { "cannot be told: its entries were not read." },
+            }
+        }
+    }
+}
+
+/// What follows from it.
+fn verdict(what_if: &WhatIf, at_least: u64, most: Most) -> Option<String> {
+    let limit = what_if.limit?;
+    let said = if most.all() < limit {
+        "it would not have been full, and no packet would have been dropped for want of room"
+    } else if at_least >= limit {
+        "it would have been full all the same"
+    } else {
+        "whether it would have been full cannot be said"
+    };
+    Some(format!("The limit being {}, {said}.", thousands(limit)))
+}
+
+fn least(least: Least) -> String {
+    match least {
+        Least::Read => "so many were there".to_owned(),
+        Least::Dropped => {
+            "a packet was dropped because there were as many as there may be".to_owned()
+        }
+        Least::Counted { of, less } => format!(
+            "of the {} that the census counted, no more than {} would not have been there",
+            thousands(of),
+            thousands(less)
+        ),
+    }
+}
+
+fn most(of: &Reckoning<'_>, most: &Most, what_if: &WhatIf) -> String {
+    let time = of.clock.time(of.story.time(most.at));
+    let mut words = format!("at {time}, {} that were there", thousands(most.entries));
+    if what_if.census.is_some() {
+        words.push_str(", without those that would not have been");
+    }
+    let within = |seconds: Option<u32>| match seconds {
+        Some(seconds) => {
+            format!("in the {} before", lasting(std::time::Duration::from_secs(seconds.into())))
+        }
+        None => "since the time line begins".to_owned(),
+    };
+    let mut add = |count: u64, one: &str, more: &str, seconds| {
+        if count > 0 {
+            let _ = write!(words, ", {} {}", many(count, one, more), within(seconds));
+        }
+    };
+    add(
+        most.dropped,
+        "packet dropped for want of room",
+        "packets dropped for want of room",
+        most.within,
+    );
+    add(
+        most.lasting,
+        "more, of a connection that may stay open,",
+        "more, of connections that may stay open,",
+        most.lasting_within,
+    );
+    add(most.evicted, "entry evicted", "entries evicted", most.within);
+    if most.dropped + most.lasting + most.evicted > 0 {
+        words.push_str(", each taken for an entry of its own");
+    }
+    if let Some(limit) = what_if.limit.filter(|limit| most.all() > *limit) {
+        let _ = write!(
+            words,
+            ": together {}, of which {} fit",
+            thousands(most.all()),
+            thousands(limit)
+        );
+    }
+    words
+}
+
+/// From the least to the most that it would have held, and a dashed line at the most.
+pub(super) fn picture(
+    frame: &Plot<'_>,
+    table: &TableStory,
+    what_if: &WhatIf,
+    height: Height,
+) -> Markup {
+    let (mut area, mut edge) = (String::new(), String::new());
+    let mut is_drawn = false;
+    for ((before, bucket), would) in spans(table).zip(&what_if.line) {
+        let Some((at_least, at_most)) = would else {
+            is_drawn = false;
+            continue;
+        };
+        let (from, to) = span(before, bucket);
+        let [x, end] = [from, to].map(|at| frame.x(at));
+        let [low, high] = [*at_least, *at_most].map(|count| height.y(count as f64));
+        if low > high {
+            let _ = write!(area, "M{x:.2} {low:.1}V{high:.1}H{end:.2}V{low:.1}z");
+        }
+        let _ = match is_drawn && bucket.joins {
+            true => write!(edge, "V{high:.1}H{end:.2}"),
+            false => write!(edge, "M{x:.2} {high:.1}H{end:.2}"),
+        };
+        is_drawn = true;
+    }
+    html! {
+        (path("perhaps-held", &area))
+        (path("what-if", &edge))
+    }
+}
