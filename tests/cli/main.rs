@@ -3,7 +3,12 @@
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a test may")]
 
 mod docs;
+mod evening;
 mod help;
+#[path = "../values/mod.rs"]
+#[expect(dead_code, reason = "other tests use the rest")]
+mod values;
+mod versions;
 
 use std::{
     path::PathBuf,
