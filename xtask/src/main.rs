@@ -42,6 +42,9 @@ enum Command {
     /// costs with the default lists, and fails where that exceeds the limits in tests/netns/cost.rs.
     /// Where QEMU cannot be had, both are skipped.
     ///
+    /// The suite pages looks at the pages of `ctwatch report` in Chromium, and leaves pictures in
+    /// target/pages; fleet asks DuckDB the queries of docs/fleet.md.
+    ///
     /// The suite netns changes what the whole machine shares, above all nf_conntrack_max, and
     /// restores it: one such run at a time. Every suite's output is shown as it comes; the last
     /// line is the sum of all. In CI (the variable CI is set) as root, a skipped test is a failure.

@@ -6,8 +6,10 @@
 //! and needs no root.
 
 pub mod bpf;
+pub mod chromium;
 pub mod crates;
 pub mod debian_rust;
+pub mod duckdb;
 pub mod guest;
 pub mod kernels;
 pub mod minimum;
@@ -27,8 +29,12 @@ use process::{cargo, root};
 pub enum Thing {
     BpfLinker,
     CargoDeny,
+    /// A browser, to look at the pages that ctwatch writes.
+    Chromium,
     /// Debian's rustc, with a core for BPF.
     DebianRust,
+    /// A database, to ask it what docs/ says that it answers.
+    DuckDb,
     /// What runs in a virtual machine besides the tests.
     Guest,
     /// By the beginning of its version, or [`kernels::NEWEST`].
@@ -46,10 +52,12 @@ pub enum Thing {
 
 impl Thing {
     /// Those of which there is one.
-    const SINGLE: [Self; 9] = [
+    const SINGLE: [Self; 11] = [
         Self::BpfLinker,
         Self::CargoDeny,
+        Self::Chromium,
         Self::DebianRust,
+        Self::DuckDb,
         Self::Guest,
         Self::MinimumRust,
         Self::Owners,
@@ -63,7 +71,9 @@ impl Thing {
         match self {
             Self::BpfLinker => crates::BPF_LINKER.folder(),
             Self::CargoDeny => crates::CARGO_DENY.folder(),
+            Self::Chromium => "chromium".to_owned(),
             Self::DebianRust => "debian-rust".to_owned(),
+            Self::DuckDb => format!("duckdb-{}", duckdb::VERSION),
             Self::Guest => "guest-4".to_owned(),
             Self::Kernel(name) => format!("kernel-{name}"),
             Self::MinimumRust => format!("rust-{}", minimum::version()),

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, ensure};
-use ctwatch_provision::{owners, process::output, tools};
+use ctwatch_provision::{chromium, duckdb, owners, process::output, tools};
 
 use super::{
     build::{self, Built, Kind, Tests},
@@ -49,11 +49,23 @@ struct Suite {
     alone: bool,
 }
 
-const SUITES: [Suite; 5] = [
+const SUITES: [Suite; 7] = [
     Suite { name: "unit", needs: "", of: |tests| tests.kind == Kind::Unit, alone: false },
     Suite { name: "cli", needs: "", of: |tests| is(tests, "cli"), alone: false },
     Suite { name: "rooms", needs: "", of: |tests| is(tests, "rooms"), alone: false },
     Suite { name: "fuzz", needs: "", of: |tests| is(tests, "fuzz"), alone: false },
+    Suite {
+        name: PAGES,
+        needs: "Chromium, Debian's or your own",
+        of: |tests| is(tests, PAGES),
+        alone: false,
+    },
+    Suite {
+        name: FLEET,
+        needs: "DuckDB, by python3 with pip",
+        of: |tests| is(tests, FLEET),
+        alone: false,
+    },
     Suite {
         name: "netns",
         needs: "root and Debian's packages",
@@ -61,6 +73,10 @@ const SUITES: [Suite; 5] = [
         alone: true,
     },
 ];
+
+/// What ctwatch writes, judged by a browser and by a database.
+const PAGES: &str = "pages";
+const FLEET: &str = "fleet";
 
 /// Tests of the live kernel whose names begin like this run programs that this machine may lack.
 const OF_OWNERS: &str = "owner_";
@@ -89,14 +105,30 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let of_costs =
         wanted(COST) && args.filter.as_ref().is_none_or(|filter| COSTS.contains(filter.as_str()));
     let parts = (wanted(MATRIX) || of_costs).then(|| thread::spawn(move || Parts::provide(&names)));
+    let judges = [
+        (PAGES, "CTWATCH_CHROMIUM", chromium::provide as fn() -> Result<PathBuf>),
+        (FLEET, "CTWATCH_DUCKDB", duckdb::provide),
+    ];
+    let judges = judges.into_iter().filter(|(suite, ..)| wanted(suite));
+    let judges: Vec<_> = judges.map(|(_, name, by)| (name, thread::spawn(by))).collect();
     let built = build::tests(&args.build)?;
     let path = tools::path()?;
-    let owners = if wanted("netns") { owners_for(args, &built)? } else { None };
+    let mut programs = Vec::new();
+    for (name, judge) in judges {
+        match judge.join().map_err(|_| anyhow!("fetching panicked"))? {
+            Ok(program) => programs.push((name, program)),
+            // The tests say that they are skipped, and count as such.
+            Err(error) => eprintln!("xtask: SOME TESTS ARE SKIPPED: {error:#}"),
+        }
+    }
+    if wanted("netns") {
+        programs.extend(owners_for(args, &built)?.map(|root| ("CTWATCH_OWNERS", root)));
+    }
     let linting = args.lint.then(|| thread::spawn(lint_beside));
     let mut rows = Vec::new();
     for suite in SUITES.iter().filter(|suite| wanted(suite.name)) {
         eprintln!("xtask: {} tests", suite.name);
-        rows.push(run_suite(suite, args, &built, &path, owners.as_ref())?);
+        rows.push(run_suite(suite, args, &built, &path, &programs)?);
     }
     if let Some(parts) = parts {
         let parts = parts.join().map_err(|_| anyhow!("fetching kernels panicked"))?;
@@ -212,7 +244,7 @@ fn run_suite(
     args: &Args,
     built: &Built,
     path: &OsStr,
-    owners: Option<&PathBuf>,
+    programs: &[(&str, PathBuf)],
 ) -> Result<Ran> {
     let started = Instant::now();
     let (mut counts, mut succeeded) = (Counts::default(), true);
@@ -226,7 +258,7 @@ fn run_suite(
             .current_dir(&tests.package)
             .env("PATH", path)
             .env("CTWATCH_BIN", &built.ctwatch)
-            .envs(owners.map(|root| ("CTWATCH_OWNERS", root)))
+            .envs(programs.iter().map(|(name, program)| (name, program)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()

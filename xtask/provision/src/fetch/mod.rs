@@ -2,8 +2,10 @@
 
 mod apt;
 mod cache;
+mod chromium;
 mod crates;
 mod debian_rust;
+mod duckdb;
 mod guest;
 mod kernels;
 mod minimum;
@@ -34,7 +36,9 @@ pub(super) fn fetch(thing: &Thing) -> Result<()> {
     match thing {
         Thing::BpfLinker => crates::build(store, thing, &BPF_LINKER),
         Thing::CargoDeny => crates::build(store, thing, &CARGO_DENY),
+        Thing::Chromium => chromium::provide(store),
         Thing::DebianRust => debian_rust::provide(store),
+        Thing::DuckDb => duckdb::provide(store),
         Thing::Guest => guest::provide(store),
         Thing::Kernel(name) => kernels::provide(store, name),
         Thing::MinimumRust => minimum::provide(store),
