@@ -24,6 +24,7 @@ impl Reckoning<'_> {
 
     /// The picture's part: what there would have been with more room.
     pub(super) fn line(&self, table: &TableStory) -> Option<WhatIf> {
+        table.full.as_ref()?;
         let findings = self.report.findings.iter().flat_map(|finding| &finding.fixes);
         let mut effects = findings.filter_map(|fix| fix.effect.as_ref());
         let limit = effects.find(|effect| matches!(effect, Effect::Limit { .. }))?;

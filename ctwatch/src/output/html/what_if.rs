@@ -11,7 +11,10 @@ use super::{
 };
 use crate::{
     diagnosis::report::Fix,
-    model::story::{Least, Most, TableStory, Unsaid, WhatIf},
+    model::{
+        effect::Effect,
+        story::{Least, Most, TableStory, Unsaid, WhatIf},
+    },
 };
 
 /// Tables that a fix is reckoned for.
@@ -20,16 +23,15 @@ const TABLES: usize = 5;
 /// What is to say of one fix.
 pub(super) fn with(of: &Reckoning<'_>, fix: &Fix) -> Markup {
     let Some(effect) = &fix.effect else { return html! {} };
-    let worst = of.story.tables.iter();
-    let found = worst.filter_map(|table| Some((table, of.of(table, effect)?)));
-    // Where it would have changed nothing there is nothing to say, but for the worst.
-    let said = found
-        .enumerate()
-        .filter(|(at, (_, what_if))| *at == 0 || what_if.would != Err(Unsaid::NothingToChange));
-    let found: Vec<_> = said.take(TABLES).collect();
+    // Where no room was wanted there is nothing to say.
+    let wanted =
+        |table: &&TableStory| table.full.is_some() || matches!(effect, Effect::Fewer { .. });
+    let tables = of.story.tables.iter().filter(wanted);
+    let found = tables.filter_map(|table| Some((table, of.of(table, effect)?)));
+    let found: Vec<_> = found.take(TABLES).collect();
     html! {
-        @for (_, (table, what_if)) in &found { (one(of, table, what_if)) }
-        @if found.iter().any(|(_, (_, what_if))| what_if.would.is_ok()) {
+        @for (table, what_if) in &found { (one(of, table, what_if)) }
+        @if found.iter().any(|(_, what_if)| what_if.would.is_ok()) {
             p.soft {
                 "This holds for the same packets. Who was dropped may have tried again, and who is let in may \
                  send more."
@@ -74,7 +76,8 @@ fn unsaid(table: &TableStory, why: Unsaid) -> Markup {
                     "would have held the same entries: none was evicted and no packet was dropped for want of room."
                 },
                 Unsaid::Unbounded => {
-                    "cannot be told: nobody knows how many packets were dropped, or entries evicted, at most."
+                    "cannot be told: nobody knows how many packets were dropped, or entries evicted, at most. Where \
+                     watching began anew meanwhile, a page of one part (--since, --until) may tell."
                 },
                 Unsaid::Unread => { "cannot be told: its entries were not read." },
             }
@@ -92,7 +95,12 @@ fn verdict(what_if: &WhatIf, at_least: u64, most: Most) -> Option<String> {
     } else {
         "whether it would have been full cannot be said"
     };
-    Some(format!("The limit being {}, {said}.", thousands(limit)))
+    let mut said = format!("The limit being {}, {said}.", thousands(limit));
+    if most.all() >= limit && what_if.census.is_none() {
+        let _ =
+            write!(said, " One above {} would certainly have been enough.", thousands(most.all()));
+    }
+    Some(said)
 }
 
 fn least(least: Least) -> String {
