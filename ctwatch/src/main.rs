@@ -21,6 +21,7 @@ fn main() -> ExitCode {
     let command = cli.command.unwrap_or(Command::Watch(cli.watch));
     // Before anything else, and before there is a thread that would keep its own.
     let (work, writes) = match &command {
+        Command::Check(args) if args.from.is_some() => (Work::Read, false),
         Command::Check(args) => (Work::Look, args.state.is_some()),
         Command::Census(args) if args.from.is_some() => (Work::Read, false),
         Command::Doctor(args) if args.then.from.is_some() => (Work::Read, false),

@@ -10,7 +10,7 @@ use std::{
 use crate::{evening, root, text};
 
 /// What is asked of each, and the file that the answer is in.
-const ASKED: [(&str, &str); 12] = [
+const ASKED: [(&str, &str); 13] = [
     ("watch.txt", "watch --from HERE"),
     ("watch-top.txt", "watch --from HERE --top 3 --by source,service,interface,process"),
     (
@@ -22,6 +22,7 @@ const ASKED: [(&str, &str); 12] = [
     ("doctor.json", "doctor --from HERE --output json"),
     ("census.txt", "census --from HERE"),
     ("census.json", "census --from HERE --output json"),
+    ("check.txt", "check --from HERE --at 2026-11-26T03:01:10Z --for 5s"),
     ("incidents.txt", "incidents --from HERE"),
     ("incidents.json", "incidents --from HERE --output json"),
     ("incident.txt", "incidents --from HERE --id 0b9e8b7c"),
@@ -53,8 +54,12 @@ fn said(asked: &str, version: &str) -> String {
     }
     let output = command.current_dir(root()).env("TZ", "UTC").output().unwrap();
     let aside = text(&output.stderr);
-    assert!(output.status.success(), "{words:?}: {aside}");
-    let said = text(&output.stdout);
+    let mut said = text(&output.stdout);
+    // Its exit code is a part of what it says.
+    match asked.starts_with("check") {
+        true => said += &format!("exit code {:?}\n", output.status.code()),
+        false => assert!(output.status.success(), "{words:?}: {aside}"),
+    }
     let said = if said.starts_with("<!DOCTYPE html>") { read(&said) } else { said };
     let said = format!("{said}--- aside\n{aside}");
     // The doctor is of this version, whatever it looks at.

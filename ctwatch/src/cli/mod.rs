@@ -474,8 +474,15 @@ pub struct CheckArgs {
     #[command(flatten)]
     pub which: Which,
     /// Remember counts in FILE, one for each check
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "from")]
     pub state: Option<PathBuf>,
+    /// Judge the end of a recording, or --at TIME of it
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["netns", "owner"])]
+    pub from: Option<PathBuf>,
+    /// Judge it as it was at TIME
+    #[arg(long, value_name = "TIME", value_parser = moment, requires = "from")]
+    #[arg(hide_short_help = true)]
+    pub at: Option<jiff::Timestamp>,
 }
 
 /// Which namespaces.

@@ -6,7 +6,11 @@ use std::{collections::BTreeMap, io::Write, path::Path, process::ExitCode, time:
 use anyhow::{Context, Result, bail};
 use tokio::time::timeout;
 
-use super::{Between, scope, setup};
+use super::{
+    Between,
+    past_check::{self, Judged},
+    scope, setup,
+};
 use crate::{
     cli::{self, CheckArgs, LimitArgs, Which},
     host::{
@@ -69,6 +73,9 @@ async fn look(args: &CheckArgs, mask: Option<Mask>) -> Result<(State, String)> {
     if asked && args.state.is_none() {
         bail!("dropped=N counts from one call to the next: it needs --state FILE");
     }
+    if let Some(path) = &args.from {
+        return recorded(args, path, &thresholds, mask);
+    }
     let before = args.state.as_deref().map(remembered).transpose()?.flatten();
     let life = match modules::presence() {
         Presence::Loaded(life) => life,
@@ -129,6 +136,17 @@ async fn look(args: &CheckArgs, mask: Option<Mask>) -> Result<(State, String)> {
         notes.extend(check::unowned(&verdict));
     }
     Ok((verdict.state, check::line(&verdict, &notes)))
+}
+
+/// As it was then.
+fn recorded(
+    args: &CheckArgs,
+    path: &Path,
+    thresholds: &Thresholds,
+    mask: Option<Mask>,
+) -> Result<(State, String)> {
+    let Judged { verdict, time } = past_check::check(path, args.at, args.period, thresholds, mask)?;
+    Ok((verdict.state, check::line(&verdict, &[format!("as it was at {time}")])))
 }
 
 /// Nothing is tracked now. That may have been otherwise since the last call.

@@ -6,6 +6,7 @@ pub mod doctor;
 mod following;
 pub mod incidents;
 mod past;
+mod past_check;
 pub mod record;
 pub mod report;
 mod scope;
