@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use super::{
     Between,
-    past_check::{self, Judged},
+    past_check::{self, PastVerdict},
     scope, setup,
 };
 use crate::{
@@ -145,7 +145,8 @@ fn recorded(
     thresholds: &Thresholds,
     mask: Option<Mask>,
 ) -> Result<(State, String)> {
-    let Judged { verdict, time } = past_check::check(path, args.at, args.period, thresholds, mask)?;
+    let PastVerdict { verdict, time } =
+        past_check::check(path, args.at, args.period, thresholds, mask)?;
     Ok((verdict.state, check::line(&verdict, &[format!("as it was at {time}")])))
 }
 

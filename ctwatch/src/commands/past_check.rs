@@ -24,19 +24,19 @@ use crate::{
 const CENSUS: Duration = Duration::from_secs(60);
 
 /// What is judged, and when it was read.
-pub(super) struct Judged {
+pub(super) struct PastVerdict {
     pub(super) verdict: Verdict,
     pub(super) time: Timestamp,
 }
 
 /// Two readings so far apart: the last one, or the last before a moment, and one before that.
 #[derive(Default)]
-struct Readings {
+struct LastTwo {
     readings: VecDeque<Sample>,
     census: Option<(Arc<Taken>, Timestamp)>,
 }
 
-impl Readings {
+impl LastTwo {
     fn take(&mut self, sample: Sample, period: Duration) {
         let end = sample.elapsed;
         self.readings.push_back(sample);
@@ -54,13 +54,13 @@ pub(super) fn check(
     period: Duration,
     thresholds: &Thresholds,
     mask: Option<Mask>,
-) -> Result<Judged> {
+) -> Result<PastVerdict> {
     let mut player = Player::open(path, Playing { until: at, mask, ..Playing::default() })?;
-    let mut read = Readings::default();
+    let mut read = LastTwo::default();
     loop {
         match player.next_event()? {
             Event::Begin { sample, .. } => {
-                read = Readings::default();
+                read = LastTwo::default();
                 read.take(*sample, period);
             }
             Event::Tick { sample, .. } => read.take(*sample, period),
@@ -79,7 +79,7 @@ pub(super) fn check(
             path.display()
         )
     };
-    let Readings { readings, census } = read;
+    let LastTwo { readings, census } = read;
     let (first, last) = readings.front().zip(readings.back()).with_context(nothing)?;
     anyhow::ensure!(first.elapsed < last.elapsed, nothing());
     let is_fresh = |time: &Timestamp| {
@@ -96,5 +96,5 @@ pub(super) fn check(
     }
     let snapshot = model.advance(last);
     let verdict = judge(&snapshot, uncounted.as_deref(), None, thresholds);
-    Ok(Judged { verdict, time: last.time })
+    Ok(PastVerdict { verdict, time: last.time })
 }

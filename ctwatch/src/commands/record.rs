@@ -13,13 +13,18 @@ use super::{
 };
 use crate::{
     cli::RecordArgs,
-    model::{Snapshot, incident::Ending, incidents::Turn},
+    host::machine::journal,
+    model::{
+        Snapshot,
+        incident::{Ending, Incident, Stage},
+        incidents::Turn,
+    },
     observe::{
         event::Event,
         session::{Session, absent},
         surveyor::Surveyor,
     },
-    output::{aside, json, text::incident},
+    output::{aside, escape::escaped, json, text::incident},
     recording::{
         cut::{Copied, TimeRange, cut},
         keep::Keep,
@@ -75,7 +80,7 @@ pub async fn run(args: RecordArgs, mask: Option<Mask>) -> Result<()> {
                 Turn::Ended(incident) if incident.ending == Ending::Open => ("goes on", incident),
                 Turn::Ended(incident) => ("ended", incident),
             };
-            aside::say(&format!("incident {what}: {}", incident::line(incident)));
+            tell(what, incident);
             if let Some(incident) = over(turn) {
                 let mut line = Vec::new();
                 json::incident::write(&mut line, &incident)?;
@@ -102,5 +107,30 @@ pub async fn run(args: RecordArgs, mask: Option<Mask>) -> Result<()> {
             Event::End => return Ok(()),
             _ => {}
         }
+    }
+}
+
+/// To the journal with fields to search by, or else as a line.
+fn tell(what: &str, incident: &Incident) {
+    let line = format!("incident {what}: {}", incident::line(incident));
+    let dropped = incident.happened.certainly_dropped().to_string();
+    let netns = incident.workload.shown(incident.name.as_deref()).unwrap_or_default();
+    let inode = incident.inode.to_string();
+    let message = escaped(&line);
+    let fields = [
+        ("MESSAGE", message.as_ref()),
+        // Warning, notice.
+        ("PRIORITY", if incident.stage >= Stage::Full { "4" } else { "5" }),
+        ("SYSLOG_IDENTIFIER", "ctwatch"),
+        ("CTWATCH_INCIDENT", incident.id.as_str()),
+        ("CTWATCH_EVENT", what),
+        ("CTWATCH_STAGE", incident.stage.name()),
+        ("CTWATCH_CAUSE", incident.cause.name()),
+        ("CTWATCH_NETNS", &netns),
+        ("CTWATCH_NETNS_INODE", &inode),
+        ("CTWATCH_DROPPED_AT_LEAST", &dropped),
+    ];
+    if !journal::tell(&fields) {
+        aside::say(&line);
     }
 }

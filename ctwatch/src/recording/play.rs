@@ -115,6 +115,9 @@ pub struct Playback {
     loaded: VecDeque<Loaded>,
     /// There was something in the time that was wanted.
     has_any: bool,
+    /// Of the last reading, and whether it was after the clock was set ahead.
+    clock: Option<(Timestamp, Duration)>,
+    is_ahead: bool,
     /// Not all of a list was recorded: that was said.
     said_cut: bool,
     is_over: bool,
@@ -237,8 +240,15 @@ impl Playback {
 
     fn tick(&mut self, frame: Frame) {
         let time = frame.sample.time;
+        self.is_ahead = self.is_ahead(time, frame.sample.elapsed);
+        self.clock = Some((time, frame.sample.elapsed));
         if self.wanted.until.is_some_and(|until| time > until) {
-            return self.end();
+            // A clock that was set ahead may be set back again.
+            if !self.is_ahead {
+                return self.end();
+            }
+            let _ = self.decoder.decode(frame);
+            return;
         }
         let is_before = self.wanted.since.is_some_and(|since| time < since);
         // Counting begins with the last reading before what is wanted.
@@ -272,6 +282,21 @@ impl Playback {
         self.ready.push_back(Event::Tick { sample: Box::new(sample), snapshot });
         self.wanted.most = self.wanted.most.map(|left| left.saturating_sub(1));
         self.is_over |= self.wanted.most == Some(0);
+    }
+
+    /// Whether the clock was set ahead since the last reading, or before that and not back since.
+    fn is_ahead(&self, time: Timestamp, elapsed: Duration) -> bool {
+        const SET: i128 = 60_000_000_000;
+        let Some((last, then)) = self.clock else { return false };
+        let by_clock = time.duration_since(last).as_nanos();
+        let went = elapsed.as_nanos() as i128 - then.as_nanos() as i128;
+        match by_clock - went {
+            // Another life counts from its own beginning: a gap is no clock that was set.
+            _ if went < 0 => false,
+            ahead if ahead > SET => true,
+            ahead if ahead < -SET => false,
+            _ => self.is_ahead,
+        }
     }
 
     fn first(&mut self, sample: Sample) {
@@ -437,6 +462,29 @@ pub(super) mod tests {
         assert!(gap.contains("dropped meanwhile 100 in rt"), "{gap}");
         assert_eq!(told[12], "begin 100: 0");
         assert_eq!(told.len(), 13);
+    }
+
+    #[test]
+    fn a_clock_that_jumps_loses_no_reading() {
+        const HOUR: i64 = 3_600;
+        let mut encoder = Encoder::default();
+        // Ahead by an hour at the third second, and back at the sixth.
+        let tick = |second: u32| {
+            let mut sample = sample(second, 7 + second);
+            if (3..6).contains(&second) {
+                sample.time = at(HOUR + i64::from(second));
+            }
+            Line::Tick(Box::new(encoder.encode(&sample, false)))
+        };
+        let lines: Vec<Line> = std::iter::once(begin(1, false)).chain((0..9).map(tick)).collect();
+        let told = played(Playing::default(), lines.clone());
+        assert_eq!(told.len(), 9, "{told:?}");
+        assert_eq!((&*told[3], &*told[8]), ("tick 3603: 3", "tick 8: 8"));
+        let part = Playing { until: Some(at(20)), ..Playing::default() };
+        let told = played(part, lines.clone());
+        assert_eq!(told[2..], ["tick 2: 2", "tick 6: 6", "tick 7: 7", "tick 8: 8"], "{told:?}");
+        let part = Playing { until: Some(at(7)), ..Playing::default() };
+        assert_eq!(played(part, lines).last().unwrap(), "tick 7: 7");
     }
 
     #[test]

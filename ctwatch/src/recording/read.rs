@@ -66,8 +66,10 @@ impl Lines {
     /// Begins with the last segment that was begun by then.
     pub fn skip_to(&mut self, time: jiff::Timestamp) {
         while let [first, second, ..] = self.files.make_contiguous() {
-            let is_later = begun(&second.path).is_none_or(|begun| begun > time);
-            let Some(number) = first.number.filter(|_| !is_later) else { break };
+            // Where the clock was set back the first may be of a later time than the second.
+            let is_later = |of: &Source| begun(&of.path).is_none_or(|begun| begun > time);
+            let keeps = is_later(first) || is_later(second);
+            let Some(number) = first.number.filter(|_| !keeps) else { break };
             self.number = Some(number);
             self.files.pop_front();
         }

@@ -2,6 +2,7 @@
 
 pub mod evidence;
 pub mod files;
+pub mod journal;
 pub mod statefile;
 pub mod tools;
 pub mod zone;
