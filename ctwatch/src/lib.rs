@@ -21,3 +21,4 @@ pub mod recording;
 mod threads;
 #[cfg(test)]
 mod top_lists;
+pub mod unpack;

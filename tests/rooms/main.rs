@@ -47,9 +47,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("output", &["abi", "diagnosis", "model", "record"]),
     ("probe", &["abi", "host", "record"]),
     ("record", &["abi"]),
-    ("recording", &["abi", "host", "model", "observe", "record", "threads"]),
+    ("recording", &["abi", "host", "model", "observe", "record", "threads", "unpack"]),
     ("threads", &[]),
     ("top_lists", &[]),
+    ("unpack", &["host"]),
 ];
 
 /// What a room's tests may name beyond that.

@@ -19,5 +19,7 @@ pub mod write;
 /// The most of each list that is recorded: so many by what they did since the reading before, and so many
 /// by what it came to.
 pub const LISTED: usize = 20;
+/// What the recording within an archive is called that `ctwatch collect` makes.
+pub const IN_BUNDLE: &str = "ctwatch/recording.ndjson";
 /// Who may read a recording: its owner and group.
 const MODE: u32 = 0o640;

@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     fs,
-    io::{self, BufRead, BufReader, Read},
+    io::{self, BufRead, BufReader, Cursor, Read},
     path::{Path, PathBuf},
 };
 
@@ -11,12 +11,21 @@ use anyhow::{Context, Result, bail, ensure};
 use flate2::bufread::MultiGzDecoder;
 
 use super::{
+    IN_BUNDLE,
     line::{FORMAT, Line},
     segment,
+};
+use crate::{
+    host::machine::files,
+    unpack::{self, Opened, UnpackLimits, Unpacked},
 };
 
 /// A line is no longer: a full one with all lists, many times over.
 const LONGEST: u64 = 64 << 20;
+/// Nor is the first one, which says what it is.
+const LONGEST_FIRST: u64 = 1 << 20;
+/// One that is within an archive: ticks of half a minute.
+const LONGEST_INSIDE: u64 = 64 << 20;
 
 /// One after the other.
 pub struct Lines {
@@ -57,9 +66,46 @@ impl Lines {
             files.into_iter().map(source).collect()
         } else {
             ensure!(about.is_file(), "{place} is neither a folder nor a file");
+            let mut file = files::open(path).with_context(|| format!("cannot read {place}"))?;
+            if unpack::is_archive(&mut file).with_context(|| format!("cannot read {place}"))? {
+                return Self::within(path, file);
+            }
             VecDeque::from([Source { path: path.to_owned(), number: None }])
         };
         let (number, now, buffer, ready) = (None, None, Vec::new(), VecDeque::new());
+        Ok(Self { files, number, now, buffer, ready })
+    }
+
+    /// The one that `ctwatch collect` puts into an archive.
+    fn within(path: &Path, file: fs::File) -> Result<Self> {
+        let place = path.display();
+        let mut found = None;
+        let each = &mut |name: &str, reader: &mut dyn BufRead| {
+            if name == IN_BUNDLE || name.strip_suffix(IN_BUNDLE).is_some_and(|n| n.ends_with('/')) {
+                let mut bytes = Vec::new();
+                reader.take(LONGEST_INSIDE + 1).read_to_end(&mut bytes)?;
+                ensure!(bytes.len() as u64 <= LONGEST_INSIDE, "{name} is too long");
+                found = Some(bytes);
+                bail!(Enough);
+            }
+            Ok(())
+        };
+        let unpacked = Opened::File(file, place.to_string()).unpack(UnpackLimits::default(), each);
+        let unpacked = match unpacked {
+            Err(error) if error.is::<Enough>() => Unpacked::default(),
+            other => other?,
+        };
+        let Some(bytes) = found else {
+            let notes = unpacked.notes().into_iter().map(|note| format!("; {note}"));
+            bail!(
+                "{place} is an archive, and no recording of ctwatch is in it{}",
+                notes.collect::<String>()
+            );
+        };
+        let path = path.join(IN_BUNDLE);
+        let lines = Box::new(Cursor::new(bytes));
+        let now = Some(Open { path, lines, line: 1, is_first: true });
+        let (files, number, buffer, ready) = (VecDeque::new(), None, Vec::new(), VecDeque::new());
         Ok(Self { files, number, now, buffer, ready })
     }
 
@@ -99,8 +145,7 @@ impl Lines {
         }
         self.number = number.or(self.number);
         let opened = (|| -> io::Result<Box<dyn BufRead>> {
-            let mut file =
-                BufReader::with_capacity(64 << 10, crate::host::machine::files::open(&path)?);
+            let mut file = BufReader::with_capacity(64 << 10, files::open(&path)?);
             let is_gzip = file.fill_buf()?.starts_with(&[0x1f, 0x8b]);
             Ok(match is_gzip {
                 true => Box::new(BufReader::with_capacity(64 << 10, MultiGzDecoder::new(file))),
@@ -124,7 +169,8 @@ impl Lines {
     fn read(&mut self) -> Result<Option<Line>> {
         let Some(open) = &mut self.now else { return Ok(None) };
         self.buffer.clear();
-        let read = (&mut open.lines).take(LONGEST).read_until(b'\n', &mut self.buffer);
+        let longest = if open.is_first { LONGEST_FIRST } else { LONGEST };
+        let read = (&mut open.lines).take(longest).read_until(b'\n', &mut self.buffer);
         let place = format!("{} line {}", open.path.display(), open.line);
         open.line += 1;
         if let Err(error) = read {
@@ -173,6 +219,18 @@ impl Lines {
         }
     }
 }
+
+/// The rest of an archive is not read.
+#[derive(Debug)]
+struct Enough;
+
+impl std::fmt::Display for Enough {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("enough was read")
+    }
+}
+
+impl std::error::Error for Enough {}
 
 /// When a segment was begun, by its name.
 fn begun(path: &Path) -> Option<jiff::Timestamp> {

@@ -38,6 +38,7 @@ use ctwatch::{
         line::Line,
         play::{Playback, Playing},
     },
+    unpack::{Opened, UnpackLimits},
 };
 use ctwatch_abi::{
     census::{ENTRY, Record},
@@ -137,6 +138,7 @@ pub const PARSERS: &[Parser] = &[
     }),
     parser("sysctl_file", |bytes| drop(settings("file", &text(bytes)))),
     parser("table_candidates", table_candidates),
+    parser("unpack", unpack),
 ];
 
 /// Words apart by spaces, and the first of them as a limit.
@@ -347,4 +349,22 @@ fn kernel_log(bytes: &[u8]) {
 /// Where the seeds of a parser are: real answers, and what once was its undoing.
 pub fn seeds(name: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "seeds", name].iter().collect()
+}
+
+fn unpack(bytes: &[u8]) {
+    const MOST: u64 = 1 << 20;
+    let limits = UnpackLimits { bytes: 4 * MOST, piece: MOST, entries: 100, ..Default::default() };
+    let opened = Opened::Stream(Box::new(std::io::Cursor::new(bytes.to_vec())), "x".to_owned());
+    let mut pieces = 0;
+    let unpacked = opened.unpack(limits, &mut |name, text| {
+        assert!(!name.starts_with('/') && !name.split('/').any(|part| part == ".."), "{name}");
+        // The sum of what a reader is given is bounded, whatever it does with an error.
+        let read = std::io::copy(text, &mut std::io::sink()).unwrap_or(MOST);
+        assert!(read <= MOST, "{read}");
+        pieces += 1;
+        Ok(())
+    });
+    if let Ok(unpacked) = unpacked {
+        assert!(unpacked.pieces <= pieces && pieces <= 100, "{unpacked:?}");
+    }
 }
