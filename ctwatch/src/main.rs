@@ -8,7 +8,7 @@ use std::{io, os::unix::net::UnixStream, process::ExitCode};
 use anyhow::Context;
 use ctwatch::{
     cli::{CheckArgs, Cli, Command},
-    commands::{self, Mask},
+    commands::{self, Mask, confine::Reach},
     host::kernel::privileges::{Work, keep},
     output::aside,
 };
@@ -35,7 +35,11 @@ fn main() -> ExitCode {
         _ => (Work::All, false),
     };
     let mask = commands::mask(&cli.mask);
-    let kept = keep(work, writes).and(mask);
+    let kept = keep(work, writes).and_then(|()| match Reach::of(&command) {
+        Some(reach) => reach.confine(),
+        None => Ok(()),
+    });
+    let kept = kept.and(mask);
     let outcome = match command {
         Command::Check(args) => return check(&args, kept),
         command => kept.and_then(|mask| run(command, mask)),

@@ -5,6 +5,7 @@
 mod docs;
 mod evening;
 mod help;
+mod strangers;
 #[path = "../values/mod.rs"]
 #[expect(dead_code, reason = "other tests use the rest")]
 mod values;

@@ -7,5 +7,6 @@ pub mod kmsg;
 mod mapping;
 pub mod modules;
 pub mod privileges;
+pub mod sandbox;
 pub mod settings;
 pub mod symbols;

@@ -146,6 +146,17 @@ pub fn keep(work: Work, writes: bool) -> Result<()> {
     set_capabilities(None, kept).context("cannot drop capabilities")
 }
 
+/// Gives up all capabilities, for good, where that comes true without any; otherwise it keeps them.
+pub fn try_without(enough: impl FnOnce() -> bool) -> Result<()> {
+    let sets = capabilities(None).context("cannot read which capabilities there are")?;
+    let none = CapabilitySets { effective: CapabilitySet::empty(), ..sets };
+    set_capabilities(None, none).context("cannot lower capabilities")?;
+    match enough() {
+        true => keep(Work::Rest, false),
+        false => set_capabilities(None, sets).context("cannot take capabilities up again"),
+    }
+}
+
 /// Out of the bounding set. Without `CAP_SETPCAP`, as the second time, they stay there, where nothing reaches them: there
 /// are no new privileges.
 fn unbound(takes: CapabilitySet) -> rustix::io::Result<()> {
@@ -190,6 +201,28 @@ mod tests {
         assert!(all.contains(look) && look.contains(rest) && all != look && rest.is_empty());
         assert!(!all.intersects(CapabilitySet::DAC_OVERRIDE | CapabilitySet::NET_RAW));
         assert_eq!(Work::Rest.takes(true, "6.12.1"), CapabilitySet::DAC_OVERRIDE);
+    }
+
+    #[test]
+    fn what_is_needed_is_kept() {
+        let seen = std::thread::spawn(|| {
+            keep(Work::Read, true).unwrap();
+            let sets = || capabilities(None).unwrap();
+            let before = sets();
+            let mut meanwhile = None;
+            try_without(|| {
+                meanwhile = Some(sets());
+                false
+            })
+            .unwrap();
+            let kept = sets();
+            try_without(|| true).unwrap();
+            (before, meanwhile.unwrap(), kept, sets())
+        });
+        let (before, meanwhile, kept, after) = seen.join().unwrap();
+        assert_eq!(before, kept);
+        assert!(meanwhile.effective.is_empty() && meanwhile.permitted == before.permitted);
+        assert!(after.effective.is_empty() && after.permitted.is_empty());
     }
 
     #[test]
