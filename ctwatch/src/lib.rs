@@ -6,6 +6,7 @@
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 pub mod cli;
+pub mod collect;
 pub mod commands;
 pub mod diagnosis;
 pub mod family;

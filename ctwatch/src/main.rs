@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         Command::Record(_) => (Work::All, true),
         Command::Incidents(_) => (Work::Read, false),
         Command::Report(_) => (Work::Read, true),
+        Command::Collect(_) => (Work::Collect, true),
         _ => (Work::All, false),
     };
     let mask = commands::mask(&cli.mask);
@@ -60,6 +61,7 @@ fn run(command: Command, mask: Option<Mask>) -> anyhow::Result<()> {
     match command {
         Command::Watch(args) => asynchronously(commands::watch::run(args, mask)),
         Command::Record(args) => asynchronously(commands::record::run(args, mask)),
+        Command::Collect(args) => asynchronously(commands::collect::run(args, mask)),
         Command::Trace(args) => asynchronously(commands::trace::run(args, mask)),
         Command::Incidents(args) => commands::incidents::run(&args, mask),
         Command::Report(args) => commands::report::run(&args, mask),

@@ -2,6 +2,7 @@
 
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a test may")]
 
+mod collect;
 mod docs;
 mod evening;
 mod help;

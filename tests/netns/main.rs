@@ -21,6 +21,7 @@ mod causes;
 mod census;
 mod check;
 mod claims;
+mod collect;
 mod cost;
 mod doctor;
 mod faults;
@@ -115,7 +116,7 @@ impl Test {
     }
 }
 
-const GROUPS: [&[Test]; 31] = [
+const GROUPS: [&[Test]; 32] = [
     cases::TESTS,
     floods::TESTS,
     recordings::TESTS,
@@ -129,6 +130,7 @@ const GROUPS: [&[Test]; 31] = [
     check::TESTS,
     causes::TESTS,
     claims::TESTS,
+    collect::TESTS,
     trace::TESTS,
     namespaces::TESTS,
     strangers::TESTS,

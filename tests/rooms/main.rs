@@ -20,11 +20,13 @@ use house::{Arrows, House, Of, cycle, leads};
 /// A room, and the rooms that it may name. `abi` is the crate ctwatch-abi, `lib` is lib.rs.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("cli", &["abi", "model", "observe"]),
+    ("collect", &["host", "record"]),
     (
         "commands",
         &[
             "abi",
             "cli",
+            "collect",
             "diagnosis",
             "host",
             "model",

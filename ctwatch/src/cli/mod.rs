@@ -36,7 +36,6 @@ Examples:
   ctwatch check -w 80%        one line and an exit code for monitoring
 
 {usage-heading} {usage}
-
 Commands:
 {subcommands}
 
@@ -77,6 +76,11 @@ Examples:
   ctwatch census                  top 10 sources, destinations and services
   ctwatch census --by pod         entries of each Kubernetes pod
   ctwatch census --netns rt --by flow --top 50";
+const COLLECT: &str = "\
+Examples:
+  ctwatch collect                     into ctwatch-HOST-TIME.tar.gz, in 10 s
+  ctwatch collect --mask -o case.tar.gz
+  ctwatch doctor --from case.tar.gz   elsewhere, as any user";
 const TRACE: &str = "\
 Examples:
   ctwatch trace                   100 packets a second at most, until Ctrl-C
@@ -135,6 +139,9 @@ pub enum Command {
     /// Count the table once: who holds it, in which state, for how long
     #[command(help_template = screen!("docs/census.md"), before_help = CENSUS)]
     Census(CensusArgs),
+    /// Collect what a doctor elsewhere needs, into one file to send
+    #[command(help_template = screen!("docs/collect.md"), before_help = COLLECT)]
+    Collect(CollectArgs),
     /// Print single dropped packets as conntrack drops them
     #[command(help_template = screen!("docs/trace.md"), before_help = TRACE)]
     Trace(TraceArgs),
@@ -296,6 +303,18 @@ pub struct MaskArgs {
     /// Replace them by the key in KEYFILE: the same become the same again
     #[arg(long, global = true, hide_short_help = true, value_name = "KEYFILE")]
     pub mask_key: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct CollectArgs {
+    /// Write into FILE, which is new; - is standard output [default: ctwatch-HOST-TIME.tar.gz]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Read counters twice, TIME apart
+    #[arg(long, value_name = "TIME", value_parser = period, default_value = "10s")]
+    pub duration: Duration,
+    #[command(flatten)]
+    pub which: Which,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -563,7 +582,7 @@ mod tests {
 
     #[test]
     fn each_verb_chooses_namespaces_alike() {
-        for verb in ["watch", "record", "trace", "census", "check", "doctor"] {
+        for verb in ["watch", "record", "trace", "census", "check", "doctor", "collect"] {
             let args = ["ctwatch", verb, "--netns", "pod-*", "--netns", "!pod-x", "--owner", "7"];
             let which = match Cli::try_parse_from(args).unwrap().command.unwrap() {
                 Command::Watch(args) => args.which,
@@ -572,6 +591,7 @@ mod tests {
                 Command::Census(args) => args.which,
                 Command::Check(args) => args.which,
                 Command::Doctor(args) => args.which,
+                Command::Collect(args) => args.which,
                 Command::Incidents(_) | Command::Report(_) => panic!("of a recording"),
             };
             assert_eq!((which.words(), which.owner), ("pod-* !pod-x".into(), Some(Whose::User(7))));

@@ -48,7 +48,7 @@ impl Reach {
                 .cut
                 .as_ref()
                 .map(|into| Self { reads: vec![args.folder.clone()], writes: Some(folder(into)) }),
-            Command::Trace(_) | Command::Check(_) => None,
+            Command::Trace(_) | Command::Check(_) | Command::Collect(_) => None,
         }
     }
 

@@ -2,6 +2,7 @@
 
 pub mod census;
 pub mod check;
+pub mod collect;
 pub mod confine;
 pub mod doctor;
 mod following;

@@ -12,7 +12,10 @@ use crate::{
     model::{Snapshot, Table, census::Taken},
     observe::event::Event,
     output::aside,
-    record::{facts::Facts, session::Header},
+    record::{
+        facts::{Facts, Form},
+        session::{FORMAT, Header},
+    },
     recording::{
         mask::Mask,
         play::{Player, Playing},
@@ -31,7 +34,10 @@ const AFTER: Duration = Duration::from_secs(30);
 pub(super) fn examine(path: &Path, at: Option<Timestamp>, mask: Option<&Mask>) -> Result<Report> {
     let at = match at {
         Some(at) => at,
-        None => worst(path, None, None)?,
+        None => match worst(path, None, None)? {
+            Some(at) => at,
+            None => return without_ticks(path, mask),
+        },
     };
     examine_at(path, at, mask)
 }
@@ -43,7 +49,8 @@ pub(super) fn examine_worst(
     until: Option<Timestamp>,
     mask: Option<&Mask>,
 ) -> Result<Report> {
-    examine_at(path, worst(path, since, until)?, mask)
+    let worst = worst(path, since, until)?;
+    examine_at(path, worst.with_context(|| format!("no tick is in {}", path.display()))?, mask)
 }
 
 fn examine_at(path: &Path, at: Timestamp, mask: Option<&Mask>) -> Result<Report> {
@@ -93,6 +100,33 @@ fn examine_at(path: &Path, at: Timestamp, mask: Option<&Mask>) -> Result<Report>
     Ok(report(&header, &snapshot, census.as_deref(), facts.as_ref().clone()))
 }
 
+/// Where conntrack was not there: by its facts, which say so.
+fn without_ticks(path: &Path, mask: Option<&Mask>) -> Result<Report> {
+    let playing = Playing { mask: mask.cloned(), ..playing(None, None, &[]) };
+    let mut player = Player::open(path, playing)?;
+    while !matches!(player.next_event()?, Event::End) {}
+    let facts = player.facts().map(|(_, facts)| facts);
+    let absent = facts.filter(|facts| facts.form == Form::Absent);
+    let facts = absent.with_context(|| format!("no tick is in {}", path.display()))?;
+    let header = Header {
+        format: FORMAT,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        kernel: facts.release.clone(),
+        boot_id: None,
+        interval: Duration::ZERO,
+        mechanisms: Vec::new(),
+        notes: Vec::new(),
+        top_bytes: None,
+    };
+    let case =
+        Case { facts, census: Err("nothing is tracked"), live: None, settings: Default::default() };
+    Ok(Report {
+        tracking: tracking::tracking(facts),
+        findings: diagnosis::findings(&case),
+        ..measurement::past(&header, facts.form)
+    })
+}
+
 fn report(
     header: &Header,
     snapshot: &Snapshot,
@@ -140,7 +174,11 @@ fn playing(since: Option<Timestamp>, until: Option<Timestamp>, by: &[By]) -> Pla
 }
 
 /// The tick in which most was dropped, or where nothing was, in which a table was fullest.
-fn worst(path: &Path, since: Option<Timestamp>, until: Option<Timestamp>) -> Result<Timestamp> {
+fn worst(
+    path: &Path,
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
+) -> Result<Option<Timestamp>> {
     let mut player = Player::open(path, playing(since, until, &[]))?;
     let mut worst = None;
     loop {
@@ -157,5 +195,5 @@ fn worst(path: &Path, since: Option<Timestamp>, until: Option<Timestamp>) -> Res
             _ => {}
         }
     }
-    worst.map(|(time, _)| time).with_context(|| format!("no tick is in {}", path.display()))
+    Ok(worst.map(|(time, _)| time))
 }

@@ -67,23 +67,17 @@ fn look(scope: &Scope, whose: Whose, source: Source, cookies: bool, asked: bool)
         }
         _ => unvisited.push("other namespaces are not looked into: --netns says so".to_owned()),
     }
-    let own = netns::current().map(|own| own.inode).ok();
     if let Whose::Host | Whose::User(_) = whose {
         unvisited.push("those of other owners are not looked into: --owner says so".to_owned());
     }
-    let found = find(scope)?.into_iter().map(|netns| (owner::owner(&netns), netns));
-    let mut found: Vec<(Owner, Netns)> = found.filter(|(owner, _)| whose.admits(owner)).collect();
-    let unowned = match whose {
+    let own = netns::current().map(|own| own.inode).ok();
+    let found = fullest(scope, whose, source)?;
+    let mut unowned: Vec<(String, String)> = match whose {
         Whose::HostFirst | Whose::Host => found.iter().filter_map(unowned).collect(),
         _ => Vec::new(),
     };
-    // What is most wanted comes first: there may be no time for all.
-    let is_last = |owner: &Owner| matches!(owner, Owner::User(_)) && !whose.judges(owner);
-    let held = entries(&found, source)?;
-    found.sort_by_key(|(owner, netns)| {
-        let entries = held.get(&netns.inode).copied().unwrap_or(0);
-        (is_last(owner), own != Some(netns.inode), netns.pid() != Some(1), Reverse(entries))
-    });
+    // Not in the order of how full they are, which changes.
+    unowned.sort();
     let parts = Parts::look();
     let (looked, missing) = each(found, TIME, move || {
         let visitor = Visitor::new(source)?;
@@ -144,6 +138,21 @@ fn look(scope: &Scope, whose: Whose, source: Source, cookies: bool, asked: bool)
         unvisited,
         release,
     })
+}
+
+/// Those that are looked into, and whose they are: one's own, and then the fullest. What is most wanted comes
+/// first, as there may be no time for all.
+pub fn fullest(scope: &Scope, whose: Whose, source: Source) -> Result<Vec<(Owner, Netns)>> {
+    let own = netns::current().map(|own| own.inode).ok();
+    let found = find(scope)?.into_iter().map(|netns| (owner::owner(&netns), netns));
+    let mut found: Vec<(Owner, Netns)> = found.filter(|(owner, _)| whose.admits(owner)).collect();
+    let is_last = |owner: &Owner| matches!(owner, Owner::User(_)) && !whose.judges(owner);
+    let held = entries(&found, source)?;
+    found.sort_by_key(|(owner, netns)| {
+        let entries = held.get(&netns.inode).copied().unwrap_or(0);
+        (is_last(owner), own != Some(netns.inode), netns.pid() != Some(1), Reverse(entries))
+    });
+    Ok(found)
 }
 
 /// One whose owner is unknown, and why.

@@ -107,11 +107,21 @@ impl Mask {
             _ => {}
         }
         let mut value = serde_json::to_value(line).context("cannot mask a line")?;
-        // Names first: they may stand in a text before it is said whose they are.
-        self.walk(&mut value, "", "", true);
-        self.walk(&mut value, "", "", false);
+        self.value(&mut value);
         let text = serde_json::to_vec(&value).context("cannot mask a line")?;
         Line::parse(&text).context("cannot mask a line")
+    }
+
+    /// What serialises as a part of a line.
+    pub fn value(&mut self, value: &mut Value) {
+        // Names first: they may stand in a text before it is said whose they are.
+        self.walk(value, "", "", true);
+        self.walk(value, "", "", false);
+    }
+
+    /// Of a machine.
+    pub fn host(&mut self, name: &str) -> String {
+        self.name("host", name)
     }
 
     /// `key`: under which the value stands; `within`: the list or object that it is in.

@@ -18,7 +18,7 @@ use ctwatch::{
         },
         machine::evidence,
         netfilter::{
-            ctnetlink, dump, hooks,
+            ctnetlink, dump, flow_line, hooks,
             legacy::{self, IPV4, IPV6},
             listing, nft, procstat,
         },
@@ -268,6 +268,11 @@ fn datagram(bytes: &[u8]) {
 fn entry(bytes: &[u8]) {
     if let Ok(held) = dump::entry(1, bytes) {
         into_census(&held);
+        // A line of it is one line.
+        let mut line = String::new();
+        if flow_line::line(&mut line, bytes).is_ok() {
+            assert!(!line.contains(['\n', '\u{1b}']), "{line:?}");
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! <https://github.com/torvalds/linux/blob/v6.12/Documentation/ABI/testing/dev-kmsg>
 
 use std::{
+    collections::VecDeque,
     fs::OpenOptions,
     io::{self, Read},
     os::unix::fs::OpenOptionsExt,
@@ -20,25 +21,8 @@ const RECORD: usize = 8 << 10;
 const MOST: usize = 1_000_000;
 
 pub fn read() -> Known<KernelLog> {
-    let unreadable = |error: io::Error| format!("cannot read {PATH}: {error}");
-    let mut file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(PATH)
-        .map_err(unreadable)?;
     let mut log = KernelLog::default();
-    let mut record = vec![0; RECORD];
-    for _ in 0..MOST {
-        match file.read(&mut record) {
-            Ok(0) => break,
-            Ok(len) => take(&mut log, &String::from_utf8_lossy(&record[..len])),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-            // Overwritten while it was read: the next one comes.
-            Err(error) if error.raw_os_error() == Some(libc::EPIPE) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(unreadable(error)),
-        }
-    }
+    records(|record| take(&mut log, record))?;
     log.read =
         u64::try_from(clock_gettime(ClockId::Monotonic).tv_sec).ok().map(|since_boot| Moment {
             since_boot,
@@ -47,22 +31,56 @@ pub fn read() -> Known<KernelLog> {
     Ok(log)
 }
 
+/// The last lines about conntrack, as dmesg prints them.
+pub fn lines(most: usize) -> Known<Vec<String>> {
+    let mut lines = VecDeque::new();
+    records(|record| {
+        let Some((micros, text)) = of_the_kernel(record) else { return };
+        let is_wanted = text.starts_with("nf_conntrack")
+            || suppressed(text).is_some()
+            || is_short_of_memory(text);
+        if is_wanted {
+            lines.push_back(format!("[{:5}.{:06}] {text}", micros / 1_000_000, micros % 1_000_000));
+        }
+        if lines.len() > most {
+            lines.pop_front();
+        }
+    })?;
+    Ok(lines.into())
+}
+
+/// Hands over what the log holds now.
+fn records(mut each: impl FnMut(&str)) -> Known<()> {
+    let unreadable = |error: io::Error| format!("cannot read {PATH}: {error}");
+    let mut file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(PATH)
+        .map_err(unreadable)?;
+    let mut record = vec![0; RECORD];
+    for _ in 0..MOST {
+        match file.read(&mut record) {
+            Ok(0) => break,
+            Ok(len) => each(&String::from_utf8_lossy(&record[..len])),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            // Overwritten while it was read: the next one comes.
+            Err(error) if error.raw_os_error() == Some(libc::EPIPE) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(unreadable(error)),
+        }
+    }
+    Ok(())
+}
+
 /// Priorities below this are the kernel's own; what a process writes into the log has another
 /// facility, however it words it.
 const FACILITY: u32 = 8;
 
 /// `4,1234,5678900,-;nf_conntrack: table full, dropping packet`
 pub fn take(log: &mut KernelLog, record: &str) {
-    let Some((head, text)) = record.split_once(';') else { return };
-    let priority = head.split(',').next().and_then(|field| field.parse::<u32>().ok());
-    if priority.is_none_or(|priority| priority >= FACILITY) {
-        return;
-    }
-    let micros = head.split(',').nth(2).and_then(|field| field.parse::<u64>().ok());
-    let Some(seconds) = micros.map(|micros| micros / 1_000_000) else { return };
+    let Some((micros, text)) = of_the_kernel(record) else { return };
+    let seconds = micros / 1_000_000;
     log.since.get_or_insert(seconds);
-    // Lines after the first are the record's properties.
-    let text = text.lines().next().unwrap_or_default();
     // Some lines begin with the name of a process, which may be anything.
     let conntrack = text.strip_prefix(CONNTRACK);
     let conntrack = conntrack.map(|text| text.strip_prefix(CONNTRACK).unwrap_or(text));
@@ -83,6 +101,18 @@ pub fn take(log: &mut KernelLog, record: &str) {
     if log.lines.len() > KEPT {
         log.lines.remove(0);
     }
+}
+
+/// When, in microseconds since boot, and what the kernel itself said.
+fn of_the_kernel(record: &str) -> Option<(u64, &str)> {
+    let (head, text) = record.split_once(';')?;
+    let priority = head.split(',').next()?.parse::<u32>().ok()?;
+    if priority >= FACILITY {
+        return None;
+    }
+    let micros = head.split(',').nth(2)?.parse().ok()?;
+    // Lines after the first are the record's properties.
+    Some((micros, text.lines().next().unwrap_or_default()))
 }
 
 fn note(full: &mut FullLines, seconds: u64) {

@@ -91,6 +91,8 @@ pub enum Work {
     All,
     /// No program is loaded (any more): what was loaded is read, and namespaces are looked into.
     Look,
+    /// As [`Self::Look`], without what programs counted, and the kernel's log is read.
+    Collect,
     /// Files are read that others may have kept for themselves.
     Read,
     /// Nothing that takes any.
@@ -110,6 +112,7 @@ impl Work {
         let mut takes = match self {
             Self::All => look | CapabilitySet::PERFMON | CapabilitySet::SYSLOG,
             Self::Look => look,
+            Self::Collect => (look | CapabilitySet::SYSLOG) & !CapabilitySet::BPF,
             Self::Read => CapabilitySet::DAC_READ_SEARCH,
             Self::Rest => CapabilitySet::empty(),
         };

@@ -16,8 +16,8 @@ use super::{
 use crate::record::entry::{Held, Left, Status};
 
 /// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET`; it is answered with `IPCTNL_MSG_CT_NEW`.
-const GET: u16 = 1 << 8 | 1;
-const NEW: u16 = 1 << 8;
+pub(super) const GET: u16 = 1 << 8 | 1;
+pub(super) const NEW: u16 = 1 << 8;
 
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
@@ -85,7 +85,7 @@ pub fn entry(netns: NetnsId, body: &[u8]) -> Result<Held> {
     Ok(held)
 }
 
-fn tuple(value: &[u8], tuple: &mut Tuple, zone: &mut u16) -> Result<()> {
+pub(super) fn tuple(value: &[u8], tuple: &mut Tuple, zone: &mut u16) -> Result<()> {
     attributes(value, |kind, value| {
         match kind {
             CTA_TUPLE_IP => addresses(value, tuple)?,
@@ -131,7 +131,7 @@ fn half(value: &[u8]) -> Result<u16> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
@@ -146,7 +146,7 @@ mod tests {
         attribute(kind | 1 << 15, &parts.concat())
     }
 
-    fn body() -> Vec<u8> {
+    pub(in super::super) fn body() -> Vec<u8> {
         let ip =
             [attribute(CTA_IP_V4_SRC, &[10, 1, 1, 1]), attribute(CTA_IP_V4_DST, &[10, 100, 1, 1])];
         let protocol = [attribute(CTA_PROTO_NUM, &[6]), attribute(CTA_PROTO_DST_PORT, &[0, 179])];

@@ -4,6 +4,7 @@ mod attributes;
 pub mod ctnetlink;
 pub mod dump;
 mod expressions;
+pub mod flow_line;
 pub mod hooks;
 pub mod legacy;
 pub mod listing;

@@ -347,10 +347,14 @@ impl Sysctls {
     }
 
     pub fn number(&self, name: &str) -> Result<u32> {
+        Ok(self.text(name)?.trim().parse()?)
+    }
+
+    pub fn text(&self, name: &str) -> Result<String> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&self.0, name, flags, Mode::empty())?;
-        let mut bytes = [0; 32];
+        let mut bytes = [0; 256];
         let length = rustix::io::read(&file, &mut bytes)?;
-        Ok(std::str::from_utf8(&bytes[..length])?.trim().parse()?)
+        Ok(std::str::from_utf8(&bytes[..length])?.to_owned())
     }
 }

@@ -1,0 +1,244 @@
+//! What is collected on a box in trouble is what its doctor sees, and collecting changes nothing there.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File},
+    io::Read,
+    net::IpAddr,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use ctwatch_lab::{
+    Lab, Plan,
+    traffic::{Family, Flood, Flows, Protocol},
+};
+use flate2::read::GzDecoder;
+use serde_json::Value;
+
+use crate::{
+    On, Test, test,
+    watch::{ctwatch, finished},
+};
+
+pub(crate) const TESTS: &[Test] = &[
+    test(On::Once, "an_archive_tells_what_the_doctor_sees", told),
+    test(On::Once, "a_masked_archive_names_nothing", masked),
+    test(On::Once, "collecting_loads_no_module", nothing_loaded),
+    test(On::Once, "a_large_table_is_cut_and_takes_little_memory", large).anywhere(),
+];
+
+const MODULES: &str = "/proc/modules";
+const LIMIT: u32 = 500;
+const UDP: Flows = Flows { sources: 10, ..Flows::of(Family::V4, Protocol::Udp) };
+/// For all of it, with a second between the readings.
+const TIME: Duration = Duration::from_secs(30);
+
+/// The files of an archive, without its folder.
+fn pieces(path: &Path) -> Result<BTreeMap<String, String>> {
+    let mut archive = tar::Archive::new(GzDecoder::new(File::open(path)?));
+    let mut pieces = BTreeMap::new();
+    for entry in archive.entries()? {
+        let mut entry = entry?;
+        let name = entry.path()?.display().to_string();
+        let (_, name) = name.split_once('/').context("not in a folder")?;
+        let name = name.to_owned();
+        let mut text = String::new();
+        entry.read_to_string(&mut text)?;
+        pieces.insert(name, text);
+    }
+    Ok(pieces)
+}
+
+fn piece<'a>(pieces: &'a BTreeMap<String, String>, name: &str) -> Result<&'a str> {
+    let all = || format!("no {name} among {:?}", pieces.keys().collect::<Vec<_>>());
+    pieces.get(name).map(String::as_str).with_context(all)
+}
+
+fn modules() -> Result<BTreeSet<String>> {
+    // A kernel without modules has no such file.
+    let text = match Path::new(MODULES).exists() {
+        true => fs::read_to_string(MODULES)?,
+        false => String::new(),
+    };
+    Ok(text.lines().filter_map(|line| Some(line.split(' ').next()?.to_owned())).collect())
+}
+
+fn collect(path: &Path, args: &[&str]) -> Result<BTreeMap<String, String>> {
+    let begun = Instant::now();
+    let mut command = ctwatch()?;
+    command.args(["collect", "--duration", "1s"]).args(args).arg("-o").arg(path);
+    let (_, said, code) = finished(&mut command)?;
+    ensure!(code == Some(0), "{code:?} {said}");
+    ensure!(begun.elapsed() < TIME, "it took {:?}", begun.elapsed());
+    pieces(path)
+}
+
+fn full() -> Result<Lab> {
+    let mut lab = Lab::new(Plan::fresh())?;
+    lab.set_limit(LIMIT)?;
+    lab.send(&Flood::of(UDP, 1000))?;
+    Ok(lab)
+}
+
+/// What each finding is called.
+fn findings(command: &mut Command) -> Result<BTreeSet<String>> {
+    let (json, said, code) = finished(command)?;
+    ensure!(code == Some(0), "{code:?} {said}");
+    let report: Value = serde_json::from_str(&json)?;
+    let findings = report["findings"].as_array().context("no findings")?;
+    Ok(findings.iter().filter_map(|finding| Some(finding["id"].as_str()?.to_owned())).collect())
+}
+
+fn told() -> Result<()> {
+    let lab = full()?;
+    let router = lab.router().name().to_owned();
+    let place = tempfile::tempdir()?;
+    let path = place.path().join("case.tar.gz");
+    let args = ["--netns", &router];
+    let pieces = collect(&path, &args)?;
+    let readme = piece(&pieces, "README")?;
+    for words in ["ctwatch doctor --from case.tar.gz", &*format!("    {router}: inode")] {
+        ensure!(readme.contains(words), "no {words:?} in {readme}");
+    }
+    let file = |command: &str| format!("sos_commands/conntrack/ip_netns_exec_{router}_{command}");
+    let listed = piece(&pieces, &file("conntrack_-L_-o_extended"))?;
+    let entries: u32 =
+        lab.router().run(&["cat", "/proc/sys/net/netfilter/nf_conntrack_count"])?.trim().parse()?;
+    ensure!(listed.lines().count() == entries as usize, "{entries}: {}", listed.lines().count());
+    let line = listed.lines().next().context("no line")?;
+    for words in ["ipv4     2 udp      17 ", " src=", " sport=", " [UNREPLIED] src=", " use="] {
+        ensure!(line.contains(words), "no {words:?} in {line}");
+    }
+    // The tool prints the same but for the time that is left.
+    let theirs = lab.router().run(&["conntrack", "-L", "-o", "extended"])?;
+    let of = |text: &str| -> BTreeSet<String> {
+        let words = |line: &str| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            (words.len() > 5).then(|| [&words[..4], &words[5..]].concat().join(" "))
+        };
+        text.lines().filter_map(words).collect()
+    };
+    let (ours, theirs) = (of(listed), of(&theirs));
+    let missing: Vec<_> = ours.difference(&theirs).take(3).collect();
+    ensure!(missing.len() < 3, "conntrack has no {missing:?} among {:?}", theirs.first());
+    for again in ["", ".1"] {
+        let counters = piece(&pieces, &file(&format!("conntrack_-S{again}")))?;
+        ensure!(counters.lines().all(|line| line.starts_with("cpu=")), "{counters}");
+        let drops = |line: &str| -> u64 {
+            let word = line.split_whitespace().find_map(|word| word.strip_prefix("drop="));
+            word.and_then(|drops| drops.parse().ok()).unwrap_or(0)
+        };
+        let dropped: u64 = counters.lines().map(drops).sum();
+        ensure!(dropped >= 1000 - u64::from(LIMIT) - 100, "{dropped} in {counters}");
+    }
+    let sysctls =
+        format!("sos_commands/networking/namespaces/{router}/ip_netns_exec_{router}_sysctl_-a");
+    let wanted = format!("net.netfilter.nf_conntrack_max = {LIMIT}\n");
+    ensure!(piece(&pieces, &sysctls)?.contains(&wanted), "{}", pieces[&sysctls]);
+    if Path::new(MODULES).exists() {
+        ensure!(piece(&pieces, "proc/modules")?.contains("nf_conntrack"));
+    }
+    let facts: Value = serde_json::from_str(piece(&pieces, "ctwatch/facts.json")?)?;
+    ensure!(facts["namespaces"][0]["name"] == router.as_str(), "{}", facts["namespaces"]);
+
+    let live = findings(ctwatch()?.args(["doctor", "--output", "json"]).args(args))?;
+    let read = findings(ctwatch()?.args(["doctor", "--output", "json", "--from"]).arg(&path))?;
+    let missing: Vec<_> = live.difference(&read).collect();
+    ensure!(live.len() > 1 && missing.is_empty(), "live {live:?}, from the archive {read:?}");
+    let (census, said, code) = finished(ctwatch()?.arg("census").arg("--from").arg(&path))?;
+    ensure!(code == Some(0) && census.contains(&format!("of {LIMIT}")), "{census}{said}");
+    Ok(())
+}
+
+fn masked() -> Result<()> {
+    let lab = full()?;
+    let router = lab.router().name().to_owned();
+    let place = tempfile::tempdir()?;
+    let clear = collect(&place.path().join("clear.tar.gz"), &["--netns", &router])?;
+    let masked = collect(&place.path().join("m.tar.gz"), &["--mask", "--netns", &router])?;
+    let file = format!("sos_commands/conntrack/ip_netns_exec_{router}_conntrack_-L_-o_extended");
+    let addresses: BTreeSet<IpAddr> = piece(&clear, &file)?
+        .split_whitespace()
+        .filter_map(|word| word.split_once('=')?.1.parse().ok())
+        .collect();
+    ensure!(addresses.len() > 5, "{addresses:?}");
+    let host = fs::read_to_string("/proc/sys/kernel/hostname")?.trim().to_owned();
+    for (name, text) in &masked {
+        ensure!(!name.contains(&router), "{name}");
+        let is_part = |c: char| c.is_alphanumeric() || matches!(c, '.' | ':' | '-');
+        for word in text.split(|c: char| !is_part(c)) {
+            let known = word.parse().is_ok_and(|address| addresses.contains(&address));
+            ensure!(!known, "{word} is in {name}");
+            ensure!(word != router && (host.len() < 6 || word != host), "{word} is in {name}");
+        }
+    }
+    let lines = |all: &BTreeMap<String, String>| {
+        let listed = all.iter().find(|(name, _)| name.ends_with("conntrack_-L_-o_extended"));
+        listed.map_or(0, |(_, text)| text.lines().count())
+    };
+    ensure!(lines(&masked) == lines(&clear), "{} of {}", lines(&masked), lines(&clear));
+    let path = place.path().join("m.tar.gz");
+    let read = findings(ctwatch()?.args(["doctor", "--output", "json", "--from"]).arg(&path))?;
+    ensure!(read.iter().any(|id| id.contains("full")), "{read:?}");
+    Ok(())
+}
+
+/// Of all namespaces, with all that there are to be asked.
+fn nothing_loaded() -> Result<()> {
+    let lab = full()?;
+    let place = tempfile::tempdir()?;
+    let before = modules()?;
+    let pieces = collect(&place.path().join("all.tar.gz"), &[])?;
+    let after = modules()?;
+    let loaded: Vec<_> = after.difference(&before).collect();
+    ensure!(loaded.is_empty(), "{loaded:?} were loaded");
+    let readme = piece(&pieces, "README")?;
+    ensure!(readme.contains("No module was loaded while it was collected"), "{readme}");
+    ensure!(readme.contains(lab.router().name()), "{readme}");
+    Ok(())
+}
+
+/// More entries than are written down.
+fn large() -> Result<()> {
+    const FLOWS: u64 = 230_000;
+    const MOST: usize = 200_000;
+    let mut lab = Lab::new(Plan::fresh())?;
+    lab.set_limit(300_000)?;
+    lab.send(&Flood::of(Flows { sources: 200, ..UDP }, FLOWS))?;
+    let router = lab.router().name().to_owned();
+    let place = tempfile::tempdir()?;
+    let path = place.path().join("large.tar.gz");
+    let begun = Instant::now();
+    let mut command = ctwatch()?;
+    command.args(["collect", "--duration", "1s", "--netns", &router, "-o"]).arg(&path);
+    let mut child = command.stderr(std::process::Stdio::null()).spawn()?;
+    let mut memory: u64 = 0;
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        ensure!(begun.elapsed() < TIME, "it takes {:?}", begun.elapsed());
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let peak = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
+        memory = memory.max(peak.unwrap_or(0));
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    ensure!(status.success(), "{status}");
+    let pieces = pieces(&path)?;
+    let file = format!("sos_commands/conntrack/ip_netns_exec_{router}_conntrack_-L_-o_extended");
+    let listed = piece(&pieces, &file)?;
+    let entries = listed.lines().filter(|line| line.starts_with("ipv4 ")).count();
+    ensure!(entries == MOST, "{entries} are listed");
+    let last = listed.lines().last().unwrap_or_default();
+    ensure!(last.starts_with("# not all of the table: 200000 lines"), "{last}");
+    let readme = piece(&pieces, "README")?;
+    ensure!(readme.contains(&format!("more entries of {router}")), "{readme}");
+    // Packed, they are a few MB; 36 MB they would be as they are.
+    ensure!((1..40 << 10).contains(&memory), "{memory} kB");
+    Ok(())
+}
