@@ -48,7 +48,8 @@ impl Reach {
                 .cut
                 .as_ref()
                 .map(|into| Self { reads: vec![args.folder.clone()], writes: Some(folder(into)) }),
-            Command::Trace(_) | Command::Check(_) | Command::Collect(_) => None,
+            Command::Check(args) => reads(&args.from),
+            Command::Trace(_) | Command::Collect(_) => None,
         }
     }
 
@@ -118,7 +119,9 @@ mod tests {
 
     #[test]
     fn verbs_that_read_files_reach_these() {
-        for line in ["--from a", "watch --from a", "census --from a", "doctor --from a"] {
+        for line in
+            ["--from a", "watch --from a", "census --from a", "doctor --from a", "check --from a"]
+        {
             let reach = reach(&format!("ctwatch {line}")).unwrap();
             assert_eq!((reach.reads, reach.writes), (vec!["a".into()], None), "{line}");
         }
