@@ -23,6 +23,7 @@ pub(crate) const TESTS: &[Test] = &[
     test(On::Once, "a_killed_recorder_loses_a_tick", killed),
     test(On::Once, "a_recorder_on_a_full_disk_goes_on", full_disk),
     test(On::EachWithPrograms, "a_recording_tells_what_happened", told),
+    test(On::Once, "who_changed_rules_is_told_where_it_is_seen", changed).anywhere(),
 ];
 
 const UDP: Flows = Flows { sources: 10, ..Flows::of(Family::V4, Protocol::Udp) };
@@ -252,5 +253,28 @@ fn full_disk() -> Result<()> {
     let said = notes.lines().filter(|line| line.contains("not recorded from now on")).count();
     ensure!(said == 1, "said {said} times: {notes}");
     notes.lines().find(|line| line.contains("could not be written")).context(notes.clone())?;
+    Ok(())
+}
+
+/// Within the namespace that it runs in.
+fn changed() -> Result<()> {
+    let lab = Lab::new(Plan::default())?;
+    let place = tempfile::tempdir()?;
+    let folder = place.path().join("rec");
+    let ctwatch = std::env::var_os("CTWATCH_BIN").context("no CTWATCH_BIN")?;
+    let mut command = lab.router().command(ctwatch)?;
+    command.args(["record", "-i", "200ms", "--netns", lab.router().name()]).arg(&folder);
+    let mut record = Running::start(&mut command, &place.path().join("out"))?;
+    recorded(&folder, "\"type\":\"facts\"", 1)?;
+    lab.router().nft("table inet other { chain c { type filter hook forward priority 0; }\n }")?;
+    recorded(&folder, "\"type\":\"changed\"", 1)?;
+    record.signal(libc::SIGINT)?;
+    let (told, errors, code) =
+        finished(crate::watch::ctwatch()?.args(["watch", "--from"]).arg(&folder))?;
+    ensure!(code == Some(0), "{code:?} {errors}");
+    let line = told.lines().find(|line| line.contains("rules changed by"));
+    let line = line.with_context(|| format!("nobody changed rules: {told}"))?;
+    ensure!(line.contains("rules changed by nft (PID "), "{line}");
+    ensure!(line.contains("nft table inet other"), "{line}");
     Ok(())
 }

@@ -7,7 +7,15 @@ use jiff::Timestamp;
 use tokio::sync::oneshot::{self, error::TryRecvError};
 
 use super::{sampler::Scope, survey::survey, wanted::Whose};
-use crate::{host::netns::visit::Source, model::changes::changes, record::facts::Facts, threads};
+use crate::{
+    host::{
+        netfilter::rule_news::{Changer, RuleListener, RuleNews},
+        netns::visit::Source,
+    },
+    model::changes::changes,
+    record::facts::Facts,
+    threads,
+};
 
 /// How often it is looked; and so many times as long as a look takes lie between two.
 const EVERY: Duration = Duration::from_secs(60);
@@ -41,18 +49,43 @@ pub struct Surveyor {
     asked: Option<(oneshot::Receiver<Result<Facts>>, Timestamp, Instant)>,
     due: Instant,
     soonest: Instant,
+    /// And no sooner only because rules were changed.
+    on_news: Instant,
     is_urgent: bool,
     /// What is found is told, changed or not.
     tells_all: bool,
     /// Why there is none; said once.
     failed: bool,
+    /// Who changes rules here; `None`: that is not seen.
+    listener: Option<RuleListener>,
+    heard: RuleNews,
 }
 
 impl Surveyor {
     pub fn new(looking: Looking) -> Self {
         let (due, last, asked) = (Instant::now(), None, None);
         let (is_urgent, tells_all, failed) = (false, false, false);
-        Self { looking, last, asked, due, soonest: due, is_urgent, tells_all, failed }
+        // Where it is not seen, what changed is found all the same.
+        let listener = RuleListener::open().ok().flatten();
+        let heard = RuleNews::default();
+        Self {
+            looking,
+            last,
+            asked,
+            due,
+            soonest: due,
+            on_news: due,
+            is_urgent,
+            tells_all,
+            failed,
+            listener,
+            heard,
+        }
+    }
+
+    /// Whether rules were changed here since.
+    fn listen(&mut self) -> bool {
+        self.listener.as_mut().is_some_and(|listener| listener.hear(&mut self.heard))
     }
 
     /// What was found since. `urgent`: something happens for which it is worth a look now, and worth being
@@ -60,6 +93,9 @@ impl Surveyor {
     pub fn look(&mut self, urgent: bool) -> Result<Option<Found>> {
         // It may have to wait for its turn.
         self.is_urgent |= urgent;
+        if self.listen() {
+            self.due = self.due.min(self.on_news);
+        }
         if self.asked.is_none() {
             let now = Instant::now();
             if now >= self.due || self.is_urgent && now >= self.soonest {
@@ -78,6 +114,7 @@ impl Surveyor {
         self.asked = None;
         self.due = Instant::now() + EVERY.max(took * SHARE);
         self.soonest = Instant::now() + SOONEST.max(took * SHARE / 10);
+        self.on_news = Instant::now() + SOONEST.max(took * SHARE / 2);
         let facts = match facts {
             Ok(facts) => Box::new(facts),
             Err(_) if self.failed => return Ok(None),
@@ -87,7 +124,11 @@ impl Surveyor {
             }
         };
         let before = self.last.take();
-        let what = before.as_ref().map_or_else(Vec::new, |(last, _)| changes(last, &facts));
+        let mut what = before.as_ref().map_or_else(Vec::new, |(last, _)| changes(last, &facts));
+        let heard = std::mem::take(&mut self.heard);
+        if before.is_some() {
+            what.extend(by_whom(&facts, &heard));
+        }
         let is_told = before.is_none() || self.tells_all || !what.is_empty();
         let since = before.map(|(_, since)| since).filter(|_| !what.is_empty());
         let until = Timestamp::now();
@@ -105,4 +146,16 @@ impl Surveyor {
         })?;
         Ok(answer)
     }
+}
+
+/// Who changed rules of nftables in this process' own namespace: only there it is seen.
+fn by_whom(facts: &Facts, heard: &RuleNews) -> Option<String> {
+    let own = facts.namespaces.iter().find(|namespace| namespace.is_own)?;
+    let each = heard.changers.iter().map(|Changer { pid, name }| format!("{name} (PID {pid})"));
+    let mut all: Vec<String> = each.collect();
+    if heard.is_cut {
+        all.push("others that were not seen".to_owned());
+    }
+    let all = (!all.is_empty()).then(|| all.join(" and by "))?;
+    Some(format!("{}: rules changed by {all}", own.called()))
 }

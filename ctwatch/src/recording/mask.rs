@@ -231,6 +231,14 @@ impl Mask {
     /// family and name.
     fn change(&mut self, text: &str) -> String {
         let Some((whose, what)) = text.split_once(": ") else { return text.to_owned() };
+        if let Some(all) = what.strip_prefix("rules changed by ") {
+            let each = all.split(" and by ").map(|one| match one.rsplit_once(" (PID ") {
+                Some((name, pid)) => format!("{} (PID {pid}", self.process(name)),
+                None => one.to_owned(),
+            });
+            let all = each.collect::<Vec<_>>().join(" and by ");
+            return format!("{}: rules changed by {all}", self.netns(whose));
+        }
         let mut words: Vec<String> = what.split(' ').map(str::to_owned).collect();
         if words.get(1).is_some_and(|word| word == "table")
             && let Some(name) = words.get_mut(3)

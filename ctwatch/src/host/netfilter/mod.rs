@@ -10,5 +10,6 @@ pub mod legacy;
 pub mod listing;
 pub mod nft;
 pub mod procstat;
+pub mod rule_news;
 pub mod tuple;
 mod xtables;
