@@ -1,11 +1,13 @@
 //! The table of one network namespace, entry by entry, from `/proc/net/nf_conntrack`: where there
-//! is no ctnetlink. Streamed: memory does not depend on how many there are.
+//! is no ctnetlink. And what `conntrack -L` prints, which is nearly the same. Streamed: memory does not
+//! depend on how many there are.
 //! <https://github.com/torvalds/linux/blob/v6.12/net/netfilter/nf_conntrack_standalone.c> `ct_seq_show`
+//! <https://git.netfilter.org/libnetfilter_conntrack/tree/src/conntrack/snprintf_default.c>
 
 use std::{
     fs::File,
     io::{BufRead, BufReader, Read},
-    net::IpAddr,
+    net::Ipv6Addr,
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -48,65 +50,145 @@ pub fn entries(netns: NetnsId, file: impl Read, mut each: impl FnMut(&Held)) -> 
             return Ok(());
         }
         ensure!(line.ends_with(b"\n"), "a line is cut off");
-        let text = String::from_utf8_lossy(&line);
-        each(&entry(netns, &text).with_context(|| format!("not an entry: {:?}", text.trim_end()))?);
+        let listed = entry(netns, &line).map_err(|why| {
+            let text = String::from_utf8_lossy(&line);
+            anyhow::anyhow!("not an entry: {:?}: {why}", text.trim_end())
+        });
+        each(&listed?.held);
     }
 }
 
-/// `ipv4     2 tcp      6 431997 ESTABLISHED src=… dst=… sport=… dport=… src=… … [ASSURED] use=2`
-pub fn entry(netns: NetnsId, line: &str) -> Result<Held> {
-    let mut words = line.split_whitespace().peekable();
-    let mut word = || words.next().context("it is cut off");
-    word()?;
-    let family: u8 = word()?.parse().context("no number of a family")?;
-    word()?;
-    let protocol: u8 = word()?.parse().context("no number of a protocol")?;
-    ensure!(matches!(family, AF_INET | AF_INET6), "an unknown family");
+/// What a line says.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Listed {
+    pub held: Held,
+    /// It ends with `use=`, and so nothing of it is missing; where other lines of a list do, one that
+    /// does not was cut off.
+    pub has_end: bool,
+}
+
+/// Words apart by white space.
+struct Words<'a>(&'a [u8]);
+
+impl<'a> Words<'a> {
+    fn peek(&mut self) -> Option<&'a [u8]> {
+        let begin = self.0.iter().position(|byte| !byte.is_ascii_whitespace())?;
+        self.0 = &self.0[begin..];
+        let end = self.0.iter().position(u8::is_ascii_whitespace).unwrap_or(self.0.len());
+        Some(&self.0[..end])
+    }
+
+    fn pass(&mut self, word: &[u8]) {
+        self.0 = &self.0[word.len()..];
+    }
+}
+
+impl<'a> Iterator for Words<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let word = self.peek()?;
+        self.pass(word);
+        Some(word)
+    }
+}
+
+fn decimal<T: TryFrom<u64>>(word: &[u8]) -> Option<T> {
+    if word.is_empty() || word.len() > 19 {
+        return None;
+    }
+    let mut value = 0_u64;
+    for byte in word {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        value = value * 10 + u64::from(digit);
+    }
+    T::try_from(value).ok()
+}
+
+/// `ipv4     2 tcp      6 431997 ESTABLISHED src=… dst=… sport=… dport=… src=… … [ASSURED] use=2`; without
+/// the family as `conntrack -L` prints it. Millions are read: no allocation, and an error is a word.
+pub fn entry(netns: NetnsId, line: &[u8]) -> Result<Listed, &'static str> {
+    const CUT: &str = "it is cut off";
+    let mut words = Words(line);
+    let mut family = match words.peek().ok_or(CUT)? {
+        name @ (b"ipv4" | b"ipv6") => {
+            words.pass(name);
+            let number = words.next().and_then(decimal::<u8>).ok_or("no number of a family")?;
+            if !matches!(number, AF_INET | AF_INET6) {
+                return Err("an unknown family");
+            }
+            Some(number)
+        }
+        _ => None,
+    };
+    let name = words.next().ok_or(CUT)?;
+    if !name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-') {
+        return Err("no name of a protocol");
+    }
+    let protocol: u8 = words.next().and_then(decimal).ok_or("no number of a protocol")?;
     // Left out of an offloaded entry.
     let mut left = Left::Unknown;
-    if let Some(seconds) = words.peek().and_then(|word| word.parse::<i64>().ok()) {
+    let mut word = words.peek().ok_or(CUT)?;
+    if let [b'-', digits @ ..] = word {
         // No entry is there for as long as would not fit; less than none is over.
+        decimal::<u64>(digits).ok_or("no time")?;
+        left = Left::Expired;
+        words.pass(word);
+    } else if let Some(seconds) = decimal::<u64>(word) {
         left = u32::try_from(seconds).map_or(Left::Expired, Left::Seconds);
-        words.next();
+        words.pass(word);
     }
-    let state = match words.peek() {
-        Some(word) if !word.contains(['=', '[']) => state(protocol, word)?,
-        _ => 0,
-    };
-    let tuple = Tuple { family, protocol, ..Tuple::default() };
-    let mut tuples = [tuple; 2];
-    let mut seen = 0;
+    word = words.peek().ok_or(CUT)?;
+    let mut number = 0;
+    if !word.iter().any(|byte| matches!(byte, b'=' | b'[')) {
+        number = state(protocol, word)?;
+        words.pass(word);
+    }
+    let mut tuples = [Tuple { protocol, ..Tuple::default() }; 2];
+    let mut seen = 0_usize;
     // In the table, or it would not be listed.
-    let (mut status, mut zone) = (Status::CONFIRMED | Status::REPLIED, 0);
-    for word in words {
-        match word {
-            "[UNREPLIED]" => status &= !Status::REPLIED,
-            "[ASSURED]" => status |= Status::ASSURED,
-            // Stands where `[ASSURED]` would: only what is established is offloaded.
-            "[OFFLOAD]" => status |= Status::ASSURED | Status::OFFLOADED,
-            "[HW_OFFLOAD]" => status |= Status::ASSURED | Status::OFFLOADED_TO_HARDWARE,
-            _ => {}
+    let (mut status, mut zone, mut has_end) = (Status::CONFIRMED | Status::REPLIED, 0, false);
+    while let Some(word) = words.next() {
+        if let [b'[', ..] = word {
+            status = flag(word, status);
+            // `[start=Thu Nov 26 03:00:00 2026]`
+            let mut last = word;
+            while !last.ends_with(b"]") {
+                last = words.next().ok_or(CUT)?;
+            }
+            continue;
         }
-        let Some((name, value)) = word.split_once('=') else { continue };
+        let Some(at) = word.iter().position(|byte| *byte == b'=') else {
+            return Err("a word that is none of an entry");
+        };
+        let (name, value) = (&word[..at], &word[at + 1..]);
         // The original direction comes first, and each begins with its source.
-        if name == "src" {
+        if name == b"src" {
             seen += 1;
         }
         let Some(tuple) = tuples.get_mut(seen - usize::from(seen > 0)) else {
-            bail!("more than two directions")
+            return Err("more than two directions");
         };
         match name {
-            "src" => tuple.src = address(family, value)?,
-            "dst" => tuple.dst = address(family, value)?,
-            "sport" => tuple.sport = value.parse().context("no port")?,
-            "dport" => tuple.dport = value.parse().context("no port")?,
+            b"src" => tuple.src = address(&mut family, value)?,
+            b"dst" => tuple.dst = address(&mut family, value)?,
+            b"sport" => tuple.sport = decimal(value).ok_or("no port")?,
+            b"dport" => tuple.dport = decimal(value).ok_or("no port")?,
             // Of both directions, or of one.
-            "zone" | "zone-orig" | "zone-reply" => zone = value.parse().context("no zone")?,
+            b"zone" | b"zone-orig" | b"zone-reply" => zone = decimal(value).ok_or("no zone")?,
+            b"use" => {
+                decimal::<u64>(value).ok_or("no number of users")?;
+                has_end = true;
+            }
             _ => {}
         }
     }
-    ensure!(seen == 2, "not two directions");
-    let [original, reply] = tuples;
+    let family = family.filter(|_| seen == 2).ok_or("not two directions")?;
+    let [mut original, mut reply] = tuples;
+    (original.family, reply.family) = (family, family);
     let turned = reply.turned_round();
     // The kernel lists no status: NAT shows in what the reply is.
     if (original.src, original.sport) != (turned.src, turned.sport) {
@@ -115,31 +197,60 @@ pub fn entry(netns: NetnsId, line: &str) -> Result<Held> {
     if (original.dst, original.dport) != (turned.dst, turned.dport) {
         status |= Status::DESTINATION_TRANSLATED;
     }
-    Ok(Held {
+    let held = Held {
         key: original.key(netns),
         translated: turned.key(netns),
         status: Status(status),
-        state,
+        state: number,
         zone,
         left,
-    })
+    };
+    Ok(Listed { held, has_end })
 }
 
-fn state(protocol: u8, name: &str) -> Result<u8> {
+fn flag(word: &[u8], status: u32) -> u32 {
+    match word {
+        b"[UNREPLIED]" => status & !Status::REPLIED,
+        b"[ASSURED]" => status | Status::ASSURED,
+        // Stands where `[ASSURED]` would: only what is established is offloaded.
+        b"[OFFLOAD]" => status | Status::ASSURED | Status::OFFLOADED,
+        b"[HW_OFFLOAD]" => status | Status::ASSURED | Status::OFFLOADED_TO_HARDWARE,
+        _ => status,
+    }
+}
+
+fn state(protocol: u8, name: &[u8]) -> Result<u8, &'static str> {
+    if !name.iter().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || *byte == b'_')
+    {
+        return Err("no name of a state");
+    }
     // DCCP's are not told apart.
     let Some(names) = states(protocol) else { return Ok(0) };
-    let at = names.iter().position(|known| *known == name);
-    Ok(u8::try_from(at.with_context(|| format!("an unknown state {name:?}"))?)?)
+    let at = names.iter().position(|known| known.as_bytes() == name);
+    at.and_then(|at| u8::try_from(at).ok()).ok_or("an unknown state")
 }
 
-fn address(family: u8, text: &str) -> Result<[u8; 16]> {
+/// All addresses of an entry are of one family.
+fn address(family: &mut Option<u8>, text: &[u8]) -> Result<[u8; 16], &'static str> {
     let mut bytes = [0; 16];
-    match (family, text.parse().with_context(|| format!("no address: {text:?}"))?) {
-        (AF_INET, IpAddr::V4(address)) => bytes[..4].copy_from_slice(&address.octets()),
-        (AF_INET6, IpAddr::V6(address)) => bytes = address.octets(),
-        _ => bail!("an address of another family: {text:?}"),
+    let found = if text.contains(&b':') {
+        let text = std::str::from_utf8(text).map_err(|_| "no address")?;
+        bytes = text.parse::<Ipv6Addr>().map_err(|_| "no address")?.octets();
+        AF_INET6
+    } else {
+        let mut parts = text.split(|byte| *byte == b'.');
+        for byte in &mut bytes[..4] {
+            *byte = parts.next().and_then(decimal).ok_or("no address")?;
+        }
+        if parts.next().is_some() {
+            return Err("no address");
+        }
+        AF_INET
+    };
+    match *family.get_or_insert(found) == found {
+        true => Ok(bytes),
+        false => Err("an address of another family"),
     }
-    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -152,7 +263,7 @@ mod tests {
 
     #[test]
     fn an_entry_is_read_as_the_kernel_lists_it() {
-        let held = entry(4, TCP).unwrap();
+        let held = entry(4, TCP.as_bytes()).unwrap().held;
         let (key, translated) = (held.key, held.translated);
         assert_eq!((key.netns, key.family, key.protocol, key.dport), (4, 2, 6, 53_u16.to_be()));
         assert_eq!((&key.src[..4], &key.dst[..4]), (&[10, 1, 1, 1][..], &[10, 96, 0, 10][..]));
@@ -171,22 +282,22 @@ mod tests {
         let icmp = "ipv6     10 icmpv6   58 29 src=fd00:0000:0000:0000:0000:0000:0000:0001 \
                     dst=fd00::2 type=128 code=0 id=7 [UNREPLIED] src=fd00::2 dst=fd00::1 type=129 \
                     code=0 id=7 mark=0 use=2";
-        let held = entry(1, icmp).unwrap();
+        let held = entry(1, icmp.as_bytes()).unwrap().held;
         assert_eq!((held.key.family, held.key.protocol, held.key.dport), (10, 58, 0));
         assert_eq!((held.key.src[0], held.key.src[15]), (0xfd, 1));
         assert!(!held.status.is_replied() && !held.status.is_assured());
         let gre = "ipv4     2 gre      47 179 timeout=30, stream_timeout=180 src=10.0.0.1 \
                    dst=10.0.0.2 srckey=0x0 dstkey=0x1 src=10.0.0.2 dst=10.0.0.1 srckey=0x1 \
                    dstkey=0x0 [ASSURED] mark=0 use=2";
-        assert_eq!(entry(1, gre).unwrap().left, Left::Seconds(179));
+        assert_eq!(entry(1, gre.as_bytes()).unwrap().held.left, Left::Seconds(179));
         let offloaded = "ipv4     2 tcp      6 src=10.0.0.1 dst=10.0.0.2 sport=1 dport=2 \
                          packets=1 bytes=60 src=10.0.0.2 dst=10.0.0.1 sport=2 dport=1 packets=1 \
                          bytes=60 [OFFLOAD] mark=0 use=3";
-        let held = entry(1, offloaded).unwrap();
+        let held = entry(1, offloaded.as_bytes()).unwrap().held;
         assert_eq!((held.left, held.state), (Left::Unknown, 0));
         assert!(held.status.is_offloaded() && held.status.is_assured());
         let over = TCP.replace("431997", "-3");
-        assert_eq!(entry(1, &over).unwrap().left, Left::Expired);
+        assert_eq!(entry(1, over.as_bytes()).unwrap().held.left, Left::Expired);
     }
 
     #[test]
@@ -201,7 +312,7 @@ mod tests {
             TCP.replace("     2 ", "     7 "),
             format!("{TCP} src=10.0.0.1"),
         ] {
-            assert!(entry(1, &wrong).is_err(), "{wrong}");
+            assert!(entry(1, wrong.as_bytes()).is_err(), "{wrong}");
         }
         let cut_off = entries(1, TCP.as_bytes(), |_| {}).unwrap_err();
         assert!(format!("{cut_off:#}").contains("cut off"), "{cut_off:#}");
