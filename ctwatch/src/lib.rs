@@ -5,6 +5,7 @@
 #![warn(clippy::print_stderr, clippy::print_stdout)]
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
+pub mod bundle;
 pub mod cli;
 pub mod collect;
 pub mod commands;

@@ -4,8 +4,13 @@ use std::{path::Path, sync::Arc};
 
 use anyhow::{Context, Result, bail};
 
-use super::{columns, scope};
+use super::{
+    columns,
+    offline::{self, ListedCensus},
+    scope,
+};
 use crate::{
+    bundle::Reader,
     cli::{self, CensusArgs, CensusBy, Output},
     host::{
         self,
@@ -27,14 +32,24 @@ use crate::{
     recording::{
         mask::Mask,
         play::{Player, Playing},
+        read::is_recording,
     },
     threads,
 };
 
 pub fn run(args: &CensusArgs, mask: Option<Mask>) -> Result<()> {
+    if let Some(path) = args.from.as_ref().filter(|path| !is_recording(path)) {
+        if args.at.is_some() {
+            let why = format!("--at is a moment of a recording, and {} is none", path.display());
+            return Err(super::WrongUsage(why).into());
+        }
+        let reader = Reader::counting(&args.keys(), usize::from(args.top));
+        let ListedCensus { taken, limit, kernel } = offline::count(path, reader)?;
+        return print(args, &taken, limit, (&kernel, None));
+    }
     if let Some(path) = &args.from {
         let Recorded { taken, limit, kernel, time } = recorded(path, args.at, mask)?;
-        return print(args, &taken, limit, (&kernel, time));
+        return print(args, &taken, limit, (&kernel, Some(time)));
     }
     match modules::presence() {
         Presence::Loaded(_) => {}
@@ -52,7 +67,7 @@ pub fn run(args: &CensusArgs, mask: Option<Mask>) -> Result<()> {
     };
     let limit = limit(source).ok();
     keep(Work::Rest, false)?;
-    print(args, &taken, limit, (&host::kernel_release(), jiff::Timestamp::now()))
+    print(args, &taken, limit, (&host::kernel_release(), Some(jiff::Timestamp::now())))
 }
 
 /// The last census before a moment, and what goes with it.
@@ -94,7 +109,7 @@ fn print(
     args: &CensusArgs,
     taken: &Taken,
     limit: Option<u32>,
-    (kernel, time): (&str, jiff::Timestamp),
+    (kernel, time): (&str, Option<jiff::Timestamp>),
 ) -> Result<()> {
     let mut bytes = Vec::new();
     match args.output {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use ctwatch_abi::top::{By, Wanted};
 
 use super::{
-    WrongUsage,
+    WrongUsage, offline,
     past::{self, MOST},
     scope, setup, write,
 };
@@ -41,7 +41,7 @@ use crate::{
         facts::{Facts as Machine, Form},
         measurement::{Capability, Configuration, Measurement, Mechanism, Offers, Signal},
     },
-    recording::mask::Mask,
+    recording::{mask::Mask, read::is_recording},
     threads,
 };
 
@@ -51,7 +51,16 @@ const COUNT: Duration = Duration::from_secs(1);
 
 pub async fn run(args: DoctorArgs, mask: Option<Mask>) -> Result<()> {
     if let Some(path) = &args.then.from {
-        return print(&args, &past::examine(path, args.then.at, mask.as_ref())?);
+        // What is no recording was printed by other tools.
+        return match (is_recording(path), args.then.at) {
+            (true, at) => print(&args, &past::examine(path, at, mask.as_ref())?),
+            (false, None) => print(&args, &offline::examine(path)?),
+            (false, Some(_)) => Err(super::WrongUsage(format!(
+                "--at is a moment of a recording, and {} is none",
+                path.display()
+            ))
+            .into()),
+        };
     }
     if mask.is_some() && args.write.is_some() {
         let why = "--mask replaces the names that the files of --write are about";

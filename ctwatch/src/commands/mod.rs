@@ -7,6 +7,7 @@ pub mod confine;
 pub mod doctor;
 mod following;
 pub mod incidents;
+mod offline;
 mod past;
 mod past_check;
 pub mod record;

@@ -34,7 +34,8 @@ fn one(case: &Case<'_>, namespace: &Namespace) -> Option<Finding> {
     let (called, since) = (namespace.called(), since(case, namespace));
     let log = case.facts.log.as_ref();
     let logged = log.ok().and_then(|log| logged(log, namespace));
-    let last = log.ok().zip(logged).map(|(log, (_, full))| last(full.last, log.read.as_ref()));
+    let timed = log.ok().filter(|log| !log.is_untimed);
+    let last = timed.zip(logged).map(|(log, (_, full))| last(full.last, log.read.as_ref()));
     let last = last.map_or_else(String::new, |last| format!(", last logged {last}"));
     let packets = so_many(door, "packet", "packets");
     // Nothing is evicted, and nothing is logged, before a table is full.

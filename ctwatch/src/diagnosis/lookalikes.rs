@@ -80,10 +80,10 @@ pub(super) fn expectations(case: &Case<'_>) -> Vec<Finding> {
             format!(
                 "the table of expectations was full, not that of connections{}: second connections \
                  of FTP, SIP and the like were not let through",
-                logged.map_or_else(String::new, |(full, log)| format!(
-                    ", last logged {}",
-                    last(full.last, log.read.as_ref())
-                ))
+                logged.filter(|(_, log)| !log.is_untimed).map_or_else(
+                    String::new,
+                    |(full, log)| format!(", last logged {}", last(full.last, log.read.as_ref()))
+                )
             ),
         )
     } else {

@@ -60,7 +60,24 @@ pub fn report(of: &Measurement) -> Report {
         tracking: Tracking::default(),
         findings: Vec::new(),
         lives: BTreeMap::new(),
+        offline: None,
     }
+}
+
+/// A report of what other tools printed: nothing was measured there.
+pub fn offline(kernel: String, conntrack: Form) -> Report {
+    let none = Measurement {
+        kernel,
+        architecture: "",
+        conntrack,
+        capabilities: Vec::new(),
+        configuration: Err("this is of what other tools printed".to_owned()),
+        offers: Offers::new(),
+        chosen: Vec::new(),
+        refused: Vec::new(),
+    };
+    let (offers, figures, advice, signals) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    Report { offers, figures, advice, signals, ..report(&none) }
 }
 
 /// A report of a recording: what could have been measured there is not in it.

@@ -35,6 +35,7 @@ pub mod shell;
 mod talk;
 mod timeouts;
 pub mod tracking;
+pub mod undecided;
 
 /// What may be found.
 type Row = fn(&Case<'_>) -> Vec<Finding>;

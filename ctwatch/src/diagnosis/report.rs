@@ -30,6 +30,50 @@ pub struct Report {
     /// How long entries live, where that is known.
     #[serde(skip)]
     pub lives: BTreeMap<NetnsId, Lives>,
+    /// Of what other tools printed; `None`: of a machine that was looked at, or of a recording.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offline: Option<Offline>,
+}
+
+/// By what a report of another machine goes, and how far it goes.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Offline {
+    pub path: String,
+    /// Of which machine it is, and of when, in the words of what was read.
+    pub host: Option<String>,
+    pub time: Option<String>,
+    /// What was read, by what prints it, and how often.
+    pub read: BTreeMap<&'static str, u64>,
+    /// Pieces in which nothing was recognised.
+    pub not_recognised: u64,
+    pub not_understood: Vec<NotUnderstood>,
+    pub more_not_understood: u64,
+    /// What is not known, what that leaves undecided, and what settles it.
+    pub undecided: Vec<Undecided>,
+    pub notes: Vec<String>,
+}
+
+/// A line of which nobody knows what it says.
+#[derive(Clone, Debug, Serialize)]
+pub struct NotUnderstood {
+    pub piece: String,
+    /// From 1.
+    pub line: u64,
+    /// Its begin.
+    pub text: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<&'static str>,
+}
+
+/// What cannot be found, or be ruled out, without one more thing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Undecided {
+    /// What is not known.
+    pub unknown: String,
+    /// Which findings it decides, by id.
+    pub findings: Vec<&'static str>,
+    /// The command that settles it.
+    pub command: String,
 }
 
 /// Whether connections are tracked, where, and what for.
@@ -85,6 +129,8 @@ pub enum Conntrack {
     Module,
     /// One of the two: what would tell is hidden.
     Loaded,
+    /// Whether it is there is not in what was read.
+    Unknown,
 }
 
 #[derive(Clone, Debug, Serialize)]

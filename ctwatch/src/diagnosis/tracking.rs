@@ -105,7 +105,7 @@ fn in_words(need: &Need<'_>) -> String {
         table.family,
         table.name,
         rule.chain,
-        if table.framework == Framework::Nft { "handle" } else { "rule" },
+        if table.framework == Framework::Nft && !table.by_place { "handle" } else { "rule" },
         rule.number,
         rule.by.join(", "),
         packets.unwrap_or_default(),

@@ -314,7 +314,7 @@ impl Taker {
 }
 
 /// What this thread has used.
-fn cpu_time() -> Duration {
+pub fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::try_from(time).unwrap_or_default()
 }

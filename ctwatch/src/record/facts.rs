@@ -49,6 +49,9 @@ pub struct RuleTable {
     /// Sets and maps in which rules look the state up.
     #[serde(default, skip_serializing_if = "is_default")]
     pub state_sets: Vec<StateSet>,
+    /// Its rules are numbered by their places, from 1, also those of nft: what printed them names no handle.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub by_place: bool,
 }
 
 /// A set or a map of states that a rule of nftables looks into.
@@ -71,11 +74,23 @@ const MOST_USES: usize = 64;
 const MOST_RULES: u64 = 200_000;
 
 impl RuleTable {
-    pub fn new(framework: Framework, family: &'static str, name: String) -> Self {
-        let family = Cow::Borrowed(family);
+    pub fn new(framework: Framework, family: impl Into<Cow<'static, str>>, name: String) -> Self {
+        let family = family.into();
         let (nat_chains, uses, chains) = (Vec::new(), Vec::new(), Vec::new());
-        let (rules, more, is_cut, state_sets) = (0, 0, false, Vec::new());
-        Self { framework, family, name, nat_chains, rules, uses, more, chains, is_cut, state_sets }
+        let (rules, more, is_cut, state_sets, by_place) = (0, 0, false, Vec::new(), false);
+        Self {
+            framework,
+            family,
+            name,
+            nat_chains,
+            rules,
+            uses,
+            more,
+            chains,
+            is_cut,
+            state_sets,
+            by_place,
+        }
     }
 
     /// The chain of this name; it is made where there is none yet.
@@ -237,6 +252,9 @@ pub struct KernelLog {
     /// When it was read.
     #[serde(default, skip_serializing_if = "is_default")]
     pub read: Option<Moment>,
+    /// No line of it says when it was written: the seconds mean nothing.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub is_untimed: bool,
 }
 
 /// Lines of the kernel's log that say that a table was full.

@@ -51,6 +51,29 @@ struct Open {
     is_first: bool,
 }
 
+/// Whether this is a recording at all: a folder with segments, or a file that begins like one.
+pub fn is_recording(path: &Path) -> bool {
+    const BEGIN: &[u8] = b"{\"type\":\"segment\"";
+    if path.is_dir() {
+        return segment::list(path).is_ok_and(|files| !files.is_empty());
+    }
+    let begin = || -> io::Result<Vec<u8>> {
+        let file = crate::host::machine::files::open(path)?;
+        if !file.metadata()?.is_file() {
+            return Ok(Vec::new());
+        }
+        let mut file = BufReader::new(file);
+        let mut begin = Vec::new();
+        let most = BEGIN.len() as u64;
+        match file.fill_buf()?.starts_with(&[0x1f, 0x8b]) {
+            true => MultiGzDecoder::new(file).take(most).read_to_end(&mut begin)?,
+            false => file.take(most).read_to_end(&mut begin)?,
+        };
+        Ok(begin)
+    };
+    begin().is_ok_and(|begin| begin == BEGIN)
+}
+
 impl Lines {
     pub fn open(path: &Path) -> Result<Self> {
         let place = path.display();

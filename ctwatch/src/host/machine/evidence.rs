@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 use crate::record::facts::Evidence;
 
 /// Files and folders that only one of them has, or reads.
-const FILES: [&str; 22] = [
+pub const FILES: [&str; 22] = [
     "/etc/ufw/ufw.conf",
     "/etc/firewalld/firewalld.conf",
     "/etc/nftables.conf",
@@ -30,7 +30,7 @@ const FILES: [&str; 22] = [
     "/etc/fail2ban/jail.conf",
     "/etc/sysctl.d",
 ];
-const PROCESSES: [&str; 19] = [
+pub const PROCESSES: [&str; 19] = [
     "kube-proxy",
     "k3s-server",
     "k3s-agent",
@@ -51,7 +51,7 @@ const PROCESSES: [&str; 19] = [
     "vyos-configd",
     "ufw",
 ];
-const SERVICES: [&str; 12] = [
+pub const SERVICES: [&str; 12] = [
     "nftables.service",
     "netfilter-persistent.service",
     "iptables.service",

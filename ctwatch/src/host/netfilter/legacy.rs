@@ -7,13 +7,8 @@ use std::{collections::BTreeMap, fs, io, net::IpAddr, os::fd::AsRawFd};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::net::{AddressFamily, SocketType, socket};
 
-use super::{
-    attributes::text,
-    xtables::{self, Jump, Match},
-};
-use crate::record::facts::{
-    Act, Base, Condition, Framework, Known, POLICY_OF_IPTABLES, Rule, RuleTable, RuleUse,
-};
+use super::{attributes::text, xtables};
+use crate::record::facts::{Act, Base, Condition, Framework, Known, Rule, RuleTable, RuleUse};
 
 /// One of the two.
 #[derive(Clone, Copy, Debug)]
@@ -79,7 +74,7 @@ const ACCEPT: i32 = -2;
 const RETURN: i32 = -5;
 
 /// As they are named here, and as netfilter names the hooks.
-const CHAINS: [(&str, &str); 5] = [
+pub const CHAINS: [(&str, &str); 5] = [
     ("PREROUTING", "prerouting"),
     ("INPUT", "input"),
     ("FORWARD", "forward"),
@@ -207,7 +202,7 @@ pub fn parse(kind: Kind, name: &str, info: &[u8], entries: &[u8]) -> Result<Rule
             "" => verdict(kind, entry, *at, word(target_info, 0)?.cast_signed(), &own_chains),
             named => xtables::act(named, target_info),
         };
-        table.add(rule(kind, entry, &chain, number, (&target, target_info), &act)?);
+        table.add(rule(kind, entry, (&chain, number), (&target, target_info), &act)?);
         let (conditions, comment) = conditions(kind, entry)?;
         table.keep(&chain, Rule { number, conditions, act, comment });
     }
@@ -215,7 +210,7 @@ pub fn parse(kind: Kind, name: &str, info: &[u8], entries: &[u8]) -> Result<Rule
 }
 
 /// <https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/netfilter_ipv4.h>
-fn priority(table: &str) -> i32 {
+pub fn priority(table: &str) -> i32 {
     match table {
         "raw" => -300,
         "mangle" => -150,
@@ -373,40 +368,15 @@ fn target_of(kind: Kind, entry: &[u8]) -> Result<(String, &[u8])> {
 fn rule(
     kind: Kind,
     entry: &[u8],
-    chain: &str,
-    number: u64,
-    (target, target_info): (&str, &[u8]),
+    place: (&str, u64),
+    target: (&str, &[u8]),
     act: &Act,
 ) -> Result<Option<RuleUse>> {
-    let (mut by, mut asked) = (Vec::new(), Vec::new());
-    for part in parts(kind, entry)? {
-        let (name, info) = part?;
-        let found = xtables::matched(&name, info);
-        if found != Match::Other {
-            by.push(format!("-m {name}"));
-            asked.push(found);
-        }
-    }
-    let mut notrack = false;
-    match xtables::target(target, target_info) {
-        Jump::Other => {}
-        Jump::Tracking => by.push(format!("-j {target}")),
-        Jump::Timeout => by.push(POLICY_OF_IPTABLES.to_owned()),
-        Jump::NoTrack => {
-            notrack = by.is_empty();
-            by.push(format!("-j {target} --notrack"));
-        }
-    }
+    let matches = parts(kind, entry)?.collect::<Result<Vec<_>>>()?;
     let packets = entry.get(kind.counters..).and_then(|rest| rest.first_chunk());
     let packets = packets.map(|bytes| u64::from_ne_bytes(*bytes));
-    Ok((!by.is_empty()).then(|| RuleUse {
-        chain: chain.to_owned(),
-        number,
-        by,
-        notrack,
-        on_invalid: xtables::are_invalid(&asked).then(|| act.clone()),
-        packets: xtables::of_invalid(&asked, packets),
-    }))
+    let matches = matches.iter().map(|(name, info)| (name.as_str(), *info));
+    Ok(xtables::use_of(place, matches, target, act, packets))
 }
 
 #[cfg(test)]

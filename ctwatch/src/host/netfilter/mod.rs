@@ -12,4 +12,4 @@ pub mod nft;
 pub mod procstat;
 pub mod rule_news;
 pub mod tuple;
-mod xtables;
+pub mod xtables;

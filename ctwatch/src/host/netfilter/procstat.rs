@@ -44,7 +44,8 @@ pub fn parse(text: &str) -> Result<Vec<CpuCounters>> {
     lines.enumerate().map(|(cpu, line)| row(&header, cpu, line)).collect()
 }
 
-fn row(header: &[&str], cpu: usize, line: &str) -> Result<CpuCounters> {
+/// A row, under a header with these columns.
+pub fn row(header: &[&str], cpu: usize, line: &str) -> Result<CpuCounters> {
     let mut counters =
         CpuCounters { cpu: u16::try_from(cpu).context("too many rows")?, ..Default::default() };
     let mut fields = line.split_whitespace();

@@ -1,11 +1,11 @@
 //! Matches and targets of iptables, in either framework: those that have to do with tracking, and
 //! what a rule asks for and does.
 
-use crate::record::facts::{Act, Condition};
+use crate::record::facts::{Act, Condition, POLICY_OF_IPTABLES, RuleUse};
 
 /// A match of a rule; `info` is its own structure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Match {
+pub enum Match {
     /// Has nothing to do with tracking.
     Other,
     Tracking,
@@ -17,20 +17,20 @@ pub(super) enum Match {
 
 /// Whether these matches of one rule leave nothing but what is INVALID, or that and what is not
 /// tracked.
-pub(super) fn are_invalid(asked: &[Match]) -> bool {
+pub fn are_invalid(asked: &[Match]) -> bool {
     let is_invalid = |one: &Match| matches!(one, Match::Invalid | Match::InvalidOrUntracked);
     !asked.is_empty() && asked.iter().all(is_invalid)
 }
 
 /// Of what such a rule counted, nobody knows how many were INVALID where others match too; unless
 /// there are none.
-pub(super) fn of_invalid(asked: &[Match], packets: Option<u64>) -> Option<u64> {
+pub fn of_invalid(asked: &[Match], packets: Option<u64>) -> Option<u64> {
     packets.filter(|count| *count == 0 || !asked.contains(&Match::InvalidOrUntracked))
 }
 
 /// A target of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Jump {
+pub enum Jump {
     Other,
     Tracking,
     /// Gives the connection a timeout policy.
@@ -45,7 +45,7 @@ const STATE: u16 = 1;
 const STATE_ALIAS: u16 = 1 << 13;
 const INVALID: u16 = 1;
 
-pub(super) fn matched(name: &str, info: &[u8]) -> Match {
+pub fn matched(name: &str, info: &[u8]) -> Match {
     let asked_for = |states: u16, untracked: u16| match states {
         INVALID => Match::Invalid,
         both if both == INVALID | untracked => Match::InvalidOrUntracked,
@@ -72,7 +72,7 @@ pub(super) fn matched(name: &str, info: &[u8]) -> Match {
     }
 }
 
-pub(super) fn target(name: &str, info: &[u8]) -> Jump {
+pub fn target(name: &str, info: &[u8]) -> Jump {
     match name {
         "NOTRACK" => Jump::NoTrack,
         // `struct xt_ct_target_info`: its flags come first.
@@ -101,7 +101,7 @@ fn questions(info: &[u8]) -> Option<u16> {
 }
 
 /// What a match asks for.
-pub(super) fn conditions(name: &str, info: &[u8]) -> Vec<Condition> {
+pub fn conditions(name: &str, info: &[u8]) -> Vec<Condition> {
     match name {
         // It holds for every packet.
         "comment" => Vec::new(),
@@ -167,7 +167,7 @@ fn tcp(info: &[u8]) -> Option<Vec<Condition>> {
 }
 
 /// What a target does with a packet; verdicts have no name.
-pub(super) fn act(name: &str, info: &[u8]) -> Act {
+pub fn act(name: &str, info: &[u8]) -> Act {
     const GO_ON: [&str; 26] = [
         "NOTRACK",
         "LOG",
@@ -211,6 +211,42 @@ pub(super) fn act(name: &str, info: &[u8]) -> Act {
         name if GO_ON.contains(&name) => Act::Next,
         _ => Act::Unknown,
     }
+}
+
+/// What of a rule has to do with tracking: `matches` by name with what is their own; `packets`: what it counts.
+pub fn use_of<'a>(
+    (chain, number): (&str, u64),
+    matches: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+    (target_name, target_info): (&str, &[u8]),
+    act: &Act,
+    packets: Option<u64>,
+) -> Option<RuleUse> {
+    let (mut by, mut asked) = (Vec::new(), Vec::new());
+    for (name, info) in matches {
+        let found = matched(name, info);
+        if found != Match::Other {
+            by.push(format!("-m {name}"));
+            asked.push(found);
+        }
+    }
+    let mut notrack = false;
+    match target(target_name, target_info) {
+        Jump::Other => {}
+        Jump::Tracking => by.push(format!("-j {target_name}")),
+        Jump::Timeout => by.push(POLICY_OF_IPTABLES.to_owned()),
+        Jump::NoTrack => {
+            notrack = by.is_empty();
+            by.push(format!("-j {target_name} --notrack"));
+        }
+    }
+    (!by.is_empty()).then(|| RuleUse {
+        chain: chain.to_owned(),
+        number,
+        by,
+        notrack,
+        on_invalid: are_invalid(&asked).then(|| act.clone()),
+        packets: of_invalid(&asked, packets),
+    })
 }
 
 #[cfg(test)]

@@ -22,7 +22,8 @@ use crate::{
 struct Object<'a> {
     #[serde(flatten)]
     begin: Begin,
-    time: String,
+    /// Null: it is of what other tools printed, and they did not say.
+    time: Option<String>,
     kernel: &'a str,
     mechanism: &'a str,
     took_s: f64,
@@ -129,14 +130,14 @@ pub fn write(
     groupings: &[Grouping],
     limit: Option<u32>,
     kernel: &str,
-    time: jiff::Timestamp,
+    time: impl Into<Option<jiff::Timestamp>>,
 ) -> io::Result<()> {
     let known =
         tables(taken).into_iter().map(|(count, table)| table_object(taken, Some(count), table));
     let unknown = elsewhere(taken).map(|table| table_object(taken, None, table));
     let object = Object {
         begin: Begin::of("census"),
-        time: time.to_string(),
+        time: time.into().map(|time| time.to_string()),
         kernel,
         mechanism: &taken.by,
         took_s: taken.took.as_secs_f64(),

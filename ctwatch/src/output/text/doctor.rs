@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::wrap::wrapped;
+use super::{offline, wrap::wrapped};
 use crate::{
     diagnosis::report::{Conntrack, Finding, Fix, Report, Severity, Tracked, Tracking},
     output::escape::{escaped, verbatim},
@@ -16,10 +16,14 @@ pub fn write(out: &mut impl Write, report: &Report, columns: usize) -> io::Resul
         "" => String::new(),
         known => format!(" ({known})"),
     };
-    let head = format!("ctwatch {version} on Linux {kernel}{architecture}");
+    let head = match &report.offline {
+        None => format!("ctwatch {version} on Linux {kernel}{architecture}"),
+        Some(offline) => format!("ctwatch {version} {}", offline::head(offline, kernel)),
+    };
     let mut lines = vec![Line::text(head), Line::text("findings")];
     if report.findings.is_empty() {
-        let all = report.tracking.unknown.is_empty();
+        let all = report.tracking.unknown.is_empty()
+            && report.offline.as_ref().is_none_or(|offline| offline.undecided.is_empty());
         let seen = if all { "" } else { " in what could be seen; not all could, see below" };
         lines.push(Line::text(format!("  nothing was found{seen}")));
     }
@@ -27,7 +31,10 @@ pub fn write(out: &mut impl Write, report: &Report, columns: usize) -> io::Resul
         report.findings.iter().zip(1..).flat_map(|(finding, number)| said(finding, number)),
     );
     lines.extend(tracked(report).into_iter().map(Line::text));
-    lines.extend(measured(report).into_iter().map(Line::text));
+    match &report.offline {
+        None => lines.extend(measured(report).into_iter().map(Line::text)),
+        Some(offline) => lines.extend(offline::lines(offline).into_iter().map(Line::text)),
+    }
     for line in lines {
         match line {
             Line::Text(text) => wrapped(out, &escaped(&text), columns)?,
@@ -131,6 +138,7 @@ fn tracked(report: &Report) -> Vec<String> {
         Conntrack::Loaded => {
             "  nf_conntrack is loaded; whether as a module cannot be seen here".to_owned()
         }
+        Conntrack::Unknown => "  whether nf_conntrack is loaded is not in what was read".to_owned(),
     });
     for namespace in namespaces {
         let name = &namespace.called;
@@ -365,6 +373,7 @@ mod tests {
             figures: vec![Promise { name: "table_full", exactness: "upper bound" }],
             refused: vec!["no drops by fexit: no BTF".to_owned()],
             advice: vec![],
+            offline: None,
             tracking: Tracking {
                 needed_by: vec!["host: nft table ip nat".to_owned()],
                 managed_by: vec!["ufw (chain ufw-x)".to_owned()],

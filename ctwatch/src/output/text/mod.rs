@@ -6,6 +6,7 @@ pub mod doctor;
 pub mod incident;
 pub mod loading;
 mod measure;
+mod offline;
 mod others;
 pub mod preamble;
 mod shares;

@@ -103,6 +103,7 @@ pub(super) fn rule_table(framework: Framework, family: &'static str) -> RuleTabl
             is_map: true,
             is_inverted: true,
         }],
+        by_place: false,
     }
 }
 
@@ -196,6 +197,7 @@ pub(super) fn facts() -> Facts {
                 since_boot: 10,
                 time: "2026-01-02T03:04:05+05:30[+05:30]".parse().unwrap(),
             }),
+            is_untimed: false,
         }),
         settings: vec![Setting {
             file: "/etc/sysctl.d/x.conf".to_owned(),

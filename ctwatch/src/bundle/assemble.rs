@@ -1,0 +1,455 @@
+//! From what was gathered to the facts, as a look at a live machine would have found them; what no piece says
+//! is unknown.
+
+use std::collections::BTreeMap;
+
+use super::{
+    gathered::{EntryList, Gathered, Saved, Within},
+    missing::{self, why},
+    outcome::{Bundle, CountersAt, InBundle},
+};
+use crate::{
+    host::kernel::settings,
+    record::{
+        counters::CounterSums,
+        facts::{
+            Apply, BucketsBy, Evidence, Facts, Form, Framework, Known, LoadedModule, Namespace,
+            RuleTable, Tools, Totals, Writable,
+        },
+    },
+};
+
+const LIMIT: &str = "net.netfilter.nf_conntrack_max";
+const COUNT: &str = "net.netfilter.nf_conntrack_count";
+
+pub(super) fn bundle(mut gathered: Gathered) -> Bundle {
+    let within = gathered.take_within();
+    let mut chosen = Vec::new();
+    // Those in which nothing was found are none.
+    let within: Vec<Within> =
+        within.into_iter().filter(|one| one.name.is_none() || one.has_any()).collect();
+    for one in &within {
+        chosen.push(choose(&one.lists, &mut gathered));
+    }
+    let modules = gathered.modules.take();
+    let host = within.first();
+    let is_whole = host.is_some_and(|host| host.sysctl_lines >= WHOLE);
+    let (form, is_form_unknown) = form(&within, modules.as_deref(), is_whole);
+    let mut next =
+        within.iter().flat_map(|one| &one.lists).map(|list| list.netns).max().unwrap_or(0);
+    let (mut namespaces, mut places) = (Vec::new(), Vec::new());
+    for ((at, one), list) in (1..).zip(&within).zip(&chosen) {
+        let netns = list.as_ref().map_or_else(
+            || {
+                next += 1;
+                next
+            },
+            |list| list.netns,
+        );
+        let namespace = namespace(at, netns, one, list.as_ref(), modules.as_deref(), &gathered);
+        places.push(place(&namespace, one, list.as_ref()));
+        namespaces.push(namespace);
+    }
+    let release = gathered.release.take();
+    let limit = sysctl(&within, LIMIT).or_else(|| sysctl(&within, "net.nf_conntrack_max"));
+    let buckets = sysctl(&within, "net.netfilter.nf_conntrack_buckets").or(gathered.hashsize);
+    let tools = tools(&within, &gathered);
+    let modules = modules.ok_or_else(|| why(None, missing::MODULES));
+    let facts = Facts {
+        form,
+        on_disk: settings::trackers_of(Err(why(None, "cat /lib/modules/*/modules.dep")), &modules),
+        modules,
+        limit: limit.ok_or_else(|| why(None, missing::LIMIT)),
+        buckets: buckets.ok_or_else(|| why(None, missing::BUCKETS)),
+        buckets_by: buckets_by(release.as_deref()),
+        release: release.unwrap_or_else(|| "of unknown release".to_owned()),
+        expect_max: sysctl(&within, "net.netfilter.nf_conntrack_expect_max")
+            .ok_or_else(|| why(None, missing::EXPECT_MAX)),
+        memory: gathered.memory.ok_or_else(|| why(None, missing::MEMORY)),
+        slab: gathered.slab.ok_or_else(|| why(None, missing::SLAB)),
+        log: gathered.log.kernel.take().map(of_no_namespace).ok_or_else(|| why(None, missing::LOG)),
+        settings: ordered(std::mem::take(&mut gathered.settings)),
+        barred: std::mem::take(&mut gathered.barred),
+        namespaces,
+        others: Vec::new(),
+        unowned: Vec::new(),
+        tools,
+        evidence: Evidence {
+            files: evidence_files(&gathered),
+            processes: std::mem::take(&mut gathered.processes),
+            services: std::mem::take(&mut gathered.services),
+            includes: Vec::new(),
+        },
+        limit_is: Writable::Yes,
+        unvisited: Vec::new(),
+    };
+    finish(facts, is_form_unknown, places, chosen, gathered)
+}
+
+fn finish(
+    facts: Facts,
+    is_form_unknown: bool,
+    mut places: Vec<InBundle>,
+    chosen: Vec<Option<EntryList>>,
+    mut gathered: Gathered,
+) -> Bundle {
+    let (has_settings, has_processes) =
+        (gathered.has_settings, gathered.pieces.contains_key(&super::kind::Printed::Processes));
+    let is_collected = gathered.collected.is_some();
+    // What ctwatch itself looked at there it saw as it would have live.
+    let (mut facts, is_form_unknown) = match gathered.collected.take() {
+        Some(collected) => (*collected, false),
+        None => (facts, is_form_unknown),
+    };
+    for place in &mut places {
+        let is_it = |namespace: &&mut Namespace| match &place.name {
+            Some(name) => namespace.name.as_ref() == Some(name),
+            None => namespace.is_host() || namespace.is_own,
+        };
+        if let Some(namespace) = facts.namespaces.iter_mut().find(is_it) {
+            namespace.id = place.netns;
+            place.inode = namespace.inode;
+        }
+    }
+    let notes = gathered.take_notes();
+    gathered.misread.sort_by(|a, b| (&a.piece, a.line).cmp(&(&b.piece, b.line)));
+    let Gathered {
+        census, most, host, time, pieces, unknown_pieces, misread, more_misread, ..
+    } = gathered;
+    let kept: Vec<_> = chosen.iter().flatten().map(|list| list.netns).collect();
+    let mut census = census.finish(most);
+    census.tables.retain(|table| kept.contains(&table.netns));
+    Bundle {
+        facts,
+        is_form_unknown,
+        has_entries: !kept.is_empty(),
+        has_settings: has_settings || is_collected,
+        has_processes: has_processes || is_collected,
+        census,
+        places,
+        host,
+        time,
+        pieces,
+        unknown_pieces,
+        misread,
+        more_misread,
+        notes,
+    }
+}
+
+/// As many lines as these are all that a kernel has.
+const WHOLE: u64 = 200;
+
+impl Within {
+    fn has_any(&self) -> bool {
+        !self.sysctls.is_empty()
+            || !self.lists.is_empty()
+            || !self.counters.is_empty()
+            || self.nft.is_some()
+            || !self.saved.is_empty()
+            || !self.listed.is_empty()
+            || self.expectations.is_some()
+            || self.entries.is_some()
+    }
+
+    fn number(&self, name: &str) -> Option<u32> {
+        self.sysctls.get(name)?.parse().ok()
+    }
+}
+
+/// One number for all namespaces.
+fn sysctl(within: &[Within], name: &str) -> Option<u32> {
+    within.iter().find_map(|one| one.number(name))
+}
+
+/// The same table may be listed more than once: the longest list is it.
+fn choose(lists: &[EntryList], gathered: &mut Gathered) -> Option<EntryList> {
+    let longest = lists.iter().max_by_key(|list| list.entries)?.clone();
+    for list in lists.iter().filter(|list| list.netns != longest.netns && list.entries > 0) {
+        gathered.note(format!(
+            "{} lists {} entries of a table that {} lists {} of: these are counted",
+            list.piece, list.entries, longest.piece, longest.entries
+        ));
+        if list.has_ipv6 && !longest.has_ipv6 {
+            gathered.note(format!("the IPv6 entries in {} are not counted", list.piece));
+        }
+    }
+    Some(longest)
+}
+
+/// Whether conntrack is there, and as what; and whether that is unknown.
+fn form(within: &[Within], modules: Option<&[LoadedModule]>, is_whole: bool) -> (Form, bool) {
+    let has_module = |modules: &[LoadedModule]| modules.iter().any(|m| m.name == "nf_conntrack");
+    let is_seen = within.iter().any(|one| {
+        one.sysctls.keys().any(|name| name.contains("nf_conntrack"))
+            || one.lists.iter().any(|list| list.entries > 0)
+            || !one.counters.is_empty()
+    });
+    match (modules, is_seen) {
+        (Some(modules), _) if has_module(modules) => (Form::Module, false),
+        (Some(_), true) => (Form::BuiltIn, false),
+        // Built in it would have its sysctls.
+        (Some(_), false) if is_whole => (Form::Absent, false),
+        (None, true) => (Form::Loaded, false),
+        (None, false) if is_whole => (Form::Absent, false),
+        _ => (Form::Loaded, true),
+    }
+}
+
+/// No file's mode is known here, and the kernel's release is all there is to go by: before 4.8 the sysctl
+/// of the buckets is read-only everywhere.
+fn buckets_by(release: Option<&str>) -> Known<BucketsBy> {
+    let unknown = || why(None, "ls -l /proc/sys/net/netfilter/nf_conntrack_buckets");
+    let mut numbers = release.ok_or_else(unknown)?.split(['.', '-']).map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= (4, 8) => Ok(BucketsBy::Sysctl),
+        (Some(Ok(_)), Some(Ok(_))) => Ok(BucketsBy::Hashsize),
+        _ => Err(unknown()),
+    }
+}
+
+/// The log names namespaces by numbers that no piece knows: those lines may be of any.
+fn of_no_namespace(mut log: crate::record::facts::KernelLog) -> crate::record::facts::KernelLog {
+    let mut all = log.full_in.remove(&0).unwrap_or_default();
+    for full in std::mem::take(&mut log.full_in).into_values() {
+        all.lines += full.lines;
+        all.last = all.last.max(full.last);
+    }
+    if all.lines > 0 {
+        log.full_in.insert(0, all);
+    }
+    log
+}
+
+/// In the order in which they are applied: by the names of files, whichever folder they are in.
+fn ordered(mut settings: Vec<crate::record::facts::Setting>) -> Vec<crate::record::facts::Setting> {
+    let key = |file: &str| {
+        let name = file.rsplit('/').next().unwrap_or_default().to_owned();
+        (file.ends_with("/sysctl.conf"), name)
+    };
+    settings.sort_by_key(|setting| key(&setting.file));
+    settings
+}
+
+fn evidence_files(gathered: &Gathered) -> Vec<String> {
+    let mut files = gathered.files.clone();
+    // What every distribution reads: to doubt it would make each fix one until the next boot.
+    if !files.iter().any(|file| file == "/etc/sysctl.d") {
+        files.push("/etc/sysctl.d".to_owned());
+    }
+    files
+}
+
+/// What can be typed there nobody can see: what is everywhere, and what some piece was printed by.
+fn tools(within: &[Within], gathered: &Gathered) -> Tools {
+    let mut there = vec!["sysctl", "ip", "nsenter", "awk", "sed"];
+    let has_nft = within.iter().any(|one| one.nft.is_some());
+    let saved = || within.iter().flat_map(|one| one.saved.iter().chain(&one.listed));
+    let backend = saved().find_map(|saved| saved.backend);
+    if has_nft || saved().next().is_none() {
+        there.push("nft");
+    }
+    if saved().next().is_some() {
+        there.extend(["iptables", "iptables-save", "iptables-restore"]);
+        there.extend(["ip6tables", "ip6tables-save", "ip6tables-restore"]);
+    }
+    if within.iter().any(|one| !one.lists.is_empty() || !one.counters.is_empty()) {
+        there.push("conntrack");
+    }
+    Tools {
+        there: there.into_iter().map(str::to_owned).collect(),
+        iptables: backend,
+        systemd: false,
+        udev: gathered.has_systemd,
+        apply: Some(match gathered.has_systemd {
+            true => Apply::Prefix(
+                "/usr/lib/systemd/systemd-sysctl --prefix=/net/netfilter --prefix=/net/nf_conntrack_max"
+                    .to_owned(),
+            ),
+            false => Apply::File("/sbin/sysctl".to_owned()),
+        }),
+        home: "/root".to_owned(),
+        run: "/run".to_owned(),
+        // As part of a name that no other file there has.
+        stamp: gathered.log.now.map_or_else(
+            || "offline".to_owned(),
+            |now| now.strftime("%Y%m%dT%H%M%SZ").to_string(),
+        ),
+    }
+}
+
+fn namespace(
+    number: u32,
+    netns: ctwatch_abi::NetnsId,
+    one: &Within,
+    list: Option<&EntryList>,
+    modules: Option<&[LoadedModule]>,
+    gathered: &Gathered,
+) -> Namespace {
+    let name = one.name.as_deref();
+    let whole =
+        |list: &&EntryList| list.lost == 0 && list.said.is_none_or(|said| said <= list.entries);
+    let listed = list.filter(whole).and_then(|list| u32::try_from(list.entries).ok());
+    let said = list.and_then(|list| list.said).and_then(|said| u32::try_from(said).ok());
+    let entries = one.number(COUNT).or(one.entries).or(said).or(listed);
+    // A list that is not whole is still of so many at least; only where nothing else is known.
+    let at_least = list.and_then(|list| u32::try_from(list.entries).ok());
+    let (nft, legacy) = rules(one, modules);
+    Namespace {
+        id: netns,
+        inode: number,
+        name: Some(name.unwrap_or("host").to_owned()),
+        workload: Default::default(),
+        is_own: name.is_none(),
+        by_ip: name.is_some(),
+        pid: None,
+        mount: None,
+        addresses: Vec::new(),
+        allowances: one.allowances.clone(),
+        entries: entries.or(at_least).ok_or_else(|| why(name, missing::ENTRIES)),
+        totals: totals(one).ok_or_else(|| why(name, missing::COUNTERS)),
+        expectations: one.expectations.ok_or_else(|| why(name, missing::EXPECTATIONS)),
+        timeouts: timeouts(one),
+        hooks: one.hooks.clone().ok_or_else(|| why(name, missing::HOOKS)),
+        bridges: gathered.bridges.filter(|bridges| *bridges > 0).filter(|_| {
+            name.is_none() && one.number("net.bridge.bridge-nf-call-iptables") == Some(1)
+        }),
+        nft,
+        legacy,
+    }
+}
+
+fn timeouts(one: &Within) -> BTreeMap<String, u32> {
+    let name = |name: &str| name.strip_prefix("net.netfilter.").map(str::to_owned);
+    let timeouts = one.sysctls.iter().filter(|(name, _)| name.contains("_timeout"));
+    timeouts.filter_map(|(full, value)| Some((name(full)?, value.parse().ok()?))).collect()
+}
+
+/// The last of several readings is the one with the highest counters.
+fn totals(one: &Within) -> Option<Totals> {
+    let all = one.counters.iter().map(|(_, cpus)| CounterSums::of(cpus));
+    let sums = all.max_by_key(|sums| {
+        (sums.invalid + sums.drop + sums.early_drop + sums.insert_failed, sums.search_restart)
+    })?;
+    let CounterSums {
+        invalid, insert_failed, drop, early_drop, clash_resolve, chaintoolong, ..
+    } = sums;
+    Some(Totals { invalid, insert_failed, drop, early_drop, clash_resolve, chaintoolong })
+}
+
+/// What is known of the rules of nftables, and of those of iptables-legacy. Where not all are, one of the
+/// two says so, and the other holds those that are known.
+fn rules(
+    one: &Within,
+    modules: Option<&[LoadedModule]>,
+) -> (Known<Vec<RuleTable>>, Known<Vec<RuleTable>>) {
+    let name = one.name.as_deref();
+    let is_loaded =
+        |wanted: &str| modules.map(|all| all.iter().any(|module| module.name == wanted));
+    let no_legacy = is_loaded("ip_tables") == Some(false) && is_loaded("ip6_tables") == Some(false);
+    let mut nft = one.nft.clone();
+    let mut legacy = Vec::new();
+    let saved = one.saved.iter().chain(
+        one.listed
+            .iter()
+            .filter(|listed| one.saved.iter().all(|saved| place_of(saved) != place_of(listed))),
+    );
+    for saved in saved {
+        let table = &saved.table;
+        let of_nft = nft.as_ref().and_then(|tables| {
+            tables.iter().position(|t| (&t.family, &t.name) == (&table.family, &table.name))
+        });
+        let prefix = if table.family == "ip6" { "ip6table" } else { "iptable" };
+        let by_module = is_loaded(&format!("{prefix}_{}", table.name));
+        let backend = saved.backend.unwrap_or(match (of_nft, by_module) {
+            (_, Some(true)) | (None, None) => Framework::Legacy,
+            (Some(_), _) => Framework::Nft,
+            (None, Some(false)) => Framework::Nft,
+        });
+        match (backend, of_nft, &mut nft) {
+            (Framework::Nft, Some(at), Some(tables)) => {
+                if let Some(merged) = merged(&tables[at], table) {
+                    tables[at] = merged;
+                }
+            }
+            _ => {
+                let mut table = table.clone();
+                table.framework = backend;
+                table.by_place = backend == Framework::Nft;
+                legacy.push(table);
+            }
+        }
+    }
+    let is_legacy_whole = no_legacy
+        || one.whole.contains(&Framework::Legacy)
+        || legacy.iter().any(|table| table.framework == Framework::Legacy);
+    match (nft, is_legacy_whole) {
+        (Some(tables), true) => (Ok(tables), Ok(legacy)),
+        (Some(mut tables), false) => {
+            tables.extend(legacy);
+            (Ok(tables), Err(why(name, missing::LEGACY)))
+        }
+        (None, _) => {
+            // Where nf_tables is not loaded, there are none.
+            match is_loaded("nf_tables") {
+                Some(false) if is_legacy_whole => (Ok(Vec::new()), Ok(legacy)),
+                _ => (Err(why(name, missing::NFT)), Ok(legacy)),
+            }
+        }
+    }
+}
+
+fn place_of(saved: &Saved) -> (&str, &str) {
+    (&saved.table.family, &saved.table.name)
+}
+
+/// What iptables says of a table of its own is more than nft does; nft knows the handles of its rules.
+fn merged(of_nft: &RuleTable, of_iptables: &RuleTable) -> Option<RuleTable> {
+    let mut merged = of_iptables.clone();
+    (merged.framework, merged.by_place) = (Framework::Nft, false);
+    merged.nat_chains.clone_from(&of_nft.nat_chains);
+    for chain in &mut merged.chains {
+        let other = of_nft.chains.iter().find(|other| other.name == chain.name)?;
+        if other.rules.len() != chain.rules.len() {
+            return None;
+        }
+        for (rule, known) in chain.rules.iter_mut().zip(&other.rules) {
+            let uses = merged.uses.iter_mut();
+            for found in
+                uses.filter(|found| found.chain == chain.name && found.number == rule.number)
+            {
+                found.number = known.number;
+                let its = of_nft
+                    .uses
+                    .iter()
+                    .find(|other| other.chain == chain.name && other.number == known.number);
+                found.packets = found.packets.or(its.and_then(|its| its.packets));
+            }
+            rule.number = known.number;
+        }
+    }
+    Some(merged)
+}
+
+fn place(namespace: &Namespace, one: &Within, list: Option<&EntryList>) -> InBundle {
+    let unlisted = list.and_then(|list| match (list.lost, list.said) {
+        (0, Some(said)) if said > list.entries => Some(format!(
+            "{} says that {said} were listed, and {} are there: it is cut off",
+            list.piece, list.entries
+        )),
+        (0, _) => None,
+        (lost, _) => Some(format!("{lost} lines of {} were not understood", list.piece)),
+    });
+    InBundle {
+        netns: namespace.id,
+        inode: namespace.inode,
+        name: one.name.clone(),
+        kernel: one.number(COUNT).or(one.entries),
+        unlisted,
+        counters: one
+            .counters
+            .iter()
+            .map(|(piece, cpus)| CountersAt { piece: piece.clone(), sums: CounterSums::of(cpus) })
+            .collect(),
+    }
+}

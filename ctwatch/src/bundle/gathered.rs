@@ -1,0 +1,278 @@
+//! What was gathered from all pieces by now, uninterpreted, namespace by namespace.
+
+use std::collections::BTreeMap;
+
+use ctwatch_abi::{
+    NetnsId,
+    top::{By, Seed},
+};
+
+use super::{kind::Printed, lines, outcome::Misread};
+use crate::{
+    host::{self, machine::evidence},
+    model::census::Census,
+    record::{
+        counters::CpuCounters,
+        facts::{
+            Allowance, Barred, Facts, Framework, Hook, KernelLog, LoadedModule, RuleTable, Setting,
+            Slab,
+        },
+    },
+};
+
+/// Shown of lines that were not understood; the others are counted.
+const MOST_MISREAD: usize = 50;
+/// A bundle of a node has some hundreds.
+const MOST_NAMESPACES: usize = 4096;
+/// Settings of one namespace that are kept, and how long one may be.
+const MOST_SYSCTLS: usize = 1024;
+const LONGEST_VALUE: usize = 256;
+const MOST_MODULES: usize = 8192;
+const MOST_NOTES: usize = 20;
+
+/// What all logs of a bundle say together.
+#[derive(Debug, Default)]
+pub(super) struct Logged {
+    /// Of the one that says most.
+    pub(super) kernel: Option<KernelLog>,
+    /// No line is later.
+    pub(super) now: Option<jiff::Timestamp>,
+}
+
+/// A list of entries.
+#[derive(Clone, Debug, Default)]
+pub(super) struct EntryList {
+    /// By which the census knows it.
+    pub(super) netns: NetnsId,
+    pub(super) piece: String,
+    pub(super) entries: u64,
+    /// Lines of it that were not understood.
+    pub(super) lost: u64,
+    /// How many there were, by the tool that listed them.
+    pub(super) said: Option<u64>,
+    pub(super) has_ipv6: bool,
+}
+
+/// A table of iptables, and what is known of who printed it.
+#[derive(Clone, Debug)]
+pub(super) struct Saved {
+    /// `None`: nothing says which of the two.
+    pub(super) backend: Option<Framework>,
+    pub(super) table: RuleTable,
+}
+
+/// What was gathered of one namespace.
+#[derive(Debug, Default)]
+pub(super) struct Within {
+    pub(super) name: Option<String>,
+    pub(super) sysctls: BTreeMap<String, String>,
+    /// How many lines of `sysctl -a` there were, of all kinds.
+    pub(super) sysctl_lines: u64,
+    pub(super) lists: Vec<EntryList>,
+    pub(super) counters: Vec<(String, Vec<CpuCounters>)>,
+    /// By `/proc/net/stat/nf_conntrack`.
+    pub(super) entries: Option<u32>,
+    pub(super) expectations: Option<u32>,
+    pub(super) nft: Option<Vec<RuleTable>>,
+    pub(super) saved: Vec<Saved>,
+    /// `iptables -nvL`: less than what saves them says.
+    pub(super) listed: Vec<Saved>,
+    /// Backends all of whose tables were printed, even if there were none.
+    pub(super) whole: Vec<Framework>,
+    pub(super) hooks: Option<Vec<Hook>>,
+    pub(super) allowances: Vec<Allowance>,
+}
+
+pub(super) struct Gathered {
+    pub(super) census: Census,
+    pub(super) most: usize,
+    next_list: NetnsId,
+    within: Vec<Within>,
+    pub(super) modules: Option<Vec<LoadedModule>>,
+    pub(super) slab: Option<Slab>,
+    pub(super) memory: Option<u64>,
+    pub(super) log: Logged,
+    pub(super) release: Option<String>,
+    pub(super) host: Option<String>,
+    pub(super) time: Option<String>,
+    pub(super) settings: Vec<Setting>,
+    pub(super) barred: Vec<Barred>,
+    /// A folder of settings, or of what keeps modules from being loaded, was among the pieces.
+    pub(super) has_settings: bool,
+    pub(super) hashsize: Option<u32>,
+    pub(super) bridges: Option<u32>,
+    pub(super) files: Vec<String>,
+    pub(super) processes: Vec<String>,
+    pub(super) services: Vec<String>,
+    pub(super) has_systemd: bool,
+    /// What ctwatch itself found out there.
+    pub(super) collected: Option<Box<Facts>>,
+    pub(super) pieces: BTreeMap<Printed, u64>,
+    pub(super) unknown_pieces: u64,
+    pub(super) misread: Vec<Misread>,
+    pub(super) more_misread: u64,
+    notes: Vec<String>,
+}
+
+impl Gathered {
+    pub(super) fn new(by: &[By], most: usize) -> Self {
+        Self {
+            census: Census::new(by, Seed(host::secrets())),
+            most,
+            next_list: 1,
+            within: vec![Within::default()],
+            modules: None,
+            slab: None,
+            memory: None,
+            log: Logged::default(),
+            release: None,
+            host: None,
+            time: None,
+            settings: Vec::new(),
+            barred: Vec::new(),
+            has_settings: false,
+            hashsize: None,
+            bridges: None,
+            files: Vec::new(),
+            processes: Vec::new(),
+            services: Vec::new(),
+            has_systemd: false,
+            collected: None,
+            pieces: BTreeMap::new(),
+            unknown_pieces: 0,
+            misread: Vec::new(),
+            more_misread: 0,
+            notes: Vec::new(),
+        }
+    }
+
+    /// The namespace of this name; `None`: that in which all was taken. Beyond many, none.
+    fn at(&mut self, name: Option<&str>) -> Option<usize> {
+        let found = self.within.iter().position(|within| within.name.as_deref() == name);
+        if found.is_some() {
+            return found;
+        }
+        if self.within.len() >= MOST_NAMESPACES {
+            self.note(format!(
+                "namespaces beyond the first {MOST_NAMESPACES} were not looked into"
+            ));
+            return None;
+        }
+        self.within.push(Within { name: name.map(str::to_owned), ..Within::default() });
+        Some(self.within.len() - 1)
+    }
+
+    pub(super) fn within(&mut self, name: Option<&str>) -> Option<&mut Within> {
+        let at = self.at(name)?;
+        self.within.get_mut(at)
+    }
+
+    pub(super) fn take_within(&mut self) -> Vec<Within> {
+        std::mem::take(&mut self.within)
+    }
+
+    /// A file that only one manager of firewalls has is among the pieces.
+    pub(super) fn evidence_of(&mut self, piece: &str) {
+        for path in evidence::FILES {
+            let inner = path.trim_start_matches('/');
+            let is_it = piece.match_indices(inner).any(|(at, _)| {
+                let before = at == 0 || piece.as_bytes().get(at - 1) == Some(&b'/');
+                let behind = piece.as_bytes().get(at + inner.len());
+                before && matches!(behind, None | Some(b'/'))
+            });
+            if is_it && !self.files.iter().any(|file| file == path) {
+                self.files.push(path.to_owned());
+            }
+        }
+        self.has_systemd |= piece.contains("sos_commands/systemd/");
+    }
+
+    pub(super) fn count(&mut self, kind: Printed) {
+        if !matches!(kind, Printed::Unknown | Printed::Other) {
+            *self.pieces.entry(kind).or_default() += 1;
+        }
+    }
+
+    pub(super) fn note(&mut self, note: String) {
+        if self.notes.len() < MOST_NOTES && !self.notes.contains(&note) {
+            self.notes.push(note);
+        }
+    }
+
+    pub(super) fn take_notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notes)
+    }
+
+    /// A number for a list that begins.
+    pub(super) fn new_list(&mut self) -> NetnsId {
+        self.next_list += 1;
+        self.next_list - 1
+    }
+
+    pub(super) fn list(&mut self, namespace: Option<&str>, list: EntryList) {
+        if list.entries == 0 && list.lost == 0 && list.said.is_none() {
+            return;
+        }
+        if let Some(within) = self.within(namespace) {
+            within.lists.push(list);
+        }
+    }
+
+    pub(super) fn sysctl(&mut self, namespace: Option<&str>, name: &str, value: &str) {
+        let Some(within) = self.within(namespace) else { return };
+        within.sysctl_lines += 1;
+        let is_wanted = name.starts_with("net.netfilter.nf_")
+            || name.starts_with("net.bridge.bridge-nf-")
+            || matches!(name, "net.nf_conntrack_max" | "kernel.hostname" | "kernel.osrelease");
+        if is_wanted && within.sysctls.len() < MOST_SYSCTLS && value.len() <= LONGEST_VALUE {
+            within.sysctls.insert(name.to_owned(), value.to_owned());
+        }
+    }
+
+    pub(super) fn module(&mut self, module: LoadedModule) {
+        let modules = self.modules.get_or_insert_default();
+        if modules.len() < MOST_MODULES && modules.iter().all(|known| known.name != module.name) {
+            modules.push(module);
+        }
+    }
+
+    pub(super) fn nft(&mut self, namespace: Option<String>, tables: Vec<RuleTable>) {
+        let Some(within) = self.within(namespace.as_deref()) else { return };
+        // The same as text and as JSON: what has more is it.
+        let rules = |tables: &[RuleTable]| tables.iter().map(|table| table.rules).sum::<u64>();
+        if within.nft.as_ref().is_none_or(|known| rules(known) <= rules(&tables)) {
+            within.nft = Some(tables);
+        }
+    }
+
+    pub(super) fn saved(&mut self, namespace: Option<&str>, saved: Saved, is_list: bool) {
+        const MOST_TABLES: usize = 64;
+        let Some(within) = self.within(namespace) else { return };
+        let all = if is_list { &mut within.listed } else { &mut within.saved };
+        let is_it = |known: &Saved| {
+            (&known.table.family, &known.table.name) == (&saved.table.family, &saved.table.name)
+                && known.backend == saved.backend
+        };
+        match all.iter().position(is_it) {
+            Some(at) if all[at].table.rules <= saved.table.rules => all[at] = saved,
+            Some(_) => {}
+            None if all.len() < MOST_TABLES => all.push(saved),
+            None => {}
+        }
+    }
+
+    pub(super) fn misread(
+        &mut self,
+        piece: &str,
+        line: u64,
+        text: &[u8],
+        why: Option<&'static str>,
+    ) {
+        if self.misread.len() >= MOST_MISREAD {
+            self.more_misread += 1;
+            return;
+        }
+        let text = lines::cut(text);
+        self.misread.push(Misread { piece: piece.to_owned(), line, text, why });
+    }
+}

@@ -1,0 +1,347 @@
+//! What a piece, or a part of one, is: by the command that printed it, and by what its lines look like.
+
+use super::place;
+
+/// What something was printed by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Printed {
+    /// Something else, or nothing is known of it yet.
+    #[default]
+    Unknown,
+    Entries,
+    /// What a command printed that is not read here.
+    Other,
+    Date,
+    /// `conntrack -E`: what happened, not what is there.
+    Events,
+    Expectations,
+    Counters,
+    CountersOfProc,
+    /// `conntrack -C`, and files of `/proc/sys` and `/sys` with a single value.
+    Value,
+    Sysctl,
+    SysctlFile,
+    ModprobeFile,
+    Modules,
+    RulesSaved,
+    RulesListed,
+    Nft,
+    NftJson,
+    Hooks,
+    Log,
+    Slab,
+    Memory,
+    Sets,
+    Sockets,
+    Adapter,
+    Machine,
+    Processes,
+    Services,
+    Facts,
+}
+
+/// Why a line was not understood; `None`: it is none of its kind.
+pub(super) type Why = Option<&'static str>;
+
+impl Printed {
+    /// The command that prints it, as a report lists it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unknown | Self::Other => "something else",
+            Self::Date => "date",
+            Self::Entries => "conntrack -L",
+            Self::Events => "conntrack -E",
+            Self::Expectations => "conntrack -L expect",
+            Self::Counters => "conntrack -S",
+            Self::CountersOfProc => "/proc/net/stat/nf_conntrack",
+            Self::Value => "a file with one value",
+            Self::Sysctl => "sysctl -a",
+            Self::SysctlFile => "a file of sysctl.d",
+            Self::ModprobeFile => "a file of modprobe.d",
+            Self::Modules => "lsmod",
+            Self::RulesSaved => "iptables-save",
+            Self::RulesListed => "iptables -nvL",
+            Self::Nft => "nft list ruleset",
+            Self::NftJson => "nft -j list ruleset",
+            Self::Hooks => "nft list hooks",
+            Self::Log => "dmesg",
+            Self::Slab => "/proc/slabinfo",
+            Self::Memory => "/proc/meminfo",
+            Self::Sets => "ipset list",
+            Self::Sockets => "ss -s",
+            Self::Adapter => "ethtool -S",
+            Self::Machine => "uname -a",
+            Self::Processes => "ps",
+            Self::Services => "systemctl list-unit-files",
+            Self::Facts => "ctwatch collect",
+        }
+    }
+
+    /// Of a command, without what it is run with.
+    pub(super) fn by(command: &str) -> Self {
+        let (_, command) = place::of_command(command);
+        let mut words = command.split_whitespace();
+        let program = words.next().unwrap_or_default();
+        let program = program.rsplit('/').next().unwrap_or_default();
+        let rest: Vec<&str> = words.collect();
+        let has = |word: &str| rest.contains(&word);
+        match program {
+            "conntrack" if has("expect") => Self::Expectations,
+            "conntrack" if has("-S") || has("--stats") => Self::Counters,
+            "conntrack" if has("-C") || has("--count") => Self::Value,
+            "conntrack" if has("-E") || has("--event") => Self::Events,
+            "conntrack" if has("-L") || has("--dump") => Self::Entries,
+            "sysctl" if has("-n") => Self::Unknown,
+            "sysctl" => Self::Sysctl,
+            "lsmod" => Self::Modules,
+            "dmesg" | "journalctl" => Self::Log,
+            "ipset" => Self::Sets,
+            "ss" if has("-s") => Self::Sockets,
+            "ethtool" if has("-S") => Self::Adapter,
+            "uname" => Self::Machine,
+            "ps" => Self::Processes,
+            "date" => Self::Date,
+            "systemctl" => Self::Services,
+            "nft" if has("hooks") => Self::Hooks,
+            "nft" if has("-j") || has("-ja") || has("-aj") => Self::NftJson,
+            "nft" => Self::Nft,
+            "iptables-save" | "ip6tables-save" => Self::RulesSaved,
+            name if name.starts_with("ip") && name.ends_with("tables-save") => Self::RulesSaved,
+            name if is_saver(name) => Self::RulesSaved,
+            name if is_iptables(name) && rest.iter().any(|word| lists_as(word, 'S')) => {
+                Self::RulesSaved
+            }
+            name if is_iptables(name) && rest.iter().any(|word| lists_as(word, 'L')) => {
+                Self::RulesListed
+            }
+            "cat" | "head" | "tail" | "more" | "less" => {
+                rest.iter().find_map(|file| Self::of_file(file)).unwrap_or_default()
+            }
+            _ => Self::Unknown,
+        }
+    }
+
+    /// Of the path of a file of the kernel, or of a system; where its content does not tell by itself.
+    pub(super) fn of_file(name: &str) -> Option<Self> {
+        let is = |end: &str| name.ends_with(end);
+        let within = |part: &str| name.contains(part);
+        if within("proc/sys/net/") || is("sys/module/nf_conntrack/parameters/hashsize") {
+            return Some(Self::Value);
+        }
+        if within("etc/modprobe.d/") || within("lib/modprobe.d/") {
+            return Some(Self::ModprobeFile);
+        }
+        if within("etc/sysctl") || within("lib/sysctl.d/") || within("run/sysctl.d/") {
+            return Some(Self::SysctlFile);
+        }
+        let file = name.rsplit('/').next().unwrap_or(name);
+        match file {
+            "sysctl.conf" => Some(Self::SysctlFile),
+            "nf_conntrack" | "ip_conntrack" if within("stat") => Some(Self::CountersOfProc),
+            "nf_conntrack" | "ip_conntrack" => Some(Self::Entries),
+            "nf_conntrack_expect" => Some(Self::Expectations),
+            "date" => Some(Self::Date),
+            "slabinfo" => Some(Self::Slab),
+            "meminfo" => Some(Self::Memory),
+            "modules" if within("proc") => Some(Self::Modules),
+            _ => None,
+        }
+    }
+
+    /// By what a line looks like, where that says it for certain.
+    pub(super) fn of_line(line: &[u8]) -> Option<Self> {
+        let begins = |start: &str| line.starts_with(start.as_bytes());
+        let text = |bytes: &[u8], what: &str| {
+            bytes.windows(what.len()).any(|window| window == what.as_bytes())
+        };
+        // The begin is enough, and some lines are long.
+        let has = |what: &str| text(&line[..line.len().min(512)], what);
+        let first = *line.first()?;
+        match first {
+            b'#' if begins("# Generated by ip") || begins("# Generated by xtables") => {
+                Some(Self::RulesSaved)
+            }
+            b'#' if begins("# Warning: ") && has("is managed by iptables-nft") => Some(Self::Nft),
+            b'#' if begins("# name ") && has("<active_objs>") => Some(Self::Slab),
+            b'*' if is_table_of_iptables(&line[1..]) => Some(Self::RulesSaved),
+            b'-' if begins("-P ") || begins("-N ") || begins("-A ") => Some(Self::RulesSaved),
+            b' ' | b'\t' if has("[NEW]") || has("[UPDATE]") || has("[DESTROY]") => {
+                has("src=").then_some(Self::Events)
+            }
+            b' ' if begins(" pkts ") && has("target") => Some(Self::RulesListed),
+            b'[' | b'<' | b'{' => Self::of_bracket(line, &has),
+            b'C' if begins("Chain ") && has("policy") | has("references)") => {
+                Some(Self::RulesListed)
+            }
+            b'c' if begins("cpu=") => Some(Self::Counters),
+            b'c' if begins("create ") && has(" hash:") | has(" bitmap:") | has(" list:set") => {
+                Some(Self::Sets)
+            }
+            b'e' if begins("entries ") && has("drop") => Some(Self::CountersOfProc),
+            b'f' if begins("family ") && has("{") => Some(Self::Hooks),
+            b'L' if begins("Linux ") => Some(Self::Machine),
+            b'M' if begins("Module ") && has("Used by") => Some(Self::Modules),
+            b'M' if begins("MemTotal:") => Some(Self::Memory),
+            b'N' if begins("NIC statistics:") => Some(Self::Adapter),
+            b'N' if begins("Name: ") => Some(Self::Sets),
+            b'T' if begins("Total: ") => Some(Self::Sockets),
+            b's' if begins("slabinfo - version:") => Some(Self::Slab),
+            b't' if begins("table ") && (line.trim_ascii_end().ends_with(b"{") || has("{ #")) => {
+                Some(Self::Nft)
+            }
+            b'U' if begins("UNIT FILE ") => Some(Self::Services),
+            b'U' | b'P' | b'F' if has(" PID ") && has("CMD") | has("COMMAND") => {
+                Some(Self::Processes)
+            }
+            _ if first.is_ascii_digit() && has("proto=") && has("src=") => Some(Self::Expectations),
+            _ if has(" src=") && has(" dst=") => Some(Self::Entries),
+            _ if is_sysctl(line) => Some(Self::Sysctl),
+            _ if is_module(line) => Some(Self::Modules),
+            _ if is_log(line, &has) => Some(Self::Log),
+            _ => None,
+        }
+    }
+
+    fn of_bracket(line: &[u8], has: &dyn Fn(&str) -> bool) -> Option<Self> {
+        match line.first()? {
+            b'{' if has("\"nftables\"") => Some(Self::NftJson),
+            b'{' if has("\"__REALTIME_TIMESTAMP\"") || has("\"MESSAGE\"") => Some(Self::Log),
+            b'{' => None,
+            // `[12:345] -A FORWARD …` of iptables-save -c.
+            b'[' if has("] -A ") => Some(Self::RulesSaved),
+            b'[' if has("[NEW]") || has("[UPDATE]") || has("[DESTROY]") => Some(Self::Events),
+            _ => is_stamped(line).then_some(Self::Log),
+        }
+    }
+}
+
+fn is_iptables(program: &str) -> bool {
+    const PROGRAMS: [&str; 6] = [
+        "iptables",
+        "ip6tables",
+        "iptables-legacy",
+        "ip6tables-legacy",
+        "iptables-nft",
+        "ip6tables-nft",
+    ];
+    PROGRAMS.contains(&program)
+}
+
+fn is_saver(program: &str) -> bool {
+    program.strip_suffix("-save").is_some_and(is_iptables)
+}
+
+/// `-L`, or among others, as in `-nvL`.
+fn lists_as(word: &str, letter: char) -> bool {
+    word.strip_prefix('-').is_some_and(|word| !word.starts_with('-') && word.contains(letter))
+        || matches!((word, letter), ("--list", 'L') | ("--list-rules", 'S'))
+}
+
+pub(super) fn is_table_of_iptables(name: &[u8]) -> bool {
+    matches!(name.trim_ascii(), b"filter" | b"nat" | b"mangle" | b"raw" | b"security")
+}
+
+/// `net.netfilter.nf_conntrack_max = 65536`
+pub(super) fn is_sysctl(line: &[u8]) -> bool {
+    const ROOTS: [&[u8]; 8] =
+        [b"net.", b"kernel.", b"vm.", b"fs.", b"dev.", b"abi.", b"user.", b"net/"];
+    let Some(at) = line.iter().position(|byte| *byte == b'=') else { return false };
+    let name = line[..at].trim_ascii_end();
+    ROOTS.iter().any(|root| name.starts_with(root)) && !name.iter().any(u8::is_ascii_whitespace)
+}
+
+/// `nf_conntrack 196608 3 nf_nat,nft_ct`, `nf_nat 49152 0 - Live 0x0000000000000000`
+fn is_module(line: &[u8]) -> bool {
+    let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+    let is_name = |word: &[u8]| {
+        word.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
+    };
+    let is_number = |word: &[u8]| word.iter().all(u8::is_ascii_digit);
+    let name = words.next().filter(|word| is_name(word) && word.len() > 1);
+    let size = words.next().filter(|word| is_number(word) && word.len() > 3);
+    let references = words.next().filter(|word| is_number(word) || *word == b"-2");
+    let more = words.clone().nth(1);
+    // With lsmod there is nothing behind its users.
+    name.is_some()
+        && size.is_some()
+        && references.is_some()
+        && (more.is_none() || matches!(more, Some(b"Live" | b"Loading" | b"Unloading")))
+        && name.is_some_and(|name| !is_number(name))
+}
+
+/// `[12345.678901] `, `<4>[ 12.3] `, `[Thu Nov 26 03:00:00 2026] `
+fn is_stamped(line: &[u8]) -> bool {
+    let line = match line {
+        [b'<', rest @ ..] => {
+            let Some(at) = rest.iter().position(|byte| *byte == b'>') else { return false };
+            &rest[at + 1..]
+        }
+        line => line,
+    };
+    let [b'[', rest @ ..] = line else { return false };
+    let Some(at) = rest.iter().position(|byte| *byte == b']') else { return false };
+    let inner = rest[..at].trim_ascii();
+    let is_seconds = inner.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.');
+    let days: [&[u8]; 7] = [b"Mon", b"Tue", b"Wed", b"Thu", b"Fri", b"Sat", b"Sun"];
+    !inner.is_empty() && is_seconds || days.iter().any(|day| inner.starts_with(day))
+}
+
+/// `Nov 26 03:00:00 sw1 kernel: …`, and what conntrack says where no time is before it.
+fn is_log(line: &[u8], has: &dyn Fn(&str) -> bool) -> bool {
+    has(" kernel: ")
+        || line.starts_with(b"__REALTIME_TIMESTAMP=")
+        || line.starts_with(b"nf_conntrack: ")
+        || line.starts_with(b"net_ratelimit: ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_tells_what_it_prints() {
+        for (command, kind) in [
+            ("conntrack -L -o extended", Printed::Entries),
+            ("sudo /usr/sbin/conntrack -S", Printed::Counters),
+            ("ip netns exec rt conntrack -L expect", Printed::Expectations),
+            ("sysctl -a", Printed::Sysctl),
+            ("iptables -t nat -nvL", Printed::RulesListed),
+            ("iptables -S", Printed::RulesSaved),
+            ("ip6tables-legacy-save -c", Printed::RulesSaved),
+            ("nft -a list ruleset", Printed::Nft),
+            ("nft -j list ruleset", Printed::NftJson),
+            ("cat /proc/net/stat/nf_conntrack", Printed::CountersOfProc),
+            ("cat /proc/sys/net/netfilter/nf_conntrack_count", Printed::Value),
+            ("dmesg -T", Printed::Log),
+            ("show version", Printed::Unknown),
+        ] {
+            assert_eq!(Printed::by(command), kind, "{command}");
+        }
+    }
+
+    #[test]
+    fn a_line_tells_what_it_is() {
+        for (line, kind) in [
+            ("tcp      6 431999 ESTABLISHED src=1.1.1.1 dst=2.2.2.2 sport=1", Printed::Entries),
+            ("    [NEW] tcp      6 120 SYN_SENT src=1.1.1.1 dst=2.2.2.2", Printed::Events),
+            ("cpu=0   \tfound=0 invalid=3 insert=0", Printed::Counters),
+            ("net.netfilter.nf_conntrack_max = 65536", Printed::Sysctl),
+            ("nf_conntrack          196608  3 nf_nat,nft_ct,xt_conntrack", Printed::Modules),
+            ("nf_nat 49152 0 - Live 0x0000000000000000", Printed::Modules),
+            ("*nat", Printed::RulesSaved),
+            ("[12:720] -A FORWARD -j ACCEPT", Printed::RulesSaved),
+            ("Chain INPUT (policy ACCEPT 0 packets, 0 bytes)", Printed::RulesListed),
+            ("table inet filter { # handle 4", Printed::Nft),
+            ("[  123.456789] nf_conntrack: table full", Printed::Log),
+            ("Nov 26 03:00:00 sw1 kernel: x", Printed::Log),
+            ("slabinfo - version: 2.1", Printed::Slab),
+        ] {
+            assert_eq!(Printed::of_line(line.as_bytes()), Some(kind), "{line}");
+        }
+        for other in
+            ["", "root:x:0:0:root:/root:/bin/sh", "Hello, our switch drops packets.", "12 34"]
+        {
+            assert_eq!(Printed::of_line(other.as_bytes()), None, "{other}");
+        }
+    }
+}

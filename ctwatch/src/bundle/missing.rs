@@ -1,0 +1,27 @@
+//! What a bundle does not say, and the one command that would.
+
+/// Why something is unknown.
+pub(super) fn why(namespace: Option<&str>, command: &str) -> String {
+    // A name that a shell would read otherwise is not one to be typed.
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    match namespace.filter(|name| name.chars().all(is_plain)) {
+        Some(name) => {
+            format!("it is not in what was read (ip netns exec {name} {command} tells)")
+        }
+        None => format!("it is not in what was read ({command} tells)"),
+    }
+}
+
+pub(super) const LIMIT: &str = "sysctl net.netfilter.nf_conntrack_max";
+pub(super) const ENTRIES: &str = "sysctl net.netfilter.nf_conntrack_count";
+pub(super) const BUCKETS: &str = "sysctl net.netfilter.nf_conntrack_buckets";
+pub(super) const EXPECT_MAX: &str = "sysctl net.netfilter.nf_conntrack_expect_max";
+pub(super) const COUNTERS: &str = "conntrack -S";
+pub(super) const EXPECTATIONS: &str = "conntrack -L expect";
+pub(super) const MODULES: &str = "lsmod";
+pub(super) const SLAB: &str = "cat /proc/slabinfo";
+pub(super) const MEMORY: &str = "cat /proc/meminfo";
+pub(super) const LOG: &str = "dmesg";
+pub(super) const NFT: &str = "nft -a list ruleset";
+pub(super) const LEGACY: &str = "iptables-legacy-save";
+pub(super) const HOOKS: &str = "nft list hooks";

@@ -1,0 +1,273 @@
+//! What other tools printed on a box where ctwatch never ran, as the facts that a diagnosis goes by. Pure:
+//! text comes in, plain values go out; no file is opened here.
+//!
+//! A bundle consists of pieces, each of which is what one command printed, or a file; or several of these
+//! one after the other, as people paste them, each behind the command that printed it. What a piece is, its
+//! lines say; its name is a hint. Nothing in it is believed to be of sane length.
+
+mod assemble;
+mod entries;
+mod gathered;
+mod iptables;
+mod iptables_list;
+mod kind;
+mod lines;
+mod log;
+mod missing;
+mod nft;
+mod nft_json;
+mod nft_rule;
+mod outcome;
+mod part;
+mod place;
+mod prompt;
+mod small;
+mod words;
+
+use std::{io, io::BufRead};
+
+use ctwatch_abi::top::By;
+
+use gathered::Gathered;
+pub use kind::Printed;
+use lines::Next;
+pub use outcome::{Bundle, CountersAt, InBundle, Misread};
+use part::Section;
+
+/// Reads the pieces of one bundle, one after the other.
+pub struct Reader {
+    gathered: Gathered,
+}
+
+/// What entries are told apart by for the doctor, and how many of each are named.
+const BY: [By; 3] = [By::Service, By::Source, By::Destination];
+const MOST: usize = 20;
+
+impl Default for Reader {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Reader {
+    /// Counts entries as the doctor wants them.
+    pub fn new() -> Self {
+        Self::counting(&BY, MOST)
+    }
+
+    /// Counts entries by these, the first so many of each.
+    pub fn counting(by: &[By], most: usize) -> Self {
+        Self { gathered: Gathered::new(by, most) }
+    }
+
+    /// No line of a log is later than this: those that name no year are of the last that fits.
+    #[must_use]
+    pub fn read_at(mut self, now: jiff::Timestamp) -> Self {
+        self.gathered.log.now = Some(now);
+        self
+    }
+
+    /// Takes in one piece; `name` is its path within the bundle. An error is one of reading: what was read
+    /// before it counts.
+    pub fn piece(&mut self, name: &str, text: &mut dyn BufRead) -> io::Result<()> {
+        self.gathered.evidence_of(name);
+        let mut piece = Piece::new(name);
+        match opening(text)? {
+            Opening::Binary => {
+                self.gathered.unknown_pieces += 1;
+                return Ok(());
+            }
+            Opening::Nft => {
+                let read = nft_json::read(text);
+                let namespace = place::of_name(name).map(str::to_owned);
+                self.gathered.count(Printed::NftJson);
+                match read {
+                    Ok(tables) => self.gathered.nft(namespace, tables),
+                    Err(why) => self.gathered.misread(name, 1, b"{\"nftables\": ...", Some(why)),
+                }
+                return Ok(());
+            }
+            Opening::Facts => {
+                self.gathered.count(Printed::Facts);
+                match small::facts(text) {
+                    Some(facts) => self.gathered.collected = Some(facts),
+                    None => self.gathered.misread(
+                        name,
+                        1,
+                        b"{\"release\": ...",
+                        Some("no facts that this version of ctwatch can read"),
+                    ),
+                }
+                return Ok(());
+            }
+            Opening::Lines => {}
+        }
+        let mut line = Vec::new();
+        let outcome = loop {
+            match lines::next(text, &mut line) {
+                Ok(Next::Line) => {
+                    piece.number += 1;
+                    piece.line(&line, &mut self.gathered);
+                }
+                Ok(Next::TooLong) => {
+                    piece.number += 1;
+                    piece.complain(&mut self.gathered, &line, "longer than any line of a tool");
+                }
+                Ok(Next::Endless) => {
+                    piece.number += 1;
+                    piece.complain(
+                        &mut self.gathered,
+                        &line,
+                        "a line without an end: nothing after it was read",
+                    );
+                    break Ok(());
+                }
+                Ok(Next::End) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        piece.end(&mut self.gathered);
+        outcome
+    }
+
+    pub fn finish(self) -> Bundle {
+        assemble::bundle(self.gathered)
+    }
+}
+
+/// What a piece begins with.
+enum Opening {
+    Lines,
+    /// One value, which may be one line of many megabytes.
+    Nft,
+    Facts,
+    Binary,
+}
+
+fn opening(text: &mut dyn BufRead) -> io::Result<Opening> {
+    const LOOKED_AT: usize = 4096;
+    let there = loop {
+        match text.fill_buf() {
+            Ok(there) => break &there[..there.len().min(LOOKED_AT)],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    };
+    if there.contains(&0) {
+        return Ok(Opening::Binary);
+    }
+    let first = there.trim_ascii_start();
+    let Some(rest) = first.strip_prefix(b"{") else { return Ok(Opening::Lines) };
+    let rest = rest.trim_ascii_start();
+    Ok(if rest.starts_with(b"\"nftables\"") {
+        Opening::Nft
+    } else if rest.starts_with(b"\"release\"") {
+        Opening::Facts
+    } else {
+        Opening::Lines
+    })
+}
+
+/// One piece, as it is read.
+struct Piece<'a> {
+    name: &'a str,
+    number: u64,
+    /// By its name.
+    namespace: Option<String>,
+    part: Section,
+    is_known: bool,
+    /// Lines before anything was understood: text around what was pasted, or another kind of file.
+    held: Vec<(u64, String)>,
+    more_held: u64,
+}
+
+impl<'a> Piece<'a> {
+    fn new(name: &'a str) -> Self {
+        let namespace = place::of_name(name).map(str::to_owned);
+        let kind = Printed::of_file(name).unwrap_or_default();
+        let mut part = Section::of(kind, namespace.clone(), name);
+        part.is_by_name = true;
+        let (held, more_held) = (Vec::new(), 0);
+        Self { name, number: 0, namespace, part, is_known: false, held, more_held }
+    }
+
+    fn line(&mut self, line: &[u8], gathered: &mut Gathered) {
+        // Most lines of most pieces are entries of a table.
+        if self.part.take(line, self.name, gathered).is_ok() {
+            self.is_known |= self.part.is_known();
+            return;
+        }
+        let plain = lines::plain(line);
+        let line = &*plain;
+        if line.trim_ascii().is_empty() {
+            return;
+        }
+        if let Some(typed) = prompt::command(line, self.part.kind) {
+            self.switch(
+                Section::of_command(&typed, self.namespace.as_deref(), self.name),
+                gathered,
+            );
+            if let Some(host) = typed.host {
+                gathered.host.get_or_insert_with(|| host.to_owned());
+            }
+            return;
+        }
+        let why = match self.part.take(line, self.name, gathered) {
+            Ok(()) => return self.is_known |= self.part.is_known(),
+            Err(why) => why,
+        };
+        let looks = Printed::of_line(line);
+        if let Some(kind) = looks.filter(|kind| *kind != self.part.kind) {
+            // A command in front of it named the namespace of this too.
+            let namespace = self.part.namespace.clone();
+            self.switch(Section::of(kind, namespace, self.name), gathered);
+            match self.part.take(line, self.name, gathered) {
+                Ok(()) => self.is_known = true,
+                Err(why) => self.misread(line, why, gathered),
+            }
+            return;
+        }
+        if line.starts_with(b"conntrack v") {
+            return;
+        }
+        self.misread(line, why, gathered);
+    }
+
+    fn switch(&mut self, part: Section, gathered: &mut Gathered) {
+        let old = std::mem::replace(&mut self.part, part);
+        old.finish(self.name, gathered);
+    }
+
+    fn misread(&mut self, line: &[u8], why: Option<&'static str>, gathered: &mut Gathered) {
+        /// Of text around what was pasted.
+        const MOST_HELD: usize = 10;
+        if self.is_known {
+            gathered.misread(self.name, self.number, line, why);
+        } else if self.held.len() < MOST_HELD {
+            self.held.push((self.number, lines::cut(line)));
+        } else {
+            self.more_held += 1;
+        }
+    }
+
+    fn complain(&mut self, gathered: &mut Gathered, line: &[u8], why: &'static str) {
+        self.is_known = true;
+        gathered.misread(self.name, self.number, line, Some(why));
+    }
+
+    fn end(self, gathered: &mut Gathered) {
+        let is_known = self.is_known;
+        self.part.finish(self.name, gathered);
+        if !is_known {
+            gathered.unknown_pieces += u64::from(self.number > 0);
+            return;
+        }
+        for (line, text) in self.held {
+            gathered.misread(self.name, line, text.as_bytes(), None);
+        }
+        gathered.more_misread += self.more_held;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,224 @@
+//! The doctor and the census of a box where ctwatch never ran: from what other tools printed there.
+
+use std::{
+    fs,
+    io::{self, BufRead, BufReader},
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use anyhow::{Context, Result, bail};
+use flate2::bufread::MultiGzDecoder;
+
+use crate::{
+    bundle::{Bundle, InBundle, Misread, Reader},
+    diagnosis::{
+        self, Case, measurement,
+        report::{Conntrack, NotUnderstood, Offline, Report},
+        tracking,
+        undecided::{Besides, undecided},
+    },
+    host::machine::files,
+    model::census::{KernelCount, Taken},
+    output::aside,
+    record::sample::Owner,
+};
+
+/// What there is to say of what was printed: findings, fixes, and what is missing.
+pub(super) fn examine(path: &Path) -> Result<Report> {
+    let bundle = read(path, Reader::new())?;
+    let seen = Besides {
+        entries: bundle.has_entries,
+        settings: bundle.has_settings,
+        processes: bundle.has_processes,
+    };
+    let taken = taken(&bundle, Instant::now());
+    let unlisted = "no list of them is in what was read (conntrack -L -o extended tells)";
+    let case = Case {
+        facts: &bundle.facts,
+        census: if bundle.has_entries { Ok(&taken) } else { Err(unlisted) },
+        live: None,
+        settings: Default::default(),
+    };
+    let offline = Offline {
+        path: path.display().to_string(),
+        host: bundle.host.clone(),
+        time: bundle.time.clone(),
+        read: bundle.pieces.iter().map(|(kind, count)| (kind.name(), *count)).collect(),
+        not_recognised: bundle.unknown_pieces,
+        not_understood: bundle.misread.iter().map(not_understood).collect(),
+        more_not_understood: bundle.more_misread,
+        undecided: undecided(&bundle.facts, seen),
+        notes: notes(&bundle),
+    };
+    let mut report = Report {
+        tracking: tracking::tracking(&bundle.facts),
+        findings: diagnosis::findings(&case),
+        offline: Some(offline),
+        ..measurement::offline(bundle.facts.release.clone(), bundle.facts.form)
+    };
+    if bundle.is_form_unknown {
+        report.conntrack = Conntrack::Unknown;
+    }
+    Ok(report)
+}
+
+/// A census of what was listed, and what goes with it.
+pub(super) struct ListedCensus {
+    pub(super) taken: Taken,
+    pub(super) limit: Option<u32>,
+    pub(super) kernel: String,
+}
+
+pub(super) fn count(path: &Path, reader: Reader) -> Result<ListedCensus> {
+    let begun = Instant::now();
+    let bundle = read(path, reader)?;
+    if !bundle.has_entries {
+        bail!(
+            "no entry of a table is in {}: what conntrack -L or /proc/net/nf_conntrack printed is \
+             counted",
+            path.display()
+        );
+    }
+    let limit = bundle.facts.limit.as_ref().ok().copied();
+    let kernel = bundle.facts.release.clone();
+    for one in bundle.misread.iter().map(not_understood).take(5) {
+        aside::say(&format!(
+            "not understood: {} line {}{}: {}",
+            one.piece,
+            one.line,
+            one.why.map_or_else(String::new, |why| format!(" ({why})")),
+            one.text
+        ));
+    }
+    let more = (bundle.misread.len() as u64).saturating_sub(5) + bundle.more_misread;
+    if more > 0 {
+        aside::say(&format!("not understood: {more} lines more"));
+    }
+    Ok(ListedCensus { taken: taken(&bundle, begun), limit, kernel })
+}
+
+fn not_understood(of: &Misread) -> NotUnderstood {
+    let Misread { piece, line, text, why } = of.clone();
+    NotUnderstood { piece, line, text, why }
+}
+
+/// And what the counters of two readings say.
+fn notes(bundle: &Bundle) -> Vec<String> {
+    let mut notes = bundle.notes.clone();
+    for place in &bundle.places {
+        let name = place.name.as_deref().unwrap_or("host");
+        notes.extend(place.unlisted.iter().map(|why| format!("{name}: {why}")));
+        let [first, .., last] = place.counters.as_slice() else { continue };
+        let (from, to) =
+            if first.sums.dropped() <= last.sums.dropped() { (first, last) } else { (last, first) };
+        let more = to.sums.dropped() - from.sums.dropped();
+        if more > 0 {
+            notes.push(format!(
+                "{name}: {more} packets were dropped between {} and {}",
+                from.piece, to.piece
+            ));
+        }
+    }
+    notes
+}
+
+fn taken(bundle: &Bundle, begun: Instant) -> Taken {
+    let kernel = |place: &InBundle| KernelCount {
+        netns: place.netns,
+        owner: Owner::Host,
+        is_judged: true,
+        inode: place.inode,
+        name: Some(place.name.clone().unwrap_or_else(|| "host".to_owned())),
+        workload: Default::default(),
+        before: place.kernel,
+        after: place.kernel,
+        unlisted: place.unlisted.clone(),
+        is_torn: false,
+    };
+    Taken {
+        by: "what was listed".into(),
+        took: begun.elapsed(),
+        cpu: crate::observe::census::cpu_time(),
+        strayed: 0,
+        kernel: bundle.places.iter().map(kernel).collect(),
+        counted: bundle.census.clone(),
+        notes: bundle.notes.clone(),
+    }
+}
+
+/// Reads all pieces of it.
+fn read(path: &Path, reader: Reader) -> Result<Bundle> {
+    let mut reader = reader.read_at(jiff::Timestamp::now());
+    each_piece(path, &mut |name, text| {
+        if let Err(error) = reader.piece(name, text) {
+            aside::say(&format!("cannot read all of {name}: {error}"));
+        }
+        Ok(())
+    })?;
+    let bundle = reader.finish();
+    if bundle.pieces.is_empty() {
+        bail!(
+            "nothing in {} is known here: what conntrack, sysctl, nft, iptables-save, lsmod or dmesg \
+             printed is, by itself or in a folder, and recordings of ctwatch are",
+            path.display()
+        );
+    }
+    Ok(bundle)
+}
+
+/// Standard input, a file, or the files of a folder.
+fn each_piece(
+    path: &Path,
+    each: &mut dyn FnMut(&str, &mut dyn BufRead) -> Result<()>,
+) -> Result<()> {
+    if path == Path::new("-") {
+        return each("standard input", &mut io::stdin().lock());
+    }
+    let place = path.display();
+    let about = fs::metadata(path).with_context(|| format!("cannot look at {place}"))?;
+    if !about.is_dir() {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        return one(path, &name, each);
+    }
+    const MOST: usize = 100_000;
+    let mut open: Vec<PathBuf> = vec![path.to_owned()];
+    let mut found = Vec::new();
+    while let Some(folder) = open.pop() {
+        let entries = fs::read_dir(&folder);
+        for entry in entries.with_context(|| format!("cannot read {}", folder.display()))? {
+            let entry = entry?;
+            match entry.file_type()? {
+                kind if kind.is_dir() => open.push(entry.path()),
+                kind if kind.is_file() => found.push(entry.path()),
+                _ => {}
+            }
+        }
+        if found.len() > MOST {
+            bail!("{place} holds more than {MOST} files");
+        }
+    }
+    found.sort();
+    for file in &found {
+        let name = file.strip_prefix(path).unwrap_or(file).to_string_lossy().into_owned();
+        one(file, &name, each)?;
+    }
+    Ok(())
+}
+
+fn one(
+    path: &Path,
+    name: &str,
+    each: &mut dyn FnMut(&str, &mut dyn BufRead) -> Result<()>,
+) -> Result<()> {
+    const BUFFER: usize = 256 << 10;
+    let file = files::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut file = BufReader::with_capacity(BUFFER, file);
+    match file.fill_buf().is_ok_and(|begin| begin.starts_with(&[0x1f, 0x8b])) {
+        true => {
+            let name = name.strip_suffix(".gz").unwrap_or(name);
+            each(name, &mut BufReader::with_capacity(BUFFER, MultiGzDecoder::new(file)))
+        }
+        false => each(name, &mut file),
+    }
+}
