@@ -346,7 +346,10 @@ fn rules(
     let name = one.name.as_deref();
     let is_loaded =
         |wanted: &str| modules.map(|all| all.iter().any(|module| module.name == wanted));
-    let no_legacy = is_loaded("ip_tables") == Some(false) && is_loaded("ip6_tables") == Some(false);
+    // Where one of them is a module, the others are no part of the kernel itself either.
+    let no_legacy = is_loaded("nf_tables") == Some(true)
+        && is_loaded("ip_tables") == Some(false)
+        && is_loaded("ip6_tables") == Some(false);
     let mut nft = one.nft.clone();
     let mut legacy = Vec::new();
     let saved = one.saved.iter().chain(
@@ -389,13 +392,8 @@ fn rules(
             tables.extend(legacy);
             (Ok(tables), Err(why(name, missing::LEGACY)))
         }
-        (None, _) => {
-            // Where nf_tables is not loaded, there are none.
-            match is_loaded("nf_tables") {
-                Some(false) if is_legacy_whole => (Ok(Vec::new()), Ok(legacy)),
-                _ => (Err(why(name, missing::NFT)), Ok(legacy)),
-            }
-        }
+        // Another tool of rules may have made more.
+        (None, _) => (Err(why(name, missing::NFT)), Ok(legacy)),
     }
 }
 

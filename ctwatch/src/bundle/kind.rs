@@ -164,6 +164,12 @@ impl Printed {
             b'#' if begins("# Warning: ") && has("is managed by iptables-nft") => Some(Self::Nft),
             b'#' if begins("# name ") && has("<active_objs>") => Some(Self::Slab),
             b'*' if is_table_of_iptables(&line[1..]) => Some(Self::RulesSaved),
+            b'-' if begins("-- Logs begin")
+                || begins("-- Journal begins")
+                || begins("-- Boot ") =>
+            {
+                Some(Self::Log)
+            }
             b'-' if begins("-P ") || begins("-N ") || begins("-A ") => Some(Self::RulesSaved),
             b' ' | b'\t' if has("[NEW]") || has("[UPDATE]") || has("[DESTROY]") => {
                 has("src=").then_some(Self::Events)
@@ -258,14 +264,15 @@ fn is_module(line: &[u8]) -> bool {
     };
     let is_number = |word: &[u8]| word.iter().all(u8::is_ascii_digit);
     let name = words.next().filter(|word| is_name(word) && word.len() > 1);
-    let size = words.next().filter(|word| is_number(word) && word.len() > 3);
+    let size = words.next().filter(|word| is_number(word));
     let references = words.next().filter(|word| is_number(word) || *word == b"-2");
     let more = words.clone().nth(1);
-    // With lsmod there is nothing behind its users.
+    let is_state = matches!(more, Some(b"Live" | b"Loading" | b"Unloading"));
+    // With lsmod there is nothing behind its users; what is so small is something else.
     name.is_some()
-        && size.is_some()
+        && size.is_some_and(|size| size.len() > 3 || is_state)
         && references.is_some()
-        && (more.is_none() || matches!(more, Some(b"Live" | b"Loading" | b"Unloading")))
+        && (more.is_none() || is_state)
         && name.is_some_and(|name| !is_number(name))
 }
 

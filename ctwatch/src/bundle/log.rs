@@ -41,6 +41,10 @@ impl LogPart {
         if super::prompt::command(line, super::Printed::Log).is_some() {
             return Err(None);
         }
+        // `-- Logs begin at …`
+        if text.starts_with("-- ") {
+            return Ok(());
+        }
         if text.starts_with('{') {
             return self.object(line);
         }

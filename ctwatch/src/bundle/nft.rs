@@ -225,7 +225,7 @@ fn rule(text: &str, handle: Option<u64>, is_both: bool) -> Result<Option<NftRule
 }
 
 /// Words that begin a statement: a value ends before one.
-const BEGINS: [&str; 33] = [
+const BEGINS: [&str; 42] = [
     "ct",
     "meta",
     "ip",
@@ -259,11 +259,29 @@ const BEGINS: [&str; 33] = [
     "snat",
     "dnat",
     "redirect",
+    "flow",
+    "queue",
+    "tproxy",
+    "synproxy",
+    "xt",
+    "quota",
+    "igmp",
+    "esp",
+    "ah",
 ];
 
 /// How many words of a value there are.
 fn value_of(rest: &[&str]) -> usize {
     rest.iter().position(|word| BEGINS.contains(word)).unwrap_or(rest.len())
+}
+
+/// The same, of a value that may be a word that begins one: `ip protocol != tcp`.
+fn value_len(rest: &[&str]) -> usize {
+    let least = match rest.first() {
+        Some(&"!=" | &"==" | &"<" | &">" | &"<=" | &">=") => 2,
+        _ => 1,
+    };
+    value_of(rest).max(least).min(rest.len())
 }
 
 /// Takes in one statement; how many words it has behind its first.
@@ -311,7 +329,7 @@ fn statement(rule: &mut NftRule, word: &str, rest: &[&str], is_both: bool) -> Re
         | "icmpv6" | "igmp" | "esp" | "ah" => {
             let name = next(0).ok_or(CUT)?;
             let value = rest.get(1..).unwrap_or_default();
-            let len = value_of(value).max(usize::from(!value.is_empty()));
+            let len = value_len(value);
             match value.get(..len) {
                 Some([vmap, map]) if *vmap == "vmap" => {
                     field(rule, is_both, (word, name), None);
@@ -344,7 +362,11 @@ fn statement(rule: &mut NftRule, word: &str, rest: &[&str], is_both: bool) -> Re
         // Something that is asked for and is not read here: nothing is claimed of it.
         _ => {
             rule.ask(crate::record::facts::Condition::Other);
-            let len = value_of(rest);
+            let is_of_two = matches!(word, "ether" | "vlan" | "arp" | "rt" | "socket" | "exthdr");
+            let len = match is_of_two && rest.len() > 1 {
+                true => 1 + value_len(&rest[1..]),
+                false => value_of(rest),
+            };
             if rest.get(..len).is_some_and(|value| value.contains(&"vmap")) {
                 rule.act = Act::Unknown;
             }

@@ -9,7 +9,7 @@ use super::{
     log::LogPart,
     nft::NftPart,
     nft_json, place,
-    prompt::Typed,
+    prompt::{self, Typed},
     small::{self, AdapterPart, CountersPart, HooksPart},
 };
 
@@ -95,7 +95,10 @@ impl Section {
                 }
                 // Nothing is wanted of these, but that they are no lines of another kind.
                 Printed::Events | Printed::Sets | Printed::Sockets | Printed::Other => {
-                    if Printed::of_line(line).is_some_and(|kind| kind != self.kind) {
+                    // A command behind it is the begin of something else.
+                    if prompt::command(line, self.kind).is_some()
+                        || Printed::of_line(line).is_some_and(|kind| kind != self.kind)
+                    {
                         return Err(None);
                     }
                 }

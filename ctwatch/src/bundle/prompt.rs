@@ -22,7 +22,12 @@ pub(super) fn command(line: &[u8], within: Printed) -> Option<Typed<'_>> {
         return None;
     }
     let command = headed(line);
-    (Printed::by(command) != Printed::Unknown).then_some(Typed { command, host: None })
+    // `==== show version ====` ends what stands before it, whatever it prints.
+    let is_heading = ["==== ", "######## "].iter().any(|mark| line.starts_with(mark))
+        && line.ends_with(['=', '#'])
+        && !command.is_empty();
+    let is_known = Printed::by(command) != Printed::Unknown;
+    (is_known || is_heading).then_some(Typed { command, host: None })
 }
 
 /// With a user and a host before it: whatever the command, what was before it is over.

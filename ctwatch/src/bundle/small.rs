@@ -5,6 +5,7 @@ use std::io::{BufRead, Read};
 use super::{
     gathered::Gathered,
     kind::{self, Printed, Why},
+    prompt,
 };
 use crate::{
     host::{kernel::settings, machine::evidence, netfilter::procstat},
@@ -183,6 +184,9 @@ fn date(line: &str, gathered: &mut Gathered) -> Result<(), Why> {
 
 /// Names of those that are looked for.
 fn among(line: &str, wanted: &[&str], found: &mut Vec<String>) -> Result<(), Why> {
+    if prompt::command(line.as_bytes(), Printed::Processes).is_some() {
+        return Err(None);
+    }
     for word in line.split_whitespace() {
         let name = word.rsplit('/').next().unwrap_or(word).trim_end_matches(':');
         if let Some(name) = wanted.iter().find(|wanted| **wanted == name)

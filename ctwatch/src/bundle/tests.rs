@@ -1,5 +1,7 @@
 //! What was printed is what is known.
 
+mod dumps;
+
 use super::*;
 use crate::record::facts::{Act, Condition, Form, Framework};
 

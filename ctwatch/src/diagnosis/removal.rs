@@ -92,6 +92,12 @@ impl Shell<'_> {
 
     /// Single rules by their handles, in one transaction; and back to where each stood.
     fn nft(&self, rules: &[Place<'_>], fix: &mut Fix) -> Result<(), String> {
+        // By the numbers that there are, others would be taken away.
+        if rules.iter().any(|(table, _)| table.by_place) {
+            return Err(
+                "their handles are not in what was read (nft -a list ruleset tells)".to_owned()
+            );
+        }
         self.needs("nft")?;
         self.needs("sed")?;
         let (kept, undo) = (format!("{}.nft", self.file), format!("{}-undo.nft", self.file));

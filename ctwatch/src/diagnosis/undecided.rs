@@ -92,7 +92,7 @@ fn of_namespace(
     );
     add(
         namespace.totals.is_err(),
-        &["was_full", "chain_too_long", "nat_exhausted", "lost_clashes", "invalid_rules"],
+        &["was_full", "chain_too_long", "nat_exhausted", "lost_clashes", "invalid_rule"],
         format!("what was dropped in {called}"),
         typed("conntrack -S"),
     );
@@ -102,7 +102,7 @@ fn of_namespace(
         format!("who holds the entries of {called}"),
         typed("conntrack -L -o extended"),
     );
-    let rules = &["needed_by", "tracking_for_nothing", "invalid_rules"];
+    let rules = &["needed_by", "tracking_for_nothing", "invalid_rule"];
     let nft = &namespace.nft;
     add(nft.is_err(), rules, format!("all rules of {called}"), typed("nft -a list ruleset"));
     add(

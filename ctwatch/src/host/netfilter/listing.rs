@@ -67,19 +67,37 @@ pub struct Listed {
     pub has_end: bool,
 }
 
-/// Words apart by white space.
+/// Words apart by white space; what is no text is white here, too.
 struct Words<'a>(&'a [u8]);
 
 impl<'a> Words<'a> {
     fn peek(&mut self) -> Option<&'a [u8]> {
-        let begin = self.0.iter().position(|byte| !byte.is_ascii_whitespace())?;
+        let begin = self.0.iter().position(|byte| *byte > b' ')?;
         self.0 = &self.0[begin..];
-        let end = self.0.iter().position(u8::is_ascii_whitespace).unwrap_or(self.0.len());
+        let end = self.0.iter().position(|byte| *byte <= b' ').unwrap_or(self.0.len());
         Some(&self.0[..end])
     }
 
     fn pass(&mut self, word: &[u8]) {
         self.0 = &self.0[word.len()..];
+    }
+
+    /// The next word, and where in it a name ends: each byte is looked at once.
+    fn named(&mut self) -> Option<(&'a [u8], Option<usize>)> {
+        let begin = self.0.iter().position(|byte| *byte > b' ')?;
+        let (rest, mut name) = (&self.0[begin..], None);
+        let mut end = rest.len();
+        for (at, byte) in rest.iter().enumerate() {
+            if *byte <= b' ' {
+                end = at;
+                break;
+            }
+            if *byte == b'=' && name.is_none() {
+                name = Some(at);
+            }
+        }
+        self.0 = &rest[end..];
+        Some((&rest[..end], name))
     }
 }
 
@@ -151,7 +169,7 @@ pub fn entry(netns: NetnsId, line: &[u8]) -> Result<Listed, &'static str> {
     let mut seen = 0_usize;
     // In the table, or it would not be listed.
     let (mut status, mut zone, mut has_end) = (Status::CONFIRMED | Status::REPLIED, 0, false);
-    while let Some(word) = words.next() {
+    while let Some((word, name_ends)) = words.named() {
         if let [b'[', ..] = word {
             status = flag(word, status);
             // `[start=Thu Nov 26 03:00:00 2026]`
@@ -161,7 +179,7 @@ pub fn entry(netns: NetnsId, line: &[u8]) -> Result<Listed, &'static str> {
             }
             continue;
         }
-        let Some(at) = word.iter().position(|byte| *byte == b'=') else {
+        let Some(at) = name_ends else {
             return Err("a word that is none of an entry");
         };
         let (name, value) = (&word[..at], &word[at + 1..]);
@@ -230,22 +248,40 @@ fn state(protocol: u8, name: &[u8]) -> Result<u8, &'static str> {
     at.and_then(|at| u8::try_from(at).ok()).ok_or("an unknown state")
 }
 
+/// As the kernel prints it: four numbers.
+fn ipv4(text: &[u8]) -> Option<[u8; 4]> {
+    let (mut bytes, mut at, mut value, mut digits) = ([0; 4], 0, 0_u32, 0);
+    for byte in text {
+        let digit = byte.wrapping_sub(b'0');
+        if digit <= 9 {
+            (value, digits) = (value * 10 + u32::from(digit), digits + 1);
+            if digits > 3 || value > 255 {
+                return None;
+            }
+        } else if *byte == b'.' && digits > 0 && at < 3 {
+            bytes[at] = u8::try_from(value).ok()?;
+            (at, value, digits) = (at + 1, 0, 0);
+        } else {
+            return None;
+        }
+    }
+    bytes[3] = u8::try_from(value).ok()?;
+    (at == 3 && digits > 0).then_some(bytes)
+}
+
 /// All addresses of an entry are of one family.
 fn address(family: &mut Option<u8>, text: &[u8]) -> Result<[u8; 16], &'static str> {
     let mut bytes = [0; 16];
-    let found = if text.contains(&b':') {
-        let text = std::str::from_utf8(text).map_err(|_| "no address")?;
-        bytes = text.parse::<Ipv6Addr>().map_err(|_| "no address")?.octets();
-        AF_INET6
-    } else {
-        let mut parts = text.split(|byte| *byte == b'.');
-        for byte in &mut bytes[..4] {
-            *byte = parts.next().and_then(decimal).ok_or("no address")?;
+    let found = match ipv4(text) {
+        Some(address) => {
+            bytes[..4].copy_from_slice(&address);
+            AF_INET
         }
-        if parts.next().is_some() {
-            return Err("no address");
+        None => {
+            let text = std::str::from_utf8(text).map_err(|_| "no address")?;
+            bytes = text.parse::<Ipv6Addr>().map_err(|_| "no address")?.octets();
+            AF_INET6
         }
-        AF_INET
     };
     match *family.get_or_insert(found) == found {
         true => Ok(bytes),
