@@ -24,7 +24,9 @@ fn main() -> ExitCode {
         Command::Check(args) if args.from.is_some() => (Work::Read, false),
         Command::Check(args) => (Work::Look, args.state.is_some()),
         Command::Census(args) if args.from.is_some() => (Work::Read, false),
-        Command::Doctor(args) if args.then.from.is_some() => (Work::Read, false),
+        Command::Doctor(args) if args.then.from.is_some() || !args.diff.is_empty() => {
+            (Work::Read, false)
+        }
         Command::Doctor(args) => (Work::All, args.write.is_some()),
         Command::Watch(args) if args.past.from.is_some() => (Work::Read, false),
         Command::Watch(args) => (Work::All, args.record.is_some()),

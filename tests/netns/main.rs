@@ -34,6 +34,7 @@ mod machine;
 mod masked;
 mod mechanism;
 mod namespaces;
+mod offline;
 mod owners;
 mod pods;
 mod readme;
@@ -139,6 +140,7 @@ const GROUPS: [&[Test]; 32] = [
     lab::TESTS,
     readme::TESTS,
     doctor::TESTS,
+    offline::TESTS,
     advice::TESTS,
     owners::TESTS,
     pods::TESTS,

@@ -113,7 +113,7 @@ pub(super) fn cut(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(&line[..line.len().min(4 * SHOWN)]);
     let mut cut: String = text.chars().take(SHOWN).collect();
     if cut.len() < line.len() {
-        cut.push('…');
+        cut.push_str("...");
     }
     cut
 }

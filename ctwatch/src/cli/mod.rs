@@ -181,16 +181,21 @@ pub struct DoctorArgs {
     pub mechanism: MechanismArg,
     #[command(flatten)]
     pub then: Then,
+    /// Show what differs between two of these: hosts, or moments
+    #[arg(long, value_names = ["A", "B"], num_args = 2,
+          conflicts_with_all = ["duration", "write", "mechanism", "netns", "owner", "from"])]
+    pub diff: Vec<PathBuf>,
 }
 
 /// Which moment of a recording.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Then {
-    /// Look at the recording PATH, at its worst moment
+    /// Look at a recording, at its worst moment; or at what conntrack -L, sysctl -a and others printed: a
+    /// file, a folder, or -
     #[arg(long, value_name = "PATH",
           conflicts_with_all = ["duration", "write", "mechanism", "netns", "owner"])]
     pub from: Option<PathBuf>,
-    /// Look at it as it was at TIME: 03:00, '2026-11-26 03:00', 90m ago
+    /// Look at the recording as it was at TIME: 03:00, '2026-11-26 03:00'
     #[arg(long, value_name = "TIME", value_parser = moment, requires = "from")]
     pub at: Option<jiff::Timestamp>,
 }
@@ -422,10 +427,10 @@ pub struct CensusArgs {
     #[arg(long, value_enum, default_value_t = CensusMechanism::Auto)]
     #[arg(value_name = "HOW", hide_possible_values = true, hide_default_value = true)]
     pub mechanism: CensusMechanism,
-    /// Show the last census of the recording PATH
+    /// Show the last census of a recording; or count what conntrack -L printed: a file, a folder, or -
     #[arg(long, value_name = "PATH", conflicts_with_all = ["mechanism", "netns", "owner"])]
     pub from: Option<PathBuf>,
-    /// Show the last one before TIME: 03:00, '2026-11-26 03:00', 90m ago
+    /// Show the last one recorded before TIME: 03:00, '2026-11-26 03:00', 90m ago
     #[arg(long, value_name = "TIME", value_parser = moment, requires = "from")]
     pub at: Option<jiff::Timestamp>,
 }

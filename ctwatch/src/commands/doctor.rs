@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use ctwatch_abi::top::{By, Wanted};
 
 use super::{
-    WrongUsage, offline,
+    WrongUsage, diff, offline,
     past::{self, MOST},
     scope, setup, write,
 };
@@ -50,6 +50,9 @@ use crate::{
 const COUNT: Duration = Duration::from_secs(1);
 
 pub async fn run(args: DoctorArgs, mask: Option<Mask>) -> Result<()> {
+    if let [first, second] = args.diff.as_slice() {
+        return diff::run(first, second, args.output);
+    }
     if let Some(path) = &args.then.from {
         // What is no recording was printed by other tools.
         return match (is_recording(path), args.then.at) {

@@ -4,6 +4,7 @@ pub mod census;
 pub mod check;
 pub mod collect;
 pub mod confine;
+mod diff;
 pub mod doctor;
 mod following;
 pub mod incidents;

@@ -21,11 +21,21 @@ use crate::{
     host::machine::files,
     model::census::{KernelCount, Taken},
     output::aside,
-    record::sample::Owner,
+    record::{facts::Facts, sample::Owner},
 };
 
 /// What there is to say of what was printed: findings, fixes, and what is missing.
 pub(super) fn examine(path: &Path) -> Result<Report> {
+    look(path).map(|examined| examined.report)
+}
+
+/// The facts, and what was found by them.
+pub(super) struct Examined {
+    pub(super) facts: Facts,
+    pub(super) report: Report,
+}
+
+pub(super) fn look(path: &Path) -> Result<Examined> {
     let bundle = read(path, Reader::new())?;
     let seen = Besides {
         entries: bundle.has_entries,
@@ -60,7 +70,7 @@ pub(super) fn examine(path: &Path) -> Result<Report> {
     if bundle.is_form_unknown {
         report.conntrack = Conntrack::Unknown;
     }
-    Ok(report)
+    Ok(Examined { facts: bundle.facts, report })
 }
 
 /// A census of what was listed, and what goes with it.

@@ -16,6 +16,7 @@ use crate::{
 mod buckets;
 mod case;
 mod causes;
+pub mod differences;
 mod fill;
 mod fixes;
 mod grouped;

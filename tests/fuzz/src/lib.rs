@@ -6,7 +6,9 @@ use std::{fmt::Debug, path::PathBuf, sync::Arc};
 
 use clap::Parser as _;
 use ctwatch::{
+    bundle::Reader,
     cli::{Cli, LimitArgs},
+    diagnosis::{Case, findings, tracking::tracking},
     host::{
         kernel::{
             btf::Btf,
@@ -116,6 +118,18 @@ pub const PARSERS: &[Parser] = &[
     }),
     parser("nft_table", |bytes| drop(nft::take_table(&mut Vec::new(), bytes))),
     parser("nftables_conf", |bytes| drop(evidence::includes(&text(bytes)))),
+    parser("printed_adapter", |bytes| printed("ethtool_-S_ens5", bytes)),
+    parser("printed_counters", |bytes| printed("conntrack_-S", bytes)),
+    parser("printed_entries", |bytes| printed("conntrack_-L", bytes)),
+    parser("printed_hooks", |bytes| printed("nft_list_hooks", bytes)),
+    parser("printed_log", |bytes| printed("dmesg", bytes)),
+    parser("printed_modules", |bytes| printed("lsmod", bytes)),
+    parser("printed_nft", |bytes| printed("nft_-a_list_ruleset", bytes)),
+    parser("printed_nft_json", |bytes| printed("nft_-j_list_ruleset", bytes)),
+    parser("printed_rules", |bytes| printed("iptables_-t_nat_-nvL", bytes)),
+    parser("printed_saved_rules", |bytes| printed("iptables-save", bytes)),
+    parser("printed_session", |bytes| printed("standard input", bytes)),
+    parser("printed_sysctls", |bytes| printed("ip_netns_exec_rt_sysctl_-a", bytes)),
     parser("procstat", |bytes| {
         let text = text(bytes);
         if let Ok(rows) = procstat::parse(&text) {
@@ -341,6 +355,33 @@ fn written_again<T: Serialize + DeserializeOwned + PartialEq + Debug>(bytes: &[u
     let written = serde_json::to_vec(&read).unwrap_or_default();
     let again = serde_json::from_slice::<T>(&written);
     assert!(again.as_ref().is_ok_and(|again| *again == read), "{read:?} {again:?}");
+}
+
+/// What a tool printed, as a piece of a bundle: no line is counted twice, and what comes of it can be shown.
+fn printed(name: &str, bytes: &[u8]) {
+    let mut reader = Reader::counting(&[], 1);
+    drop(reader.piece(name, &mut &*bytes));
+    let bundle = reader.finish();
+    let lines = bytes.split(|byte| *byte == b'\n').count() as u64;
+    let counted = bundle.census.holds().all();
+    let misread = bundle.misread.len() as u64 + bundle.more_misread;
+    assert!(counted + misread <= lines + 1, "{counted} and {misread} of {lines}");
+    for one in &bundle.misread {
+        assert!(one.line >= 1 && one.line <= lines, "{one:?}");
+        assert!(one.text.chars().count() <= 123, "{one:?}");
+    }
+    let namespaces = bundle.facts.namespaces.iter();
+    for table in namespaces.flat_map(|namespace| namespace.rule_tables()) {
+        assert!(table.uses.len() as u64 <= table.rules, "{table:?}");
+    }
+    let case = Case {
+        facts: &bundle.facts,
+        census: Err("not counted"),
+        live: None,
+        settings: Default::default(),
+    };
+    drop(findings(&case));
+    drop(tracking(&bundle.facts));
 }
 
 /// One record again and again.

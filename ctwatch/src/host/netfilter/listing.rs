@@ -167,6 +167,8 @@ pub fn entry(netns: NetnsId, line: &[u8]) -> Result<Listed, &'static str> {
     }
     let mut tuples = [Tuple { protocol, ..Tuple::default() }; 2];
     let mut seen = 0_usize;
+    // What the reply most often repeats: as text it is compared sooner than it is read.
+    let (mut source, mut destination): (&[u8], &[u8]) = (b"", b"");
     // In the table, or it would not be listed.
     let (mut status, mut zone, mut has_end) = (Status::CONFIRMED | Status::REPLIED, 0, false);
     while let Some((word, name_ends)) = words.named() {
@@ -187,12 +189,35 @@ pub fn entry(netns: NetnsId, line: &[u8]) -> Result<Listed, &'static str> {
         if name == b"src" {
             seen += 1;
         }
-        let Some(tuple) = tuples.get_mut(seen - usize::from(seen > 0)) else {
-            return Err("more than two directions");
+        let [original, reply] = &mut tuples;
+        let tuple = match seen {
+            0 | 1 => original,
+            2 => match name {
+                b"src" if value == destination && !value.is_empty() => {
+                    reply.src = original.dst;
+                    continue;
+                }
+                b"dst" if value == source && !value.is_empty() => {
+                    reply.dst = original.src;
+                    continue;
+                }
+                _ => reply,
+            },
+            _ => return Err("more than two directions"),
         };
         match name {
-            b"src" => tuple.src = address(&mut family, value)?,
-            b"dst" => tuple.dst = address(&mut family, value)?,
+            b"src" => {
+                if seen < 2 {
+                    source = value;
+                }
+                tuple.src = address(&mut family, value)?;
+            }
+            b"dst" => {
+                if seen < 2 {
+                    destination = value;
+                }
+                tuple.dst = address(&mut family, value)?;
+            }
             b"sport" => tuple.sport = decimal(value).ok_or("no port")?,
             b"dport" => tuple.dport = decimal(value).ok_or("no port")?,
             // Of both directions, or of one.
@@ -334,6 +359,15 @@ mod tests {
         assert!(held.status.is_offloaded() && held.status.is_assured());
         let over = TCP.replace("431997", "-3");
         assert_eq!(entry(1, over.as_bytes()).unwrap().held.left, Left::Expired);
+    }
+
+    #[test]
+    fn a_reply_of_one_host_is_its_own() {
+        let odd = "tcp 6 9 ESTABLISHED src=10.0.0.1 dst=10.0.0.2 sport=1 dport=2 src=10.0.0.9 \
+                   dst=10.0.0.9 sport=2 dport=1 [ASSURED] use=1";
+        let held = entry(1, odd.as_bytes()).unwrap().held;
+        let ends = (&held.translated.src[..4], &held.translated.dst[..4]);
+        assert_eq!(ends, (&[10, 0, 0, 9][..], &[10, 0, 0, 9][..]));
     }
 
     #[test]

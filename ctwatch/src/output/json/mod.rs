@@ -1,6 +1,7 @@
 //! One JSON object a line. The names here are a contract: fields are added, never renamed.
 
 pub mod census;
+pub mod differences;
 pub mod doctor;
 mod figure;
 mod holds;

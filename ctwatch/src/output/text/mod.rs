@@ -2,6 +2,7 @@
 
 pub mod census;
 pub mod check;
+pub mod differences;
 pub mod doctor;
 pub mod incident;
 pub mod loading;
