@@ -6,6 +6,7 @@ mod collect;
 mod docs;
 mod evening;
 mod help;
+mod offline;
 mod strangers;
 #[path = "../values/mod.rs"]
 #[expect(dead_code, reason = "other tests use the rest")]

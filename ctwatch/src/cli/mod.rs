@@ -49,7 +49,8 @@ Examples:
   ctwatch doctor                  look once; print findings, fixes and undos
   ctwatch doctor --for 10s        count drops for 10 seconds
   ctwatch doctor --write /root/f  write the files of each fix into a new folder
-  ctwatch doctor --from /var/lib/ctwatch --at 03:00   as it was then";
+  ctwatch doctor --from /var/lib/ctwatch --at 03:00   as it was then
+  ctwatch doctor --from sosreport-sw1     what other tools printed on a box";
 const WATCH: &str = "\
 Examples:
   ctwatch                             a line a second for each busy namespace
@@ -163,7 +164,7 @@ impl Cli {
 
 #[derive(Clone, Debug, Args)]
 pub struct DoctorArgs {
-    /// Count drops for TIME [default: 1s, and only if a table is full]
+    /// Count drops for TIME [default: 1s if a table is full]
     #[arg(long = "for", value_name = "TIME", value_parser = interval)]
     pub duration: Option<Duration>,
     /// Write the files of all fixes into DIR, new or empty
@@ -181,7 +182,7 @@ pub struct DoctorArgs {
     pub mechanism: MechanismArg,
     #[command(flatten)]
     pub then: Then,
-    /// Show what differs between two of these: hosts, or moments
+    /// Show what differs between what tools printed
     #[arg(long, value_names = ["A", "B"], num_args = 2,
           conflicts_with_all = ["duration", "write", "mechanism", "netns", "owner", "from"])]
     pub diff: Vec<PathBuf>,
@@ -190,12 +191,12 @@ pub struct DoctorArgs {
 /// Which moment of a recording.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Then {
-    /// Look at a recording, at its worst moment; or at what conntrack -L, sysctl -a and others printed: a
-    /// file, a folder, or -
+    /// Look at a recording, at its worst moment; or at what other tools
+    /// printed: a file, a folder, or -
     #[arg(long, value_name = "PATH",
           conflicts_with_all = ["duration", "write", "mechanism", "netns", "owner"])]
     pub from: Option<PathBuf>,
-    /// Look at the recording as it was at TIME: 03:00, '2026-11-26 03:00'
+    /// Look at the recording as of TIME: 03:00, 90m ago
     #[arg(long, value_name = "TIME", value_parser = moment, requires = "from")]
     pub at: Option<jiff::Timestamp>,
 }

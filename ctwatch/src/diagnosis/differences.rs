@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::{
-    case::{number, percent},
+    case::{number, percent, so_many},
     report::Finding,
 };
 use crate::record::facts::{Facts, Form, Known, Namespace, RuleTable};
@@ -159,8 +159,7 @@ fn of_namespace(
         if one == other {
             continue;
         }
-        let rules =
-            |of: Option<&RuleTable>| of.map(|table| format!("{} rules", number(table.rules)));
+        let rules = |of: Option<&RuleTable>| of.map(|table| so_many(table.rules, "rule", "rules"));
         let (first, second) = (rules(one), rules(other));
         let is_same = first == second;
         let second = if is_same { second.map(|words| format!("{words}, others")) } else { second };
@@ -207,6 +206,6 @@ mod tests {
         assert_eq!(line("module iptable_nat"), (Some("loaded"), None));
         assert_eq!(line("host: entries"), (Some("10 (1%)"), Some("1,000 (100%)")));
         assert_eq!(line("host: nf_conntrack_udp_timeout"), (Some("30"), None));
-        assert_eq!(line("host: table inet filter"), (Some("1 rules"), Some("5 rules")));
+        assert_eq!(line("host: table inet filter"), (Some("1 rule"), Some("5 rules")));
     }
 }
