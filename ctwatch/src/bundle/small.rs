@@ -260,7 +260,7 @@ impl CountersPart {
     }
 }
 
-/// `cpu=0   	found=0 invalid=3 insert=0 insert_failed=0 drop=0 early_drop=0 error=0 search_restart=0`
+/// `cpu=0    found=0 invalid=3 insert=0 insert_failed=0 drop=0 early_drop=0 error=0 search_restart=0`
 /// <https://git.netfilter.org/conntrack-tools/tree/src/conntrack.c> `nfct_stats_attr_cb`
 fn per_cpu(line: &str) -> Result<CpuCounters, Why> {
     let mut cpu = CpuCounters::default();
