@@ -10,6 +10,8 @@ pub mod cli;
 pub mod collect;
 pub mod commands;
 pub mod diagnosis;
+#[cfg(test)]
+mod dumps;
 pub mod family;
 pub mod host;
 pub mod model;

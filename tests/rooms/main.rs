@@ -42,6 +42,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("diagnosis", &["abi", "model", "record"]),
+    ("dumps", &[]),
     ("family", &[]),
     ("host", &["abi", "family", "record"]),
     ("lib", &[]),
@@ -60,6 +61,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 
 /// What a room's tests may name beyond that.
 const ALLOWED_IN_TESTS: &[(&str, &[&str])] = &[
+    ("dumps", &["bundle", "diagnosis", "record"]),
     ("old_kernels", &["abi", "host", "model", "record"]),
     ("top_lists", &["abi", "model", "probe", "record"]),
 ];

@@ -1,11 +1,9 @@
 //! What was printed is what is known.
 
-mod dumps;
-
 use super::*;
 use crate::record::facts::{Act, Condition, Form, Framework};
 
-pub(super) fn read(pieces: &[(&str, &str)]) -> Bundle {
+fn read(pieces: &[(&str, &str)]) -> Bundle {
     let mut reader = Reader::new().read_at("2026-11-26T12:00:00Z".parse().unwrap());
     for (name, text) in pieces {
         reader.piece(name, &mut text.as_bytes()).unwrap();

@@ -3,14 +3,22 @@
 
 use std::{fs, path::PathBuf};
 
-use super::*;
 use crate::{
+    bundle::{Bundle, Reader},
     diagnosis::{Case, findings},
-    record::facts::{Namespace, RuleTable},
+    record::facts::{Act, Form, Namespace, RuleTable},
 };
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/dumps")
+}
+
+fn read(pieces: &[(&str, &str)]) -> Bundle {
+    let mut reader = Reader::new().read_at("2026-11-26T12:00:00Z".parse().unwrap());
+    for (name, text) in pieces {
+        reader.piece(name, &mut text.as_bytes()).unwrap();
+    }
+    reader.finish()
 }
 
 fn dump(name: &str) -> String {
