@@ -34,6 +34,8 @@ pub(super) fn bundle(mut gathered: Gathered) -> Bundle {
     let modules = gathered.modules.take();
     let host = within.first();
     let is_whole = host.is_some_and(|host| host.sysctl_lines >= WHOLE);
+    gathered.are_bridges_tracked =
+        host.is_some_and(|host| host.number("net.bridge.bridge-nf-call-iptables") == Some(1));
     let (form, is_form_unknown) = form(&within, modules.as_deref(), is_whole);
     let mut next =
         within.iter().flat_map(|one| &one.lists).map(|list| list.netns).max().unwrap_or(0);
@@ -96,6 +98,7 @@ fn finish(
     let (has_settings, has_processes) =
         (gathered.has_settings, gathered.pieces.contains_key(&super::kind::Printed::Processes));
     let is_collected = gathered.collected.is_some();
+    let has_unknown_bridges = gathered.bridges.is_none() && gathered.are_bridges_tracked;
     // What ctwatch itself looked at there it saw as it would have live.
     let (mut facts, is_form_unknown) = match gathered.collected.take() {
         Some(collected) => (*collected, false),
@@ -124,6 +127,7 @@ fn finish(
         is_form_unknown,
         has_entries: !kept.is_empty(),
         has_settings: has_settings || is_collected,
+        has_unknown_bridges: has_unknown_bridges && !is_collected,
         has_processes: has_processes || is_collected,
         census,
         places,
@@ -311,9 +315,10 @@ fn namespace(
         expectations: one.expectations.ok_or_else(|| why(name, missing::EXPECTATIONS)),
         timeouts: timeouts(one),
         hooks: one.hooks.clone().ok_or_else(|| why(name, missing::HOOKS)),
-        bridges: gathered.bridges.filter(|bridges| *bridges > 0).filter(|_| {
-            name.is_none() && one.number("net.bridge.bridge-nf-call-iptables") == Some(1)
-        }),
+        bridges: gathered
+            .bridges
+            .filter(|bridges| *bridges > 0)
+            .filter(|_| name.is_none() && gathered.are_bridges_tracked),
         nft,
         legacy,
     }

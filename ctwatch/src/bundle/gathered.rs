@@ -101,6 +101,8 @@ pub(super) struct Gathered {
     pub(super) has_settings: bool,
     pub(super) hashsize: Option<u32>,
     pub(super) bridges: Option<u32>,
+    /// netfilter sees what only crosses a bridge.
+    pub(super) are_bridges_tracked: bool,
     pub(super) files: Vec<String>,
     pub(super) processes: Vec<String>,
     pub(super) services: Vec<String>,
@@ -133,6 +135,7 @@ impl Gathered {
             has_settings: false,
             hashsize: None,
             bridges: None,
+            are_bridges_tracked: false,
             files: Vec::new(),
             processes: Vec::new(),
             services: Vec::new(),

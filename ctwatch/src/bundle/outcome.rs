@@ -52,6 +52,8 @@ pub struct Bundle {
     pub has_entries: bool,
     /// Files of sysctl.d were among the pieces.
     pub has_settings: bool,
+    /// netfilter sees what crosses bridges, and how many of these there are is not known.
+    pub has_unknown_bridges: bool,
     /// What runs there was.
     pub has_processes: bool,
     pub census: CensusCounts,

@@ -43,6 +43,7 @@ pub(super) fn take(
         Printed::Memory => memory(line, gathered),
         Printed::Machine => machine(line, gathered),
         Printed::Date => date(line, gathered),
+        Printed::Links => links(line, of, namespace, gathered),
         Printed::Processes => among(line, &evidence::PROCESSES, &mut gathered.processes),
         Printed::Services => {
             if line.contains("enabled") {
@@ -166,6 +167,30 @@ fn machine(line: &str, gathered: &mut Gathered) -> Result<(), Why> {
     gathered.release = Some(third.to_owned());
     if second != "version" {
         gathered.host = Some(second.to_owned());
+    }
+    Ok(())
+}
+
+/// Bridges among them: with `-d` each says what only a bridge has, and where only bridges are listed each
+/// line that is not moved in is one.
+fn links(
+    line: &str,
+    of: &str,
+    namespace: Option<&str>,
+    gathered: &mut Gathered,
+) -> Result<(), Why> {
+    let is_detailed = of.contains("-d");
+    let is_bridge = match of.contains("type bridge") {
+        true => !line.starts_with(char::is_whitespace),
+        false => line.trim_start().starts_with("bridge forward_delay"),
+    };
+    if prompt::command(line.as_bytes(), Printed::Links).is_some()
+        || Printed::of_line(line.as_bytes()).is_some()
+    {
+        return Err(None);
+    }
+    if namespace.is_none() && (is_detailed || of.contains("type bridge")) {
+        *gathered.bridges.get_or_insert(0) += u32::from(is_bridge);
     }
     Ok(())
 }

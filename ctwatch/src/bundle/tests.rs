@@ -160,3 +160,61 @@ fn a_damaged_line_loses_that_line_only() {
     let coloured = format!("\u{1b}[32m{}\u{1b}[0m\n{}\n", lines[0], lines[1]);
     assert_eq!(read(&[("list", &coloured)]).census.holds().all(), 2);
 }
+
+/// As sos leaves it: rules of nft with handles beside what iptables lists, and both are one.
+#[test]
+fn a_report_of_sos_is_read_by_its_folders() {
+    let nft = "table ip nat {
+	chain PREROUTING { # handle 1
+		type nat hook prerouting priority dstnat; policy accept;
+		counter packets 4 bytes 240 jump DOCKER # handle 7
+	}
+
+	chain DOCKER { # handle 2
+		iifname \"docker0\" counter packets 0 bytes 0 return # handle 8
+		meta l4proto tcp tcp dport 8080 counter packets 1 bytes 60 dnat to 172.17.0.2:80 # handle 9
+	}
+}
+";
+    let list = "Chain PREROUTING (policy ACCEPT 12 packets, 720 bytes)
+ pkts bytes target     prot opt in     out     source               destination
+    4   240 DOCKER     all  --  *      *       0.0.0.0/0            0.0.0.0/0            ADDRTYPE match dst-type LOCAL
+
+Chain DOCKER (1 references)
+ pkts bytes target     prot opt in     out     source               destination
+    0     0 RETURN     all  --  docker0 *       0.0.0.0/0            0.0.0.0/0
+    1    60 DNAT       tcp  --  !docker0 *       0.0.0.0/0            0.0.0.0/0            tcp dpt:8080 to:172.17.0.2:80
+";
+    let links = "1: lo: <LOOPBACK> mtu 65536
+2: docker0: <BROADCAST> mtu 1500
+    link/ether 02:42:00:00:00:01 brd ff:ff:ff:ff:ff:ff
+    bridge forward_delay 1500 hello_time 200
+";
+    let sysctl = format!("{SYSCTL}net.bridge.bridge-nf-call-iptables = 1\n");
+    let ns = "sos_commands/networking/namespaces/qrouter-1/ip_netns_exec_qrouter-1";
+    let bundle = read(&[
+        ("sosreport/sos_commands/firewall_tables/nft_-a_list_ruleset", nft),
+        ("sosreport/sos_commands/firewall_tables/iptables_-t_nat_-nvL", list),
+        ("sosreport/sos_commands/kernel/sysctl_-a", &sysctl),
+        ("sosreport/sos_commands/networking/ip_-s_-d_link", links),
+        ("sosreport/etc/sysctl.d/90-x.conf", "# a remark\nnet.netfilter.nf_conntrack_max = 9\n"),
+        ("sosreport/etc/ufw/ufw.conf", "ENABLED=yes\n"),
+        (&format!("sosreport/{ns}_sysctl_-a"), "net.netfilter.nf_conntrack_count = 7\n"),
+        (&format!("sosreport/{ns}_iptables-save"), SAVED),
+        ("sosreport/etc/passwd", "root:x:0:0:root:/root:/bin/bash\n"),
+    ]);
+    assert_eq!((&bundle.misread[..], bundle.unknown_pieces), (&[][..], 2));
+    let [host, router] = bundle.facts.namespaces.as_slice() else { panic!("{:?}", bundle.facts) };
+    let [nat] = host.nft.as_deref().unwrap() else { panic!("{host:?}") };
+    // What nft does not say of the jump, iptables does; and the handles are nft's.
+    let jump = &nat.chains[0].rules[0];
+    assert_eq!((jump.number, &jump.conditions[..]), (7, &[Condition::DestinationIsLocal][..]));
+    assert_eq!((nat.uses[0].number, nat.by_place), (9, false));
+    assert_eq!((host.bridges, router.entries.clone()), (Some(1), Ok(7)));
+    assert_eq!((router.called().as_str(), router.by_ip), ("qrouter-1", true));
+    assert_eq!(router.legacy.as_ref().unwrap().len(), 2);
+    let setting = &bundle.facts.settings[0];
+    assert_eq!((&*setting.file, &*setting.value), ("/etc/sysctl.d/90-x.conf", "9"));
+    assert!(bundle.has_settings && !bundle.has_unknown_bridges);
+    assert!(bundle.facts.evidence.files.contains(&"/etc/ufw/ufw.conf".to_owned()));
+}

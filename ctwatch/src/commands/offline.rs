@@ -40,6 +40,7 @@ pub(super) fn look(path: &Path) -> Result<Examined> {
     let seen = Besides {
         entries: bundle.has_entries,
         settings: bundle.has_settings,
+        bridges: !bundle.has_unknown_bridges,
         processes: bundle.has_processes,
     };
     let taken = taken(&bundle, Instant::now());

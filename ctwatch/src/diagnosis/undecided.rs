@@ -10,6 +10,8 @@ pub struct Besides {
     pub entries: bool,
     /// Files of settings were read.
     pub settings: bool,
+    /// Bridged packets are tracked, if there are bridges, and that was read; or they are not.
+    pub bridges: bool,
     /// It was listed what runs.
     pub processes: bool,
 }
@@ -61,6 +63,7 @@ pub fn undecided(facts: &Facts, seen: Besides) -> Vec<Undecided> {
             "what is written down for the next boot",
             "grep -r conntrack /etc/sysctl.conf /etc/sysctl.d",
         ),
+        host(!seen.bridges, &["bridge_tracked"], "how many bridges there are", "ip -d link"),
         host(
             !seen.processes,
             &["needed_by", "lost_at_boot"],
@@ -125,7 +128,7 @@ mod tests {
 
     #[test]
     fn what_is_unknown_has_one_command_each() {
-        let seen = Besides { entries: true, settings: true, processes: true };
+        let seen = Besides { entries: true, settings: true, bridges: true, processes: true };
         assert_eq!(undecided(&facts(10), seen), []);
         let mut facts = facts(10);
         facts.limit = Err("no".to_owned());
@@ -137,7 +140,7 @@ mod tests {
             commands(&facts, seen),
             ["sysctl net.netfilter.nf_conntrack_max", "conntrack -S"]
         );
-        let less = Besides { entries: false, settings: true, processes: true };
+        let less = Besides { entries: false, settings: true, bridges: true, processes: true };
         assert!(commands(&facts, less).contains(&"conntrack -L -o extended".to_owned()));
         facts.namespaces[0].entries = Ok(0);
         assert!(!commands(&facts, less).contains(&"conntrack -L -o extended".to_owned()));

@@ -27,8 +27,13 @@ use super::{
 };
 use crate::{
     diagnosis::{
-        Case, cases, findings, measurement,
-        report::{ConfigurationReport, Elsewhere, Finding, Fix, Report, Severity, Tracking},
+        Case, cases,
+        differences::Difference,
+        findings, measurement,
+        report::{
+            ConfigurationReport, Conntrack, Elsewhere, Finding, Fix, NotUnderstood, Offline,
+            Report, Severity, Tracking, Undecided,
+        },
         tracking,
     },
     model::{
@@ -453,6 +458,11 @@ fn the_schema_is_what_is_printed() {
         census_object(),
         doctor_object(),
         said(|out| json::doctor::write(out, &everything())),
+        said(|out| json::doctor::write(out, &offline())),
+        said(|out| {
+            let one = offline().offline;
+            json::differences::write(out, [one.as_ref(), one.as_ref()], &differing())
+        }),
         trace_objects(),
         incident_objects(),
     ];
@@ -551,6 +561,57 @@ fn no_census() -> Taken {
     taken.kernel.clear();
     taken.counted = Census::new(&[], SEED).finish(0);
     taken
+}
+
+/// Of what other tools printed.
+fn offline() -> Report {
+    let offline = Offline {
+        path: "sosreport-sw1".to_owned(),
+        host: Some("sw1".to_owned()),
+        time: None,
+        read: [("conntrack -L", 2), ("sysctl -a", 1)].into(),
+        not_recognised: 7,
+        not_understood: vec![NotUnderstood {
+            piece: "conntrack".to_owned(),
+            line: 4,
+            text: "tcp 6 \u{1b}".to_owned(),
+            why: Some("it is cut off"),
+        }],
+        more_not_understood: 2,
+        undecided: vec![Undecided {
+            unknown: "the limit".to_owned(),
+            findings: vec!["table_full", "table_filling"],
+            command: "sysctl net.netfilter.nf_conntrack_max".to_owned(),
+        }],
+        notes: vec!["host: 5 packets were dropped between a and b".to_owned()],
+    };
+    Report {
+        version: "0.0.0",
+        conntrack: Conntrack::Unknown,
+        offline: Some(offline),
+        ..measurement::offline("6.12.0".to_owned(), Form::Loaded)
+    }
+}
+
+fn differing() -> Vec<Difference> {
+    let some = |text: &str| Some(text.to_owned());
+    let of = |what: &str, first, second| Difference { what: what.to_owned(), first, second };
+    vec![
+        of("found: table_full", some("yes"), None),
+        of("nf_conntrack_max", some("1000"), some("2000")),
+    ]
+}
+
+#[test]
+fn doctor_of_another_machine() {
+    let (report, differences) = (offline(), differing());
+    let verbatim = |line: &str| line.starts_with("        ");
+    screens(expect_file!["../../../tests/golden/offline.txt"], verbatim, |columns| {
+        said(|out| {
+            text::doctor::write(out, &report, columns)?;
+            text::differences::write(out, [&report, &report], &differences, columns)
+        })
+    });
 }
 
 /// What a report rarely has.
