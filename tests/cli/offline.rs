@@ -92,3 +92,19 @@ fn two_bundles_are_compared() {
         assert!(report.contains(expected), "{expected}: {report}");
     }
 }
+
+#[test]
+fn a_masked_report_names_nobody() {
+    let names = ["10.0.0.1", "10.0.0.0", "sonic", "techsupport"];
+    for args in [&["doctor", "--mask", "--from"][..], &["census", "--mask", "--from"]] {
+        let output = ctwatch(&[args, &[&dump("29-techsupport.txt")]].concat());
+        let report = text(&output.stdout) + &text(&output.stderr);
+        assert!(output.status.success(), "{report}");
+        assert!(report.contains("host") && report.contains("2"), "{report}");
+        // The form of a version is no address.
+        let report = report.replace("5.10.0-18-2-amd64", "");
+        for name in names {
+            assert!(!report.contains(name), "{name}: {report}");
+        }
+    }
+}

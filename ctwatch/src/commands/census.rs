@@ -44,7 +44,7 @@ pub fn run(args: &CensusArgs, mask: Option<Mask>) -> Result<()> {
             return Err(super::WrongUsage(why).into());
         }
         let reader = Reader::counting(&args.keys(), usize::from(args.top));
-        let ListedCensus { taken, limit, kernel } = offline::count(path, reader)?;
+        let ListedCensus { taken, limit, kernel } = offline::count(path, reader, mask)?;
         return print(args, &taken, limit, (&kernel, None));
     }
     if let Some(path) = &args.from {

@@ -9,10 +9,11 @@ use crate::{
     cli::Output,
     diagnosis::differences::{Side, differences},
     output::{json, text},
+    recording::mask::Mask,
 };
 
-pub(super) fn run(first: &Path, second: &Path, output: Output) -> Result<()> {
-    let [one, other] = [first, second].map(offline::look);
+pub(super) fn run(paths: [&Path; 2], output: Output, mask: Option<Mask>) -> Result<()> {
+    let [one, other] = paths.map(|path| offline::look(path, mask.clone()));
     let (one, other) = (one?, other?);
     fn side(of: &Examined) -> Side<'_> {
         Side { facts: &of.facts, findings: &of.report.findings }

@@ -51,14 +51,14 @@ const COUNT: Duration = Duration::from_secs(1);
 
 pub async fn run(args: DoctorArgs, mask: Option<Mask>) -> Result<()> {
     if let [first, second] = args.diff.as_slice() {
-        return diff::run(first, second, args.output);
+        return diff::run([first, second], args.output, mask);
     }
     if let Some(path) = &args.then.from {
         // What is no recording was printed by other tools.
         return match (is_recording(path), args.then.at) {
             (true, at) => print(&args, &past::examine(path, at, mask.as_ref())?),
-            (false, None) => print(&args, &offline::examine(path)?),
-            (false, Some(_)) => Err(super::WrongUsage(format!(
+            (false, None) => print(&args, &offline::examine(path, mask)?),
+            (false, Some(_)) => Err(WrongUsage(format!(
                 "--at is a moment of a recording, and {} is none",
                 path.display()
             ))

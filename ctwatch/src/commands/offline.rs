@@ -22,11 +22,12 @@ use crate::{
     model::census::{KernelCount, Taken},
     output::aside,
     record::{facts::Facts, sample::Owner},
+    recording::mask::Mask,
 };
 
 /// What there is to say of what was printed: findings, fixes, and what is missing.
-pub(super) fn examine(path: &Path) -> Result<Report> {
-    look(path).map(|examined| examined.report)
+pub(super) fn examine(path: &Path, mask: Option<Mask>) -> Result<Report> {
+    look(path, mask).map(|examined| examined.report)
 }
 
 /// The facts, and what was found by them.
@@ -35,15 +36,15 @@ pub(super) struct Examined {
     pub(super) report: Report,
 }
 
-pub(super) fn look(path: &Path) -> Result<Examined> {
-    let bundle = read(path, Reader::new())?;
+pub(super) fn look(path: &Path, mask: Option<Mask>) -> Result<Examined> {
+    let bundle = masked(read(path, Reader::new())?, mask.clone())?;
     let seen = Besides {
         entries: bundle.has_entries,
         settings: bundle.has_settings,
         bridges: !bundle.has_unknown_bridges,
         processes: bundle.has_processes,
     };
-    let taken = taken(&bundle, Instant::now());
+    let taken = hidden(taken(&bundle, Instant::now()), mask.clone())?;
     let unlisted = "no list of them is in what was read (conntrack -L -o extended tells)";
     let case = Case {
         facts: &bundle.facts,
@@ -52,7 +53,10 @@ pub(super) fn look(path: &Path) -> Result<Examined> {
         settings: Default::default(),
     };
     let offline = Offline {
-        path: path.display().to_string(),
+        path: match &mask {
+            Some(_) => "what was read".to_owned(),
+            None => path.display().to_string(),
+        },
         host: bundle.host.clone(),
         time: bundle.time.clone(),
         read: bundle.pieces.iter().map(|(kind, count)| (kind.name(), *count)).collect(),
@@ -60,11 +64,12 @@ pub(super) fn look(path: &Path) -> Result<Examined> {
         not_understood: bundle.misread.iter().map(not_understood).collect(),
         more_not_understood: bundle.more_misread,
         undecided: undecided(&bundle.facts, seen),
-        notes: notes(&bundle),
+        notes: if mask.is_some() { Vec::new() } else { notes(&bundle) },
     };
     let mut report = Report {
         tracking: tracking::tracking(&bundle.facts),
         findings: diagnosis::findings(&case),
+        lives: diagnosis::lives(case.facts),
         offline: Some(offline),
         ..measurement::offline(bundle.facts.release.clone(), bundle.facts.form)
     };
@@ -81,9 +86,9 @@ pub(super) struct ListedCensus {
     pub(super) kernel: String,
 }
 
-pub(super) fn count(path: &Path, reader: Reader) -> Result<ListedCensus> {
+pub(super) fn count(path: &Path, reader: Reader, mask: Option<Mask>) -> Result<ListedCensus> {
     let begun = Instant::now();
-    let bundle = read(path, reader)?;
+    let bundle = masked(read(path, reader)?, mask.clone())?;
     if !bundle.has_entries {
         bail!(
             "no entry of a table is in {}: what conntrack -L or /proc/net/nf_conntrack printed is \
@@ -106,7 +111,31 @@ pub(super) fn count(path: &Path, reader: Reader) -> Result<ListedCensus> {
     if more > 0 {
         aside::say(&format!("not understood: {more} lines more"));
     }
-    Ok(ListedCensus { taken: taken(&bundle, begun), limit, kernel })
+    Ok(ListedCensus { taken: hidden(taken(&bundle, begun), mask)?, limit, kernel })
+}
+
+/// Without names and addresses, if somebody wants that: what is not understood is not shown, for nobody
+/// knows what is a name in it, and pieces may be called after anything.
+fn masked(mut bundle: Bundle, mask: Option<Mask>) -> Result<Bundle> {
+    let Some(mut mask) = mask else { return Ok(bundle) };
+    bundle.facts = mask.facts(bundle.facts)?;
+    bundle.host = None;
+    bundle.notes.clear();
+    for one in &mut bundle.misread {
+        (one.piece, one.text) = ("a piece".to_owned(), "(masked)".to_owned());
+    }
+    for place in &mut bundle.places {
+        place.unlisted = place.unlisted.take().map(|_| "lines of it are missing".to_owned());
+        place.counters.clear();
+    }
+    Ok(bundle)
+}
+
+fn hidden(taken: Taken, mask: Option<Mask>) -> Result<Taken> {
+    match mask {
+        Some(mut mask) => mask.taken(taken),
+        None => Ok(taken),
+    }
 }
 
 fn not_understood(of: &Misread) -> NotUnderstood {
