@@ -31,12 +31,18 @@ pub(super) fn bundle(mut gathered: Gathered) -> Bundle {
     for one in &within {
         chosen.push(choose(&one.lists, &mut gathered));
     }
-    let modules = gathered.modules.take();
+    let some_modules = gathered.modules.take();
+    let modules = some_modules.clone().filter(|_| gathered.has_all_modules);
     let host = within.first();
     let is_whole = host.is_some_and(|host| host.sysctl_lines >= WHOLE);
     gathered.are_bridges_tracked =
         host.is_some_and(|host| host.number("net.bridge.bridge-nf-call-iptables") == Some(1));
-    let (form, is_form_unknown) = form(&within, modules.as_deref(), is_whole);
+    // That it is among some of them is enough.
+    let is_loaded = some_modules.iter().flatten().any(|module| module.name == "nf_conntrack");
+    let (form, is_form_unknown) = match is_loaded {
+        true => (Form::Module, false),
+        false => form_of(&within, modules.as_deref(), is_whole),
+    };
     let mut next =
         within.iter().flat_map(|one| &one.lists).map(|list| list.netns).max().unwrap_or(0);
     let (mut namespaces, mut places) = (Vec::new(), Vec::new());
@@ -182,7 +188,7 @@ fn choose(lists: &[EntryList], gathered: &mut Gathered) -> Option<EntryList> {
 }
 
 /// Whether conntrack is there, and as what; and whether that is unknown.
-fn form(within: &[Within], modules: Option<&[LoadedModule]>, is_whole: bool) -> (Form, bool) {
+fn form_of(within: &[Within], modules: Option<&[LoadedModule]>, is_whole: bool) -> (Form, bool) {
     let has_module = |modules: &[LoadedModule]| modules.iter().any(|m| m.name == "nf_conntrack");
     let is_seen = within.iter().any(|one| {
         one.sysctls.keys().any(|name| name.contains("nf_conntrack"))
@@ -291,13 +297,18 @@ fn namespace(
     gathered: &Gathered,
 ) -> Namespace {
     let name = one.name.as_deref();
-    let whole =
-        |list: &&EntryList| list.lost == 0 && list.said.is_none_or(|said| said <= list.entries);
+    let whole = |list: &&EntryList| {
+        list.lost == 0 && !list.is_part && list.said.is_none_or(|said| said <= list.entries)
+    };
     let listed = list.filter(whole).and_then(|list| u32::try_from(list.entries).ok());
-    let said = list.and_then(|list| list.said).and_then(|said| u32::try_from(said).ok());
+    let said = list
+        .filter(|list| !list.is_part)
+        .and_then(|list| list.said)
+        .and_then(|said| u32::try_from(said).ok());
     let entries = one.number(COUNT).or(one.entries).or(said).or(listed);
-    // A list that is not whole is still of so many at least; only where nothing else is known.
-    let at_least = list.and_then(|list| u32::try_from(list.entries).ok());
+    // A list with lines that are damaged is still of so many at least; only where nothing else is known.
+    let at_least =
+        list.filter(|list| !list.is_part).and_then(|list| u32::try_from(list.entries).ok());
     let (nft, legacy) = rules(one, modules);
     Namespace {
         id: netns,
@@ -436,6 +447,7 @@ fn merged(of_nft: &RuleTable, of_iptables: &RuleTable) -> Option<RuleTable> {
 
 fn place(namespace: &Namespace, one: &Within, list: Option<&EntryList>) -> InBundle {
     let unlisted = list.and_then(|list| match (list.lost, list.said) {
+        _ if list.is_part => Some(format!("{} lists a part of them", list.piece)),
         (0, Some(said)) if said > list.entries => Some(format!(
             "{} says that {said} were listed, and {} are there: it is cut off",
             list.piece, list.entries

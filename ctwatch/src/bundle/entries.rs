@@ -4,7 +4,7 @@ use ctwatch_abi::{NetnsId, top::AF_INET6};
 
 use super::{
     gathered::{EntryList, Gathered},
-    kind::Why,
+    kind::{self, Why},
 };
 use crate::host::netfilter::listing;
 
@@ -16,11 +16,17 @@ pub(super) struct EntriesPart {
     lost: u64,
     said: Option<u64>,
     has_ipv6: bool,
+    is_part: bool,
     /// Lines of it end with `use=`: one that does not was cut off.
     have_ends: bool,
 }
 
 impl EntriesPart {
+    /// `of`: the command, or the path.
+    pub(super) fn of(of: &str) -> Self {
+        Self { is_part: kind::is_filtered(of), ..Self::default() }
+    }
+
     pub(super) fn take(&mut self, line: &[u8], gathered: &mut Gathered) -> Result<(), Why> {
         let netns = match self.netns {
             Some(netns) => netns,
@@ -70,10 +76,11 @@ impl EntriesPart {
     }
 
     pub(super) fn finish(self, namespace: Option<&str>, piece: &str, gathered: &mut Gathered) {
-        let Self { netns, entries, lost, said, has_ipv6, .. } = self;
+        let Self { netns, entries, lost, said, has_ipv6, is_part, .. } = self;
         let netns = netns.unwrap_or_else(|| gathered.new_list());
         let piece = piece.to_owned();
-        gathered.list(namespace, EntryList { netns, piece, entries, lost, said, has_ipv6 });
+        gathered
+            .list(namespace, EntryList { netns, piece, entries, lost, said, has_ipv6, is_part });
     }
 }
 

@@ -51,6 +51,8 @@ pub(super) struct EntryList {
     /// How many there were, by the tool that listed them.
     pub(super) said: Option<u64>,
     pub(super) has_ipv6: bool,
+    /// The command was asked for a part of them.
+    pub(super) is_part: bool,
 }
 
 /// A table of iptables, and what is known of who printed it.
@@ -89,6 +91,8 @@ pub(super) struct Gathered {
     next_list: NetnsId,
     within: Vec<Within>,
     pub(super) modules: Option<Vec<LoadedModule>>,
+    /// They are all that are loaded.
+    pub(super) has_all_modules: bool,
     pub(super) slab: Option<Slab>,
     pub(super) memory: Option<u64>,
     pub(super) log: Logged,
@@ -124,6 +128,7 @@ impl Gathered {
             next_list: 1,
             within: vec![Within::default()],
             modules: None,
+            has_all_modules: false,
             slab: None,
             memory: None,
             log: Logged::default(),

@@ -81,6 +81,17 @@ impl Printed {
 
     /// Of a command, without what it is run with.
     pub(super) fn by(command: &str) -> Self {
+        if Self::is_part_of_rules(command) { Self::Other } else { Self::by_program(command) }
+    }
+
+    /// Of rules a part is worse than nothing: it would be taken for all of them.
+    pub(super) fn is_part_of_rules(command: &str) -> bool {
+        let kind = Self::by_program(command);
+        matches!(kind, Self::Nft | Self::NftJson | Self::RulesSaved | Self::RulesListed)
+            && is_filtered(command)
+    }
+
+    fn by_program(command: &str) -> Self {
         let (_, command) = place::of_command(command);
         let mut words = command.split_whitespace();
         let program = words.next().unwrap_or_default();
@@ -225,6 +236,26 @@ impl Printed {
     }
 }
 
+/// Only a part of what the command prints is there: `conntrack -L | grep udp`, `conntrack -L -p udp`.
+pub(super) fn is_filtered(command: &str) -> bool {
+    const PASS_ALL: [&str; 5] = ["cat", "tee", "less", "more", "sort"];
+    let mut parts = command.split('|');
+    let first = parts.next().unwrap_or_default();
+    let is_selecting = |word: &str| {
+        matches!(word, "-p" | "-s" | "-d" | "-r" | "-q" | "-u" | "-m" | "-w" | "--src" | "--dst")
+            || word.starts_with("--orig-")
+            || word.starts_with("--reply-")
+            || word.starts_with("--proto")
+            || word.starts_with("--state")
+    };
+    let is_list = first.contains("conntrack") && first.split_whitespace().any(is_selecting);
+    let is_cut = |part: &str| {
+        let program = part.split_whitespace().next().unwrap_or_default();
+        !PASS_ALL.contains(&program)
+    };
+    is_list || parts.any(is_cut)
+}
+
 fn is_iptables(program: &str) -> bool {
     const PROGRAMS: [&str; 6] = [
         "iptables",
@@ -272,9 +303,15 @@ fn is_module(line: &[u8]) -> bool {
     let references = words.next().filter(|word| is_number(word) || *word == b"-2");
     let more = words.clone().nth(1);
     let is_state = matches!(more, Some(b"Live" | b"Loading" | b"Unloading"));
-    // With lsmod there is nothing behind its users; what is so small is something else.
+    // With lsmod there is nothing behind its users: many a table looks like that.
+    let is_known = name.is_some_and(|name| {
+        ["nf_", "nft_", "xt_", "ip_", "ip6_", "iptable_", "ip6table_", "x_tables"]
+            .iter()
+            .any(|start| name.starts_with(start.as_bytes()))
+    });
     name.is_some()
-        && size.is_some_and(|size| size.len() > 3 || is_state)
+        && size.is_some()
+        && (is_state || is_known)
         && references.is_some()
         && (more.is_none() || is_state)
         && name.is_some_and(|name| !is_number(name))
@@ -327,7 +364,15 @@ mod tests {
             ("show version", Printed::Unknown),
         ] {
             assert_eq!(Printed::by(command), kind, "{command}");
+            assert!(!is_filtered(command), "{command}");
         }
+    }
+
+    #[test]
+    fn a_part_of_the_rules_is_not_read() {
+        assert_eq!(Printed::by("iptables-save | grep NAT"), Printed::Other);
+        assert_eq!(Printed::by("nft list ruleset | tee x"), Printed::Nft);
+        assert!(is_filtered("conntrack -L | head -20") && is_filtered("conntrack -L -p udp"));
     }
 
     #[test]

@@ -41,7 +41,7 @@ impl Section {
     /// `of`: the path of a file, or a command.
     pub(super) fn of(kind: Printed, namespace: Option<String>, of: &str) -> Self {
         let body = match kind {
-            Printed::Entries | Printed::Expectations => Body::Entries(EntriesPart::default()),
+            Printed::Entries | Printed::Expectations => Body::Entries(EntriesPart::of(of)),
             Printed::Counters | Printed::CountersOfProc => Body::Counters(CountersPart::default()),
             Printed::RulesSaved => Body::Saved(SavedPart::of(of)),
             Printed::RulesListed => Body::Listed(ListedPart::of(of)),
@@ -96,8 +96,10 @@ impl Section {
                 // Nothing is wanted of these, but that they are no lines of another kind.
                 Printed::Events | Printed::Sets | Printed::Sockets | Printed::Other => {
                     // A command behind it is the begin of something else.
+                    let is_unread = Printed::is_part_of_rules(&self.of);
                     if prompt::command(line, self.kind).is_some()
-                        || Printed::of_line(line).is_some_and(|kind| kind != self.kind)
+                        || !is_unread
+                            && Printed::of_line(line).is_some_and(|kind| kind != self.kind)
                     {
                         return Err(None);
                     }

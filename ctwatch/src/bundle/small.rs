@@ -38,7 +38,7 @@ pub(super) fn take(
             gathered.barred.extend(settings::installs(&path_of(piece), line));
             Ok(())
         }
-        Printed::Modules => module(line, gathered),
+        Printed::Modules => module(line, of, gathered),
         Printed::Slab => slab(line, gathered),
         Printed::Memory => memory(line, gathered),
         Printed::Machine => machine(line, gathered),
@@ -113,12 +113,20 @@ fn value(
     Ok(())
 }
 
-fn module(line: &str, gathered: &mut Gathered) -> Result<(), Why> {
+fn module(line: &str, of: &str, gathered: &mut Gathered) -> Result<(), Why> {
+    // A list of some of them says nothing of others.
+    let is_whole = Printed::by(of) == Printed::Modules && !kind::is_filtered(of)
+        || Printed::of_file(of) == Some(Printed::Modules)
+        || line.ends_with("0x0000000000000000");
+    gathered.has_all_modules |= is_whole;
     if line.starts_with("Module ") && line.contains("Used by") {
         gathered.modules.get_or_insert_default();
+        gathered.has_all_modules = true;
         return Ok(());
     }
-    if Printed::of_line(line.as_bytes()) != Some(Printed::Modules) {
+    let mut numbers = line.split_whitespace().skip(1);
+    let is_number = |word: Option<&str>| word.is_some_and(|word| word.parse::<i64>().is_ok());
+    if !is_number(numbers.next()) || !is_number(numbers.next()) {
         return Err(None);
     }
     // lsmod prints nothing where /proc/modules has a dash.

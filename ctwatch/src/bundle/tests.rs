@@ -218,3 +218,20 @@ Chain DOCKER (1 references)
     assert!(bundle.has_settings && !bundle.has_unknown_bridges);
     assert!(bundle.facts.evidence.files.contains(&"/etc/ufw/ufw.conf".to_owned()));
 }
+
+#[test]
+fn a_part_of_an_answer_is_no_whole_one() {
+    let list = LIST.lines().next().unwrap();
+    let text = format!(
+        "root@sw1:~# conntrack -L | head -1\n{list}\nroot@sw1:~# lsmod | grep conntrack\nnf_conntrack \
+         180224 1 nf_nat\nroot@sw1:~# iptables-save | grep NAT\n-A POSTROUTING -j MASQUERADE\n"
+    );
+    let bundle = read(&[("standard input", &text)]);
+    let host = &bundle.facts.namespaces[0];
+    assert!(host.entries.is_err() && host.nft.is_err(), "{host:?}");
+    assert!(host.legacy.as_ref().map_or(true, Vec::is_empty), "{host:?}");
+    assert_eq!(bundle.facts.form, Form::Module);
+    assert!(bundle.facts.modules.is_err(), "{:?}", bundle.facts.modules);
+    assert!(bundle.places[0].unlisted.as_ref().unwrap().contains("a part"), "{:?}", bundle.places);
+    assert_eq!(bundle.misread, []);
+}
