@@ -117,7 +117,7 @@ impl Test {
     }
 }
 
-const GROUPS: [&[Test]; 32] = [
+const GROUPS: [&[Test]; 33] = [
     cases::TESTS,
     floods::TESTS,
     recordings::TESTS,

@@ -66,15 +66,22 @@ fn collect(lab: &Lab, folder: &Path) -> Result<()> {
         // Not every machine of ours has each of them: then the file of the kernel says the same.
         let text = match output {
             Ok(output) if output.status.success() => output.stdout,
-            _ if command == "lsmod" => fs::read("/proc/modules")?,
             _ if command == "uname -a" => fs::read("/proc/version")?,
+            _ if command == "lsmod" => match fs::read("/proc/modules") {
+                Ok(text) => text,
+                // A kernel without modules.
+                Err(_) => continue,
+            },
             _ => continue,
         };
         fs::write(kernel.join(command.replace(' ', "_")), text)?;
     }
     for file in ["slabinfo", "meminfo"] {
         fs::create_dir_all(folder.join("proc"))?;
-        fs::write(folder.join("proc").join(file), fs::read(format!("/proc/{file}"))?)?;
+        // Not every kernel has them.
+        if let Ok(text) = fs::read(format!("/proc/{file}")) {
+            fs::write(folder.join("proc").join(file), text)?;
+        }
     }
     Ok(())
 }

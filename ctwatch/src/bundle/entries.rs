@@ -40,7 +40,7 @@ impl EntriesPart {
                 gathered.census.enter(&listed.held);
                 Ok(())
             }
-            Ok(_) => self.lose("it is cut off"),
+            Ok(_) => Err(Some("it is cut off")),
             Err(why) => {
                 if let Some(said) = trailer(line) {
                     self.said = Some(said);
@@ -49,14 +49,14 @@ impl EntriesPart {
                 if !line.windows(4).any(|window| window == b"src=") {
                     return Err(None);
                 }
-                self.lose(why)
+                Err(Some(why))
             }
         }
     }
 
-    fn lose(&mut self, why: &'static str) -> Result<(), Why> {
+    /// A line of it was not understood, however it was looked at.
+    pub(super) fn lose(&mut self) {
         self.lost += 1;
-        Err(Some(why))
     }
 
     /// `297 proto=6 src=… dst=…`, `300 l3proto = 2 proto=6 src=…`

@@ -241,6 +241,9 @@ impl<'a> Piece<'a> {
     fn misread(&mut self, line: &[u8], why: Option<&'static str>, gathered: &mut Gathered) {
         /// Of text around what was pasted.
         const MOST_HELD: usize = 10;
+        if why.is_some() {
+            self.part.lose();
+        }
         if self.is_known {
             gathered.misread(self.name, self.number, line, why);
         } else if self.held.len() < MOST_HELD {

@@ -111,6 +111,13 @@ impl Section {
         Ok(())
     }
 
+    /// A line of it was not understood.
+    pub(super) fn lose(&mut self) {
+        if let Body::Entries(part) = &mut self.body {
+            part.lose();
+        }
+    }
+
     /// There are no more lines of it.
     pub(super) fn finish(self, piece: &str, gathered: &mut Gathered) {
         let namespace = self.namespace.as_deref();

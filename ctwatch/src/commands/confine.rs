@@ -37,6 +37,9 @@ impl Reach {
         match command {
             Command::Watch(args) => reads(&args.past.from),
             Command::Census(args) => reads(&args.from),
+            Command::Doctor(args) if !args.diff.is_empty() => {
+                Some(Self { reads: args.diff.clone(), writes: None })
+            }
             Command::Doctor(args) => reads(&args.then.from),
             Command::Incidents(args) => reads(&Some(args.from.clone())),
             Command::Report(args) => {

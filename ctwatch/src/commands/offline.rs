@@ -1,14 +1,8 @@
 //! The doctor and the census of a box where ctwatch never ran: from what other tools printed there.
 
-use std::{
-    fs,
-    io::{self, BufRead, BufReader},
-    path::{Path, PathBuf},
-    time::Instant,
-};
+use std::{path::Path, time::Instant};
 
-use anyhow::{Context, Result, bail};
-use flate2::bufread::MultiGzDecoder;
+use anyhow::{Result, bail};
 
 use crate::{
     bundle::{Bundle, InBundle, Misread, Reader},
@@ -18,11 +12,11 @@ use crate::{
         tracking,
         undecided::{Besides, undecided},
     },
-    host::machine::files,
     model::census::{KernelCount, Taken},
     output::aside,
     record::{facts::Facts, sample::Owner},
     recording::mask::Mask,
+    unpack::{Opened, UnpackLimits},
 };
 
 /// What there is to say of what was printed: findings, fixes, and what is missing.
@@ -187,78 +181,26 @@ fn taken(bundle: &Bundle, begun: Instant) -> Taken {
     }
 }
 
-/// Reads all pieces of it.
+/// Reads all pieces of it: of a folder, an archive, one file, or standard input.
 fn read(path: &Path, reader: Reader) -> Result<Bundle> {
     let mut reader = reader.read_at(jiff::Timestamp::now());
-    each_piece(path, &mut |name, text| {
+    let unpacked = Opened::open(path)?.unpack(UnpackLimits::default(), &mut |name, text| {
+        let name = if name == "-" { "standard input" } else { name };
         if let Err(error) = reader.piece(name, text) {
             aside::say(&format!("cannot read all of {name}: {error}"));
         }
         Ok(())
     })?;
-    let bundle = reader.finish();
+    let mut bundle = reader.finish();
     if bundle.pieces.is_empty() {
+        let notes = unpacked.notes().join("; ");
         bail!(
             "nothing in {} is known here: what conntrack, sysctl, nft, iptables-save, lsmod or dmesg \
-             printed is, by itself or in a folder, and recordings of ctwatch are",
-            path.display()
+             printed is, by itself, in a folder or in an archive, and recordings of ctwatch are{}{notes}",
+            path.display(),
+            if notes.is_empty() { "" } else { "; " },
         );
     }
+    bundle.notes.extend(unpacked.notes());
     Ok(bundle)
-}
-
-/// Standard input, a file, or the files of a folder.
-fn each_piece(
-    path: &Path,
-    each: &mut dyn FnMut(&str, &mut dyn BufRead) -> Result<()>,
-) -> Result<()> {
-    if path == Path::new("-") {
-        return each("standard input", &mut io::stdin().lock());
-    }
-    let place = path.display();
-    let about = fs::metadata(path).with_context(|| format!("cannot look at {place}"))?;
-    if !about.is_dir() {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        return one(path, &name, each);
-    }
-    const MOST: usize = 100_000;
-    let mut open: Vec<PathBuf> = vec![path.to_owned()];
-    let mut found = Vec::new();
-    while let Some(folder) = open.pop() {
-        let entries = fs::read_dir(&folder);
-        for entry in entries.with_context(|| format!("cannot read {}", folder.display()))? {
-            let entry = entry?;
-            match entry.file_type()? {
-                kind if kind.is_dir() => open.push(entry.path()),
-                kind if kind.is_file() => found.push(entry.path()),
-                _ => {}
-            }
-        }
-        if found.len() > MOST {
-            bail!("{place} holds more than {MOST} files");
-        }
-    }
-    found.sort();
-    for file in &found {
-        let name = file.strip_prefix(path).unwrap_or(file).to_string_lossy().into_owned();
-        one(file, &name, each)?;
-    }
-    Ok(())
-}
-
-fn one(
-    path: &Path,
-    name: &str,
-    each: &mut dyn FnMut(&str, &mut dyn BufRead) -> Result<()>,
-) -> Result<()> {
-    const BUFFER: usize = 256 << 10;
-    let file = files::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut file = BufReader::with_capacity(BUFFER, file);
-    match file.fill_buf().is_ok_and(|begin| begin.starts_with(&[0x1f, 0x8b])) {
-        true => {
-            let name = name.strip_suffix(".gz").unwrap_or(name);
-            each(name, &mut BufReader::with_capacity(BUFFER, MultiGzDecoder::new(file)))
-        }
-        false => each(name, &mut file),
-    }
 }

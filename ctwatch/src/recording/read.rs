@@ -51,16 +51,21 @@ struct Open {
     is_first: bool,
 }
 
-/// Whether this is a recording at all: a folder with segments, or a file that begins like one.
+/// Whether this is a recording at all: a folder with segments, a file that begins like one, or an archive of
+/// `ctwatch collect`, which holds one.
 pub fn is_recording(path: &Path) -> bool {
     const BEGIN: &[u8] = b"{\"type\":\"segment\"";
     if path.is_dir() {
         return segment::list(path).is_ok_and(|files| !files.is_empty());
     }
     let begin = || -> io::Result<Vec<u8>> {
-        let file = crate::host::machine::files::open(path)?;
+        let mut file = files::open(path)?;
         if !file.metadata()?.is_file() {
             return Ok(Vec::new());
+        }
+        if unpack::is_archive(&mut file)? {
+            let is_inside = Lines::within(path, file).is_ok();
+            return Ok(if is_inside { BEGIN.to_vec() } else { Vec::new() });
         }
         let mut file = BufReader::new(file);
         let mut begin = Vec::new();

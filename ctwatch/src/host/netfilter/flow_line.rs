@@ -196,7 +196,8 @@ mod tests {
             "ipv4     2 tcp      6 432000 ESTABLISHED src=10.1.1.1 dst=10.100.1.1 sport=0 dport=179 \
              src=10.2.2.2 dst=192.0.2.9 sport=1234 dport=99 [ASSURED] zone=5"
         );
-        let (read, held) = (listing::entry(4, &out).unwrap(), entry(4, &body()).unwrap());
+        let (read, held) =
+            (listing::entry(4, out.as_bytes()).unwrap().held, entry(4, &body()).unwrap());
         assert_eq!((read.key, read.translated, read.left), (held.key, held.translated, held.left));
     }
 
