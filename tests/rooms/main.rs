@@ -39,6 +39,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "record",
             "recording",
             "threads",
+            "unpack",
         ],
     ),
     ("diagnosis", &["abi", "model", "record"]),

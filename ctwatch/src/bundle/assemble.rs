@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    gathered::{EntryList, Gathered, Saved, Within},
+    gathered::{BundleParts, EntryList, Saved, Within},
     missing::{self, why},
     outcome::{Bundle, CountersAt, InBundle},
 };
@@ -22,7 +22,7 @@ use crate::{
 const LIMIT: &str = "net.netfilter.nf_conntrack_max";
 const COUNT: &str = "net.netfilter.nf_conntrack_count";
 
-pub(super) fn bundle(mut gathered: Gathered) -> Bundle {
+pub(super) fn bundle(mut gathered: BundleParts) -> Bundle {
     let within = gathered.take_within();
     let mut chosen = Vec::new();
     // Those in which nothing was found are none.
@@ -99,7 +99,7 @@ fn finish(
     is_form_unknown: bool,
     mut places: Vec<InBundle>,
     chosen: Vec<Option<EntryList>>,
-    mut gathered: Gathered,
+    mut gathered: BundleParts,
 ) -> Bundle {
     let (has_settings, has_processes) =
         (gathered.has_settings, gathered.pieces.contains_key(&super::kind::Printed::Processes));
@@ -122,7 +122,7 @@ fn finish(
     }
     let notes = gathered.take_notes();
     gathered.misread.sort_by(|a, b| (&a.piece, a.line).cmp(&(&b.piece, b.line)));
-    let Gathered {
+    let BundleParts {
         census, most, host, time, pieces, unknown_pieces, misread, more_misread, ..
     } = gathered;
     let kept: Vec<_> = chosen.iter().flatten().map(|list| list.netns).collect();
@@ -173,7 +173,7 @@ fn sysctl(within: &[Within], name: &str) -> Option<u32> {
 }
 
 /// The same table may be listed more than once: the longest list is it.
-fn choose(lists: &[EntryList], gathered: &mut Gathered) -> Option<EntryList> {
+fn choose(lists: &[EntryList], gathered: &mut BundleParts) -> Option<EntryList> {
     let longest = lists.iter().max_by_key(|list| list.entries)?.clone();
     for list in lists.iter().filter(|list| list.netns != longest.netns && list.entries > 0) {
         gathered.note(format!(
@@ -241,7 +241,7 @@ fn ordered(mut settings: Vec<crate::record::facts::Setting>) -> Vec<crate::recor
     settings
 }
 
-fn evidence_files(gathered: &Gathered) -> Vec<String> {
+fn evidence_files(gathered: &BundleParts) -> Vec<String> {
     let mut files = gathered.files.clone();
     // What every distribution reads: to doubt it would make each fix one until the next boot.
     if !files.iter().any(|file| file == "/etc/sysctl.d") {
@@ -251,7 +251,7 @@ fn evidence_files(gathered: &Gathered) -> Vec<String> {
 }
 
 /// What can be typed there nobody can see: what is everywhere, and what some piece was printed by.
-fn tools(within: &[Within], gathered: &Gathered) -> Tools {
+fn tools(within: &[Within], gathered: &BundleParts) -> Tools {
     let mut there = vec!["sysctl", "ip", "nsenter", "awk", "sed"];
     let has_nft = within.iter().any(|one| one.nft.is_some());
     let saved = || within.iter().flat_map(|one| one.saved.iter().chain(&one.listed));
@@ -294,7 +294,7 @@ fn namespace(
     one: &Within,
     list: Option<&EntryList>,
     modules: Option<&[LoadedModule]>,
-    gathered: &Gathered,
+    gathered: &BundleParts,
 ) -> Namespace {
     let name = one.name.as_deref();
     let whole = |list: &&EntryList| {

@@ -3,7 +3,7 @@
 use ctwatch_abi::{NetnsId, top::AF_INET6};
 
 use super::{
-    gathered::{EntryList, Gathered},
+    gathered::{BundleParts, EntryList},
     kind::{self, Why},
 };
 use crate::host::netfilter::listing;
@@ -27,7 +27,7 @@ impl EntriesPart {
         Self { is_part: kind::is_filtered(of), ..Self::default() }
     }
 
-    pub(super) fn take(&mut self, line: &[u8], gathered: &mut Gathered) -> Result<(), Why> {
+    pub(super) fn take(&mut self, line: &[u8], gathered: &mut BundleParts) -> Result<(), Why> {
         let netns = match self.netns {
             Some(netns) => netns,
             None => *self.netns.insert(gathered.new_list()),
@@ -75,7 +75,7 @@ impl EntriesPart {
         u32::try_from(self.entries).unwrap_or(u32::MAX)
     }
 
-    pub(super) fn finish(self, namespace: Option<&str>, piece: &str, gathered: &mut Gathered) {
+    pub(super) fn finish(self, namespace: Option<&str>, piece: &str, gathered: &mut BundleParts) {
         let Self { netns, entries, lost, said, has_ipv6, is_part, .. } = self;
         let netns = netns.unwrap_or_else(|| gathered.new_list());
         let piece = piece.to_owned();

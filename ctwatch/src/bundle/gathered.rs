@@ -85,7 +85,7 @@ pub(super) struct Within {
     pub(super) allowances: Vec<Allowance>,
 }
 
-pub(super) struct Gathered {
+pub(super) struct BundleParts {
     pub(super) census: Census,
     pub(super) most: usize,
     next_list: NetnsId,
@@ -120,7 +120,7 @@ pub(super) struct Gathered {
     notes: Vec<String>,
 }
 
-impl Gathered {
+impl BundleParts {
     pub(super) fn new(by: &[By], most: usize) -> Self {
         Self {
             census: Census::new(by, Seed(host::secrets())),

@@ -2,7 +2,7 @@
 //! <https://git.netfilter.org/iptables/tree/iptables/iptables.c> `print_rule4`
 
 use super::{
-    gathered::{Gathered, Saved},
+    gathered::{BundleParts, Saved},
     iptables::{base, family, new_table, table_of},
     kind::Why,
     small::backend_of,
@@ -61,7 +61,7 @@ impl ListedPart {
         Ok(())
     }
 
-    pub(super) fn finish(self, namespace: Option<&str>, gathered: &mut Gathered) {
+    pub(super) fn finish(self, namespace: Option<&str>, gathered: &mut BundleParts) {
         let Some(mut table) = self.table else { return };
         // `-t nat` was not seen: the chains of nat are others.
         if table_of(&self.of).is_none()

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 
-use super::{gathered::Gathered, kind::Why};
+use super::{gathered::BundleParts, kind::Why};
 use crate::{
     host::kernel::kmsg,
     record::facts::{KernelLog, Moment},
@@ -35,7 +35,7 @@ pub(super) struct LogPart {
 }
 
 impl LogPart {
-    pub(super) fn take(&mut self, line: &[u8], gathered: &mut Gathered) -> Result<(), Why> {
+    pub(super) fn take(&mut self, line: &[u8], gathered: &mut BundleParts) -> Result<(), Why> {
         let text = String::from_utf8_lossy(line);
         // A command behind the log is the begin of something else.
         if super::prompt::command(line, super::Printed::Log).is_some() {
@@ -130,7 +130,7 @@ impl LogPart {
         }
     }
 
-    pub(super) fn finish(self, gathered: &mut Gathered) {
+    pub(super) fn finish(self, gathered: &mut BundleParts) {
         if self.lines == 0 {
             // An empty log is one.
             return;
@@ -258,7 +258,7 @@ mod tests {
     const FULL: &str = "nf_conntrack: nf_conntrack: table full, dropping packet";
 
     fn read(lines: &[String]) -> KernelLog {
-        let mut gathered = Gathered::new(&[], 1);
+        let mut gathered = BundleParts::new(&[], 1);
         gathered.log.now = "2026-11-26T12:00:00Z".parse().ok();
         let mut part = LogPart::default();
         for line in lines {

@@ -28,7 +28,7 @@ use std::{io, io::BufRead};
 
 use ctwatch_abi::top::By;
 
-use gathered::Gathered;
+use gathered::BundleParts;
 pub use kind::Printed;
 use lines::Next;
 pub use outcome::{Bundle, CountersAt, InBundle, Misread};
@@ -36,7 +36,7 @@ use part::Section;
 
 /// Reads the pieces of one bundle, one after the other.
 pub struct Reader {
-    gathered: Gathered,
+    gathered: BundleParts,
 }
 
 /// What entries are told apart by for the doctor, and how many of each are named.
@@ -57,7 +57,7 @@ impl Reader {
 
     /// Counts entries by these, the first so many of each.
     pub fn counting(by: &[By], most: usize) -> Self {
-        Self { gathered: Gathered::new(by, most) }
+        Self { gathered: BundleParts::new(by, most) }
     }
 
     /// No line of a log is later than this: those that name no year are of the last that fits.
@@ -191,7 +191,7 @@ impl<'a> Piece<'a> {
         Self { name, number: 0, namespace, part, is_known: false, held, more_held }
     }
 
-    fn line(&mut self, line: &[u8], gathered: &mut Gathered) {
+    fn line(&mut self, line: &[u8], gathered: &mut BundleParts) {
         // Most lines of most pieces are entries of a table.
         if self.part.take(line, self.name, gathered).is_ok() {
             self.is_known |= self.part.is_known();
@@ -233,12 +233,12 @@ impl<'a> Piece<'a> {
         self.misread(line, why, gathered);
     }
 
-    fn switch(&mut self, part: Section, gathered: &mut Gathered) {
+    fn switch(&mut self, part: Section, gathered: &mut BundleParts) {
         let old = std::mem::replace(&mut self.part, part);
         old.finish(self.name, gathered);
     }
 
-    fn misread(&mut self, line: &[u8], why: Option<&'static str>, gathered: &mut Gathered) {
+    fn misread(&mut self, line: &[u8], why: Option<&'static str>, gathered: &mut BundleParts) {
         /// Of text around what was pasted.
         const MOST_HELD: usize = 10;
         if why.is_some() {
@@ -253,12 +253,12 @@ impl<'a> Piece<'a> {
         }
     }
 
-    fn complain(&mut self, gathered: &mut Gathered, line: &[u8], why: &'static str) {
+    fn complain(&mut self, gathered: &mut BundleParts, line: &[u8], why: &'static str) {
         self.is_known = true;
         gathered.misread(self.name, self.number, line, Some(why));
     }
 
-    fn end(self, gathered: &mut Gathered) {
+    fn end(self, gathered: &mut BundleParts) {
         let is_known = self.is_known;
         self.part.finish(self.name, gathered);
         if !is_known {

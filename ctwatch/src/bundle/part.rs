@@ -2,7 +2,7 @@
 
 use super::{
     entries::EntriesPart,
-    gathered::Gathered,
+    gathered::BundleParts,
     iptables::SavedPart,
     iptables_list::ListedPart,
     kind::{Printed, Why},
@@ -75,7 +75,7 @@ impl Section {
         &mut self,
         line: &[u8],
         piece: &str,
-        gathered: &mut Gathered,
+        gathered: &mut BundleParts,
     ) -> Result<(), Why> {
         let namespace = self.namespace.as_deref();
         match &mut self.body {
@@ -119,7 +119,7 @@ impl Section {
     }
 
     /// There are no more lines of it.
-    pub(super) fn finish(self, piece: &str, gathered: &mut Gathered) {
+    pub(super) fn finish(self, piece: &str, gathered: &mut BundleParts) {
         let namespace = self.namespace.as_deref();
         // A command that printed nothing is an answer, and an empty file that is called so is one too.
         if !self.is_empty || !self.is_by_name {

@@ -3,7 +3,7 @@
 use std::io::{BufRead, Read};
 
 use super::{
-    gathered::Gathered,
+    gathered::BundleParts,
     kind::{self, Printed, Why},
     prompt,
 };
@@ -23,7 +23,7 @@ pub(super) fn take(
     kind: Printed,
     line: &str,
     (of, namespace, piece): (&str, Option<&str>, &str),
-    gathered: &mut Gathered,
+    gathered: &mut BundleParts,
 ) -> Result<(), Why> {
     match kind {
         Printed::Sysctl => sysctl(line, namespace, gathered),
@@ -65,7 +65,7 @@ fn path_of(piece: &str) -> String {
     at.min().map_or_else(|| piece.to_owned(), |at| format!("/{}", &piece[at..]))
 }
 
-fn sysctl(line: &str, namespace: Option<&str>, gathered: &mut Gathered) -> Result<(), Why> {
+fn sysctl(line: &str, namespace: Option<&str>, gathered: &mut BundleParts) -> Result<(), Why> {
     // What it could not read it says on the same terminal.
     if line.starts_with("sysctl: ") {
         return Ok(());
@@ -97,7 +97,7 @@ fn value(
     line: &str,
     of: &str,
     namespace: Option<&str>,
-    gathered: &mut Gathered,
+    gathered: &mut BundleParts,
 ) -> Result<(), Why> {
     let number: u64 = line.trim().parse().map_err(|_| None)?;
     if of.contains("hashsize") {
@@ -113,7 +113,7 @@ fn value(
     Ok(())
 }
 
-fn module(line: &str, of: &str, gathered: &mut Gathered) -> Result<(), Why> {
+fn module(line: &str, of: &str, gathered: &mut BundleParts) -> Result<(), Why> {
     // A list of some of them says nothing of others.
     let is_whole = Printed::by(of) == Printed::Modules && !kind::is_filtered(of)
         || Printed::of_file(of) == Some(Printed::Modules)
@@ -135,7 +135,7 @@ fn module(line: &str, of: &str, gathered: &mut Gathered) -> Result<(), Why> {
     Ok(())
 }
 
-fn slab(line: &str, gathered: &mut Gathered) -> Result<(), Why> {
+fn slab(line: &str, gathered: &mut BundleParts) -> Result<(), Why> {
     if line.starts_with("slabinfo") || line.starts_with('#') {
         return Ok(());
     }
@@ -149,7 +149,7 @@ fn slab(line: &str, gathered: &mut Gathered) -> Result<(), Why> {
     Ok(())
 }
 
-fn memory(line: &str, gathered: &mut Gathered) -> Result<(), Why> {
+fn memory(line: &str, gathered: &mut BundleParts) -> Result<(), Why> {
     if !line.contains(':') || line.contains('=') {
         return Err(None);
     }
@@ -160,7 +160,7 @@ fn memory(line: &str, gathered: &mut Gathered) -> Result<(), Why> {
 }
 
 /// `Linux version 6.1.0 (…)`, `Linux sw1 6.1.0 #1 SMP …`
-fn machine(line: &str, gathered: &mut Gathered) -> Result<(), Why> {
+fn machine(line: &str, gathered: &mut BundleParts) -> Result<(), Why> {
     let mut words = line.split_whitespace();
     let (Some("Linux"), Some(second), Some(third)) = (words.next(), words.next(), words.next())
     else {
@@ -185,7 +185,7 @@ fn links(
     line: &str,
     of: &str,
     namespace: Option<&str>,
-    gathered: &mut Gathered,
+    gathered: &mut BundleParts,
 ) -> Result<(), Why> {
     let is_detailed = of.contains("-d");
     let is_bridge = match of.contains("type bridge") {
@@ -204,7 +204,7 @@ fn links(
 }
 
 /// `Thu Nov 26 03:00:00 UTC 2026`, in whatever language.
-fn date(line: &str, gathered: &mut Gathered) -> Result<(), Why> {
+fn date(line: &str, gathered: &mut BundleParts) -> Result<(), Why> {
     const LONGEST: usize = 60;
     let line = line.trim();
     let has_time = line.split([' ', 'T']).any(|word| word.split(':').count() >= 3);
@@ -283,7 +283,7 @@ impl CountersPart {
         Ok(())
     }
 
-    pub(super) fn finish(self, namespace: Option<&str>, piece: &str, gathered: &mut Gathered) {
+    pub(super) fn finish(self, namespace: Option<&str>, piece: &str, gathered: &mut BundleParts) {
         const MOST_READINGS: usize = 8;
         let Some(within) = gathered.within(namespace) else { return };
         within.entries = self.entries.or(within.entries);
@@ -348,7 +348,7 @@ impl AdapterPart {
         Ok(())
     }
 
-    pub(super) fn finish(self, namespace: Option<&str>, gathered: &mut Gathered) {
+    pub(super) fn finish(self, namespace: Option<&str>, gathered: &mut BundleParts) {
         const MOST: usize = 1024;
         let Self { interface, exceeded: Some(exceeded), available } = self else { return };
         if let Some(within) = gathered.within(namespace).filter(|w| w.allowances.len() < MOST) {
@@ -394,7 +394,7 @@ impl HooksPart {
         Ok(())
     }
 
-    pub(super) fn finish(self, namespace: Option<&str>, gathered: &mut Gathered) {
+    pub(super) fn finish(self, namespace: Option<&str>, gathered: &mut BundleParts) {
         if self.has_any
             && let Some(within) = gathered.within(namespace)
         {
