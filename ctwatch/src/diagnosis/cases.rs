@@ -156,6 +156,10 @@ fn buckets_are_raised_by_what_can_be_written() {
     let fix = raise(&full(Err("it is not ours".to_owned())));
     assert!(fix.now.iter().chain(&fix.undo).all(|line| !line.contains("buckets")), "{fix:?}");
     assert!(fix.expect.contains("there are 256 buckets, and it is not ours"), "{}", fix.expect);
+    // Elsewhere, from what somebody pasted.
+    let fix = raise(&Facts { buckets: Err("nobody says".to_owned()), ..facts(1000) });
+    assert_eq!(fix.now, ["sysctl -w net.netfilter.nf_conntrack_max=2048"]);
+    assert!(fix.expect.contains("few buckets: nobody says"), "{}", fix.expect);
 }
 
 /// From facts that were recorded and read again.

@@ -180,26 +180,27 @@ fn raise(case: &Case<'_>, entries: u32, limit: u32) -> Option<Fix> {
         case.facts.namespaces.iter().filter_map(|n| n.entries.as_ref().ok().copied()).max();
     let most = limit.max(entries).max(fullest.unwrap_or(0));
     let wanted = u64::from(most).checked_mul(2)?.next_power_of_two();
-    let old_buckets = u64::from(*case.facts.buckets.as_ref().ok()?);
+    // Where nobody knows how many there are, an undo could not be told.
+    let old_buckets = case.facts.buckets.as_ref().map(|buckets| u64::from(*buckets));
     // Elsewhere, they can be.
     let here = case.facts.limit_is == Writable::Yes;
-    let buckets = match &case.facts.buckets_by {
-        Err(_) if here => old_buckets,
-        _ => wanted.max(old_buckets),
+    let buckets = match (&case.facts.buckets_by, old_buckets) {
+        (_, Err(_)) => 0,
+        (Err(_), Ok(old)) if here => old,
+        (_, Ok(old)) => wanted.max(old),
     };
     let mut fix = fixes::fix(match buckets < wanted {
         false => "raise the limit, with as many buckets",
         true => "raise the limit",
     });
-    let changes = [
-        ("nf_conntrack_buckets", buckets, old_buckets),
-        ("nf_conntrack_max", wanted, u64::from(limit)),
-    ];
+    let of_buckets = old_buckets.iter().map(|old| ("nf_conntrack_buckets", buckets, *old));
+    let of_limit = ("nf_conntrack_max", wanted, u64::from(limit));
+    let changes: Vec<_> = of_buckets.chain([of_limit]).collect();
     fixes::set(case, None, "limit", &changes, &mut fix);
     fix.effect = Some(Effect::Limit { to: wanted });
     fix.breaks = match &case.facts.slab {
         Ok(slab) => {
-            let bytes = wanted * slab.size + buckets * 8;
+            let bytes = wanted * slab.size + buckets.max(old_buckets.unwrap_or(0)) * 8;
             let of = case.facts.memory.as_ref().ok().filter(|memory| **memory > 0);
             let of = of.map(|all| format!(", {} of all", percent(bytes as f64 / *all as f64)));
             format!(
@@ -217,11 +218,15 @@ fn raise(case: &Case<'_>, entries: u32, limit: u32) -> Option<Fix> {
         percent(fill),
         percent(f64::from(entries) / f64::from(limit)),
     );
-    if buckets < wanted
-        && let Err(why) = &case.facts.buckets_by
-    {
-        fix.expect +=
-            &format!(". Chains grow longer: there are {} buckets, and {why}", number(old_buckets));
+    match (old_buckets, &case.facts.buckets_by) {
+        (Err(why), _) => {
+            fix.expect += &format!(". Chains grow longer where there are few buckets: {why}");
+        }
+        (Ok(old), Err(why)) if buckets < wanted => {
+            fix.expect +=
+                &format!(". Chains grow longer: there are {} buckets, and {why}", number(old));
+        }
+        _ => {}
     }
     for setting in later_settings(case, &fix) {
         fix.expect += &format!(
