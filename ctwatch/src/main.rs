@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         _ => (Work::All, false),
     };
     let mask = commands::mask(&cli.mask);
+    let is_masked = cli.mask.mask || cli.mask.mask_key.is_some();
     let kept = keep(work, writes).and_then(|()| match Reach::of(&command) {
         Some(reach) => reach.confine(),
         None => Ok(()),
@@ -50,7 +51,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            aside::say(&format!("{error:#}"));
+            aside::say(&commands::said(&error, is_masked));
             match error.is::<commands::WrongUsage>() {
                 true => ExitCode::from(2),
                 false => ExitCode::FAILURE,

@@ -43,9 +43,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The exit code is the message: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.
 pub async fn run(args: &CheckArgs, mask: Option<Mask>) -> ExitCode {
+    let is_masked = mask.is_some();
     match timeout(args.period + PATIENCE, look(args, mask)).await {
         Ok(Ok((state, line))) => end(state, &line),
-        Ok(Err(error)) => unknown(&format!("{error:#}")),
+        Ok(Err(error)) => unknown(&super::said(&error, is_masked)),
         Err(_) => unknown("the kernel did not answer in time"),
     }
 }

@@ -59,7 +59,8 @@ pub async fn run(args: CollectArgs, mask: Option<Mask>) -> Result<()> {
     let mut collected = Collected::new(mask, time);
     // Before anything else: what cannot be written is known at once.
     let out = Out::open(args.output.as_deref(), &collected.stem())?;
-    keep(Work::Collect, false)?;
+    // Also to take away what is not finished.
+    keep(Work::Collect, true)?;
     let mut signals = Signals::new()?;
     let until = begun + args.duration + REST;
     let collecting = collecting(&args, &mut collected, until - WRITING);

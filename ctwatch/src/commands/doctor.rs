@@ -148,7 +148,7 @@ async fn examine(args: &DoctorArgs, mut mask: Option<Mask>) -> Result<Report> {
     Ok(Report {
         tracking: tracking::tracking(&machine),
         findings: diagnosis::findings(&case),
-        lives: diagnosis::lives(case.facts),
+        census: None,
         ..measurement::report(&measurement(offers, &plan, privileges, conntrack))
     })
 }

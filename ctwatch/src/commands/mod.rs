@@ -48,6 +48,14 @@ pub fn mask(args: &MaskArgs) -> Result<Option<Mask>> {
     }
 }
 
+/// An error in words; with --mask it lists no names that nobody asked for.
+pub fn said(error: &anyhow::Error, is_masked: bool) -> String {
+    match error.downcast_ref::<scope::Naming>().filter(|_| is_masked) {
+        Some(naming) => naming.masked(),
+        None => format!("{error:#}"),
+    }
+}
+
 /// What services are called.
 const SERVICES: &str = "/etc/services";
 

@@ -63,7 +63,7 @@ pub(super) fn look(path: &Path, mask: Option<Mask>) -> Result<Examined> {
     let mut report = Report {
         tracking: tracking::tracking(&bundle.facts),
         findings: diagnosis::findings(&case),
-        lives: diagnosis::lives(case.facts),
+        census: None,
         offline: Some(offline),
         ..measurement::offline(bundle.facts.release.clone(), bundle.facts.form)
     };

@@ -10,10 +10,11 @@ use crate::{
     cli::DEFAULT_BY,
     diagnosis::{self, Case, measurement, report::Report, tracking},
     model::{Snapshot, Table, census::Taken},
-    observe::event::Event,
+    observe::{event::Event, survey::totals},
     output::aside,
     record::{
         facts::{Facts, Form},
+        sample::Sample,
         session::{FORMAT, Header},
     },
     recording::{
@@ -58,17 +59,17 @@ fn examine_at(path: &Path, at: Timestamp, mask: Option<&Mask>) -> Result<Report>
     let until = at.checked_add(AFTER).unwrap_or(at);
     let playing = Playing { mask: mask.cloned(), ..playing(Some(since), Some(until), &DEFAULT_BY) };
     let mut player = Player::open(path, playing)?;
-    let (mut header, mut snapshot) = (None, None);
+    let (mut header, mut snapshot, mut sample) = (None, None, None);
     let (mut later, mut later_census) = (None, None);
     loop {
         match player.next_event()? {
-            Event::Begin { header: now, snapshot: first, .. } if first.time <= at => {
-                (header, snapshot) = (Some(now), Some(first));
+            Event::Begin { header: now, snapshot: first, sample: read, .. } if first.time <= at => {
+                (header, snapshot, sample) = (Some(now), Some(first), Some(read));
             }
             // Another life: its census is not of that table.
             Event::Begin { .. } => break,
-            Event::Tick { snapshot: now, .. } if now.time <= at => {
-                (snapshot, later_census) = (Some(now), None);
+            Event::Tick { snapshot: now, sample: read } if now.time <= at => {
+                (snapshot, sample, later_census) = (Some(now), Some(read), None);
             }
             Event::Tick { snapshot: now, .. } => later = Some(now.time),
             Event::Census(taken) => later_census = Some(taken),
@@ -92,12 +93,18 @@ fn examine_at(path: &Path, at: Timestamp, mask: Option<&Mask>) -> Result<Report>
     let before = snapshot.census.as_ref().filter(|(taken, _)| fits(taken));
     let later_census = later_census.filter(|taken| fits(taken));
     let wait = later.and_then(|later| Duration::try_from(later.duration_since(at)).ok());
-    let census: Option<Arc<Taken>> = match (before, later_census) {
-        (Some((taken, age)), Some(_)) if *age < wait.unwrap_or_default() => Some(Arc::clone(taken)),
-        (Some((taken, _)), None) => Some(Arc::clone(taken)),
-        (_, after) => after,
+    let of_before = || {
+        let (taken, age) = before?;
+        Some((Arc::clone(taken), snapshot.time.checked_sub(*age).ok()?))
     };
-    Ok(report(&header, &snapshot, census.as_deref(), facts.as_ref().clone()))
+    let is_nearer = before.is_some_and(|(_, age)| *age < wait.unwrap_or_default());
+    let census = match later_census {
+        Some(_) if is_nearer => of_before(),
+        Some(taken) => Some((taken, later.unwrap_or(at))),
+        None => of_before(),
+    };
+    let facts = as_read(facts.as_ref().clone(), &snapshot, sample.as_deref());
+    Ok(report(&header, &snapshot, census, &facts))
 }
 
 /// Where conntrack was not there: by its facts, which say so.
@@ -127,13 +134,8 @@ fn without_ticks(path: &Path, mask: Option<&Mask>) -> Result<Report> {
     })
 }
 
-fn report(
-    header: &Header,
-    snapshot: &Snapshot,
-    census: Option<&Taken>,
-    mut facts: Facts,
-) -> Report {
-    // What was read in the tick is nearer than what the look at rules found.
+/// What was read in the tick is nearer than what the look at rules found.
+fn as_read(mut facts: Facts, snapshot: &Snapshot, sample: Option<&Sample>) -> Facts {
     for namespace in &mut facts.namespaces {
         let table = snapshot.tables.iter().find(|table| table.id == namespace.id);
         if let Some(entries) = table.and_then(|table| table.entries) {
@@ -142,17 +144,34 @@ fn report(
         if let Some(limit) = table.and_then(|table| table.limit) {
             facts.limit = Ok(limit);
         }
+        let tables = sample.map_or(&[][..], |sample| &sample.tables);
+        let read = tables.iter().find(|table| table.id == namespace.id);
+        if let Some(counters) = read.and_then(|table| table.counters.as_ref()) {
+            namespace.totals = Ok(totals(counters));
+        }
     }
+    facts
+}
+
+fn report(
+    header: &Header,
+    snapshot: &Snapshot,
+    census: Option<(Arc<Taken>, Timestamp)>,
+    facts: &Facts,
+) -> Report {
     let case = Case {
-        facts: &facts,
-        census: census.ok_or("no census was recorded near that time"),
+        facts,
+        census: census
+            .as_ref()
+            .map(|(taken, _)| taken.as_ref())
+            .ok_or("no census was recorded near that time"),
         live: Some(snapshot),
         settings: Default::default(),
     };
     Report {
-        tracking: tracking::tracking(&facts),
+        tracking: tracking::tracking(facts),
         findings: diagnosis::findings(&case),
-        lives: diagnosis::lives(case.facts),
+        census: census.as_ref().map(|(_, time)| *time),
         ..measurement::past(header, facts.form)
     }
 }

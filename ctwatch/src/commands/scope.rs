@@ -1,6 +1,6 @@
 //! From what was typed to the namespaces that are meant.
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::{
     cli::{self, Which, Word},
@@ -101,11 +101,11 @@ pub(super) fn named(wanted: &cli::NetnsArg) -> Result<Netns> {
         cli::NetnsArg::All => bail!("\"all\" is more than one network namespace: name one"),
         cli::NetnsArg::Path(path) => netns::at(path),
         cli::NetnsArg::Inode(inode) => numbered(*inode),
-        cli::NetnsArg::Name(name) => called(name)?.with_context(|| no_such(name)),
+        cli::NetnsArg::Name(name) => called(name)?.ok_or_else(|| no_such(name).into()),
         cli::NetnsArg::Word(word) => match (called(word)?, word.parse()) {
             (Some(netns), _) => Ok(netns),
             (None, Ok(inode)) => numbered(inode),
-            (None, Err(_)) => Err(anyhow!(no_such(word))),
+            (None, Err(_)) => Err(no_such(word).into()),
         },
     }
 }
@@ -128,14 +128,37 @@ fn called(name: &str) -> Result<Option<Netns>> {
     if named.len() > 1 {
         let shown = |netns: &Netns| format!("{} (inode {})", netns.path.display(), netns.inode);
         let shown: Vec<_> = named.iter().map(shown).collect();
-        bail!("{name:?} is ambiguous; pass a path or an inode number: {}", shown.join(", "));
+        let said = format!("{name:?} is ambiguous; pass a path or an inode number");
+        return Err(Naming { said, names: shown.join(", ") }.into());
     }
     Ok(named.pop())
 }
 
-fn no_such(name: &str) -> String {
+fn no_such(name: &str) -> Naming {
     let found = netns::find().unwrap_or_default();
     let mut known: Vec<_> = found.into_values().filter_map(|netns| netns.name).collect();
     known.truncate(20);
-    format!("no network namespace has the name {name:?}; there are: {}", known.join(", "))
+    let said = format!("no network namespace has the name {name:?}; there are");
+    Naming { said, names: known.join(", ") }
+}
+
+/// An error that lists names: not with --mask.
+#[derive(Debug)]
+pub(super) struct Naming {
+    said: String,
+    names: String,
+}
+
+impl std::fmt::Display for Naming {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.said, self.names)
+    }
+}
+
+impl std::error::Error for Naming {}
+
+impl Naming {
+    pub(super) fn masked(&self) -> String {
+        format!("{}: with --mask that is not said", self.said)
+    }
 }

@@ -213,7 +213,7 @@ fn raise(case: &Case<'_>, entries: u32, limit: u32) -> Option<Fix> {
     };
     let fill = f64::from(entries) / wanted as f64;
     fix.expect = format!(
-        "the table is {} full instead of {}, until more come; nothing is dropped meanwhile. This \
+        "the table is {} full instead of {}, until more come; nothing is dropped until it is full again. This \
          does not stop the source",
         percent(fill),
         percent(f64::from(entries) / f64::from(limit)),

@@ -59,7 +59,7 @@ pub fn report(of: &Measurement) -> Report {
         advice: advice(of),
         tracking: Tracking::default(),
         findings: Vec::new(),
-        lives: BTreeMap::new(),
+        census: None,
         offline: None,
     }
 }

@@ -4,14 +4,7 @@
 pub use case::{Case, number};
 use report::Finding;
 
-use std::collections::BTreeMap;
-
-use ctwatch_abi::NetnsId;
-
-use crate::{
-    model::effect::Lives,
-    record::facts::{Facts, Namespace},
-};
+use crate::record::facts::{Facts, Namespace};
 
 mod buckets;
 mod case;
@@ -67,16 +60,6 @@ pub fn findings(case: &Case<'_>) -> Vec<Finding> {
     let mut findings: Vec<Finding> = ROWS.iter().flat_map(|row| row(case)).collect();
     findings.sort_by_key(|finding| finding.severity);
     grouped::grouped(findings)
-}
-
-/// How long entries live in each namespace, by its sysctls: not where a policy says otherwise.
-pub fn lives(facts: &Facts) -> BTreeMap<NetnsId, Lives> {
-    let known = facts.namespaces.iter().filter(|namespace| namespace.timeout_policy().is_none());
-    let lives = known.filter_map(|namespace| {
-        let timeouts = namespace.timeouts.iter().map(|(name, value)| (name.as_str(), *value));
-        Some((namespace.id, Lives::of(timeouts)?))
-    });
-    lives.collect()
 }
 
 /// Whether any table is so full, or so many insertions failed, that it is worth counting what is

@@ -3,10 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use ctwatch_abi::NetnsId;
 use serde::Serialize;
 
-use crate::model::effect::{Effect, Lives};
+use crate::model::effect::Effect;
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
@@ -27,9 +26,9 @@ pub struct Report {
     pub tracking: Tracking,
     /// The worst first.
     pub findings: Vec<Finding>,
-    /// How long entries live, where that is known.
+    /// When the census was taken that it goes by; `None`: there is none, or it is of now.
     #[serde(skip)]
-    pub lives: BTreeMap<NetnsId, Lives>,
+    pub census: Option<jiff::Timestamp>,
     /// Of what other tools printed; `None`: of a machine that was looked at, or of a recording.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offline: Option<Offline>,

@@ -240,7 +240,9 @@ fn gain(
     fixes::set(case, Some(namespace), name, &[change], &mut fix);
     timeout.breaks.clone_into(&mut fix.breaks);
     // What lives by a policy is not told from what lives by the sysctl.
-    let at_least = namespace.timeout_policy().map_or(all_gone.at_least, |_| 0);
+    let may_have_policy =
+        namespace.timeout_policy().is_some() || namespace.nft.is_err() || namespace.legacy.is_err();
+    let at_least = if may_have_policy { 0 } else { all_gone.at_least };
     fix.effect =
         Some(Effect::Fewer { netns: namespace.id, of: all, at_least, at_most: all_gone.at_most });
     let share = percent(gone as f64 / all.max(1) as f64);

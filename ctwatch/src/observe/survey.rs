@@ -353,7 +353,8 @@ fn stranger(uid: u32, netns: &Netns, visit: Visit) -> Option<Stranger> {
     Some(Stranger { uid, inode: netns.inode, name, entries, totals })
 }
 
-fn totals(sums: &CounterSums) -> Totals {
+/// In the doctor's words.
+pub fn totals(sums: &CounterSums) -> Totals {
     let CounterSums {
         invalid, insert_failed, drop, early_drop, clash_resolve, chaintoolong, ..
     } = *sums;

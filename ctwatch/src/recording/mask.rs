@@ -6,6 +6,7 @@
 use std::{
     collections::HashMap,
     hash::Hasher,
+    io::Read,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::Path,
 };
@@ -15,10 +16,18 @@ use serde_json::Value;
 use siphasher::sip::SipHasher24;
 
 use super::line::Line;
-use crate::{host, record::workload::Workload};
+use crate::{
+    host::{self, machine::files},
+    record::workload::Workload,
+};
 
 /// Addresses and names that are remembered, at most; the others are worked out again.
 const REMEMBERED: usize = 65_536;
+
+/// Of what a name in a text is made, mostly.
+fn is_part(c: char) -> bool {
+    c.is_alphanumeric() || "._:-@%~[]\"\\'<>{}|!&$".contains(c)
+}
 
 /// Chains that each firewall has.
 const STANDARD: [&str; 14] = [
@@ -43,7 +52,12 @@ pub struct Mask {
     key: [u8; 16],
     addresses: HashMap<IpAddr, IpAddr>,
     names: HashMap<String, String>,
+    /// Those of them that are no single word, the longest first.
+    odd: Vec<String>,
 }
+
+/// So many at most: each is looked for in each text.
+const ODD: usize = 256;
 
 impl Mask {
     /// With a key that nobody knows, and that is gone afterwards.
@@ -55,7 +69,12 @@ impl Mask {
     /// With one from a file: masked with it, two recordings can be compared.
     pub fn by_file(path: &Path) -> Result<Self> {
         let place = path.display();
-        let bytes = std::fs::read(path).with_context(|| format!("cannot read {place}"))?;
+        let failed = || format!("cannot read {place}");
+        // A device or a pipe has no end.
+        let file = files::open(path).with_context(failed)?;
+        ensure!(file.metadata().with_context(failed)?.is_file(), "{place} is no file");
+        let mut bytes = Vec::new();
+        file.take(4097).read_to_end(&mut bytes).with_context(failed)?;
         let key = bytes.first_chunk().copied();
         ensure!(
             bytes.len() <= 4096 && key.is_some(),
@@ -65,7 +84,7 @@ impl Mask {
     }
 
     fn of(key: [u8; 16]) -> Self {
-        Self { key, addresses: HashMap::new(), names: HashMap::new() }
+        Self { key, addresses: HashMap::new(), names: HashMap::new(), odd: Vec::new() }
     }
 
     /// Addresses in it, and names that were masked by now.
@@ -255,8 +274,13 @@ impl Mask {
             return name.to_owned();
         }
         let masked = format!("{kind}-{:010x}", self.hash(kind, name) & 0xff_ffff_ffff);
-        if self.names.len() < REMEMBERED {
-            self.names.insert(name.to_owned(), masked.clone());
+        if self.names.len() < REMEMBERED
+            && self.names.insert(name.to_owned(), masked.clone()).is_none()
+            && self.odd.len() < ODD
+            && name.chars().any(|c| !is_part(c))
+        {
+            let at = self.odd.partition_point(|other| other.len() >= name.len());
+            self.odd.insert(at, name.to_owned());
         }
         masked
     }
@@ -275,7 +299,20 @@ impl Mask {
 
     /// Addresses in it, and names that are known by now.
     fn text(&mut self, text: &str) -> String {
-        let is_part = |c: char| c.is_alphanumeric() || "._:-@%~[]\"\\'<>{}|!&$".contains(c);
+        // The kernel begins such a line with the process that asked.
+        const FAILED: &str = ": page allocation failure";
+        if let Some(at) = text.find(FAILED) {
+            let (before, after) = text.split_at(at);
+            let name = before.rsplit("] ").next().unwrap_or(before).to_owned();
+            let masked = self.name("p", &name);
+            let kept = before.len() - name.len();
+            return format!("{}{masked}{}", &before[..kept], self.text_without(after));
+        }
+        self.text_without(text)
+    }
+
+    fn text_without(&mut self, text: &str) -> String {
+        let text = &self.odd_names(text);
         let (mut out, mut word) = (String::with_capacity(text.len()), String::new());
         for c in text.chars().chain([' ']) {
             if is_part(c) {
@@ -288,6 +325,17 @@ impl Mask {
         }
         out.pop();
         out
+    }
+
+    /// Names that are no single word are looked for whole.
+    fn odd_names(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        for name in self.odd.iter().filter(|name| name.len() > 1) {
+            if let Some(masked) = self.names.get(name).filter(|_| text.contains(name.as_str())) {
+                text = text.replace(name.as_str(), masked);
+            }
+        }
+        text
     }
 
     fn word(&mut self, word: &str) -> String {

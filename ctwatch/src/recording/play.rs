@@ -118,10 +118,19 @@ pub struct Playback {
     /// Of the last reading, and whether it was after the clock was set ahead.
     clock: Option<(Timestamp, Duration)>,
     is_ahead: bool,
+    /// The last reading was after what is wanted: what happens now is not shown.
+    is_past: bool,
     /// Not all of a list was recorded: that was said.
     said_cut: bool,
+    /// Lines and segments that could not be read.
+    unread: u64,
     is_over: bool,
 }
+
+/// So many of them are spoken of.
+const UNREAD: u64 = 64;
+/// A recording of which so many cannot be read is none.
+const HOPELESS: u64 = 10_000;
 
 impl Playback {
     pub fn new(wanted: Playing) -> Self {
@@ -135,6 +144,9 @@ impl Playback {
 
     fn end(&mut self) {
         self.is_over = true;
+        if let more @ 1.. = self.unread.saturating_sub(UNREAD) {
+            self.note(format!("and {more} more lines or segments cannot be read"));
+        }
         if !self.has_any {
             self.note("nothing was recorded in that time".to_owned());
         }
@@ -146,7 +158,7 @@ impl Playback {
 
     /// Whether what happens now is shown: not before what is wanted.
     fn is_shown(&self) -> bool {
-        self.model.is_some()
+        self.model.is_some() && !self.is_past
     }
 
     pub fn take(&mut self, line: Line) {
@@ -154,14 +166,14 @@ impl Playback {
             Line::Begin { again, header, epoch } => self.begin(again, header, epoch),
             Line::Tick(frame) => self.tick(*frame),
             Line::Census { taken } => {
-                if let Some(model) = &mut self.model {
+                if let Some(model) = self.model.as_mut().filter(|_| !self.is_past) {
                     let taken = Arc::new(*taken);
                     model.take_in(Arc::clone(&taken));
                     self.ready.push_back(Event::Census(taken));
                 }
             }
             Line::Facts { time, facts } => {
-                let is_over = self.wanted.until.is_some_and(|until| time > until);
+                let is_over = self.is_past || self.wanted.until.is_some_and(|until| time > until);
                 if !is_over || self.facts.is_none() {
                     self.facts = Some((time, facts));
                 }
@@ -208,7 +220,14 @@ impl Playback {
             }
             Line::Unread { place, why } => {
                 self.decoder.lose();
-                self.note(format!("{place} cannot be read: {why}"));
+                self.unread += 1;
+                if self.unread <= UNREAD {
+                    self.note(format!("{place} cannot be read: {why}"));
+                }
+                if self.unread == HOPELESS {
+                    self.note("too much of it cannot be read: the rest is left".to_owned());
+                    self.end();
+                }
             }
             Line::Segment(_) | Line::Unknown => {}
         }
@@ -235,6 +254,8 @@ impl Playback {
         }
         self.life = Some((header, epoch));
         self.decoder.lose();
+        // It counts from its own beginning: a gap is no clock that was set.
+        (self.clock, self.is_ahead) = (None, false);
         (self.model, self.is_new) = (None, true);
     }
 
@@ -243,13 +264,15 @@ impl Playback {
         self.is_ahead = self.is_ahead(time, frame.sample.elapsed);
         self.clock = Some((time, frame.sample.elapsed));
         if self.wanted.until.is_some_and(|until| time > until) {
-            // A clock that was set ahead may be set back again.
-            if !self.is_ahead {
+            // A clock that is ahead, or was when the recording began, may be set back again.
+            if !self.is_ahead && self.has_any {
                 return self.end();
             }
+            self.is_past = true;
             let _ = self.decoder.decode(frame);
             return;
         }
+        self.is_past = false;
         let is_before = self.wanted.since.is_some_and(|since| time < since);
         // Counting begins with the last reading before what is wanted.
         let first = match (is_before, &self.model, self.last.take()) {
@@ -291,8 +314,6 @@ impl Playback {
         let by_clock = time.duration_since(last).as_nanos();
         let went = elapsed.as_nanos() as i128 - then.as_nanos() as i128;
         match by_clock - went {
-            // Another life counts from its own beginning: a gap is no clock that was set.
-            _ if went < 0 => false,
             ahead if ahead > SET => true,
             ahead if ahead < -SET => false,
             _ => self.is_ahead,
@@ -481,10 +502,26 @@ pub(super) mod tests {
         assert_eq!(told.len(), 9, "{told:?}");
         assert_eq!((&*told[3], &*told[8]), ("tick 3603: 3", "tick 8: 8"));
         let part = Playing { until: Some(at(20)), ..Playing::default() };
-        let told = played(part, lines.clone());
+        let mut with_census = lines.clone();
+        let told = played(part.clone(), with_census.clone());
+        with_census.insert(5, Line::NoCensus { why: "at a time that is not wanted".to_owned() });
+        assert_eq!(played(part, with_census), told);
         assert_eq!(told[2..], ["tick 2: 2", "tick 6: 6", "tick 7: 7", "tick 8: 8"], "{told:?}");
         let part = Playing { until: Some(at(7)), ..Playing::default() };
         assert_eq!(played(part, lines).last().unwrap(), "tick 7: 7");
+        // Ahead from the first reading on, and set back later.
+        let mut encoder = Encoder::default();
+        let tick = |second: u32| {
+            let mut sample = sample(second, 7 + second);
+            if second < 3 {
+                sample.time = at(HOUR + i64::from(second));
+            }
+            Line::Tick(Box::new(encoder.encode(&sample, false)))
+        };
+        let lines: Vec<Line> = std::iter::once(begin(1, false)).chain((0..9).map(tick)).collect();
+        let part = Playing { since: Some(at(4)), until: Some(at(7)), ..Playing::default() };
+        let told = played(part, lines);
+        assert_eq!(told[1..], ["tick 4: 1", "tick 5: 2", "tick 6: 3", "tick 7: 4"], "{told:?}");
     }
 
     #[test]

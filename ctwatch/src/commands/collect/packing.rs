@@ -168,7 +168,7 @@ impl Collected {
                 None => {}
                 Some(Err(why)) => self.miss(&table_name("conntrack_-L_-o_extended"), &why),
                 Some(Ok(table)) => {
-                    about.push(format!("{} listed", table.listed));
+                    about.push(format!("{} listed (not those that are over)", table.listed));
                     if let Some(why) = &table.cut {
                         self.miss(&format!("more entries of {}", netns.shown()), why);
                     }

@@ -1,24 +1,17 @@
 //! How full a table would have been with a fix in force: from what was counted, as an interval that holds for
 //! the same packets.
 //!
-//! With more room, nothing is dropped or evicted for want of it. So at each moment there would have been what
-//! there was, and of what was dropped or evicted before, that whose time is not over: at most one entry for each
-//! packet that was dropped, and one for each entry that was evicted.
+//! With more room, nothing is dropped or evicted for want of it. A connection of which no packet was dropped
+//! and whose entry was not evicted has the same entry at each moment, or none. Any other differs by one entry at
+//! most. So at each moment there would have been what there was, and one entry more at most for each packet that
+//! was dropped before and each entry that was evicted.
 
 use std::time::Duration;
 
-use ctwatch_abi::{
-    NetnsId,
-    protocol::{DCCP, SCTP, TCP},
-    top::{By, Stream},
-};
+use ctwatch_abi::NetnsId;
 
-use super::{StoryBucket, StoryCounts, TableStory};
-use crate::model::{
-    effect::{Effect, Lives},
-    figure::Bounds,
-    top::TopList,
-};
+use super::{StoryBucket, TableStory};
+use crate::model::{effect::Effect, figure::Bounds};
 
 /// Of one table, with a fix in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,8 +23,8 @@ pub struct WhatIf {
     pub census: Option<Duration>,
     /// More cannot be in it.
     pub limit: Option<u64>,
-    /// For each bucket of its line, from and to.
-    pub line: Vec<Option<(u64, u64)>>,
+    /// For each bucket of its line, the most.
+    pub line: Vec<Option<u64>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,10 +49,11 @@ pub struct WouldHold {
 /// What shows that there would have been so many at least.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Least {
-    /// So many were read.
+    /// So many were read before anything was dropped or evicted.
     Read,
-    /// A packet was dropped because there were as many as there may be.
-    Dropped,
+    /// Something was dropped or evicted because there were as many as there may be; so many may have been
+    /// evicted before that uncounted.
+    Full { uncounted: u64 },
     /// A census counted so many, less those that the fix is about.
     Counted { of: u64, less: u64 },
 }
@@ -70,38 +64,31 @@ pub struct Most {
     pub at: Duration,
     /// There were, without those that the fix is about.
     pub entries: u64,
-    /// Packets dropped for want of room, of connections that do not stay open.
+    /// Packets that were dropped for want of room since the line begins.
     pub dropped: u64,
-    /// The others.
-    pub lasting: u64,
-    /// Entries evicted.
+    /// Entries that were evicted since.
     pub evicted: u64,
-    /// Within so many seconds; `None`: since the line begins.
-    pub within: Option<u32>,
-    /// The same of those that may stay open.
-    pub lasting_within: Option<u32>,
 }
 
 impl Most {
     pub fn all(&self) -> u64 {
-        let missed = self.dropped.saturating_add(self.lasting).saturating_add(self.evicted);
-        self.entries.saturating_add(missed)
+        self.entries.saturating_add(self.dropped).saturating_add(self.evicted)
     }
 }
 
-/// One table with this fix in force; `None` where the fix is not about it.
-pub fn what_if(table: &TableStory, effect: &Effect, lives: Option<Lives>) -> Option<WhatIf> {
+/// One table with this fix in force since its line begins; `None` where the fix is not about it. `census`: when
+/// that was taken which the fix goes by.
+pub fn what_if(table: &TableStory, effect: &Effect, census: Option<Duration>) -> Option<WhatIf> {
     match *effect {
-        Effect::Limit { to } => Some(with_room(table, to, lives)),
+        Effect::Limit { to } => Some(with_room(table, to)),
         Effect::Fewer { netns, of, at_least, at_most } if netns == table.id() => {
-            with_fewer(table, of, (at_least, at_most), lives)
+            with_fewer(table, of, (at_least, at_most), census?)
         }
         Effect::Fewer { .. } => None,
     }
 }
 
-fn with_room(table: &TableStory, to: u64, lives: Option<Lives>) -> WhatIf {
-    let missed = Missed::of(table, lives);
+fn with_room(table: &TableStory, to: u64) -> WhatIf {
     let mut what_if = WhatIf {
         netns: table.id(),
         would: Err(Unsaid::Unread),
@@ -109,29 +96,22 @@ fn with_room(table: &TableStory, to: u64, lives: Option<Lives>) -> WhatIf {
         limit: Some(to),
         line: Vec::new(),
     };
-    if missed.is_nothing() {
+    if lacked_no_room(table) {
         what_if.would = Err(Unsaid::NothingToChange);
         return what_if;
     }
-    let (mut least, mut most): (Option<(u64, Least)>, Option<Most>) = (None, None);
+    let mut most: Option<Most> = None;
     let mut is_bounded = true;
-    for (at, bucket) in table.buckets.iter().enumerate() {
-        let Some(at_least) = at_least(table, at) else {
-            what_if.line.push(None);
-            continue;
-        };
-        let at_most = missed.beside(bucket, fullest(bucket));
-        what_if.line.push(at_most.map(|most| (at_least.0, most.all().min(to).max(at_least.0))));
-        if least.is_none_or(|known| at_least.0 > known.0) {
-            least = Some(at_least);
-        }
-        match at_most {
+    for bucket in &table.buckets {
+        let now = bucket.entries.and_then(|_| beside(table, bucket, fullest(bucket)));
+        what_if.line.push(now.map(|now| now.all().min(to)));
+        match now {
             Some(now) if most.is_none_or(|known| now.all() > known.all()) => most = Some(now),
             Some(_) => {}
-            None => is_bounded = false,
+            None => is_bounded &= bucket.entries.is_none(),
         }
     }
-    what_if.would = match (least, most) {
+    what_if.would = match (at_least(table), most) {
         (Some((at_least, least)), Some(most)) if is_bounded => {
             let at_most = most.all().min(to).max(at_least);
             Ok(WouldHold { at_least, least, at_most, most })
@@ -147,14 +127,13 @@ fn with_fewer(
     table: &TableStory,
     of: u64,
     (fewer, at_most_fewer): (u64, u64),
-    lives: Option<Lives>,
+    census: Duration,
 ) -> Option<WhatIf> {
-    let census = table.held.iter().rev().find(|held| held.holds.all() == of)?.at;
     let at = table.buckets.partition_point(|bucket| bucket.to < census);
     let bucket = table.buckets.get(at).or(table.buckets.last())?;
     let limit = bucket.limit.map(|limit| u64::from(limit.most)).filter(|limit| *limit > 0);
     // What was dropped or evicted might have taken the room.
-    let most = Missed::of(table, lives).beside(bucket, of.saturating_sub(fewer));
+    let most = beside(table, bucket, of.saturating_sub(fewer));
     let at_least = of.saturating_sub(at_most_fewer);
     let least = Least::Counted { of, less: at_most_fewer };
     let would = most.ok_or(Unsaid::Unbounded).map(|most| {
@@ -164,19 +143,59 @@ fn with_fewer(
     Some(WhatIf { netns: table.id(), would, census: Some(census), limit, line: Vec::new() })
 }
 
-fn at_least(table: &TableStory, at: usize) -> Option<(u64, Least)> {
-    let bucket = &table.buckets[at];
-    let read = u64::from(bucket.entries?.most);
-    let before = at.checked_sub(1).map(|at| &table.buckets[at]);
-    let full = before.map_or(&table.before, |before| &before.counts).table_full();
-    let dropped = certainly(full, bucket.counts.table_full()) > 0;
-    // The lowest that was read near it.
-    let near = before.into_iter().chain([bucket]).filter_map(|bucket| bucket.limit);
-    let limit = near.map(|limit| limit.least).min().filter(|limit| dropped && *limit > 0);
-    Some(match limit.map(|limit| u64::from(limit) + 1).filter(|held| *held > read) {
-        Some(held) => (held, Least::Dropped),
-        None => (read, Least::Read),
-    })
+/// From 95% on the kernel's collector evicts, which nothing counts: where no reading met less than this, it may have.
+/// <https://github.com/torvalds/linux/blob/v6.12/net/netfilter/nf_conntrack_core.c> `nf_conntrack_max95`
+const COLLECTS: f64 = 0.9;
+
+fn may_collect(bucket: &StoryBucket) -> bool {
+    let (entries, limit) = (bucket.entries, bucket.limit.filter(|limit| limit.least > 0));
+    let fill = |most: u32, limit: u32| f64::from(most) / f64::from(limit);
+    let below = entries.zip(limit).is_some_and(|(e, l)| fill(e.most, l.least) < COLLECTS);
+    bucket.is_full || !below
+}
+
+/// What is certain of the most: until something is dropped or evicted, both tables are the same; and what that
+/// makes room for would have been in the roomier one beside as many as there may be.
+fn at_least(table: &TableStory) -> Option<(u64, Least)> {
+    let mut best: Option<(u64, Least)> = None;
+    // The last bucket in which the collector had certainly evicted nothing, and the last one.
+    let (mut calm, mut before, mut last_limit) = (&table.before, &table.before, None);
+    for bucket in &table.buckets {
+        let now = &bucket.counts;
+        let certain = certainly(before.table_full(), now.table_full())
+            + certainly(before.early_drop, now.early_drop);
+        let limit = bucket.limit.map(|limit| limit.least).filter(|limit| *limit > 0);
+        if certain > 0 {
+            let removed = at_most_grown(calm.removals, now.removals)?;
+            let uncounted = removed.saturating_sub(certainly(calm.early_drop, now.early_drop));
+            let limit = limit.into_iter().chain(last_limit).min();
+            let full = limit.map(|limit| (u64::from(limit) + 1).saturating_sub(uncounted));
+            let full = full.map(|full| (full, Least::Full { uncounted }));
+            return [best, full].into_iter().flatten().max_by_key(|(count, _)| *count);
+        }
+        if before.table_full() != now.table_full() || before.early_drop != now.early_drop {
+            // Perhaps: then nothing more is certain.
+            return best;
+        }
+        if !may_collect(bucket) {
+            let read = u64::from(bucket.entries?.most);
+            if best.is_none_or(|(known, _)| read > known) {
+                best = Some((read, Least::Read));
+            }
+            calm = now;
+        }
+        (before, last_limit) = (now, limit);
+    }
+    best
+}
+
+/// As far as readings and counters tell.
+fn lacked_no_room(table: &TableStory) -> bool {
+    let (from, to) = (&table.before, &table.counts);
+    let room = table.peak.and_then(|peak| peak.fill()).is_some_and(|fill| fill < COLLECTS);
+    room && table.full.is_none()
+        && at_most_grown(from.table_full(), to.table_full()) == Some(0)
+        && at_most_grown(from.early_drop, to.early_drop) == Some(0)
 }
 
 /// Between readings a full table was as full as it may be, at most.
@@ -186,90 +205,22 @@ fn fullest(bucket: &StoryBucket) -> u64 {
     read.max(limit).into()
 }
 
-/// Below this fill the kernel's collector evicts nothing.
-/// <https://github.com/torvalds/linux/blob/v6.12/net/netfilter/nf_conntrack_core.c> `nf_conntrack_max95`
-const COLLECTS: f64 = 0.95;
-/// How much later than its time a reading may be made.
-const LATE: Duration = Duration::from_secs(1);
-
-/// What found no room.
-struct Missed<'a> {
-    table: &'a TableStory,
-    lives: Option<Lives>,
-    /// Packets whose connections may be open for long.
-    lasting: u64,
-}
-
-impl<'a> Missed<'a> {
-    fn of(table: &'a TableStory, lives: Option<Lives>) -> Self {
-        Self { table, lives, lasting: lasting(table) }
-    }
-
-    /// Nothing, as far as readings and counters tell.
-    fn is_nothing(&self) -> bool {
-        let (from, to) = (&self.table.before, &self.table.counts);
-        let room = self.table.peak.and_then(|peak| peak.fill()).is_some_and(|fill| fill < COLLECTS);
-        room && self.table.full.is_none()
-            && at_most_grown(from.table_full(), to.table_full()) == Some(0)
-            && at_most_grown(from.early_drop, to.early_drop) == Some(0)
-    }
-
-    /// At this moment, beside so many entries.
-    fn beside(&self, bucket: &StoryBucket, entries: u64) -> Option<Most> {
-        let seconds = |of: fn(&Lives) -> u32| self.lives.as_ref().map(of);
-        let (from, within) = self.since(bucket, seconds(|lives| lives.passing));
-        let (long_from, lasting_within) = self.since(bucket, seconds(|lives| lives.longest));
+/// Beside so many entries, what found no room until the end of this bucket.
+fn beside(table: &TableStory, until: &StoryBucket, entries: u64) -> Option<Most> {
+    let dropped = at_most_grown(table.before.table_full(), until.counts.table_full())?;
+    let (mut before, mut evicted) = (&table.before, 0_u64);
+    let mut was_hot = false;
+    for bucket in table.buckets.iter().take_while(|bucket| bucket.to <= until.to) {
         let now = &bucket.counts;
-        let dropped = at_most_grown(from.table_full(), now.table_full())?;
-        let longer = at_most_grown(long_from.table_full(), now.table_full())?;
-        // The recent ones are among the others already.
-        let lasting = self.lasting.min(longer.saturating_sub(dropped));
-        let evicted = evicted(from, now)?;
-        Some(Most { at: bucket.to, entries, dropped, lasting, evicted, within, lasting_within })
-    }
-
-    /// What was counted before so many seconds ago, and these; else when the line begins.
-    fn since(&self, now: &StoryBucket, seconds: Option<u32>) -> (&'a StoryCounts, Option<u32>) {
-        let ago = |seconds: u32| now.from.checked_sub(Duration::from_secs(seconds.into()) + LATE);
-        let older = seconds.and_then(ago).and_then(|from| {
-            let older = self.table.buckets.partition_point(|bucket| bucket.to <= from);
-            self.table.buckets.get(older.checked_sub(1)?)
+        let is_hot = may_collect(bucket);
+        // The collector's evictions are counted nowhere: no more were evicted than removed.
+        evicted = evicted.saturating_add(match is_hot || was_hot || !bucket.joins {
+            true => at_most_grown(before.removals, now.removals)?,
+            false => at_most_grown(before.early_drop, now.early_drop)?,
         });
-        older.map_or((&self.table.before, None), |bucket| (&bucket.counts, seconds))
+        (before, was_hot) = (now, is_hot);
     }
-}
-
-/// Entries evicted to make room. The collector's are not counted everywhere: no more than were removed.
-fn evicted(from: &StoryCounts, now: &StoryCounts) -> Option<u64> {
-    let removed = at_most_grown(from.removals, now.removals);
-    let early = at_most_grown(from.early_drop, now.early_drop);
-    let gc = at_most_grown(from.gc, now.gc);
-    let told = early.zip(gc).map(|(early, gc)| early.saturating_add(gc));
-    told.into_iter().chain(removed).min()
-}
-
-/// Packets dropped for want of room whose connections may be open for long: all but those of which the lists
-/// certainly tell another protocol.
-fn lasting(table: &TableStory) -> u64 {
-    let Some(full) = at_most_grown(table.before.table_full(), table.counts.table_full()) else {
-        return u64::MAX;
-    };
-    let dropped = at_most_grown(table.before.dropped, table.counts.dropped);
-    let full_at_least = certainly(table.before.table_full(), table.counts.table_full());
-    // Lists count packets that were dropped for other reasons too.
-    let others = dropped.map_or(u64::MAX, |all| all.saturating_sub(full_at_least));
-    let of_lists = table.lists.iter().filter(|list| list.stream == Stream::Drops).map(passing);
-    full.saturating_sub(of_lists.max().unwrap_or(0).saturating_sub(others))
-}
-
-/// Packets that were certainly of a protocol whose connections do not stay open.
-fn passing(list: &TopList) -> u64 {
-    if !matches!(list.by, By::Service | By::Flow) {
-        return 0;
-    }
-    let proven = list.entries.iter().filter(|entry| entry.estimate.is_none());
-    let others = proven.filter(|entry| !matches!(entry.key.protocol, TCP | SCTP | DCCP));
-    others.map(|entry| entry.count.saturating_sub(entry.error)).sum()
+    Some(Most { at: until.to, entries, dropped, evicted })
 }
 
 /// The least by which it grew.

@@ -124,7 +124,6 @@ fn legend(frame: &Plot<'_>) -> Markup {
             li { (stroke("limit")) "limit" }
             @if story.tables.iter().any(|table| is_reckoned(frame, table)) {
                 li { (stroke("what-if")) "with a higher limit, at most" }
-                li { (swatch("perhaps-held")) "at least to at most" }
             }
             @if any(|table| table.full.is_some()) { li { (swatch("full")) "full" } }
             @if any(|table| !table.held.is_empty()) {

@@ -7,7 +7,7 @@ use maud::{Markup, html};
 use super::{
     plane::{Height, Plot, path, span, spans},
     reckoning::Reckoning,
-    words::{between, lasting, many, name, thousands},
+    words::{between, many, name, thousands},
 };
 use crate::{
     diagnosis::report::Fix,
@@ -88,7 +88,10 @@ fn unsaid(table: &TableStory, why: Unsaid) -> Markup {
 /// What follows from it.
 fn verdict(what_if: &WhatIf, at_least: u64, most: Most) -> Option<String> {
     let limit = what_if.limit?;
-    let said = if most.all() < limit {
+    let is_then = what_if.census.is_some();
+    let said = if most.all() < limit && is_then {
+        "it would not have been full then"
+    } else if most.all() < limit {
         "it would not have been full, and no packet would have been dropped for want of room"
     } else if at_least >= limit {
         "it would have been full all the same"
@@ -105,12 +108,18 @@ fn verdict(what_if: &WhatIf, at_least: u64, most: Most) -> Option<String> {
 
 fn least(least: Least) -> String {
     match least {
-        Least::Read => "so many were there".to_owned(),
-        Least::Dropped => {
-            "a packet was dropped because there were as many as there may be".to_owned()
+        Least::Read => "so many were there before anything was dropped or evicted".to_owned(),
+        Least::Full { uncounted: 0 } => {
+            "something was dropped or evicted because there were as many as there may be".to_owned()
         }
+        Least::Full { uncounted } => format!(
+            "something was dropped or evicted because there were as many as there may be, and the collector may \
+             have evicted {} before",
+            thousands(uncounted)
+        ),
         Least::Counted { of, less } => format!(
-            "of the {} that the census counted, no more than {} would not have been there",
+            "of the {} that the census counted, no more than {} would not have been there, had the timeouts been \
+             so for as long",
             thousands(of),
             thousands(less)
         ),
@@ -123,45 +132,24 @@ fn most(of: &Reckoning<'_>, most: &Most, what_if: &WhatIf) -> String {
     if what_if.census.is_some() {
         words.push_str(", without those that would not have been");
     }
-    let within = |seconds: Option<u32>| match seconds {
-        Some(seconds) => {
-            format!("in the {} before", lasting(std::time::Duration::from_secs(seconds.into())))
-        }
-        None => "since the time line begins".to_owned(),
-    };
-    let mut add = |count: u64, one: &str, more: &str, seconds| {
+    let mut add = |count: u64, one: &str, more: &str| {
         if count > 0 {
-            let _ = write!(words, ", {} {}", many(count, one, more), within(seconds));
+            let _ = write!(words, ", {}", many(count, one, more));
         }
     };
-    add(
-        most.dropped,
-        "packet dropped for want of room",
-        "packets dropped for want of room",
-        most.within,
-    );
-    add(
-        most.lasting,
-        "more, of a connection that may stay open,",
-        "more, of connections that may stay open,",
-        most.lasting_within,
-    );
-    add(most.evicted, "entry evicted", "entries evicted", most.within);
-    if most.dropped + most.lasting + most.evicted > 0 {
-        words.push_str(", each taken for an entry of its own");
+    add(most.dropped, "packet dropped for want of room", "packets dropped for want of room");
+    add(most.evicted, "entry evicted", "entries evicted");
+    if most.dropped + most.evicted > 0 {
+        words.push_str(" since the time line begins, each taken for an entry of its own");
     }
     if let Some(limit) = what_if.limit.filter(|limit| most.all() > *limit) {
-        let _ = write!(
-            words,
-            ": together {}, of which {} fit",
-            thousands(most.all()),
-            thousands(limit)
-        );
+        let (all, limit) = (thousands(most.all()), thousands(limit));
+        let _ = write!(words, ": together {all}, of which {limit} fit");
     }
     words
 }
 
-/// From the least to the most that it would have held, and a dashed line at the most.
+/// A dashed line at the most that it would have held.
 pub(super) fn picture(
     frame: &Plot<'_>,
     table: &TableStory,
@@ -170,14 +158,14 @@ pub(super) fn picture(
 ) -> Markup {
     let (mut area, mut edge) = (String::new(), String::new());
     let mut is_drawn = false;
-    for ((before, bucket), would) in spans(table).zip(&what_if.line) {
-        let Some((at_least, at_most)) = would else {
+    for ((before, bucket), most) in spans(table).zip(&what_if.line) {
+        let (Some(most), Some(entries)) = (most, bucket.entries) else {
             is_drawn = false;
             continue;
         };
         let (from, to) = span(before, bucket);
         let [x, end] = [from, to].map(|at| frame.x(at));
-        let [low, high] = [*at_least, *at_most].map(|count| height.y(count as f64));
+        let [low, high] = [f64::from(entries.least), *most as f64].map(|count| height.y(count));
         if low > high {
             let _ = write!(area, "M{x:.2} {low:.1}V{high:.1}H{end:.2}V{low:.1}z");
         }

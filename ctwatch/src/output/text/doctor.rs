@@ -353,7 +353,7 @@ mod tests {
 
     fn report() -> Report {
         Report {
-            lives: Default::default(),
+            census: None,
             version: "0.0.0",
             kernel: "6.1.0\u{1b}".to_owned(),
             architecture: "x86_64",
