@@ -111,13 +111,16 @@ fn with_room(table: &TableStory, to: u64) -> WhatIf {
             None => is_bounded &= bucket.entries.is_none(),
         }
     }
-    what_if.would = match (at_least(table), most) {
-        (Some((at_least, least)), Some(most)) if is_bounded => {
+    what_if.would = match most {
+        Some(most) if is_bounded => {
+            // Nothing is certain where it began full.
+            let (at_least, least) = at_least(table).unwrap_or((0, Least::Read));
             let at_most = most.all().min(to).max(at_least);
             Ok(WouldHold { at_least, least, at_most, most })
         }
-        (Some(_), _) => Err(Unsaid::Unbounded),
-        (None, _) => Err(Unsaid::Unread),
+        Some(_) => Err(Unsaid::Unbounded),
+        None if is_bounded => Err(Unsaid::Unread),
+        None => Err(Unsaid::Unbounded),
     };
     what_if
 }
@@ -166,7 +169,7 @@ fn at_least(table: &TableStory) -> Option<(u64, Least)> {
             + certainly(before.early_drop, now.early_drop);
         let limit = bucket.limit.map(|limit| limit.least).filter(|limit| *limit > 0);
         if certain > 0 {
-            let removed = at_most_grown(calm.removals, now.removals)?;
+            let Some(removed) = at_most_grown(calm.removals, now.removals) else { return best };
             let uncounted = removed.saturating_sub(certainly(calm.early_drop, now.early_drop));
             let limit = limit.into_iter().chain(last_limit).min();
             let full = limit.map(|limit| (u64::from(limit) + 1).saturating_sub(uncounted));
@@ -178,7 +181,7 @@ fn at_least(table: &TableStory) -> Option<(u64, Least)> {
             return best;
         }
         if !may_collect(bucket) {
-            let read = u64::from(bucket.entries?.most);
+            let read = bucket.entries.map_or(0, |entries| u64::from(entries.most));
             if best.is_none_or(|(known, _)| read > known) {
                 best = Some((read, Least::Read));
             }

@@ -59,7 +59,9 @@ fn one(of: &Reckoning<'_>, table: &TableStory, what_if: &WhatIf) -> Markup {
         details.sum {
             summary { "How this is reckoned" }
             ul {
-                li { "At least " (thousands(would.at_least)) ": " (least(would.least)) "." }
+                @if would.at_least > 0 {
+                    li { "At least " (thousands(would.at_least)) ": " (least(would.least)) "." }
+                }
                 li { "At most " (thousands(would.at_most)) ": " (most(of, &would.most, what_if)) "." }
             }
         }

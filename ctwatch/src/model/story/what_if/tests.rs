@@ -193,3 +193,15 @@ fn the_limit_holds_for_what_would_be() {
     assert_eq!(would.at_most, 150, "{would:?}");
     assert!(would.most.all() > 150);
 }
+
+#[test]
+fn by_counters_alone_no_bound_is_known() {
+    let (mut model, mut story) = (Model::default(), Story::new(600));
+    for (second, entries, drop) in [(0, 10, 0), (1, LIMIT, 0), (2, LIMIT, 7)] {
+        let table = situations::table(1, "rt", entries, drop);
+        let reading = Sim::new(LIMIT as usize).reading(second);
+        story.take(&model.advance(&Sample { tables: vec![table], probed: None, ..reading }));
+    }
+    let story = story.finish().unwrap();
+    assert_eq!(with_more(&story, 1 << 20).would, Err(Unsaid::Unbounded));
+}
