@@ -5,6 +5,7 @@ use std::{
     io::{Read, Write},
     path::{Path, PathBuf},
     process::Stdio,
+    time::{Duration, Instant},
 };
 
 use flate2::{Compression, write::GzEncoder};
@@ -21,7 +22,7 @@ fn read(path: &Path) -> (Option<i32>, String, u64) {
     let mut command = command(&["incidents", "--from"]);
     command.arg(path).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    let mut memory = 0;
+    let (begun, mut memory) = (Instant::now(), 0);
     let code = loop {
         if let Some(status) = child.try_wait().unwrap() {
             break status.code();
@@ -32,7 +33,11 @@ fn read(path: &Path) -> (Option<i32>, String, u64) {
             .lines()
             .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
         memory = memory.max(peak.unwrap_or(0));
-        std::thread::sleep(std::time::Duration::from_millis(1));
+        // One that is over at once is not to be missed.
+        match begun.elapsed() < Duration::from_millis(100) {
+            true => std::thread::yield_now(),
+            false => std::thread::sleep(Duration::from_millis(1)),
+        }
     };
     let mut said = String::new();
     child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
