@@ -183,11 +183,11 @@ fn a_reader_has_no_privilege_left() {
         .spawn()
         .unwrap();
     let status = || fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     let waits = |status: &str| status.contains("\nState:\tS") && status.contains("NoNewPrivs:\t1");
     let mut seen = status();
     while !waits(&seen) && begun.elapsed().as_secs() < 20 {
-        std::thread::sleep(std::time::Duration::from_millis(5));
+        std::thread::sleep(Duration::from_millis(5));
         seen = status();
     }
     let sets = ["NoNewPrivs:\t1", "CapEff:\t0000000000000000", "CapPrm:\t0000000000000000"];
