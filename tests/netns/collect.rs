@@ -112,11 +112,13 @@ fn told() -> Result<()> {
     for words in ["ipv4     2 udp      17 ", " src=", " sport=", " [UNREPLIED] src=", " use="] {
         ensure!(line.contains(words), "no {words:?} in {line}");
     }
-    // The tool prints the same but for the time that is left.
+    // The tool prints the same but for the time that is left, and for who has hold of an entry while it
+    // is listed.
     let theirs = lab.router().run(&["conntrack", "-L", "-o", "extended"])?;
     let of = |text: &str| -> BTreeSet<String> {
         let words = |line: &str| {
-            let words: Vec<&str> = line.split_whitespace().collect();
+            let words = line.split_whitespace().filter(|word| !word.starts_with("use="));
+            let words: Vec<&str> = words.collect();
             (words.len() > 5).then(|| [&words[..4], &words[5..]].concat().join(" "))
         };
         text.lines().filter_map(words).collect()
