@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::{
     On, Test,
     doctor::report,
-    mechanism::{holds, nothing_lost},
+    mechanism::{self, Mechanism, holds, nothing_lost},
     test,
     trace::{Trace, Traced},
     watch::{Background, Watch, agrees_with, ctwatch, finished, named, table},
@@ -229,9 +229,12 @@ fn traced() -> Result<()> {
     let [all, hosts, strangers, none] = counts;
     let (all, hosts, strangers, none) = (all?, hosts?, strangers?, none?);
     let told = format!("{drop} dropped, {} of the stranger's", stranger.refused);
-    ensure!(all[0] == drop && all[2] >= stranger.refused, "{all:?}: {told}");
+    // While one kprobe runs, the kernel runs no other on that CPU.
+    let misses = if mechanism::current() == Mechanism::Kprobe { 3 } else { 0 };
+    let refused = stranger.refused.saturating_sub(misses);
+    ensure!(all[0] == drop && all[2] >= refused, "{all:?}: {told}");
     ensure!(hosts[0] == drop && hosts[2] == 0, "{hosts:?}, {drop} dropped");
-    ensure!(strangers[..2] == [0, 0] && strangers[2] >= stranger.refused, "{strangers:?}");
+    ensure!(strangers[..2] == [0, 0] && strangers[2] >= refused, "{strangers:?}: {told}");
     ensure!(none == [0; 3], "{none:?}");
     Ok(())
 }
