@@ -27,10 +27,10 @@ use crate::{
 pub(super) const MOST: usize = 20;
 /// Drops are counted for so long before the moment that is looked at.
 const BEFORE: Duration = Duration::from_secs(60);
-/// From this fill on it matters who holds a table.
-const FILLING: f64 = 0.5;
 /// And for so long after it, a census says who held the tables then.
 const AFTER: Duration = Duration::from_secs(30);
+/// From this fill on it matters who holds a table.
+const FILLING: f64 = 0.5;
 
 pub(super) fn examine(path: &Path, at: Option<Timestamp>, mask: Option<&Mask>) -> Result<Report> {
     let at = match at {

@@ -102,8 +102,8 @@ fn with_room(table: &TableStory, to: u64) -> WhatIf {
     }
     let mut most: Option<Most> = None;
     let mut is_bounded = true;
-    for bucket in &table.buckets {
-        let now = bucket.entries.and_then(|_| beside(table, bucket, fullest(bucket)));
+    for (bucket, missed) in table.buckets.iter().zip(missed(table)) {
+        let now = bucket.entries.and(missed).map(|missed| beside(fullest(bucket), missed, bucket));
         what_if.line.push(now.map(|now| now.all().min(to)));
         match now {
             Some(now) if most.is_none_or(|known| now.all() > known.all()) => most = Some(now),
@@ -133,10 +133,12 @@ fn with_fewer(
     census: Duration,
 ) -> Option<WhatIf> {
     let at = table.buckets.partition_point(|bucket| bucket.to < census);
-    let bucket = table.buckets.get(at).or(table.buckets.last())?;
+    let at = at.min(table.buckets.len().checked_sub(1)?);
+    let bucket = &table.buckets[at];
     let limit = bucket.limit.map(|limit| u64::from(limit.most)).filter(|limit| *limit > 0);
     // What was dropped or evicted might have taken the room.
-    let most = beside(table, bucket, of.saturating_sub(fewer));
+    let missed = missed(table).into_iter().nth(at).flatten();
+    let most = missed.map(|missed| beside(of.saturating_sub(fewer), missed, bucket));
     let at_least = of.saturating_sub(at_most_fewer);
     let least = Least::Counted { of, less: at_most_fewer };
     let would = most.ok_or(Unsaid::Unbounded).map(|most| {
@@ -208,22 +210,26 @@ fn fullest(bucket: &StoryBucket) -> u64 {
     read.max(limit).into()
 }
 
-/// Beside so many entries, what found no room until the end of this bucket.
-fn beside(table: &TableStory, until: &StoryBucket, entries: u64) -> Option<Most> {
-    let dropped = at_most_grown(table.before.table_full(), until.counts.table_full())?;
-    let (mut before, mut evicted) = (&table.before, 0_u64);
-    let mut was_hot = false;
-    for bucket in table.buckets.iter().take_while(|bucket| bucket.to <= until.to) {
-        let now = &bucket.counts;
-        let is_hot = may_collect(bucket);
+fn beside(entries: u64, (dropped, evicted): (u64, u64), until: &StoryBucket) -> Most {
+    Most { at: until.to, entries, dropped, evicted }
+}
+
+/// What found no room until the end of each bucket: packets dropped, and entries evicted.
+fn missed(table: &TableStory) -> Vec<Option<(u64, u64)>> {
+    let (mut before, mut was_hot, mut evicted) = (&table.before, false, Some(0_u64));
+    let mut all = Vec::with_capacity(table.buckets.len());
+    for bucket in &table.buckets {
+        let (now, is_hot) = (&bucket.counts, may_collect(bucket));
         // The collector's evictions are counted nowhere: no more were evicted than removed.
-        evicted = evicted.saturating_add(match is_hot || was_hot || !bucket.joins {
-            true => at_most_grown(before.removals, now.removals)?,
-            false => at_most_grown(before.early_drop, now.early_drop)?,
-        });
+        let more = match is_hot || was_hot || !bucket.joins {
+            true => at_most_grown(before.removals, now.removals),
+            false => at_most_grown(before.early_drop, now.early_drop),
+        };
+        evicted = evicted.zip(more).map(|(sum, more)| sum.saturating_add(more));
+        all.push(at_most_grown(table.before.table_full(), now.table_full()).zip(evicted));
         (before, was_hot) = (now, is_hot);
     }
-    Some(Most { at: until.to, entries, dropped, evicted })
+    all
 }
 
 /// The least by which it grew.
