@@ -14,19 +14,16 @@ use ctwatch_abi::top::{AF_INET, AF_INET6};
 use super::{
     attributes::{attributes, be32, be64},
     ctnetlink::{Ctnetlink, Dumped, NFGENMSG},
-    dump::{GET, NEW, entry},
+    dump::{CTA_TUPLE_ORIG, CTA_TUPLE_PROTO, CTA_TUPLE_REPLY, GET, NEW, entry},
     tuple::Tuple,
 };
 use crate::record::entry::{Left, states};
 
-const CTA_TUPLE_ORIG: u16 = 1;
-const CTA_TUPLE_REPLY: u16 = 2;
 const CTA_MARK: u16 = 8;
 const CTA_COUNTERS_ORIG: u16 = 9;
 const CTA_COUNTERS_REPLY: u16 = 10;
 const CTA_USE: u16 = 11;
-/// In a tuple, and in what it says of the protocol.
-const CTA_TUPLE_PROTO: u16 = 2;
+/// In what a tuple says of the protocol.
 const CTA_PROTO_ICMP: [u16; 3] = [4, 5, 6];
 const CTA_PROTO_ICMPV6: [u16; 3] = [7, 8, 9];
 const PROTOCOLS: [(u8, &str); 10] = [
