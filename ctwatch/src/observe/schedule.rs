@@ -8,8 +8,10 @@ use tokio::{sync::oneshot, time::Instant};
 use super::census::{CensusThread, Question, Way};
 use crate::model::{Snapshot, census::Taken};
 
-/// A census may take no more than this share of one CPU.
+/// A census may take no more than this share of one CPU where a person watches.
 const SHARE: u32 = 100;
+/// And where a recorder does, which is always there.
+const RECORDER_SHARE: u32 = 400;
 /// Nobody reads faster than that.
 const SOONEST: Duration = Duration::from_secs(1);
 
@@ -108,7 +110,11 @@ impl Schedule {
         match &taken {
             Ok(taken) => {
                 let now = Instant::now();
-                self.due = now + (taken.cpu * SHARE).max(SOONEST);
+                let share = match self.when {
+                    Some(When::NowAndThen) => RECORDER_SHARE,
+                    _ => SHARE,
+                };
+                self.due = now + (taken.cpu * share).max(SOONEST);
                 self.seldom = now + (taken.cpu * SELDOM_SHARE).max(SELDOM);
             }
             Err(_) => self.census = None,
