@@ -26,6 +26,7 @@ mod cost;
 mod doctor;
 mod faults;
 mod floods;
+mod guards;
 mod harness;
 mod lab;
 mod loading;
@@ -117,7 +118,7 @@ impl Test {
     }
 }
 
-const GROUPS: [&[Test]; 33] = [
+const GROUPS: [&[Test]; 34] = [
     cases::TESTS,
     floods::TESTS,
     recordings::TESTS,
@@ -151,6 +152,8 @@ const GROUPS: [&[Test]; 33] = [
     soak::TESTS,
     start::TESTS,
     cost::TESTS,
+    // The last: a lockdown is for good.
+    guards::TESTS,
 ];
 
 /// What this machine has, and what was asked for.

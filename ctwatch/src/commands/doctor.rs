@@ -17,7 +17,7 @@ use crate::{
     host::{
         self,
         kernel::{
-            config,
+            config, guards,
             modules::{self, Life, Presence},
             privileges::{Privilege, Privileges, Work, keep},
         },
@@ -214,5 +214,6 @@ fn measurement(
         offers,
         chosen: plan.chosen.clone(),
         refused: plan.refusals(),
+        guards: guards::in_force(),
     }
 }

@@ -63,7 +63,11 @@ pub async fn run(args: TraceArgs, mask: Option<Mask>) -> Result<()> {
     let Acquired { plan, probes, .. } = acquire(request, privileges, Depth::Enough, asked);
     let mechanism = plan.mechanism(Signal::Drops).filter(|by| by.is_programs());
     if plan.mechanism(Signal::Drops).is_some_and(|by| !by.is_programs()) {
-        bail!("counters know no single packet: trace needs fexit, kprobe or tracepoint");
+        let why = plan.refusals_of(|signal| signal == Signal::Drops).join("; ");
+        match why.as_str() {
+            "" => bail!("counters know no single packet: trace needs fexit, kprobe or tracepoint"),
+            why => bail!("counters know no single packet, and no program can be used: {why}"),
+        }
     }
     let (Some(mechanism), Some(mut probes)) = (mechanism, probes) else {
         bail!("nothing can trace drops here: {}", plan.refusals().join("; "));

@@ -7,7 +7,7 @@ use super::report::{
 };
 use crate::record::{
     facts::Form,
-    measurement::{Measurement, Mechanism, Need, Offers, Signal},
+    measurement::{Guard, Measurement, Mechanism, Need, Offers, Signal},
     session::Header,
 };
 
@@ -75,6 +75,7 @@ pub fn offline(kernel: String, conntrack: Form) -> Report {
         offers: Offers::new(),
         chosen: Vec::new(),
         refused: Vec::new(),
+        guards: Vec::new(),
     };
     let (offers, figures, advice, signals) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     Report { offers, figures, advice, signals, ..report(&none) }
@@ -92,6 +93,7 @@ pub fn past(header: &Header, conntrack: Form) -> Report {
         offers: Offers::new(),
         chosen: Vec::new(),
         refused: Vec::new(),
+        guards: Vec::new(),
     };
     let signals = Signal::ALL.map(|signal| {
         let measured = header.mechanisms.iter().find(|of| of.signal == signal.name());
@@ -166,7 +168,12 @@ fn advice(of: &Measurement) -> Vec<String> {
         say(&format!("run it as root, or with {}", lacking.join(", ")));
     }
     let best = of.mechanism(Signal::Drops) == Some(Mechanism::Fexit);
-    if of.offers.of(Need::Bpf).is_ok() && !best {
+    for guard in of.guards.iter().filter(|_| !best) {
+        say(&guard.advice());
+    }
+    // A better kernel would not help there.
+    let is_locked_down = of.guards.contains(&Guard::Lockdown);
+    if of.offers.of(Need::Bpf).is_ok() && !best && !is_locked_down {
         match (of.offers.of(Need::EntryLayout), of.offers.of(Need::Fexit)) {
             (Err(_), _) => say(
                 "a kernel with CONFIG_DEBUG_INFO_BTF: without it nobody knows where in an entry \
@@ -210,6 +217,7 @@ mod tests {
             offers,
             chosen: chosen.to_vec(),
             refused: Vec::new(),
+            guards: Vec::new(),
         }
     }
 

@@ -195,6 +195,7 @@ fn measured() -> Measurement {
             (Signal::Table, Mechanism::Ctnetlink),
         ],
         refused: vec!["no drops by fexit: no BTF of the module nf_conntrack".to_owned()],
+        guards: Vec::new(),
     }
 }
 

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     host::{
         kernel::{
-            config,
+            config, guards,
             modules::{self, ABSENT, Presence},
             privileges::{Privilege, Privileges},
         },
@@ -100,7 +100,7 @@ fn attempt(
         }
         match Probes::start(&chosen, &resolved, asked) {
             Err(LoadRefused { mechanism, error }) => {
-                offers.set(need(mechanism), Err(format!("{error:#}")));
+                offers.set(need(mechanism), Err(guards::explained(&format!("{error:#}"))));
             }
             Ok(probes) if offers.of(Need::KprobeMisses).is_ok() && !probes.misses_are_known() => {
                 offers.set(Need::KprobeMisses, Err(NO_MISSES.to_owned()));

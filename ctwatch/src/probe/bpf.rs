@@ -19,6 +19,8 @@ use aya_obj::generated::{
     bpf_link_info, bpf_link_type, bpf_map_type, bpf_prog_info, bpf_prog_type,
 };
 
+use crate::host::kernel::guards;
+
 /// Where a tracing program runs: of a function, or in place of one that a tracepoint calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TracedAt {
@@ -97,10 +99,9 @@ pub(super) fn load(
             let text = CStr::from_bytes_until_nul(&log).unwrap_or_default().to_string_lossy();
             let lines: Vec<&str> = text.lines().filter(|line| !line.is_empty()).collect();
             let last = lines[lines.len().saturating_sub(3)..].join("; ");
-            match last.as_str() {
-                "" => Err(first).with_context(|| format!("the kernel refused the program {name}")),
-                last => bail!("the kernel refused the program {name}: {first}: {last}"),
-            }
+            let why = [&first.to_string(), last.as_str()].join(": ");
+            let why = guards::explained(why.trim_end_matches(": "));
+            bail!("the kernel refused the program {name}: {why}")
         })
     })
 }
@@ -280,19 +281,26 @@ pub(super) fn run_with<T: Given>(program: BorrowedFd<'_>, context: &mut T) -> io
 
 /// The BTF object of a module that is loaded.
 pub(super) fn module_btf(module: &str) -> Result<OwnedFd> {
+    const REFUSED: &str = "reading the types of modules by number needs CAP_SYS_ADMIN";
     let wanted = CString::new(module)?;
     let mut id = 0;
     loop {
         let mut attr = attr();
         attr.__bindgen_anon_6.__bindgen_anon_1.start_id = id;
         // SAFETY: it holds no address.
-        unsafe { bpf(bpf_cmd::BPF_BTF_GET_NEXT_ID, &mut attr) }
-            .with_context(|| format!("the kernel has no BTF object {module}"))?;
+        if let Err(error) = unsafe { bpf(bpf_cmd::BPF_BTF_GET_NEXT_ID, &mut attr) } {
+            return match error.raw_os_error() {
+                Some(libc::EPERM) => bail!(REFUSED),
+                _ => Err(error).with_context(|| format!("the kernel has no BTF object {module}")),
+            };
+        }
         // SAFETY: written by the command.
         id = unsafe { attr.__bindgen_anon_6.next_id };
-        let Ok(btf) = by_id(bpf_cmd::BPF_BTF_GET_FD_BY_ID, id) else {
+        let btf = match by_id(bpf_cmd::BPF_BTF_GET_FD_BY_ID, id) {
+            Ok(btf) => btf,
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => bail!(REFUSED),
             // It went in between.
-            continue;
+            Err(_) => continue,
         };
         let mut name = [0u8; 64];
         // SAFETY: a plain C struct for which all zero is a valid value.

@@ -29,7 +29,7 @@ use super::{
     value::Value,
 };
 use crate::{
-    host,
+    host::{self, kernel::guards},
     record::measurement::{Mechanism, Signal},
 };
 
@@ -382,5 +382,5 @@ pub(super) fn explain(error: impl std::error::Error) -> anyhow::Error {
     let lines: Vec<&str> = text.lines().filter(tells).collect();
     let (first, rest) = lines.split_at(lines.len().min(2));
     let last = &rest[rest.len().saturating_sub(5)..];
-    anyhow!("{}", [first, last].concat().join("; "))
+    anyhow!("{}", guards::explained(&[first, last].concat().join("; ")))
 }

@@ -81,7 +81,8 @@ impl Plan {
         self.refusals_of(|_| true)
     }
 
-    fn refusals_of(&self, wanted: impl Fn(Signal) -> bool) -> Vec<String> {
+    /// Of these signals alone.
+    pub fn refusals_of(&self, wanted: impl Fn(Signal) -> bool) -> Vec<String> {
         let mut by_mechanism: Vec<(Mechanism, &str, Vec<&str>)> = Vec::new();
         let refused = self.refused.iter().filter(|refusal| wanted(refusal.signal));
         for Refusal { signal, mechanism, why } in refused {
@@ -113,8 +114,11 @@ impl Plan {
         if !counting.into_iter().all(by_programs) {
             return self.refusals();
         }
+        // One that counts something else is in use.
+        let is_used = |mechanism| self.chosen.iter().any(|(_, chosen)| *chosen == mechanism);
         let refused = self.refused.iter().filter(|refusal| counting.contains(&refusal.signal));
-        let mut names: Vec<&str> = refused.map(|refusal| refusal.mechanism.name()).collect();
+        let unused = refused.filter(|refusal| !is_used(refusal.mechanism));
+        let mut names: Vec<&str> = unused.map(|refusal| refusal.mechanism.name()).collect();
         names.sort_unstable();
         names.dedup();
         let mut notes = self.refusals_of(|signal| !counting.contains(&signal));
@@ -261,6 +265,8 @@ mod tests {
         assert_eq!(auto.notes(), auto.refusals(), "something is not measured");
         let fallback = plan_of(&[Need::Fexit, Need::Kprobe], Request::Auto);
         assert_eq!(fallback.notes(), ["not by fexit, kprobe: ctwatch doctor says why"]);
+        let mixed = plan_of(&[Need::Fexit, Need::KprobeMisses], Request::Auto);
+        assert_eq!(mixed.notes(), ["not by fexit: ctwatch doctor says why"], "drops are by kprobe");
         let late = plan_of(&[Need::KprobeMisses], Request::Only(Mechanism::Kprobe));
         assert!(late.refused.is_empty(), "what was chosen after all was not refused: {late:?}");
     }

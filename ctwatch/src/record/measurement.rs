@@ -17,6 +17,55 @@ pub struct Measurement {
     pub chosen: Vec<(Signal, Mechanism)>,
     /// Better mechanisms, and why they are not used.
     pub refused: Vec<String>,
+    /// Those in force.
+    pub guards: Vec<Guard>,
+}
+
+/// A setting of the kernel that keeps programs out, whatever else is right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guard {
+    Lockdown,
+    HiddenAddresses,
+    PerfEventParanoid(i64),
+    /// Bytes.
+    LockedMemory(u64),
+}
+
+impl Guard {
+    pub fn why(self) -> String {
+        match self {
+            Self::Lockdown => "the kernel is locked down (confidentiality, by \
+                               /sys/kernel/security/lockdown): no program may read its memory"
+                .to_owned(),
+            Self::HiddenAddresses => {
+                "kernel addresses are hidden, also from root (kernel.kptr_restrict is 2)".to_owned()
+            }
+            Self::PerfEventParanoid(level) => {
+                format!("kernel.perf_event_paranoid is {level}: kprobes need CAP_SYS_ADMIN")
+            }
+            Self::LockedMemory(bytes) => format!(
+                "maps count against the limit of locked memory (ulimit -l), which is {} KiB, and \
+                 CAP_SYS_RESOURCE, which would lift it, is missing",
+                bytes / 1024
+            ),
+        }
+    }
+
+    /// What to do about it.
+    pub fn advice(self) -> String {
+        match self {
+            Self::Lockdown => "boot with lockdown=integrity, or without lockdown=: only then can \
+                               programs count; until then the kernel's counters are all there is"
+                .to_owned(),
+            Self::HiddenAddresses => "sysctl -w kernel.kptr_restrict=1 lets root see kernel \
+                                      addresses; sysctl -w kernel.kptr_restrict=2 undoes it"
+                .to_owned(),
+            Self::PerfEventParanoid(_) => "run it with CAP_SYS_ADMIN too".to_owned(),
+            Self::LockedMemory(_) => "raise the limit of locked memory (ulimit -l unlimited; in a \
+                                      unit LimitMEMLOCK=infinity), or add CAP_SYS_RESOURCE"
+                .to_owned(),
+        }
+    }
 }
 
 /// A capability of Linux.

@@ -3,6 +3,7 @@
 pub mod btf;
 pub mod cgroups;
 pub mod config;
+pub mod guards;
 pub mod kmsg;
 mod mapping;
 pub mod modules;

@@ -76,6 +76,11 @@ impl Privileges {
         Self(capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective))
     }
 
+    #[cfg(test)]
+    pub(super) fn none() -> Self {
+        Self(CapabilitySet::empty())
+    }
+
     /// `CAP_SYS_ADMIN` stands for `CAP_BPF` and `CAP_PERFMON` too, as it does in the kernel.
     pub fn has(self, privilege: Privilege) -> bool {
         let implied = matches!(privilege, Privilege::Bpf | Privilege::Perfmon)
@@ -128,7 +133,7 @@ impl Work {
 }
 
 /// `5.10.0-32-cloud-amd64`
-fn version(release: &str) -> Option<(u32, u32)> {
+pub(super) fn version(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }

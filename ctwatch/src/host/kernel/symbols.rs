@@ -5,8 +5,11 @@ use std::io::{BufRead, BufReader, Read};
 use anyhow::{Context, Result};
 use ctwatch_abi::Code;
 
+use super::guards;
+use crate::record::measurement::Guard;
+
 const KALLSYMS: &str = "/proc/kallsyms";
-const HIDDEN: &str = "kernel addresses are hidden (kptr_restrict): needs CAP_SYSLOG";
+const HIDDEN: &str = "kernel addresses are hidden (kernel.kptr_restrict): needs CAP_SYSLOG";
 
 /// The code ranges of a few wanted functions, and where a few wanted variables are.
 #[derive(Debug)]
@@ -15,7 +18,8 @@ pub struct Symbols {
     variables: Vec<(&'static str, u64)>,
     /// The wanted names that are there at all, and whether in a module.
     named: Vec<(&'static str, bool)>,
-    hidden: bool,
+    /// Why all addresses read as zero, where they do.
+    hidden: Option<String>,
 }
 
 /// A function or variable, as the kernel itself tells of one.
@@ -34,7 +38,7 @@ impl Symbols {
             found: there().map(|(name, symbol)| (name, symbol.code)).collect(),
             variables: there().map(|(name, symbol)| (name, symbol.code.start)).collect(),
             named: there().map(|(name, symbol)| (name, symbol.module)).collect(),
-            hidden: false,
+            hidden: None,
         }
     }
 
@@ -73,19 +77,20 @@ impl Symbols {
     pub fn code(&self, name: &str) -> Result<Code, String> {
         match self.found.iter().find(|(found, _)| *found == name) {
             Some((_, code)) => Ok(*code),
-            None if self.hidden => Err(HIDDEN.to_owned()),
-            None => Err(format!("{KALLSYMS} has no function {name}")),
+            None => {
+                Err(self.hidden.clone().unwrap_or(format!("{KALLSYMS} has no function {name}")))
+            }
         }
     }
 
     /// Where the variable `name` is, or why that is not known. Kernels without
     /// `CONFIG_KALLSYMS_ALL` name functions only.
     pub fn variable(&self, name: &str) -> Result<u64, String> {
-        match self.variables.iter().find(|(found, _)| *found == name) {
-            _ if self.hidden => Err(HIDDEN.to_owned()),
-            Some((_, address)) => Ok(*address),
-            None => Err(format!("{KALLSYMS} has no variable {name}")),
+        if let Some(why) = &self.hidden {
+            return Err(why.clone());
         }
+        let found = self.variables.iter().find(|(found, _)| *found == name);
+        found.map(|(_, address)| *address).ok_or(format!("{KALLSYMS} has no variable {name}"))
     }
 }
 
@@ -195,10 +200,16 @@ impl Search {
         Symbols {
             found: named.filter_map(|start| Some((start.name, code(start)?))).collect(),
             named: self.starts.iter().map(|start| (start.name, start.in_module)).collect(),
-            hidden: self.functions && !self.visible,
+            hidden: (self.functions && !self.visible).then(why_hidden),
             variables: self.variables,
         }
     }
+}
+
+/// CAP_SYSLOG helps up to level 1.
+fn why_hidden() -> String {
+    let hidden = Guard::HiddenAddresses;
+    if guards::in_force().contains(&hidden) { hidden.why() } else { HIDDEN.to_owned() }
 }
 
 fn is_function(kind: u8) -> bool {
