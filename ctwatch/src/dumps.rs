@@ -5,7 +5,10 @@ use std::{fs, path::PathBuf};
 
 use crate::{
     bundle::{Bundle, Reader},
-    diagnosis::{Case, findings},
+    diagnosis::{
+        Case, findings,
+        undecided::{Besides, undecided},
+    },
     record::facts::{Act, Form, Namespace, RuleTable},
 };
 
@@ -64,6 +67,8 @@ fn lists_of_all_versions_are_counted() {
         ("12-conntrack-L-offload-1.4.7.txt", 3, 0, 2),
         ("13-nf_conntrack-6.12.txt", 4, 2, 1),
         ("29-techsupport.txt", 2, 1, 0),
+        ("30-conntrack-L-xml-1.4.7.txt", 4, 3, 0),
+        ("31-conntrack-L-save-1.4.7.txt", 4, 3, 0),
     ] {
         let bundle = of(name);
         let table = bundle.census.table(host(&bundle).id).unwrap();
@@ -243,5 +248,19 @@ fn whatever_is_missing_no_finding_is_made_up() {
             };
             assert!(found.id == "unknown" || said.contains(&found.id), "{name}: {found:?}");
         }
+    }
+}
+
+/// What a report asks for, pasted behind its command, is of a kind that is read.
+#[test]
+fn each_command_that_settles_something_is_read() {
+    let bundle = read(&[("x", "net.netfilter.nf_conntrack_count = 9\n")]);
+    let nothing = Besides { entries: false, settings: false, bridges: false, processes: false };
+    let mut all = undecided(&bundle.facts, nothing);
+    all.extend(undecided(&of("22-nft-0.9.txt").facts, nothing));
+    assert!(all.len() > 10, "{all:?}");
+    for one in all {
+        let bundle = read(&[("paste", &format!("root@box:~# {}\n", one.command))]);
+        assert_eq!(bundle.pieces.len(), 1, "{one:?}");
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::{
     gathered::{BundleParts, EntryList, Saved, Within},
+    lists::{Chosen, choose},
     missing::{self, why},
     outcome::{Bundle, CountersAt, InBundle},
 };
@@ -25,15 +26,20 @@ const COUNT: &str = "net.netfilter.nf_conntrack_count";
 pub(super) fn bundle(mut gathered: BundleParts) -> Bundle {
     let within = gathered.take_within();
     let mut chosen = Vec::new();
-    // Those in which nothing was found are none.
-    let within: Vec<Within> =
-        within.into_iter().filter(|one| one.name.is_none() || one.has_any()).collect();
+    // Those of which nothing was printed are none; the host's is one where there is no other.
+    let has_others = within.iter().any(|one| one.name.is_some() && one.has_any());
+    let is_there = |one: &Within| one.has_any() || one.name.is_none() && !has_others;
+    let within: Vec<Within> = within.into_iter().filter(is_there).collect();
+    if within.iter().all(|one| one.name.is_some()) {
+        gathered.note("nothing of the host's own network namespace is in what was read".to_owned());
+    }
     for one in &within {
-        chosen.push(choose(&one.lists, &mut gathered));
+        let counted = one.number(COUNT).or(one.entries);
+        chosen.push(choose(one.name.as_deref(), &one.lists, counted, &mut gathered));
     }
     let some_modules = gathered.modules.take();
     let modules = some_modules.clone().filter(|_| gathered.has_all_modules);
-    let host = within.first();
+    let host = within.iter().find(|one| one.name.is_none());
     let is_whole = host.is_some_and(|host| host.sysctl_lines >= WHOLE);
     gathered.are_bridges_tracked =
         host.is_some_and(|host| host.number("net.bridge.bridge-nf-call-iptables") == Some(1));
@@ -44,16 +50,13 @@ pub(super) fn bundle(mut gathered: BundleParts) -> Bundle {
         false => form_of(&within, modules.as_deref(), is_whole),
     };
     let mut next =
-        within.iter().flat_map(|one| &one.lists).map(|list| list.netns).max().unwrap_or(0);
+        within.iter().flat_map(|one| &one.lists).map(EntryList::last_netns).max().unwrap_or(0);
     let (mut namespaces, mut places) = (Vec::new(), Vec::new());
     for ((at, one), list) in (1..).zip(&within).zip(&chosen) {
-        let netns = list.as_ref().map_or_else(
-            || {
-                next += 1;
-                next
-            },
-            |list| list.netns,
-        );
+        let netns = list.as_ref().and_then(|list| list.netns).unwrap_or_else(|| {
+            next += 1;
+            next
+        });
         let namespace = namespace(at, netns, one, list.as_ref(), modules.as_deref(), &gathered);
         places.push(place(&namespace, one, list.as_ref()));
         namespaces.push(namespace);
@@ -98,7 +101,7 @@ fn finish(
     facts: Facts,
     is_form_unknown: bool,
     mut places: Vec<InBundle>,
-    chosen: Vec<Option<EntryList>>,
+    chosen: Vec<Option<Chosen>>,
     mut gathered: BundleParts,
 ) -> Bundle {
     let (has_settings, has_processes) =
@@ -125,13 +128,13 @@ fn finish(
     let BundleParts {
         census, most, host, time, pieces, unknown_pieces, misread, more_misread, ..
     } = gathered;
-    let kept: Vec<_> = chosen.iter().flatten().map(|list| list.netns).collect();
+    let kept: Vec<_> = chosen.iter().flatten().filter_map(|list| list.netns).collect();
     let mut census = census.finish(most);
     census.tables.retain(|table| kept.contains(&table.netns));
     Bundle {
         facts,
         is_form_unknown,
-        has_entries: !kept.is_empty(),
+        has_entries: chosen.iter().flatten().any(Chosen::says_any),
         has_settings: has_settings || is_collected,
         has_unknown_bridges: has_unknown_bridges && !is_collected,
         has_processes: has_processes || is_collected,
@@ -172,27 +175,12 @@ fn sysctl(within: &[Within], name: &str) -> Option<u32> {
     within.iter().find_map(|one| one.number(name))
 }
 
-/// The same table may be listed more than once: the longest list is it.
-fn choose(lists: &[EntryList], gathered: &mut BundleParts) -> Option<EntryList> {
-    let longest = lists.iter().max_by_key(|list| list.entries)?.clone();
-    for list in lists.iter().filter(|list| list.netns != longest.netns && list.entries > 0) {
-        gathered.note(format!(
-            "{} lists {} entries of a table that {} lists {} of: these are counted",
-            list.piece, list.entries, longest.piece, longest.entries
-        ));
-        if list.has_ipv6 && !longest.has_ipv6 {
-            gathered.note(format!("the IPv6 entries in {} are not counted", list.piece));
-        }
-    }
-    Some(longest)
-}
-
 /// Whether conntrack is there, and as what; and whether that is unknown.
 fn form_of(within: &[Within], modules: Option<&[LoadedModule]>, is_whole: bool) -> (Form, bool) {
     let has_module = |modules: &[LoadedModule]| modules.iter().any(|m| m.name == "nf_conntrack");
     let is_seen = within.iter().any(|one| {
         one.sysctls.keys().any(|name| name.contains("nf_conntrack"))
-            || one.lists.iter().any(|list| list.entries > 0)
+            || one.lists.iter().any(|list| list.entries() > 0)
             || !one.counters.is_empty()
     });
     match (modules, is_seen) {
@@ -209,7 +197,7 @@ fn form_of(within: &[Within], modules: Option<&[LoadedModule]>, is_whole: bool) 
 /// No file's mode is known here, and the kernel's release is all there is to go by: before 4.8 the sysctl
 /// of the buckets is read-only everywhere.
 fn buckets_by(release: Option<&str>) -> Known<BucketsBy> {
-    let unknown = || why(None, "ls -l /proc/sys/net/netfilter/nf_conntrack_buckets");
+    let unknown = || why(None, "uname -a");
     let mut numbers = release.ok_or_else(unknown)?.split(['.', '-']).map(str::parse::<u32>);
     match (numbers.next(), numbers.next()) {
         (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= (4, 8) => Ok(BucketsBy::Sysctl),
@@ -292,23 +280,15 @@ fn namespace(
     number: u32,
     netns: ctwatch_abi::NetnsId,
     one: &Within,
-    list: Option<&EntryList>,
+    list: Option<&Chosen>,
     modules: Option<&[LoadedModule]>,
     gathered: &BundleParts,
 ) -> Namespace {
     let name = one.name.as_deref();
-    let whole = |list: &&EntryList| {
-        list.lost == 0 && !list.is_part && list.said.is_none_or(|said| said <= list.entries)
-    };
-    let listed = list.filter(whole).and_then(|list| u32::try_from(list.entries).ok());
-    let said = list
-        .filter(|list| !list.is_part)
-        .and_then(|list| list.said)
-        .and_then(|said| u32::try_from(said).ok());
-    let entries = one.number(COUNT).or(one.entries).or(said).or(listed);
-    // A list with lines that are damaged is still of so many at least; only where nothing else is known.
-    let at_least =
-        list.filter(|list| !list.is_part).and_then(|list| u32::try_from(list.entries).ok());
+    let listed = list.filter(|list| !list.is_part && list.says_any());
+    let listed = listed.map(|list| list.entries.max(list.said.unwrap_or(0)));
+    let listed = listed.and_then(|listed| u32::try_from(listed).ok());
+    let entries = one.number(COUNT).or(one.entries).or(listed);
     let (nft, legacy) = rules(one, modules);
     Namespace {
         id: netns,
@@ -321,7 +301,7 @@ fn namespace(
         mount: None,
         addresses: Vec::new(),
         allowances: one.allowances.clone(),
-        entries: entries.or(at_least).ok_or_else(|| why(name, missing::ENTRIES)),
+        entries: entries.ok_or_else(|| why(name, missing::ENTRIES)),
         totals: totals(one).ok_or_else(|| why(name, missing::COUNTERS)),
         expectations: one.expectations.ok_or_else(|| why(name, missing::EXPECTATIONS)),
         timeouts: timeouts(one),
@@ -445,22 +425,13 @@ fn merged(of_nft: &RuleTable, of_iptables: &RuleTable) -> Option<RuleTable> {
     Some(merged)
 }
 
-fn place(namespace: &Namespace, one: &Within, list: Option<&EntryList>) -> InBundle {
-    let unlisted = list.and_then(|list| match (list.lost, list.said) {
-        _ if list.is_part => Some(format!("{} lists a part of them", list.piece)),
-        (0, Some(said)) if said > list.entries => Some(format!(
-            "{} says that {said} were listed, and {} are there: it is cut off",
-            list.piece, list.entries
-        )),
-        (0, _) => None,
-        (lost, _) => Some(format!("{lost} lines of {} were not understood", list.piece)),
-    });
+fn place(namespace: &Namespace, one: &Within, list: Option<&Chosen>) -> InBundle {
     InBundle {
         netns: namespace.id,
         inode: namespace.inode,
         name: one.name.clone(),
         kernel: one.number(COUNT).or(one.entries),
-        unlisted,
+        unlisted: list.and_then(|list| list.unlisted.clone()),
         counters: one
             .counters
             .iter()

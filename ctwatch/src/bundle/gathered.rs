@@ -39,20 +39,73 @@ pub(super) struct Logged {
     pub(super) now: Option<jiff::Timestamp>,
 }
 
-/// A list of entries.
+/// Which families a list holds, by the command that printed it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Families {
+    /// Nothing says it: old versions of conntrack list IPv4 alone unless they are asked for more.
+    #[default]
+    Unknown,
+    Ipv4,
+    Ipv6,
+    Both,
+}
+
+impl Families {
+    /// `of`: the command, or the path.
+    pub(super) fn of(of: &str) -> Self {
+        // In the names of sos' files there is `_` for each space.
+        let mut words = of.split([' ', '_', '=']);
+        while let Some(word) = words.next() {
+            if matches!(word, "-f" | "--family") {
+                return match words.next() {
+                    Some("ipv4") => Self::Ipv4,
+                    Some("ipv6") => Self::Ipv6,
+                    _ => Self::Unknown,
+                };
+            }
+        }
+        match of.rsplit('/').next() {
+            Some("nf_conntrack") => Self::Both,
+            Some("ip_conntrack") => Self::Ipv4,
+            _ => Self::Unknown,
+        }
+    }
+
+    /// This version lists all that it is not told to leave out.
+    pub(super) fn assume_all(&mut self) {
+        if *self == Self::Unknown {
+            *self = Self::Both;
+        }
+    }
+}
+
+/// Entries of one family in a list.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct FamilyList {
+    /// By which the census knows them.
+    pub(super) netns: NetnsId,
+    pub(super) entries: u64,
+}
+
+/// A list of entries. Its families may be chosen apart: another list may hold more of one of them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct EntryList {
-    /// By which the census knows it.
-    pub(super) netns: NetnsId,
     pub(super) piece: String,
-    pub(super) entries: u64,
+    pub(super) ipv4: FamilyList,
+    pub(super) ipv6: FamilyList,
+    pub(super) families: Families,
     /// Lines of it that were not understood.
     pub(super) lost: u64,
     /// How many there were, by the tool that listed them.
     pub(super) said: Option<u64>,
-    pub(super) has_ipv6: bool,
     /// The command was asked for a part of them.
     pub(super) is_part: bool,
+}
+
+impl EntryList {
+    pub(super) fn entries(&self) -> u64 {
+        self.ipv4.entries + self.ipv6.entries
+    }
 }
 
 /// A table of iptables, and what is known of who printed it.
@@ -218,7 +271,9 @@ impl BundleParts {
     }
 
     pub(super) fn list(&mut self, namespace: Option<&str>, list: EntryList) {
-        if list.entries == 0 && list.lost == 0 && list.said.is_none() {
+        // That a family was asked for, and there was none of it, is an answer.
+        let is_asked = matches!(list.families, Families::Ipv4 | Families::Ipv6);
+        if list.entries() == 0 && list.lost == 0 && list.said.is_none() && !is_asked {
             return;
         }
         if let Some(within) = self.within(namespace) {

@@ -131,8 +131,25 @@ impl Printed {
             "cat" | "head" | "tail" | "more" | "less" => {
                 rest.iter().find_map(|file| Self::of_file(file)).unwrap_or_default()
             }
+            // Of anything else it shows a part.
+            "grep" | "egrep" | "zgrep" => {
+                let of_file = rest.iter().find_map(|file| Self::of_file(file));
+                of_file.filter(|kind| kind.is_settings()).unwrap_or_default()
+            }
             _ => Self::Unknown,
         }
+    }
+
+    /// A file of /etc that says what somebody wants, which is not what is in force: rules of nftables.conf
+    /// look as `nft list ruleset` prints them.
+    pub(super) fn is_configuration(name: &str) -> bool {
+        name.split('/').any(|part| part == "etc")
+            && !Self::of_file(name).is_some_and(Self::is_settings)
+    }
+
+    /// Each line of it stands by itself, so that some of them are better than none.
+    fn is_settings(self) -> bool {
+        matches!(self, Self::SysctlFile | Self::ModprobeFile)
     }
 
     /// Of the path of a file of the kernel, or of a system; where its content does not tell by itself.
@@ -185,11 +202,15 @@ impl Printed {
             {
                 Some(Self::Log)
             }
+            // `conntrack -L -o save`: no chain's name begins like that.
+            b'-' if begins("-A -") => Some(Self::Entries),
             b'-' if begins("-P ") || begins("-N ") || begins("-A ") => Some(Self::RulesSaved),
             b' ' | b'\t' if has("[NEW]") || has("[UPDATE]") || has("[DESTROY]") => {
                 has("src=").then_some(Self::Events)
             }
             b' ' if begins(" pkts ") && has("target") => Some(Self::RulesListed),
+            b'<' if begins("<conntrack>") || begins("<flow>") => Some(Self::Entries),
+            b'<' if begins("<flow type=") => Some(Self::Events),
             b'[' | b'<' | b'{' => Self::of_bracket(line, &has),
             b'C' if begins("Chain ") && has("policy") | has("references)") => {
                 Some(Self::RulesListed)
@@ -216,6 +237,10 @@ impl Printed {
             }
             _ if first.is_ascii_digit() && has("proto=") && has("src=") => Some(Self::Expectations),
             _ if has(" src=") && has(" dst=") => Some(Self::Entries),
+            // Its last line, which may come first.
+            _ if has("(conntrack-tools): ") && has(" flow entries have been shown") => {
+                Some(Self::Entries)
+            }
             _ if is_sysctl(line) => Some(Self::Sysctl),
             _ if is_module(line) => Some(Self::Modules),
             _ if is_log(line, &has) => Some(Self::Log),
@@ -248,7 +273,9 @@ pub(super) fn is_filtered(command: &str) -> bool {
             || word.starts_with("--proto")
             || word.starts_with("--state")
     };
-    let is_list = first.contains("conntrack") && first.split_whitespace().any(is_selecting);
+    let (_, program) = place::of_command(first);
+    let program = program.split_whitespace().next().unwrap_or_default();
+    let is_list = program.ends_with("conntrack") && first.split_whitespace().any(is_selecting);
     let is_cut = |part: &str| {
         let program = part.split_whitespace().next().unwrap_or_default();
         !PASS_ALL.contains(&program)
@@ -361,6 +388,8 @@ mod tests {
             ("cat /proc/net/stat/nf_conntrack", Printed::CountersOfProc),
             ("cat /proc/sys/net/netfilter/nf_conntrack_count", Printed::Value),
             ("dmesg -T", Printed::Log),
+            ("grep -r conntrack /etc/sysctl.conf /etc/sysctl.d", Printed::SysctlFile),
+            ("grep udp /proc/net/nf_conntrack", Printed::Unknown),
             ("show version", Printed::Unknown),
         ] {
             assert_eq!(Printed::by(command), kind, "{command}");
@@ -379,6 +408,8 @@ mod tests {
     fn a_line_tells_what_it_is() {
         for (line, kind) in [
             ("tcp      6 431999 ESTABLISHED src=1.1.1.1 dst=2.2.2.2 sport=1", Printed::Entries),
+            ("<flow><meta direction=\"original\">", Printed::Entries),
+            ("-A -t 29 -u UNSET -s ::1 -d ::2 -r ::2 -q ::1 -p udp", Printed::Entries),
             ("    [NEW] tcp      6 120 SYN_SENT src=1.1.1.1 dst=2.2.2.2", Printed::Events),
             ("cpu=0   \tfound=0 invalid=3 insert=0", Printed::Counters),
             ("net.netfilter.nf_conntrack_max = 65536", Printed::Sysctl),

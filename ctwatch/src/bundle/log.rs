@@ -132,7 +132,7 @@ impl LogPart {
 
     pub(super) fn finish(self, gathered: &mut BundleParts) {
         if self.lines == 0 {
-            // An empty log is one.
+            // Whether the log is empty, or could not be read, is unknown.
             return;
         }
         let mut log = self.log;

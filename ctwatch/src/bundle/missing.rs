@@ -2,13 +2,16 @@
 
 /// Why something is unknown.
 pub(super) fn why(namespace: Option<&str>, command: &str) -> String {
+    format!("it is not in what was read ({} tells)", typed(namespace, command))
+}
+
+/// The command, as it is typed for this namespace.
+pub(super) fn typed(namespace: Option<&str>, command: &str) -> String {
     // A name that a shell would read otherwise is not one to be typed.
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     match namespace.filter(|name| name.chars().all(is_plain)) {
-        Some(name) => {
-            format!("it is not in what was read (ip netns exec {name} {command} tells)")
-        }
-        None => format!("it is not in what was read ({command} tells)"),
+        Some(name) => format!("ip netns exec {name} {command}"),
+        None => command.to_owned(),
     }
 }
 

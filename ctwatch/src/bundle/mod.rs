@@ -7,11 +7,13 @@
 
 mod assemble;
 mod entries;
+mod forms;
 mod gathered;
 mod iptables;
 mod iptables_list;
 mod kind;
 mod lines;
+mod lists;
 mod log;
 mod missing;
 mod nft;
@@ -33,6 +35,7 @@ pub use kind::Printed;
 use lines::Next;
 pub use outcome::{Bundle, CountersAt, InBundle, Misread};
 use part::Section;
+use prompt::Typed;
 
 /// Reads the pieces of one bundle, one after the other.
 pub struct Reader {
@@ -71,6 +74,10 @@ impl Reader {
     /// before it counts.
     pub fn piece(&mut self, name: &str, text: &mut dyn BufRead) -> io::Result<()> {
         self.gathered.evidence_of(name);
+        if place::is_about_itself(name) || Printed::is_configuration(name) {
+            self.gathered.unknown_pieces += 1;
+            return Ok(());
+        }
         let mut piece = Piece::new(name);
         match opening(text)? {
             Opening::Binary => {
@@ -192,25 +199,27 @@ impl<'a> Piece<'a> {
     }
 
     fn line(&mut self, line: &[u8], gathered: &mut BundleParts) {
-        // Most lines of most pieces are entries of a table.
-        if self.part.take(line, self.name, gathered).is_ok() {
+        // Most lines of most pieces are entries of a table, which is no place for a prompt.
+        let is_table = self.part.kind == Printed::Entries;
+        if is_table && self.part.take(line, self.name, gathered).is_ok() {
             self.is_known |= self.part.is_known();
             return;
         }
         let plain = lines::plain(line);
         let line = &*plain;
+        // Some kinds take any line as theirs.
+        if !is_table && let Some(typed) = prompt::prompted(line) {
+            return self.typed(&typed, gathered);
+        }
+        if self.part.take(line, self.name, gathered).is_ok() {
+            self.is_known |= self.part.is_known();
+            return;
+        }
         if line.trim_ascii().is_empty() {
             return;
         }
         if let Some(typed) = prompt::command(line, self.part.kind) {
-            self.switch(
-                Section::of_command(&typed, self.namespace.as_deref(), self.name),
-                gathered,
-            );
-            if let Some(host) = typed.host {
-                gathered.host.get_or_insert_with(|| host.to_owned());
-            }
-            return;
+            return self.typed(&typed, gathered);
         }
         let why = match self.part.take(line, self.name, gathered) {
             Ok(()) => return self.is_known |= self.part.is_known(),
@@ -227,10 +236,19 @@ impl<'a> Piece<'a> {
             }
             return;
         }
-        if line.starts_with(b"conntrack v") {
+        // What conntrack says to the terminal, and what stands above its XML.
+        if line.starts_with(b"conntrack v") || line.starts_with(b"<?xml ") {
             return;
         }
         self.misread(line, why, gathered);
+    }
+
+    /// What follows is what this command printed.
+    fn typed(&mut self, typed: &Typed<'_>, gathered: &mut BundleParts) {
+        self.switch(Section::of_command(typed, self.namespace.as_deref(), self.name), gathered);
+        if let Some(host) = typed.host {
+            gathered.host.get_or_insert_with(|| host.to_owned());
+        }
     }
 
     fn switch(&mut self, part: Section, gathered: &mut BundleParts) {

@@ -125,6 +125,7 @@ impl Section {
         if !self.is_empty || !self.is_by_name {
             gathered.count(self.kind);
         }
+        gathered.has_settings |= self.kind == Printed::SysctlFile;
         match self.body {
             Body::Entries(part) if self.kind == Printed::Expectations => {
                 if let Some(within) = gathered.within(namespace) {

@@ -41,6 +41,11 @@ pub(super) fn of_name(name: &str) -> Option<&str> {
     None
 }
 
+/// What sos writes of its own work: commands stand in it that printed something elsewhere.
+pub(super) fn is_about_itself(name: &str) -> bool {
+    name.split('/').any(|part| matches!(part, "sos_reports" | "sos_logs"))
+}
+
 /// `ip netns exec NAME conntrack -L`: the name, and the command by itself. What only says as whom or how
 /// long it runs is left out.
 pub(super) fn of_command(command: &str) -> (Option<&str>, &str) {

@@ -13,11 +13,10 @@ pub(super) struct Typed<'a> {
 /// `root@sw1:~# conntrack -L`, `[root@sw1 ~]# conntrack -L`, `# conntrack -L`, `==== conntrack -L ====`.
 /// `within`: what is being read: a comment in a file is no command.
 pub(super) fn command(line: &[u8], within: Printed) -> Option<Typed<'_>> {
-    const LONGEST: usize = 512;
-    let line = std::str::from_utf8(line.get(..LONGEST).unwrap_or(line)).ok()?.trim();
     if let Some(typed) = prompted(line) {
         return Some(typed);
     }
+    let line = text(line)?;
     if matches!(within, Printed::SysctlFile | Printed::ModprobeFile) {
         return None;
     }
@@ -30,8 +29,15 @@ pub(super) fn command(line: &[u8], within: Printed) -> Option<Typed<'_>> {
     (is_known || is_heading).then_some(Typed { command, host: None })
 }
 
+/// The begin of a line.
+fn text(line: &[u8]) -> Option<&str> {
+    const LONGEST: usize = 512;
+    std::str::from_utf8(line.get(..LONGEST).unwrap_or(line)).ok().map(str::trim)
+}
+
 /// With a user and a host before it: whatever the command, what was before it is over.
-fn prompted(line: &str) -> Option<Typed<'_>> {
+pub(super) fn prompted(line: &[u8]) -> Option<Typed<'_>> {
+    let line = text(line)?;
     let (user, rest) = line.split_once('@')?;
     let user = user.trim_start_matches('[');
     let is_name = |name: &str| {

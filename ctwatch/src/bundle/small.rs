@@ -29,13 +29,15 @@ pub(super) fn take(
         Printed::Sysctl => sysctl(line, namespace, gathered),
         Printed::Value => value(line, of, namespace, gathered),
         Printed::SysctlFile => {
-            gathered.has_settings = true;
-            let all = settings::settings(&path_of(piece), line);
+            let (file, line) = of_grep(of, line);
+            let all = settings::settings(&file.unwrap_or_else(|| path_of(of, piece)), line);
             gathered.settings.extend(all.into_iter().take(1));
             Ok(())
         }
         Printed::ModprobeFile => {
-            gathered.barred.extend(settings::installs(&path_of(piece), line));
+            let (file, line) = of_grep(of, line);
+            let file = file.unwrap_or_else(|| path_of(of, piece));
+            gathered.barred.extend(settings::installs(&file, line));
             Ok(())
         }
         Printed::Modules => module(line, of, gathered),
@@ -55,9 +57,19 @@ pub(super) fn take(
     }
 }
 
-/// `/etc/sysctl.d/90-x.conf` of `sosreport-sw1/etc/sysctl.d/90-x.conf`
-fn path_of(piece: &str) -> String {
+/// `/etc/sysctl.d/90-x.conf:net.netfilter.nf_conntrack_max = 9` of `grep -r`: the file, and its line.
+fn of_grep<'a>(of: &str, line: &'a str) -> (Option<String>, &'a str) {
+    let named = line.split_once(':').filter(|(file, _)| {
+        of.contains("grep") && file.starts_with('/') && !file.contains(char::is_whitespace)
+    });
+    named.map_or((None, line), |(file, line)| (Some(file.to_owned()), line))
+}
+
+/// `/etc/sysctl.d/90-x.conf` of `sosreport-sw1/etc/sysctl.d/90-x.conf`, or of `cat /etc/sysctl.d/90-x.conf`.
+fn path_of(of: &str, piece: &str) -> String {
     const ROOTS: [&str; 4] = ["etc/", "usr/lib/", "run/", "lib/"];
+    let typed = of.split_whitespace().skip(1).find(|word| Printed::of_file(word).is_some());
+    let piece = typed.unwrap_or(piece);
     let at = ROOTS.iter().filter_map(|root| {
         let at = piece.find(root)?;
         (at == 0 || piece.as_bytes().get(at - 1) == Some(&b'/')).then_some(at)

@@ -199,11 +199,14 @@ Chain DOCKER (1 references)
         ("sosreport/sos_commands/networking/ip_-s_-d_link", links),
         ("sosreport/etc/sysctl.d/90-x.conf", "# a remark\nnet.netfilter.nf_conntrack_max = 9\n"),
         ("sosreport/etc/ufw/ufw.conf", "ENABLED=yes\n"),
+        // What is written down is not what is in force; and what sos says of itself is neither.
+        ("sosreport/etc/nftables.conf", "table ip other { # handle 9\n}\n"),
+        ("sosreport/sos_reports/sos.txt", "  * conntrack -S\n  * lsmod\n"),
         (&format!("sosreport/{ns}_sysctl_-a"), "net.netfilter.nf_conntrack_count = 7\n"),
         (&format!("sosreport/{ns}_iptables-save"), SAVED),
         ("sosreport/etc/passwd", "root:x:0:0:root:/root:/bin/bash\n"),
     ]);
-    assert_eq!((&bundle.misread[..], bundle.unknown_pieces), (&[][..], 2));
+    assert_eq!((&bundle.misread[..], bundle.unknown_pieces), (&[][..], 4));
     let [host, router] = bundle.facts.namespaces.as_slice() else { panic!("{:?}", bundle.facts) };
     let [nat] = host.nft.as_deref().unwrap() else { panic!("{host:?}") };
     // What nft does not say of the jump, iptables does; and the handles are nft's.
@@ -234,4 +237,156 @@ fn a_part_of_an_answer_is_no_whole_one() {
     assert!(bundle.facts.modules.is_err(), "{:?}", bundle.facts.modules);
     assert!(bundle.places[0].unlisted.as_ref().unwrap().contains("a part"), "{:?}", bundle.places);
     assert_eq!(bundle.misread, []);
+}
+
+const IPV4: &str = "\
+tcp 6 431999 ESTABLISHED src=10.1.1.1 dst=10.2.2.2 sport=1000 dport=443 src=10.2.2.2 dst=10.1.1.1 sport=443 dport=1000 [ASSURED] mark=0 use=1
+udp 17 29 src=10.1.1.1 dst=10.2.2.3 sport=1001 dport=53 [UNREPLIED] src=10.2.2.3 dst=10.1.1.1 sport=53 dport=1001 mark=0 use=1
+";
+const IPV6: &str = "\
+udp 17 29 src=fd00::1 dst=fd00::2 sport=1001 dport=53 [UNREPLIED] src=fd00::2 dst=fd00::1 sport=53 dport=1001 mark=0 use=1
+";
+
+/// Entries that were counted, why not all are, and what is noted.
+fn counted(pieces: &[(&str, &str)]) -> (u64, Option<String>, Vec<String>) {
+    let bundle = read(pieces);
+    assert_eq!(bundle.misread, []);
+    let tables = bundle.census.tables.len();
+    assert!(tables <= 1, "{tables} tables of one namespace");
+    let place = &bundle.places[0];
+    let of_it = bundle.census.table(place.netns).map_or(0, |table| table.holds.all());
+    (of_it, place.unlisted.clone(), bundle.notes)
+}
+
+#[test]
+fn two_families_in_two_pieces_add_up() {
+    let v6 = "ip6/conntrack_-L_-f_ipv6";
+    assert_eq!(counted(&[("a/conntrack_-L", IPV4), (v6, IPV6)]), (3, None, Vec::new()));
+    let paste = format!("a@b:~# conntrack -L\n{IPV4}a@b:~# conntrack -L -f ipv6\n{IPV6}");
+    assert_eq!(counted(&[("paste", &paste)]), (3, None, Vec::new()));
+    // Without a prompt between them, each with its last line.
+    let end = |count: u32| {
+        format!("conntrack v1.4.5 (conntrack-tools): {count} flow entries have been shown.\n")
+    };
+    let paste = format!("{IPV4}{}{IPV6}{}", end(2), end(1));
+    assert_eq!(counted(&[("paste", &paste)]).0, 3);
+    assert_eq!(read(&[("paste", &paste)]).facts.namespaces[0].entries, Ok(3));
+    let cut = format!("{IPV4}{}{IPV6}{}", end(2), end(7));
+    let (_, unlisted, _) = counted(&[("paste", &cut)]);
+    assert!(unlisted.as_ref().is_some_and(|why| why.contains("9 were listed")), "{unlisted:?}");
+}
+
+#[test]
+fn a_list_that_is_there_twice_is_counted_once() {
+    let both = format!("{IPV6}{IPV4}");
+    let twice = format!("{IPV4}{IPV4}");
+    let (entries, _, notes) = counted(&[("one", &twice)]);
+    assert_eq!(entries, 2);
+    assert!(notes[0].contains("one lists a table twice"), "{notes:?}");
+    let (first, second) = IPV4.split_once('\n').unwrap();
+    assert_eq!(counted(&[("one", &format!("{first}\n{first}\n"))]).0, 1);
+    // The second time an entry is gone, and another one is there.
+    let end = "conntrack v1.4.7 (conntrack-tools): 2 flow entries have been shown.\n";
+    let later = format!("{IPV4}{end}{}{second}{end}", second.replace("1001", "7"));
+    assert_eq!(counted(&[("one", &later)]).0, 3);
+    // One entry twice is what the kernel does while its table changes.
+    let torn = format!("{IPV4}{first}\n{}", second.replace("1001", "7"));
+    assert_eq!(counted(&[("one", &torn)]).0, 4);
+    for pieces in [
+        &[("a", &*both), ("b", &*both)][..],
+        &[("a", IPV4), ("b", IPV4), ("c", IPV6), ("d", IPV6)],
+        &[("a", &*both), ("b_-f_ipv6", IPV6)],
+    ] {
+        let (entries, unlisted, notes) = counted(pieces);
+        assert_eq!((entries, unlisted), (3, None), "{notes:?}");
+        assert!(notes.iter().all(|note| note.contains("these are counted")), "{notes:?}");
+        assert!(!notes.is_empty());
+    }
+}
+
+/// As in each report of sos: it takes down both outputs of a command in one file.
+#[test]
+fn last_words_in_the_middle_of_a_line_cost_no_line() {
+    let end = "conntrack v1.4.7 (conntrack-tools): 2 flow entries have been shown.\n";
+    for at in [0, 7, 40, 125, IPV4.find('\n').unwrap(), IPV4.len() - 2, IPV4.len() - 1] {
+        let (before, after) = IPV4.split_at(at);
+        let text = format!("{before}{end}{after}");
+        assert_eq!(counted(&[("list", &text)]), (2, None, Vec::new()), "{at}: {text}");
+    }
+    // What it came into is lost where the rest of it is.
+    let (first, _) = IPV4.split_once('\n').unwrap();
+    let cut = format!("{first}\nudp 17 29 src=10.1{end}");
+    let bundle = read(&[("list", &cut)]);
+    assert_eq!(bundle.census.holds().all(), 1);
+    assert!(bundle.places[0].unlisted.as_ref().is_some_and(|why| why.contains("1 lines of list")));
+}
+
+#[test]
+fn a_list_of_one_family_is_said_to_be_one() {
+    let count = |count: u32| format!("net.netfilter.nf_conntrack_count = {count}\n");
+    for (name, text, missing) in
+        [("conntrack_-L_-f_ipv4", IPV4, "-f ipv6"), ("conntrack_-L_-f_ipv6", IPV6, "-f ipv4")]
+    {
+        let (_, unlisted, _) = counted(&[(name, text)]);
+        let why = unlisted.unwrap();
+        assert!(why.contains("one family only") && why.contains(missing), "{why}");
+    }
+    let (_, unlisted, notes) = counted(&[("list", IPV4)]);
+    assert_eq!(unlisted, None);
+    assert!(notes[0].contains("conntrack -L -f ipv6 lists the others"), "{notes:?}");
+    // Where the kernel counts no more than are listed, or a version lists all, there are no others.
+    assert_eq!(counted(&[("list", IPV4), ("n", &count(2))]), (2, None, Vec::new()));
+    assert_eq!(counted(&[("conntrack_-L_-f_ipv4", IPV4), ("n", &count(2))]).1, None);
+    assert!(counted(&[("conntrack_-L_-f_ipv4", IPV4), ("n", &count(5))]).1.is_some());
+    let end = "conntrack v1.4.7 (conntrack-tools): 2 flow entries have been shown.\n";
+    assert_eq!(counted(&[("list", &format!("{IPV4}{end}"))]), (2, None, Vec::new()));
+    assert_eq!(counted(&[("proc/net/nf_conntrack", IPV4)]), (2, None, Vec::new()));
+    // It was asked for the others, and there were none.
+    let paste = format!("a@b:~# conntrack -L\n{IPV4}a@b:~# conntrack -L -f ipv6\na@b:~# date\n");
+    assert_eq!(counted(&[("paste", &paste)]), (2, None, Vec::new()));
+}
+
+#[test]
+fn a_list_without_a_line_says_nothing() {
+    let bundle = read(&[("x", "a@b:~# conntrack -L\nudp 17 src=1.1\na@b:~# conntrack -S\n")]);
+    assert!(bundle.facts.namespaces[0].entries.is_err() && !bundle.has_entries, "{bundle:?}");
+    let none = "conntrack v1.4.7 (conntrack-tools): 0 flow entries have been shown.\n";
+    let bundle = read(&[("x", &format!("a@b:~# conntrack -L\n{none}"))]);
+    assert_eq!(bundle.facts.namespaces[0].entries, Ok(0));
+}
+
+#[test]
+fn a_host_that_nobody_looked_at_is_no_namespace() {
+    let of = |text: &str| read(&[("paste", text)]);
+    let bundle = of("a@b:~# ip netns exec rt conntrack -C\n7\n");
+    let [router] = bundle.facts.namespaces.as_slice() else { panic!("{bundle:?}") };
+    assert_eq!((router.called().as_str(), router.entries.clone()), ("rt", Ok(7)));
+    assert!(bundle.notes[0].contains("host's own network namespace"), "{:?}", bundle.notes);
+    // It is one where there is no other.
+    assert!(of("a@b:~# lsmod\n").facts.namespaces[0].is_host());
+}
+
+#[test]
+fn a_prompt_ends_what_takes_any_line() {
+    let text = "a@b:~# cat /proc/meminfo\nMemTotal:       1024 kB\n\u{1b}[32ma@b:~# cat \
+                /proc/sys/net/netfilter/nf_conntrack_count\n7\na@b:~# ps -e\n    1 ? 00:00:00 init\n\
+                a@b:~# conntrack -C\n8\n";
+    let bundle = read(&[("paste", text)]);
+    assert_eq!(bundle.misread, []);
+    assert_eq!(bundle.facts.namespaces[0].entries, Ok(8));
+    assert_eq!(bundle.facts.memory, Ok(1 << 20));
+}
+
+#[test]
+fn settings_are_read_from_what_was_typed() {
+    let text = "a@b:~# cat /etc/sysctl.d/90-x.conf\nnet.netfilter.nf_conntrack_max = 9\na@b:~# grep -r \
+                conntrack /etc/sysctl.conf /etc/sysctl.d\n/etc/sysctl.d/91-y.conf:net/netfilter/nf_conntrack_max=8\n";
+    let bundle = read(&[("paste", text)]);
+    assert_eq!(bundle.misread, []);
+    let settings: Vec<_> =
+        bundle.facts.settings.iter().map(|one| (&*one.file, &*one.value)).collect();
+    assert_eq!(settings, [("/etc/sysctl.d/90-x.conf", "9"), ("/etc/sysctl.d/91-y.conf", "8")]);
+    // That nothing was found is an answer, too.
+    let nothing = "a@b:~# grep -r conntrack /etc/sysctl.conf /etc/sysctl.d\na@b:~# date\n";
+    assert!(read(&[("paste", nothing)]).has_settings);
 }

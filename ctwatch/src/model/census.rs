@@ -11,6 +11,8 @@ use ctwatch_abi::{
 
 use serde::{Deserialize, Serialize};
 
+mod joined;
+
 use super::{figure::Exactness, ties::Ties, top::TopEntry};
 use crate::record::{
     entry::{Held, Left, Status, states},
@@ -262,6 +264,8 @@ pub struct Census {
     tables: Vec<TableCensus>,
     last: usize,
     tops: Vec<(By, Vec<Set>)>,
+    /// Namespaces whose entries are another's.
+    joined: Vec<(NetnsId, NetnsId)>,
     seed: Seed,
     /// Entries of namespaces and zones for which there was no room.
     pub unplaced: u64,
@@ -272,7 +276,7 @@ impl Census {
     pub fn new(by: &[By], seed: Seed) -> Self {
         let room = || vec![Set::default(); SETS];
         let tops = by.iter().map(|by| (*by, room())).collect();
-        Self { tables: Vec::new(), last: 0, tops, seed, unplaced: 0 }
+        Self { tables: Vec::new(), last: 0, tops, joined: Vec::new(), seed, unplaced: 0 }
     }
 
     /// Takes in one entry.
@@ -367,8 +371,9 @@ impl Census {
         let mut tops = Vec::new();
         for (by, sets) in &self.tops {
             let mut first: HashMap<NetnsId, First> = HashMap::new();
-            for slot in sets.iter().flat_map(Set::slots) {
+            for mut slot in sets.iter().flat_map(Set::slots) {
                 if slot.count > slot.error {
+                    slot.key.netns = self.joined(slot.key.netns);
                     first.entry(slot.key.netns).or_default().offer(slot, most);
                 }
             }

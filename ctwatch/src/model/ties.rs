@@ -35,6 +35,11 @@ impl Ports {
         }
     }
 
+    fn take(&mut self, other: Self) {
+        self.is_cut |= other.is_cut;
+        other.ports.into_iter().for_each(|port| self.add(port));
+    }
+
     /// Whether this may be one of them.
     pub fn may_hold(&self, port: Port) -> bool {
         self.is_cut || self.ports.binary_search(&port).is_ok()
@@ -53,6 +58,18 @@ pub struct Ties {
 }
 
 impl Ties {
+    /// Those of other entries of the same table.
+    pub(super) fn take(&mut self, other: Self) {
+        self.translated.take(other.translated);
+        self.helped.take(other.helped);
+        for (port, more) in other.tunnels {
+            match self.tunnels.iter_mut().find(|(known, _)| *known == port) {
+                Some((_, count)) => *count += more,
+                None => self.tunnels.push((port, more)),
+            }
+        }
+    }
+
     pub(super) fn enter(&mut self, held: &Held) {
         let port = port_of(&held.key);
         if held.status.is_translated() {
