@@ -20,33 +20,52 @@ const LOGGED: usize = 1000;
 /// A file of the archive, or why it is not there.
 pub type Named = (String, Known<String>);
 
-pub fn pieces() -> Vec<Named> {
-    let text = |path: &str| files::text(path).map_err(|why| format!("cannot read {path}: {why}"));
-    let slabs = text("/proc/slabinfo").map(|text| {
-        let is_wanted = |line: &&str| {
-            line.starts_with('#') || line.starts_with("slabinfo") || line.contains("conntrack")
-        };
-        text.lines().filter(is_wanted).flat_map(|line| [line, "\n"]).collect()
-    });
-    let mut pieces: Vec<Named> = [MODULES, "/proc/meminfo", "/proc/uptime", "/proc/version"]
-        .into_iter()
+/// What reads one of them. A disk or a driver may not answer: each is read on a thread of its own.
+pub type Read = Box<dyn FnOnce() -> Known<String> + Send>;
+
+pub fn pieces() -> Vec<(String, Read)> {
+    let mut pieces: Vec<(String, Read)> = Vec::new();
+    let mut add = |name: &str, read: Read| pieces.push((name.to_owned(), read));
+    for path in [MODULES, "/proc/meminfo", "/proc/uptime", "/proc/version"] {
         // A kernel without modules has no such file.
-        .filter(|path| *path != MODULES || modules::can_be_loaded())
-        .map(|path| (path.trim_start_matches('/').to_owned(), text(path)))
-        .collect();
-    pieces.push(("proc/slabinfo".to_owned(), slabs));
-    let log = kmsg::lines(LOGGED).map(|lines| lines.iter().flat_map(|line| [line, "\n"]).collect());
-    pieces.push(("sos_commands/kernel/dmesg".to_owned(), log));
+        if path != MODULES || modules::can_be_loaded() {
+            add(path.trim_start_matches('/'), Box::new(move || text(path)));
+        }
+    }
+    add("proc/slabinfo", Box::new(slabs));
+    add(
+        "sos_commands/kernel/dmesg",
+        Box::new(|| {
+            kmsg::lines(LOGGED).map(|lines| lines.iter().flat_map(|l| [l, "\n"]).collect())
+        }),
+    );
+    add("sos_commands/kernel/uname_-a", Box::new(|| Ok(uname())));
+    add(
+        "sos_commands/host/hostname",
+        Box::new(|| host::name().map(|name| format!("{name}\n")).ok_or("it has none".to_owned())),
+    );
+    let now = || jiff::Zoned::now().strftime("%a %b %e %H:%M:%S %Z %Y\n").to_string();
+    add("sos_commands/date/date", Box::new(move || Ok(now())));
+    pieces
+}
+
+fn text(path: &str) -> Known<String> {
+    files::text(path).map_err(|why| format!("cannot read {path}: {why}"))
+}
+
+fn slabs() -> Known<String> {
+    let is_wanted = |line: &&str| {
+        line.starts_with('#') || line.starts_with("slabinfo") || line.contains("conntrack")
+    };
+    let text = text("/proc/slabinfo")?;
+    Ok(text.lines().filter(is_wanted).flat_map(|line| [line, "\n"]).collect())
+}
+
+fn uname() -> String {
     let name = rustix::system::uname();
     let part = |part: &std::ffi::CStr| part.to_string_lossy().into_owned();
     let words = [name.sysname(), name.nodename(), name.release(), name.version(), name.machine()];
-    let uname = format!("{} GNU/Linux\n", words.map(part).join(" "));
-    pieces.push(("sos_commands/kernel/uname_-a".to_owned(), Ok(uname)));
-    let host = host::name().map(|name| format!("{name}\n"));
-    pieces.push(("sos_commands/host/hostname".to_owned(), host.ok_or("it has none".to_owned())));
-    let now = jiff::Zoned::now().strftime("%a %b %e %H:%M:%S %Z %Y\n").to_string();
-    pieces.push(("sos_commands/date/date".to_owned(), Ok(now)));
-    pieces
+    format!("{} GNU/Linux\n", words.map(part).join(" "))
 }
 
 /// The lines about conntrack of the files that are read at boot.

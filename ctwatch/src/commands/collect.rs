@@ -50,6 +50,8 @@ mod watching;
 const REST: Duration = Duration::from_secs(20);
 /// What is left of it for writing, at the end.
 const WRITING: Duration = Duration::from_secs(3);
+/// For one file of the machine.
+const ANSWER: Duration = Duration::from_secs(5);
 /// To find the namespaces.
 const FINDING: Duration = Duration::from_secs(5);
 
@@ -90,18 +92,28 @@ async fn collecting(args: &CollectArgs, collected: &mut Collected, until: Instan
     let facts = apart(&look, "survey", |look| {
         survey(look.scope, look.whose, look.source, look.cookies, look.asked)
     })?;
-    let pieces = apart(&look, "files", |_| Ok(machine::pieces()))?;
+    let (mut pieces, soon) = (Vec::new(), until.min(Instant::now() + ANSWER));
+    for (name, read) in machine::pieces() {
+        pieces.push((name, apart(&look, "file", |_| Ok(read()))?));
+    }
     let found = found(&look, collected);
     let first = gathered(&look, &found, Some(LINES))?;
     let census = apart(&look, "census", |look| census(&look))?;
     let watched = watched(&look, args.duration).await;
     let second = gathered(&look, &found, None)?;
     match watched {
-        Ok(watched) => collected.watched = watched,
+        Ok(watched) => {
+            collected.is_absent = watched.is_none();
+            collected.watched = watched;
+        }
         Err(why) => collected.miss("counters at two moments", &format!("{why:#}")),
     }
     collected.counts_apart = args.duration;
-    collected.of_machine(waited(&pieces, "files of the machine", until), &found);
+    let answer = |(name, told)| {
+        let text = waited(&told, "it", soon).map_err(|why| format!("{why:#}"));
+        (name, text.flatten())
+    };
+    collected.of_machine(pieces.into_iter().map(answer).collect(), &found);
     collected.facts =
         collected.taken(waited(&facts, "rules and settings", until), "rules and settings");
     collected.census = match census_is_worth(collected) {

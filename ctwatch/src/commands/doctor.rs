@@ -1,7 +1,7 @@
 //! `ctwatch doctor`: what is wrong here, why, and what to do about it; and what can be measured, by
 //! what means, and why not better.
 
-use std::{io, time::Duration};
+use std::{io, path::Path, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use ctwatch_abi::top::{By, Wanted};
@@ -56,6 +56,7 @@ pub async fn run(args: DoctorArgs, mask: Option<Mask>) -> Result<()> {
     if let Some(path) = &args.then.from {
         // What is no recording was printed by other tools.
         return match (is_recording(path), args.then.at) {
+            (true, None) => print(&args, &recorded(path, mask)?),
             (true, at) => print(&args, &past::examine(path, at, mask.as_ref())?),
             (false, None) => print(&args, &offline::examine(path, mask)?),
             (false, Some(_)) => Err(WrongUsage(format!(
@@ -80,6 +81,17 @@ pub async fn run(args: DoctorArgs, mask: Option<Mask>) -> Result<()> {
     let printed = print(&args, &report);
     files?;
     printed
+}
+
+/// An archive whose recording lacks rules or counters, because they could not be read in time, holds what
+/// could be as text.
+fn recorded(path: &Path, mask: Option<Mask>) -> Result<Report> {
+    let why = match past::examine(path, None, mask.as_ref()) {
+        Err(why) if why.is::<past::NotRecorded>() => why,
+        other => return other,
+    };
+    // Of what holds nothing else, that is the error.
+    offline::examine(path, mask).map_err(|_| why)
 }
 
 fn print(args: &DoctorArgs, report: &Report) -> Result<()> {

@@ -32,6 +32,18 @@ const AFTER: Duration = Duration::from_secs(30);
 /// From this fill on it matters who holds a table.
 const FILLING: f64 = 0.5;
 
+/// A recording that lacks what the doctor goes by. An archive may hold the same as text.
+#[derive(Debug)]
+pub(super) struct NotRecorded(String);
+
+impl std::fmt::Display for NotRecorded {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for NotRecorded {}
+
 pub(super) fn examine(path: &Path, at: Option<Timestamp>, mask: Option<&Mask>) -> Result<Report> {
     let at = match at {
         Some(at) => at,
@@ -84,8 +96,8 @@ fn examine_at(path: &Path, at: Timestamp, mask: Option<&Mask>) -> Result<Report>
     let of = || format!("of {at} in {}", path.display());
     let header = header.with_context(|| format!("nothing is recorded {}", of()))?;
     let snapshot = snapshot.with_context(|| format!("nothing is recorded {}", of()))?;
-    let (looked, facts) = player.facts().with_context(|| {
-        format!("rules and settings are not recorded {}: `ctwatch record` does", of())
+    let (looked, facts) = player.facts().ok_or_else(|| {
+        NotRecorded(format!("rules and settings are not recorded {}: `ctwatch record` does", of()))
     })?;
     aside::say(&format!("as it was at {}; rules and settings as of {looked}", snapshot.time));
     // The nearest one: at the worst moment none may have been taken for long, and then one soon.
@@ -114,7 +126,7 @@ fn without_ticks(path: &Path, mask: Option<&Mask>) -> Result<Report> {
     while !matches!(player.next_event()?, Event::End) {}
     let facts = player.facts().map(|(_, facts)| facts);
     let absent = facts.filter(|facts| facts.form == Form::Absent);
-    let facts = absent.with_context(|| format!("no tick is in {}", path.display()))?;
+    let facts = absent.ok_or_else(|| NotRecorded(format!("no tick is in {}", path.display())))?;
     let header = Header {
         format: FORMAT,
         version: env!("CARGO_PKG_VERSION").to_owned(),

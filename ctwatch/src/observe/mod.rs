@@ -4,6 +4,7 @@
 mod asking;
 pub mod census;
 pub mod event;
+mod in_time;
 pub mod loading;
 pub mod sampler;
 pub mod schedule;

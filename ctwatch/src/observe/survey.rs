@@ -17,7 +17,7 @@ use std::{
 use anyhow::Result;
 use ctwatch_abi::NetnsId;
 
-use super::{sampler::Scope, wanted::Whose};
+use super::{in_time::ask, sampler::Scope, wanted::Whose};
 use crate::{
     host::{
         self,
@@ -79,6 +79,21 @@ fn look(scope: &Scope, whose: Whose, source: Source, cookies: bool, asked: bool)
     // Not in the order of how full they are, which changes.
     unowned.sort();
     let parts = Parts::look();
+    // Of the whole machine; read while namespaces are looked into.
+    let memory = ask("memory", settings::memory);
+    let slab = ask("/proc/slabinfo", settings::slab);
+    let log = ask("the kernel's log", kmsg::read);
+    let files = ask("files of sysctl.d", settings::sysctls);
+    let barred = ask("files of modprobe.d", settings::barred);
+    let tools = ask("programs here", tools::tools);
+    let evidence = ask("who manages this machine", evidence::evidence);
+    let modules = ask("modules", {
+        let release = release.clone();
+        move || {
+            let loaded = settings::loaded();
+            (settings::trackers(&release, &loaded), loaded)
+        }
+    });
     let (looked, missing) = each(found, TIME, move || {
         let visitor = Visitor::new(source)?;
         Ok(move |(owner, netns): &(Owner, Netns)| {
@@ -110,7 +125,14 @@ fn look(scope: &Scope, whose: Whose, source: Source, cookies: bool, asked: bool)
     namespaces.sort_by_key(|namespace: &Namespace| namespace.inode);
     let missing: Vec<Netns> = missing.into_iter().map(|(_, netns)| netns).collect();
     unvisited.extend(too_late(&missing));
-    let loaded = settings::loaded();
+    let (on_disk, loaded) = match modules.answer() {
+        Ok(found) => found,
+        Err(why) => (Err(why.clone()), Err(why)),
+    };
+    let files = files.or_none(&mut unvisited);
+    let barred = barred.or_none(&mut unvisited);
+    let tools = tools.or_none(&mut unvisited);
+    let evidence = evidence.or_none(&mut unvisited);
     Ok(Facts {
         form: match modules::life() {
             None => Form::Absent,
@@ -118,22 +140,22 @@ fn look(scope: &Scope, whose: Whose, source: Source, cookies: bool, asked: bool)
             Some(Life::BuiltIn) => Form::BuiltIn,
             Some(Life::Unknown) => Form::Loaded,
         },
-        on_disk: settings::trackers(&release, &loaded),
+        on_disk,
         modules: loaded,
         limit: visit::limit(source).map_err(said),
         buckets: visit::buckets().map_err(said),
         buckets_by: settings::buckets_by(),
         expect_max: sysctl("nf_conntrack_expect_max").map_err(said),
-        memory: settings::memory(),
-        slab: settings::slab(),
-        log: kmsg::read(),
-        settings: settings::sysctls(),
-        barred: settings::barred(),
+        memory: memory.answer().flatten(),
+        slab: slab.answer().flatten(),
+        log: log.answer().flatten(),
+        settings: files,
+        barred,
         namespaces,
         others,
         unowned,
-        tools: tools::tools(),
-        evidence: evidence::evidence(),
+        tools,
+        evidence,
         limit_is: settings::limit_is(),
         unvisited,
         release,

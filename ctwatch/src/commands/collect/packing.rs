@@ -36,6 +36,8 @@ pub(super) struct Collected {
     mask: Option<Mask>,
     time: Timestamp,
     pub(super) watched: Option<Watched>,
+    /// Conntrack is not there, so that there was nothing to watch.
+    pub(super) is_absent: bool,
     pub(super) facts: Option<Facts>,
     pub(super) census: Option<Taken>,
     pub(super) counts_apart: Duration,
@@ -55,6 +57,7 @@ impl Collected {
             mask,
             time,
             watched: None,
+            is_absent: false,
             facts: None,
             census: None,
             counts_apart: Duration::ZERO,
@@ -113,9 +116,8 @@ impl Collected {
         }
     }
 
-    pub(super) fn of_machine(&mut self, pieces: Result<Vec<Named>>, found: &[Netns]) {
-        let pieces = self.taken(pieces, "files of the machine");
-        self.pieces(pieces.unwrap_or_default());
+    pub(super) fn of_machine(&mut self, pieces: Vec<Named>, found: &[Netns]) {
+        self.pieces(pieces);
         // Known before what they may stand in.
         for netns in found {
             self.netns(&netns.shown());
@@ -209,7 +211,9 @@ impl Collected {
             lines.push(Line::Facts { time: self.time, facts });
         }
         match self.watched.take() {
-            None => lines.push(Line::Absent { was_there: false }),
+            None if self.is_absent => lines.push(Line::Absent { was_there: false }),
+            // That it could not be read does not say that it is not there.
+            None => {}
             Some(Watched { header, epoch, first, last }) => {
                 let mut encoder = Encoder::default();
                 lines.push(Line::Begin { again: false, header, epoch });
