@@ -250,7 +250,7 @@ fn resolves(client: &Netns, service: &str) -> Result<bool> {
 }
 
 /// kube-proxy's rules for one service, as iptables-save shows them on a node.
-fn kube_proxy(netns: &Netns, iptables: &str) -> Result<()> {
+pub(crate) fn kube_proxy(netns: &Netns, iptables: &str) -> Result<()> {
     let rules = "
         -t nat -N KUBE-SERVICES
         -t nat -N KUBE-SVC-TCOU7JCQXEZGVUNU
@@ -450,9 +450,7 @@ fn without_nft() -> Result<()> {
 }
 
 /// Docker and ufw on one server; rules as `ufw limit`, ipset and a bridge write them.
-fn owned() -> Result<()> {
-    let mut lab = Lab::new(Plan::without_tracking())?;
-    let (client, router) = (lab.client().clone(), lab.router().clone());
+pub(crate) fn ufw_and_docker(router: &Netns) -> Result<()> {
     for rule in "
         -N ufw-before-input
         -N ufw-user-input
@@ -481,8 +479,15 @@ fn owned() -> Result<()> {
     .map(str::trim)
     .filter(|rule| !rule.is_empty())
     {
-        words(&router, &format!("iptables-nft {rule}"))?;
+        words(router, &format!("iptables-nft {rule}"))?;
     }
+    Ok(())
+}
+
+fn owned() -> Result<()> {
+    let mut lab = Lab::new(Plan::without_tracking())?;
+    let (client, router) = (lab.client().clone(), lab.router().clone());
+    ufw_and_docker(&router)?;
     lab.set_limit(300)?;
     lab.keep_entries()?;
     datagrams(&client, 20_000..20_600, "10.100.0.2:9000")?;
@@ -723,11 +728,8 @@ fn idle() -> Result<()> {
 }
 
 /// As OpenWrt's `fw4 print` shows it, in short.
-fn openwrt() -> Result<()> {
-    let mut lab = Lab::new(Plan::without_tracking())?;
-    let (client, router) = (lab.client().clone(), lab.router().clone());
-    router.nft(
-        "table inet fw4 {
+pub(crate) const FW4: &str = "
+        table inet fw4 {
            chain forward { type filter hook forward priority filter; policy accept;
              ct state vmap { established : accept, related : accept } comment \"!fw4: Handle forwarded flows\"
            }
@@ -735,8 +737,12 @@ fn openwrt() -> Result<()> {
              oifname \"wan\" jump srcnat_wan comment \"!fw4: Handle wan IPv4/IPv6 srcnat traffic\"
            }
            chain srcnat_wan { meta nfproto ipv4 masquerade comment \"!fw4: Masquerade IPv4 wan traffic\"; }
-         }",
-    )?;
+         }";
+
+fn openwrt() -> Result<()> {
+    let mut lab = Lab::new(Plan::without_tracking())?;
+    let (client, router) = (lab.client().clone(), lab.router().clone());
+    router.nft(FW4)?;
     lab.set_limit(300)?;
     lab.keep_entries()?;
     datagrams(&client, 20_000..20_600, "10.100.0.2:4789")?;

@@ -46,7 +46,7 @@ fn all_drops(netns: &Netns) -> Result<u64> {
 }
 
 /// So many packets are dropped in the router, whose table is empty again after that.
-fn fill_and_empty(lab: &mut Lab, first: u64) -> Result<()> {
+pub(crate) fn fill_and_empty(lab: &mut Lab, first: u64) -> Result<()> {
     lab.set_limit(100)?;
     lab.send(&Flood { first, ..Flood::of(Flows { sources: 10, ..UDP }, 500) })?;
     lab.router().run(&["conntrack", "-F"])?;

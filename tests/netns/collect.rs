@@ -27,6 +27,7 @@ pub(crate) const TESTS: &[Test] = &[
     test(On::Once, "an_archive_tells_what_the_doctor_sees", told),
     test(On::Once, "a_masked_archive_names_nothing", masked),
     test(On::Once, "collecting_loads_no_module", nothing_loaded),
+    test(On::OnceHere, "collect_waits_for_no_source_that_hangs", hanging),
     test(On::Once, "a_large_table_is_cut_and_takes_little_memory", large).anywhere(),
 ];
 
@@ -246,5 +247,88 @@ fn large() -> Result<()> {
     ensure!(readme.contains(&format!("more entries of {router}")), "{readme}");
     // Packed, they are a few MB; 36 MB they would be as they are.
     ensure!((1..40 << 10).contains(&memory), "{memory} kB");
+    Ok(())
+}
+
+/// In front of a file, a file system whose server never answers: whoever opens the file waits for ever.
+fn never_answers(file: &str) -> Result<File> {
+    use std::{ffi::CString, os::fd::AsRawFd};
+    let server = File::options().read(true).write(true).open("/dev/fuse").context("no FUSE")?;
+    let kind = fs::metadata(file)?.is_dir();
+    let mode = if kind { "40555" } else { "100444" };
+    let options = format!("fd={},rootmode={mode},user_id=0,group_id=0", server.as_raw_fd());
+    let [source, target, name, options] =
+        [c"ctwatch".to_owned(), CString::new(file)?, c"fuse".to_owned(), CString::new(options)?];
+    // SAFETY: strings that end, and live until it returns.
+    let mounted = unsafe {
+        libc::mount(
+            source.as_ptr(),
+            target.as_ptr(),
+            name.as_ptr(),
+            libc::MS_NOSUID | libc::MS_NODEV,
+            options.as_ptr().cast(),
+        )
+    };
+    let why = || format!("cannot mount over {file}: {}", std::io::Error::last_os_error());
+    ensure!(mounted == 0, why());
+    Ok(server)
+}
+
+/// Collects while these do not answer: what it said, and how long it took. They are seen by it alone.
+fn collected_without(answers: &[&str], path: &Path, router: &str) -> Result<(String, Duration)> {
+    let in_a_view_of_its_own = || -> Result<(String, Duration)> {
+        use rustix::{
+            mount::{MountPropagationFlags, mount_change},
+            thread::{UnshareFlags, unshare_unsafe},
+        };
+        // SAFETY: of this thread alone, which shares no open file that it closes.
+        unsafe { unshare_unsafe(UnshareFlags::FS | UnshareFlags::NEWNS)? };
+        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+        let servers = answers.iter().map(|file| never_answers(file));
+        let servers: Vec<File> = servers.collect::<Result<_>>()?;
+        let begun = Instant::now();
+        let mut command = ctwatch()?;
+        command.args(["collect", "--duration", "1s", "--netns", router, "-o"]).arg(path);
+        let (_, said, code) = finished(&mut command)?;
+        let took = begun.elapsed();
+        drop(servers);
+        ensure!(code == Some(0), "{code:?} {said}");
+        Ok((said, took))
+    };
+    std::thread::scope(|scope| {
+        let collecting = scope.spawn(in_a_view_of_its_own).join();
+        collecting.map_err(|_| anyhow::anyhow!("the thread panicked"))
+    })?
+}
+
+fn hanging() -> Result<()> {
+    let lab = full()?;
+    let router = lab.router().name().to_owned();
+    let place = tempfile::tempdir()?;
+    let begin = |name: &str| place.path().join(name);
+    let all = ["/proc/meminfo", "/proc/slabinfo", "/etc/modprobe.d"];
+    let answers: Vec<&str> = all.into_iter().filter(|file| Path::new(file).exists()).collect();
+    let path = begin("hung.tar.gz");
+    let (said, took) = collected_without(&answers, &path, &router)?;
+    ensure!(took < TIME, "it took {took:?}: {said}");
+    let pieces = pieces(&path)?;
+    let readme = piece(&pieces, "README")?;
+    for (what, file) in [("proc/meminfo", "/proc/meminfo"), ("proc/slabinfo", "/proc/slabinfo")] {
+        if answers.contains(&file) {
+            ensure!(said.contains(&format!("not in it: {what}: ")), "{what}: {said}");
+            ensure!(readme.contains(&format!("{what}: it could not be read in time")), "{readme}");
+        }
+    }
+    if answers.contains(&"/etc/modprobe.d") {
+        let why = "files of modprobe.d: no answer within 5 s";
+        ensure!(said.contains(why) && readme.contains(why), "{said}");
+    }
+    // All else is there.
+    let file = format!("sos_commands/conntrack/ip_netns_exec_{router}_conntrack_-L_-o_extended");
+    ensure!(piece(&pieces, &file)?.lines().count() > 100, "{said}");
+    let doctor =
+        |path: &Path| findings(ctwatch()?.args(["doctor", "--output", "json", "--from"]).arg(path));
+    let found = doctor(&path)?;
+    ensure!(found.contains("table_full"), "{found:?}");
     Ok(())
 }

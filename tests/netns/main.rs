@@ -22,6 +22,7 @@ mod census;
 mod check;
 mod claims;
 mod collect;
+mod confined;
 mod cost;
 mod doctor;
 mod faults;
@@ -44,6 +45,7 @@ mod records;
 mod rules;
 mod scenarios;
 mod sight;
+mod situations;
 mod soak;
 mod start;
 mod strangers;
@@ -89,6 +91,8 @@ enum On {
     OnceWithChainLimit,
     /// Once, on a machine of its own.
     OnceAlone,
+    /// Once, in no virtual machine: its outcome is the same on all kernels, or is written down in the docs.
+    OnceHere,
     /// Once, on a machine that Debian's packages can be fetched for: in no virtual machine.
     OnceWithOwners,
     /// Once, where the kernel has cgroups of version 2.
@@ -118,7 +122,7 @@ impl Test {
     }
 }
 
-const GROUPS: [&[Test]; 34] = [
+const GROUPS: [&[Test]; 36] = [
     cases::TESTS,
     floods::TESTS,
     recordings::TESTS,
@@ -133,10 +137,12 @@ const GROUPS: [&[Test]; 34] = [
     causes::TESTS,
     claims::TESTS,
     collect::TESTS,
+    confined::TESTS,
     trace::TESTS,
     namespaces::TESTS,
     strangers::TESTS,
     sight::TESTS,
+    situations::TESTS,
     behaviour::TESTS,
     lab::TESTS,
     readme::TESTS,
@@ -178,7 +184,7 @@ impl Machine {
             ),
             On::EachWithChainLimit | On::OnceWithChainLimit => (self.chains, NO_LIMIT),
             On::OnceAlone => (self.alone, "only on a machine of its own"),
-            On::OnceWithOwners => (!self.alone, "not in a virtual machine"),
+            On::OnceHere | On::OnceWithOwners => (!self.alone, "not in a virtual machine"),
         };
         (!good).then_some(why)
     }
@@ -301,6 +307,7 @@ fn trial(case: &Case) -> Trial {
         Ok(())
     };
     let skipped = match case.test.on {
+        On::OnceHere => situations::missing(&case.name),
         On::OnceWithOwners => owners::missing(),
         On::OnceWithCgroups => pods::missing(),
         _ => None,
