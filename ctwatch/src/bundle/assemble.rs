@@ -1,4 +1,4 @@
-//! From what was gathered to the facts, as a look at a live machine would have found them; what no piece says
+//! Turns what was gathered into the facts that a look at the live machine would have found. What no piece says
 //! is unknown.
 
 use std::collections::BTreeMap;
@@ -26,7 +26,7 @@ const COUNT: &str = "net.netfilter.nf_conntrack_count";
 pub(super) fn bundle(mut gathered: BundleParts) -> Bundle {
     let within = gathered.take_within();
     let mut chosen = Vec::new();
-    // Those of which nothing was printed are none; the host's is one where there is no other.
+    // A namespace of which nothing was printed is left out; the host's stays where it is the only one.
     let has_others = within.iter().any(|one| one.name.is_some() && one.has_any());
     let is_there = |one: &Within| one.has_any() || one.name.is_none() && !has_others;
     let within: Vec<Within> = within.into_iter().filter(is_there).collect();
@@ -43,7 +43,7 @@ pub(super) fn bundle(mut gathered: BundleParts) -> Bundle {
     let is_whole = host.is_some_and(|host| host.sysctl_lines >= WHOLE);
     gathered.are_bridges_tracked =
         host.is_some_and(|host| host.number("net.bridge.bridge-nf-call-iptables") == Some(1));
-    // That it is among some of them is enough.
+    // A part of `lsmod` is enough to see that it is loaded.
     let is_loaded = some_modules.iter().flatten().any(|module| module.name == "nf_conntrack");
     let (form, is_form_unknown) = match is_loaded {
         true => (Form::Module, false),
@@ -108,7 +108,7 @@ fn finish(
         (gathered.has_settings, gathered.pieces.contains_key(&super::kind::Printed::Processes));
     let is_collected = gathered.collected.is_some();
     let has_unknown_bridges = gathered.bridges.is_none() && gathered.are_bridges_tracked;
-    // What ctwatch itself looked at there it saw as it would have live.
+    // An archive of `ctwatch collect` holds the facts as they were: they replace ours.
     let (mut facts, is_form_unknown) = match gathered.collected.take() {
         Some(collected) => (*collected, false),
         None => (facts, is_form_unknown),
@@ -150,7 +150,7 @@ fn finish(
     }
 }
 
-/// As many lines as these are all that a kernel has.
+/// `sysctl -a` with so many lines lists all that the kernel has.
 const WHOLE: u64 = 200;
 
 impl Within {
@@ -170,12 +170,12 @@ impl Within {
     }
 }
 
-/// One number for all namespaces.
+/// A sysctl whose value is the same in all namespaces.
 fn sysctl(within: &[Within], name: &str) -> Option<u32> {
     within.iter().find_map(|one| one.number(name))
 }
 
-/// Whether conntrack is there, and as what; and whether that is unknown.
+/// Whether conntrack is a module, built in or absent; and whether that is a guess.
 fn form_of(within: &[Within], modules: Option<&[LoadedModule]>, is_whole: bool) -> (Form, bool) {
     let has_module = |modules: &[LoadedModule]| modules.iter().any(|m| m.name == "nf_conntrack");
     let is_seen = within.iter().any(|one| {
@@ -186,7 +186,7 @@ fn form_of(within: &[Within], modules: Option<&[LoadedModule]>, is_whole: bool) 
     match (modules, is_seen) {
         (Some(modules), _) if has_module(modules) => (Form::Module, false),
         (Some(_), true) => (Form::BuiltIn, false),
-        // Built in it would have its sysctls.
+        // If it were built in, its sysctls would be listed.
         (Some(_), false) if is_whole => (Form::Absent, false),
         (None, true) => (Form::Loaded, false),
         (None, false) if is_whole => (Form::Absent, false),
@@ -194,8 +194,8 @@ fn form_of(within: &[Within], modules: Option<&[LoadedModule]>, is_whole: bool) 
     }
 }
 
-/// No file's mode is known here, and the kernel's release is all there is to go by: before 4.8 the sysctl
-/// of the buckets is read-only everywhere.
+/// The release decides, because no piece tells the mode of the file: before Linux 4.8 the sysctl of the buckets
+/// is read-only.
 fn buckets_by(release: Option<&str>) -> Known<BucketsBy> {
     let unknown = || why(None, "uname -a");
     let mut numbers = release.ok_or_else(unknown)?.split(['.', '-']).map(str::parse::<u32>);
@@ -206,7 +206,7 @@ fn buckets_by(release: Option<&str>) -> Known<BucketsBy> {
     }
 }
 
-/// The log names namespaces by numbers that no piece knows: those lines may be of any.
+/// The log names namespaces by inode, and no piece tells inodes: a line may be about any namespace.
 fn of_no_namespace(mut log: crate::record::facts::KernelLog) -> crate::record::facts::KernelLog {
     let mut all = log.full_in.remove(&0).unwrap_or_default();
     for full in std::mem::take(&mut log.full_in).into_values() {
@@ -219,7 +219,7 @@ fn of_no_namespace(mut log: crate::record::facts::KernelLog) -> crate::record::f
     log
 }
 
-/// In the order in which they are applied: by the names of files, whichever folder they are in.
+/// Sorted as the system applies them: by the names of the files, whatever their folder.
 fn ordered(mut settings: Vec<crate::record::facts::Setting>) -> Vec<crate::record::facts::Setting> {
     let key = |file: &str| {
         let name = file.rsplit('/').next().unwrap_or_default().to_owned();
@@ -231,14 +231,14 @@ fn ordered(mut settings: Vec<crate::record::facts::Setting>) -> Vec<crate::recor
 
 fn evidence_files(gathered: &BundleParts) -> Vec<String> {
     let mut files = gathered.files.clone();
-    // What every distribution reads: to doubt it would make each fix one until the next boot.
+    // Every distribution reads it. Without it, no fix could be made to last.
     if !files.iter().any(|file| file == "/etc/sysctl.d") {
         files.push("/etc/sysctl.d".to_owned());
     }
     files
 }
 
-/// What can be typed there nobody can see: what is everywhere, and what some piece was printed by.
+/// Programs of that machine: those that every machine has, and those that printed a piece.
 fn tools(within: &[Within], gathered: &BundleParts) -> Tools {
     let mut there = vec!["sysctl", "ip", "nsenter", "awk", "sed"];
     let has_nft = within.iter().any(|one| one.nft.is_some());
@@ -268,7 +268,7 @@ fn tools(within: &[Within], gathered: &BundleParts) -> Tools {
         }),
         home: "/root".to_owned(),
         run: "/run".to_owned(),
-        // As part of a name that no other file there has.
+        // Makes the names of files that a fix saves unique.
         stamp: gathered.log.now.map_or_else(
             || "offline".to_owned(),
             |now| now.strftime("%Y%m%dT%H%M%SZ").to_string(),
@@ -321,7 +321,7 @@ fn timeouts(one: &Within) -> BTreeMap<String, u32> {
     timeouts.filter_map(|(full, value)| Some((name(full)?, value.parse().ok()?))).collect()
 }
 
-/// The last of several readings is the one with the highest counters.
+/// Of several readings, the one with the highest counters is the last.
 fn totals(one: &Within) -> Option<Totals> {
     let all = one.counters.iter().map(|(_, cpus)| CounterSums::of(cpus));
     let sums = all.max_by_key(|sums| {
@@ -333,8 +333,8 @@ fn totals(one: &Within) -> Option<Totals> {
     Some(Totals { invalid, insert_failed, drop, early_drop, clash_resolve, chaintoolong })
 }
 
-/// What is known of the rules of nftables, and of those of iptables-legacy. Where not all are, one of the
-/// two says so, and the other holds those that are known.
+/// Rules of nftables, and of iptables-legacy. If some are unknown, one of the two says so, and the other holds
+/// all that are known.
 fn rules(
     one: &Within,
     modules: Option<&[LoadedModule]>,
@@ -342,7 +342,7 @@ fn rules(
     let name = one.name.as_deref();
     let is_loaded =
         |wanted: &str| modules.map(|all| all.iter().any(|module| module.name == wanted));
-    // Where one of them is a module, the others are no part of the kernel itself either.
+    // A kernel that has nf_tables as a module has ip_tables as a module too, not built in.
     let no_legacy = is_loaded("nf_tables") == Some(true)
         && is_loaded("ip_tables") == Some(false)
         && is_loaded("ip6_tables") == Some(false);
@@ -388,7 +388,7 @@ fn rules(
             tables.extend(legacy);
             (Ok(tables), Err(why(name, missing::LEGACY)))
         }
-        // Another tool of rules may have made more.
+        // nft may have made tables that iptables-save does not show.
         (None, _) => (Err(why(name, missing::NFT)), Ok(legacy)),
     }
 }
@@ -397,7 +397,7 @@ fn place_of(saved: &Saved) -> (&str, &str) {
     (&saved.table.family, &saved.table.name)
 }
 
-/// What iptables says of a table of its own is more than nft does; nft knows the handles of its rules.
+/// One table as both tools print it: iptables tells more of its matches, nft tells the handles.
 fn merged(of_nft: &RuleTable, of_iptables: &RuleTable) -> Option<RuleTable> {
     let mut merged = of_iptables.clone();
     (merged.framework, merged.by_place) = (Framework::Nft, false);

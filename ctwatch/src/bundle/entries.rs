@@ -1,4 +1,4 @@
-//! Entries of a table, one a line: into the census at once, so that memory does not grow with them.
+//! Entries of a table, one a line. Each goes into the census at once, so that memory does not grow with them.
 
 use ctwatch_abi::{
     NetnsId,
@@ -12,25 +12,26 @@ use super::{
 };
 use crate::{host::netfilter::listing, record::entry::Held};
 
-/// Lists of one piece that are told apart: each repeats the one before it.
+/// So many lists in one piece are told apart.
 const MOST_LISTS: usize = 64;
 
 pub(super) struct EntriesPart {
     list: EntryList,
-    /// Lists that ended: the lines after them began again with the same entries.
+    /// Lists before this one in the same piece: a list ends where its first entries come again.
     ended: Vec<EntryList>,
-    /// The first entries of this list: where they come again, a list begins again.
+    /// The first entries of this list. Where they come again, the next list begins.
     first: Vec<First>,
-    /// One of these, come again. The kernel may list an entry twice: the next line tells which it is.
+    /// An entry that repeats one of `first`, held back. The kernel may list one entry twice, so a new list
+    /// begins only if the next line repeats one too.
     again: Option<Held>,
-    /// The begin of a line that the tool's last words came into.
+    /// The begin of a line that conntrack's trailer cut in two.
     head: Option<Vec<u8>>,
     expected: u64,
-    /// Lines of it end with `use=`: one that does not was cut off.
+    /// Lines of this list end with `use=`, so a line that does not was cut off.
     have_ends: bool,
 }
 
-/// An entry, to be recognised: its key does not tell ports of sources apart, and its text does.
+/// An entry to be recognised. The key has no source port, so the text is compared too.
 #[derive(PartialEq)]
 struct First {
     key: Key,
@@ -38,11 +39,11 @@ struct First {
     text: Vec<u8>,
 }
 
-/// Entries by which a list that begins again is recognised: some may be gone by then.
+/// So many entries are remembered: the first ones may be gone when the table is listed again.
 const FIRST: usize = 4;
 
 impl EntriesPart {
-    /// `of`: the command, or the path.
+    /// `of` is the command, or the path of the file.
     pub(super) fn of(of: &str) -> Self {
         let list = EntryList {
             is_part: kind::is_filtered(of),
@@ -87,7 +88,7 @@ impl EntriesPart {
                         self.again = Some(held);
                         return Ok(());
                     }
-                    // After the last line of a list, one is enough.
+                    // The trailer ended a list, so one repeated entry is enough.
                     None if is_first => self.begin_again(),
                     None => {}
                     Some(before) => {
@@ -114,13 +115,13 @@ impl EntriesPart {
         }
     }
 
-    /// Standard error has no buffer: where both go into one file, it comes before the end of the list, and
-    /// often into the middle of a line.
+    /// conntrack writes its trailer to standard error, unbuffered. If both outputs go into one file, it comes
+    /// before the end of the list, and often into the middle of a line.
     fn said(&mut self, trailer: &Trailer<'_>) {
         if !trailer.before.trim_ascii().is_empty() {
             self.head = Some(trailer.before.to_owned());
         }
-        // One for each family, where they were listed one after the other.
+        // Two families listed one after the other have a trailer each.
         *self.list.said.get_or_insert(0) += trailer.said;
         if trailer.lists_both {
             self.list.families.assume_all();
@@ -137,7 +138,7 @@ impl EntriesPart {
         gathered.census.enter(&held);
     }
 
-    /// Whether it is one of the first entries, come again; remembers those.
+    /// Whether this entry repeats one of the first; remembers it if it is one of the first.
     fn is_first(&mut self, held: &Held, line: &[u8]) -> bool {
         let (key, zone) = (held.key, held.zone);
         let is_filled = self.first.len() == FIRST;
@@ -154,7 +155,7 @@ impl EntriesPart {
         false
     }
 
-    /// A list pasted twice is two lists, and is not counted twice.
+    /// Begins the next list: the same table was listed again, and is not to be counted twice.
     fn begin_again(&mut self) {
         if self.ended.len() < MOST_LISTS {
             let EntryList { is_part, families, .. } = self.list;
@@ -163,7 +164,7 @@ impl EntriesPart {
         }
     }
 
-    /// A line of it was not understood, however it was looked at.
+    /// A line of this list was not understood.
     pub(super) fn lose(&mut self) {
         self.list.lost += 1;
     }
@@ -214,7 +215,7 @@ impl EntryList {
     }
 }
 
-/// Its original direction: `src=… dst=… sport=… dport=…`, without what grows.
+/// The original direction, `src=… dst=… sport=… dport=…`, without the counters, which change.
 fn original(line: &[u8]) -> &[u8] {
     let find = |bytes: &[u8], what: &[u8]| bytes.windows(what.len()).position(|w| w == what);
     let begin = find(line, b"src=").unwrap_or(line.len());
@@ -229,7 +230,7 @@ struct Trailer<'a> {
     /// What stands before it in the same line.
     before: &'a [u8],
     said: u64,
-    /// This version lists both families where it is not asked for one.
+    /// This version of conntrack lists both families unless it is asked for one.
     lists_both: bool,
 }
 
@@ -247,7 +248,7 @@ impl<'a> Trailer<'a> {
     }
 }
 
-/// `conntrack v1.4.7 `. Debian's 1.4.7 lists both; what older ones list is not known here.
+/// Debian's 1.4.7 was seen to list both; of older versions it is not known.
 fn lists_both(version: &str) -> bool {
     let Some((_, version)) = version.split_once('v') else { return false };
     let mut numbers = version.trim().split('.').map(|part| part.parse::<u32>().ok());

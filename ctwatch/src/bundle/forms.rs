@@ -1,12 +1,12 @@
-//! Other forms in which `conntrack -L` prints entries (`-o xml`, `-o save`), as the lines that it prints by
-//! itself: so that one reader knows what an entry is.
+//! Rewrites entries of `conntrack -L -o xml` and `-o save` as plain `conntrack -L` prints them, so that one parser
+//! reads all forms.
 //! <https://git.netfilter.org/libnetfilter_conntrack/tree/src/conntrack/snprintf_xml.c>
 
 use crate::model::names::protocol_number;
 
 const CUT: &str = "it is cut off";
 
-/// `None`: it is of no such form. An empty line holds no entry.
+/// `None`: the line has neither form. An empty answer: it belongs to the form, and holds no entry.
 pub(super) fn as_listed(line: &[u8]) -> Option<Result<String, &'static str>> {
     match line {
         [b'<', ..] => {
@@ -23,7 +23,7 @@ pub(super) fn as_listed(line: &[u8]) -> Option<Result<String, &'static str>> {
     }
 }
 
-/// One direction.
+/// Addresses and ports of one direction.
 #[derive(Default)]
 struct Direction {
     source: String,
@@ -32,7 +32,7 @@ struct Direction {
     destination_port: String,
 }
 
-/// What is said of an entry, as words that are not looked at here.
+/// The words of an entry, unchecked: the parser of plain lines checks them.
 #[derive(Default)]
 struct Said {
     protocol: String,
@@ -80,12 +80,12 @@ impl Said {
         if !zone.is_empty() {
             out += &format!(" zone={zone}");
         }
-        // As the form that ends with it: that this one is whole was seen by its own end.
+        // A plain line that is whole ends with it.
         Ok(out + " use=1")
     }
 }
 
-/// `<flow><meta direction="original"><layer3 …><src>…</src>…</flow>`, which the tool prints in one line.
+/// `<flow><meta direction="original"><layer3 …><src>…</src>…</flow>`: conntrack prints an entry in one line.
 fn of_xml(text: &str) -> Result<String, &'static str> {
     if !text.ends_with("</flow>") {
         return Err(CUT);

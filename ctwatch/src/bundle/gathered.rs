@@ -1,4 +1,4 @@
-//! What was gathered from all pieces by now, uninterpreted, namespace by namespace.
+//! What the pieces said so far, namespace by namespace, not yet interpreted.
 
 use std::collections::BTreeMap;
 
@@ -20,29 +20,29 @@ use crate::{
     },
 };
 
-/// Shown of lines that were not understood; the others are counted.
+/// So many lines that were not understood are shown; more are counted.
 const MOST_MISREAD: usize = 50;
-/// A bundle of a node has some hundreds.
+/// A bundle of a Kubernetes node has some hundreds.
 const MOST_NAMESPACES: usize = 4096;
-/// Settings of one namespace that are kept, and how long one may be.
+/// Sysctls of one namespace that are kept, and how long a value may be.
 const MOST_SYSCTLS: usize = 1024;
 const LONGEST_VALUE: usize = 256;
 const MOST_MODULES: usize = 8192;
 const MOST_NOTES: usize = 20;
 
-/// What all logs of a bundle say together.
+/// The kernel's log, as several pieces may hold it.
 #[derive(Debug, Default)]
 pub(super) struct Logged {
-    /// Of the one that says most.
+    /// The log of the piece that says most.
     pub(super) kernel: Option<KernelLog>,
-    /// No line is later.
+    /// When the bundle is read: no line was written later.
     pub(super) now: Option<jiff::Timestamp>,
 }
 
-/// Which families a list holds, by the command that printed it.
+/// Which families the command was asked to list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Families {
-    /// Nothing says it: old versions of conntrack list IPv4 alone unless they are asked for more.
+    /// No option says it. Old versions of conntrack may list IPv4 alone then.
     #[default]
     Unknown,
     Ipv4,
@@ -53,7 +53,7 @@ pub(super) enum Families {
 impl Families {
     /// `of`: the command, or the path.
     pub(super) fn of(of: &str) -> Self {
-        // In the names of sos' files there is `_` for each space.
+        // sos writes `_` for each space in the names of its files.
         let mut words = of.split([' ', '_', '=']);
         while let Some(word) = words.next() {
             if matches!(word, "-f" | "--family") {
@@ -71,7 +71,7 @@ impl Families {
         }
     }
 
-    /// This version lists all that it is not told to leave out.
+    /// This version of conntrack lists both families unless it is asked for one.
     pub(super) fn assume_all(&mut self) {
         if *self == Self::Unknown {
             *self = Self::Both;
@@ -82,23 +82,23 @@ impl Families {
 /// Entries of one family in a list.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct FamilyList {
-    /// By which the census knows them.
+    /// The number by which the census knows them.
     pub(super) netns: NetnsId,
     pub(super) entries: u64,
 }
 
-/// A list of entries. Its families may be chosen apart: another list may hold more of one of them.
+/// A list of entries. Each family is counted apart: another list may hold more of one of them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct EntryList {
     pub(super) piece: String,
     pub(super) ipv4: FamilyList,
     pub(super) ipv6: FamilyList,
     pub(super) families: Families,
-    /// Lines of it that were not understood.
+    /// So many lines of it were not understood.
     pub(super) lost: u64,
-    /// How many there were, by the tool that listed them.
+    /// How many entries conntrack says that it listed.
     pub(super) said: Option<u64>,
-    /// The command was asked for a part of them.
+    /// The command selected some of the entries.
     pub(super) is_part: bool,
 }
 
@@ -108,10 +108,10 @@ impl EntryList {
     }
 }
 
-/// A table of iptables, and what is known of who printed it.
+/// A table of iptables, and by which backend it was printed.
 #[derive(Clone, Debug)]
 pub(super) struct Saved {
-    /// `None`: nothing says which of the two.
+    /// `None`: the text does not say which.
     pub(super) backend: Option<Framework>,
     pub(super) table: RuleTable,
 }
@@ -121,7 +121,7 @@ pub(super) struct Saved {
 pub(super) struct Within {
     pub(super) name: Option<String>,
     pub(super) sysctls: BTreeMap<String, String>,
-    /// How many lines of `sysctl -a` there were, of all kinds.
+    /// Lines of `sysctl -a`, those that are not kept included.
     pub(super) sysctl_lines: u64,
     pub(super) lists: Vec<EntryList>,
     pub(super) counters: Vec<(String, Vec<CpuCounters>)>,
@@ -130,9 +130,9 @@ pub(super) struct Within {
     pub(super) expectations: Option<u32>,
     pub(super) nft: Option<Vec<RuleTable>>,
     pub(super) saved: Vec<Saved>,
-    /// `iptables -nvL`: less than what saves them says.
+    /// By `iptables -nvL`, which tells less than `iptables-save`.
     pub(super) listed: Vec<Saved>,
-    /// Backends all of whose tables were printed, even if there were none.
+    /// Backends of which all tables were printed, even if there are none.
     pub(super) whole: Vec<Framework>,
     pub(super) hooks: Option<Vec<Hook>>,
     pub(super) allowances: Vec<Allowance>,
@@ -144,7 +144,7 @@ pub(super) struct BundleParts {
     next_list: NetnsId,
     within: Vec<Within>,
     pub(super) modules: Option<Vec<LoadedModule>>,
-    /// They are all that are loaded.
+    /// `modules` lists all that are loaded.
     pub(super) has_all_modules: bool,
     pub(super) slab: Option<Slab>,
     pub(super) memory: Option<u64>,
@@ -154,17 +154,17 @@ pub(super) struct BundleParts {
     pub(super) time: Option<String>,
     pub(super) settings: Vec<Setting>,
     pub(super) barred: Vec<Barred>,
-    /// A folder of settings, or of what keeps modules from being loaded, was among the pieces.
+    /// Files of sysctl.d were among the pieces, or were searched.
     pub(super) has_settings: bool,
     pub(super) hashsize: Option<u32>,
     pub(super) bridges: Option<u32>,
-    /// netfilter sees what only crosses a bridge.
+    /// iptables sees packets that only cross a bridge.
     pub(super) are_bridges_tracked: bool,
     pub(super) files: Vec<String>,
     pub(super) processes: Vec<String>,
     pub(super) services: Vec<String>,
     pub(super) has_systemd: bool,
-    /// What ctwatch itself found out there.
+    /// The facts in an archive of `ctwatch collect`.
     pub(super) collected: Option<Box<Facts>>,
     pub(super) pieces: BTreeMap<Printed, u64>,
     pub(super) unknown_pieces: u64,
@@ -207,7 +207,8 @@ impl BundleParts {
         }
     }
 
-    /// The namespace of this name; `None`: that in which all was taken. Beyond many, none.
+    /// The place of the namespace of this name; `None` is the one in which the commands were typed. Beyond
+    /// the bound there is no place.
     fn at(&mut self, name: Option<&str>) -> Option<usize> {
         let found = self.within.iter().position(|within| within.name.as_deref() == name);
         if found.is_some() {
@@ -232,7 +233,7 @@ impl BundleParts {
         std::mem::take(&mut self.within)
     }
 
-    /// A file that only one manager of firewalls has is among the pieces.
+    /// Remembers files that show who manages the firewall.
     pub(super) fn evidence_of(&mut self, piece: &str) {
         for path in evidence::FILES {
             let inner = path.trim_start_matches('/');
@@ -264,14 +265,14 @@ impl BundleParts {
         std::mem::take(&mut self.notes)
     }
 
-    /// A number for a list that begins.
+    /// A new number for entries in the census.
     pub(super) fn new_list(&mut self) -> NetnsId {
         self.next_list += 1;
         self.next_list - 1
     }
 
     pub(super) fn list(&mut self, namespace: Option<&str>, list: EntryList) {
-        // That a family was asked for, and there was none of it, is an answer.
+        // An empty list is an answer if one family was asked for: there is none of it.
         let is_asked = matches!(list.families, Families::Ipv4 | Families::Ipv6);
         if list.entries() == 0 && list.lost == 0 && list.said.is_none() && !is_asked {
             return;
@@ -301,7 +302,7 @@ impl BundleParts {
 
     pub(super) fn nft(&mut self, namespace: Option<String>, tables: Vec<RuleTable>) {
         let Some(within) = self.within(namespace.as_deref()) else { return };
-        // The same as text and as JSON: what has more is it.
+        // The ruleset may be there as text and as JSON: the one with more rules is kept.
         let rules = |tables: &[RuleTable]| tables.iter().map(|table| table.rules).sum::<u64>();
         if within.nft.as_ref().is_none_or(|known| rules(known) <= rules(&tables)) {
             within.nft = Some(tables);

@@ -15,26 +15,26 @@ use crate::{
 pub(super) struct SavedPart {
     family: &'static str,
     backend: Option<Framework>,
-    /// Of `iptables -S`, which names none.
+    /// `iptables -S` does not name its table.
     only: Option<String>,
     table: Option<RuleTable>,
-    /// Of all tables that there are.
+    /// All tables are printed.
     is_whole: bool,
 }
 
-/// The family that a command, or the name of a file, speaks of.
+/// The family, by the command or the name of the file.
 pub(super) fn family(of: &str) -> &'static str {
     if of.contains("ip6tables") || of.contains("ip6_tables") { "ip6" } else { "ip" }
 }
 
-/// `-t nat`, and as sos writes it in names: `iptables_-t_nat_-nvL`.
+/// The table: `-t nat`, or `iptables_-t_nat_-nvL` as sos names files.
 pub(super) fn table_of(of: &str) -> Option<&str> {
     let mut words = of.split([' ', '_', '/']);
     words.find(|word| matches!(*word, "-t" | "--table"))?;
     words.next().filter(|name| is_table(name))
 }
 
-/// An empty table, as iptables names it.
+/// A table without rules.
 pub(super) fn new_table(family: &'static str, backend: Option<Framework>, name: &str) -> RuleTable {
     let framework = backend.unwrap_or(Framework::Legacy);
     let mut table = RuleTable::new(framework, family, name.to_owned());
@@ -42,7 +42,7 @@ pub(super) fn new_table(family: &'static str, backend: Option<Framework>, name: 
     table
 }
 
-/// Of a built-in chain of this table.
+/// The hook of a built-in chain of this table.
 pub(super) fn base(table: &str, chain: &str, drops: bool) -> Option<Base> {
     let (_, hook) = CHAINS.iter().find(|(name, _)| *name == chain)?;
     Some(Base { drops, ..Base::of(table == "nat", hook, priority(table)) })
@@ -128,7 +128,7 @@ impl SavedPart {
             return Ok(());
         }
         let is_remark = line.starts_with("# Completed on") || line.starts_with("# Warning:");
-        // A comment that somebody wrote, which says nothing; unless it is a command.
+        // A comment is passed over, unless it is a command.
         let is_command = super::kind::Printed::by(line.trim_start_matches(['#', ' ']))
             != super::Printed::Unknown;
         if is_remark || !is_command { Ok(()) } else { Err(None) }
@@ -175,7 +175,7 @@ fn counted(line: &str) -> (Option<u64>, &str) {
     counted().unwrap_or((None, line))
 }
 
-/// What stands behind `-A CHAIN`.
+/// The words after `-A CHAIN`.
 fn rule_of(words: &[String], is_chain: impl Fn(&str) -> bool) -> Result<Spoken, Why> {
     const CUT: Why = Some("it is cut off");
     let mut spoken = Spoken::default();
@@ -183,7 +183,7 @@ fn rule_of(words: &[String], is_chain: impl Fn(&str) -> bool) -> Result<Spoken, 
     let mut target: Option<Target> = None;
     let (mut protocol, mut is_inverted) = (String::new(), false);
     let mut rest = words.iter().map(String::as_str).peekable();
-    // In the order in which the kernel keeps them, whatever was typed.
+    // The kernel keeps matches in this order.
     let (mut heads, mut of_protocol) = (Vec::new(), None);
     while let Some(word) = rest.next() {
         let not = std::mem::take(&mut is_inverted);
@@ -212,7 +212,7 @@ fn rule_of(words: &[String], is_chain: impl Fn(&str) -> bool) -> Result<Spoken, 
                 value()?;
             }
             option if option.starts_with('-') => {
-                // Those of one value; others have none, or are passed over word by word.
+                // Options with one value; of others each word is passed over.
                 let next =
                     rest.peek().copied().filter(|next| !next.starts_with('-') && *next != "!");
                 match &mut target {
@@ -227,7 +227,7 @@ fn rule_of(words: &[String], is_chain: impl Fn(&str) -> bool) -> Result<Spoken, 
                     }
                 }
             }
-            // The value of an option.
+            // The value of an unknown option.
             _ => {}
         }
     }
@@ -249,7 +249,7 @@ fn rule_of(words: &[String], is_chain: impl Fn(&str) -> bool) -> Result<Spoken, 
     Ok(spoken)
 }
 
-/// A match, as it is read.
+/// A match that is being read.
 #[derive(Debug, Default)]
 struct Asked {
     name: String,
@@ -294,7 +294,7 @@ impl Asked {
             "tcp" => ports.info(true),
             "udp" => ports.info(false),
             "conntrack" => words::conntrack(self.states, self.is_inverted, self.has_more),
-            // The kernel has one match for both.
+            // `state` and `conntrack` are one match in the kernel.
             "state" => {
                 let info = words::conntrack(self.states, self.is_inverted, self.has_more);
                 return spoken.matching("conntrack", info);
@@ -306,7 +306,7 @@ impl Asked {
     }
 }
 
-/// A target, as it is read.
+/// A target that is being read.
 #[derive(Debug, Default)]
 struct Target {
     name: String,

@@ -1,4 +1,4 @@
-//! `iptables -nvL` of one table: with less in it than `iptables-save`, and what it says of a match is for people.
+//! `iptables -nvL` of one table. It tells less than `iptables-save`, and prints matches as words for people.
 //! <https://git.netfilter.org/iptables/tree/iptables/iptables.c> `print_rule4`
 
 use super::{
@@ -13,10 +13,10 @@ use crate::record::facts::{Condition, RuleTable};
 pub(super) struct ListedPart {
     of: String,
     table: Option<RuleTable>,
-    /// Where the rules that come next stand.
+    /// The chain of the next rules.
     chain: Option<String>,
     has_counters: bool,
-    /// Of the list: a rule may lead to a chain that comes later.
+    /// Lines of rules, read at the end: a rule may jump to a chain that comes later.
     rules: Vec<(String, String)>,
 }
 
@@ -50,7 +50,7 @@ impl ListedPart {
             [] => {}
             _ => {
                 let chain = self.chain.clone().ok_or(None)?;
-                // Whether it is one is seen now, what it says once all chains are known.
+                // Checked now, and read when all chains are known.
                 spoken(line, self.has_counters, &|_| false)?;
                 if self.rules.len() >= MOST {
                     return Err(Some("more rules than are kept"));
@@ -63,7 +63,7 @@ impl ListedPart {
 
     pub(super) fn finish(self, namespace: Option<&str>, gathered: &mut BundleParts) {
         let Some(mut table) = self.table else { return };
-        // `-t nat` was not seen: the chains of nat are others.
+        // Without `-t`, the names of the chains tell the table.
         if table_of(&self.of).is_none()
             && let Some(name) = told_by_chains(&table)
         {
@@ -88,7 +88,7 @@ impl ListedPart {
     }
 }
 
-/// raw has two chains, and what has chains of both sides and FORWARD is mangle.
+/// The table, by its built-in chains: raw has two, and mangle has all five.
 fn told_by_chains(table: &RuleTable) -> Option<&'static str> {
     let has = |name: &str| table.chains.iter().any(|chain| chain.name == name);
     match (has("PREROUTING"), has("POSTROUTING"), has("FORWARD")) {
@@ -111,7 +111,7 @@ fn spoken(line: &str, has_counters: bool, is_chain: &dyn Fn(&str) -> bool) -> Re
             return Err(None);
         }
     }
-    // A rule without a target has none in its column.
+    // A rule without a target leaves the column empty.
     let is_protocol = |word: &str| {
         word == "all" || word == "0" || crate::model::names::protocol_number(word).is_some()
     };
@@ -141,7 +141,7 @@ fn spoken(line: &str, has_counters: bool, is_chain: &dyn Fn(&str) -> bool) -> Re
         let plain = text.trim_start_matches('!');
         if !matches!(plain, "0.0.0.0/0" | "::/0" | "anywhere") {
             if has_counters && words::prefix(plain).is_none() && !plain.contains('/') {
-                // Without -n it is a name.
+                // Without -n, names stand for addresses.
                 spoken.ask(Condition::Other);
                 continue;
             }
@@ -165,7 +165,7 @@ fn spoken(line: &str, has_counters: bool, is_chain: &dyn Fn(&str) -> bool) -> Re
     Ok(spoken)
 }
 
-/// `98K`, `12M`: rounded, and so unknown but for being some.
+/// `98K`, `12M` are rounded: it is only known that there were some.
 fn number(word: &str) -> Option<u64> {
     let (digits, times) = match word.as_bytes().last()? {
         b'K' => (&word[..word.len() - 1], 1000),
@@ -177,7 +177,7 @@ fn number(word: &str) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(times)
 }
 
-/// What stands behind the addresses: of matches, and of the target, whose own is the answer.
+/// The words after the addresses, of matches and of the target; returns those of the target.
 fn matches_of(rest: &[&str], protocol: &str, target: &str, spoken: &mut Spoken) -> Vec<u8> {
     let mut info = match target {
         "CT" => words::ct(false, false, false),
@@ -216,7 +216,7 @@ fn matches_of(rest: &[&str], protocol: &str, target: &str, spoken: &mut Spoken) 
             "CT" if value == "helper" => info = words::ct(false, true, false),
             "CT" if value == "timeout" => info = words::ct(false, false, true),
             "CONNMARK" if value == "restore" => info = words::connmark(true),
-            // What the target says of itself.
+            // Words of the target.
             "reject-with" | "to" | "CT" | "CONNMARK" | "MARK" | "LOG" | "TCPMSS" | "masq" => break,
             word if word.starts_with("to:") => break,
             "[goto]" | "random" | "random-fully" | "persistent" => at -= 1,

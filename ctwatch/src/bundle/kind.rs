@@ -1,18 +1,18 @@
-//! What a piece, or a part of one, is: by the command that printed it, and by what its lines look like.
+//! Which command printed a piece, or a part of one: by the command's name, or by what the lines look like.
 
 use super::place;
 
-/// What something was printed by.
+/// The command that printed a text, or the file that it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Printed {
-    /// Something else, or nothing is known of it yet.
+    /// Not known yet, or none of these.
     #[default]
     Unknown,
     Entries,
-    /// What a command printed that is not read here.
+    /// Printed by a command whose output is not read here.
     Other,
     Date,
-    /// `conntrack -E`: what happened, not what is there.
+    /// `conntrack -E`: events, which are no table.
     Events,
     Expectations,
     Counters,
@@ -41,7 +41,7 @@ pub enum Printed {
     Facts,
 }
 
-/// Why a line was not understood; `None`: it is none of its kind.
+/// Why a line was not understood; `None`: it is a line of another kind.
 pub(super) type Why = Option<&'static str>;
 
 impl Printed {
@@ -79,12 +79,12 @@ impl Printed {
         }
     }
 
-    /// Of a command, without what it is run with.
+    /// By the command that was typed; `sudo` and the like before it are passed over.
     pub(super) fn by(command: &str) -> Self {
         if Self::is_part_of_rules(command) { Self::Other } else { Self::by_program(command) }
     }
 
-    /// Of rules a part is worse than nothing: it would be taken for all of them.
+    /// A part of the rules is not read: it would be taken for all of them.
     pub(super) fn is_part_of_rules(command: &str) -> bool {
         let kind = Self::by_program(command);
         matches!(kind, Self::Nft | Self::NftJson | Self::RulesSaved | Self::RulesListed)
@@ -131,7 +131,7 @@ impl Printed {
             "cat" | "head" | "tail" | "more" | "less" => {
                 rest.iter().find_map(|file| Self::of_file(file)).unwrap_or_default()
             }
-            // Of anything else it shows a part.
+            // The output of grep is a part of a file, which is of use only for settings.
             "grep" | "egrep" | "zgrep" => {
                 let of_file = rest.iter().find_map(|file| Self::of_file(file));
                 of_file.filter(|kind| kind.is_settings()).unwrap_or_default()
@@ -140,19 +140,19 @@ impl Printed {
         }
     }
 
-    /// A file of /etc that says what somebody wants, which is not what is in force: rules of nftables.conf
-    /// look as `nft list ruleset` prints them.
+    /// A file of /etc tells what is configured, not what is in force: nftables.conf looks like the output of
+    /// `nft list ruleset`.
     pub(super) fn is_configuration(name: &str) -> bool {
         name.split('/').any(|part| part == "etc")
             && !Self::of_file(name).is_some_and(Self::is_settings)
     }
 
-    /// Each line of it stands by itself, so that some of them are better than none.
+    /// Each line is a setting by itself, so that a part of the file is of use.
     fn is_settings(self) -> bool {
         matches!(self, Self::SysctlFile | Self::ModprobeFile)
     }
 
-    /// Of the path of a file of the kernel, or of a system; where its content does not tell by itself.
+    /// By the path of a file, for files that cannot be told by their content.
     pub(super) fn of_file(name: &str) -> Option<Self> {
         let is = |end: &str| name.ends_with(end);
         let within = |part: &str| name.contains(part);
@@ -180,13 +180,13 @@ impl Printed {
         }
     }
 
-    /// By what a line looks like, where that says it for certain.
+    /// By what a line looks like, if that is certain.
     pub(super) fn of_line(line: &[u8]) -> Option<Self> {
         let begins = |start: &str| line.starts_with(start.as_bytes());
         let text = |bytes: &[u8], what: &str| {
             bytes.windows(what.len()).any(|window| window == what.as_bytes())
         };
-        // The begin is enough, and some lines are long.
+        // Some lines are long, and their begin is enough.
         let has = |what: &str| text(&line[..line.len().min(512)], what);
         let first = *line.first()?;
         match first {
@@ -202,7 +202,7 @@ impl Printed {
             {
                 Some(Self::Log)
             }
-            // `conntrack -L -o save`: no chain's name begins like that.
+            // `conntrack -L -o save`; the name of a chain does not begin with `-`.
             b'-' if begins("-A -") => Some(Self::Entries),
             b'-' if begins("-P ") || begins("-N ") || begins("-A ") => Some(Self::RulesSaved),
             b' ' | b'\t' if has("[NEW]") || has("[UPDATE]") || has("[DESTROY]") => {
@@ -237,7 +237,7 @@ impl Printed {
             }
             _ if first.is_ascii_digit() && has("proto=") && has("src=") => Some(Self::Expectations),
             _ if has(" src=") && has(" dst=") => Some(Self::Entries),
-            // Its last line, which may come first.
+            // The trailer of `conntrack -L`, which may come before the entries.
             _ if has("(conntrack-tools): ") && has(" flow entries have been shown") => {
                 Some(Self::Entries)
             }
@@ -261,7 +261,7 @@ impl Printed {
     }
 }
 
-/// Only a part of what the command prints is there: `conntrack -L | grep udp`, `conntrack -L -p udp`.
+/// The command selects a part of its output: `conntrack -L | grep udp`, `conntrack -L -p udp`.
 pub(super) fn is_filtered(command: &str) -> bool {
     const PASS_ALL: [&str; 5] = ["cat", "tee", "less", "more", "sort"];
     let mut parts = command.split('|');
@@ -299,7 +299,7 @@ fn is_saver(program: &str) -> bool {
     program.strip_suffix("-save").is_some_and(is_iptables)
 }
 
-/// `-L`, or among others, as in `-nvL`.
+/// `-L`, also joined with other letters: `-nvL`.
 fn lists_as(word: &str, letter: char) -> bool {
     word.strip_prefix('-').is_some_and(|word| !word.starts_with('-') && word.contains(letter))
         || matches!((word, letter), ("--list", 'L') | ("--list-rules", 'S'))
@@ -330,7 +330,7 @@ fn is_module(line: &[u8]) -> bool {
     let references = words.next().filter(|word| is_number(word) || *word == b"-2");
     let more = words.clone().nth(1);
     let is_state = matches!(more, Some(b"Live" | b"Loading" | b"Unloading"));
-    // With lsmod there is nothing behind its users: many a table looks like that.
+    // lsmod prints no state, and many other tables look like its lines: there the name has to be known.
     let is_known = name.is_some_and(|name| {
         ["nf_", "nft_", "xt_", "ip_", "ip6_", "iptable_", "ip6table_", "x_tables"]
             .iter()
@@ -361,7 +361,7 @@ fn is_stamped(line: &[u8]) -> bool {
     !inner.is_empty() && is_seconds || days.iter().any(|day| inner.starts_with(day))
 }
 
-/// `Nov 26 03:00:00 sw1 kernel: …`, and what conntrack says where no time is before it.
+/// `Nov 26 03:00:00 sw1 kernel: …`, and messages of conntrack without a time.
 fn is_log(line: &[u8], has: &dyn Fn(&str) -> bool) -> bool {
     has(" kernel: ")
         || line.starts_with(b"__REALTIME_TIMESTAMP=")

@@ -1,4 +1,4 @@
-//! The lines of a piece, bounded: whatever it holds, no more than one of them is in memory.
+//! The lines of a piece. One line at a time is in memory, of bounded length.
 
 use std::{
     borrow::Cow,
@@ -7,21 +7,22 @@ use std::{
 
 /// Far longer than any line that a tool prints.
 pub(super) const LONGEST: usize = 1 << 20;
-/// A longer line is passed over to its end; where that does not come within so many bytes, the piece is.
+/// The rest of a longer line is skipped; if it does not end within so many bytes, nothing more of the piece is
+/// read.
 const PASSED_OVER: u64 = 64 << 20;
 
 /// What comes next in a piece.
 pub(super) enum Next {
-    /// It is in the buffer.
+    /// A line; it is in the buffer.
     Line,
-    /// It was passed over.
+    /// A line that was too long, and was skipped.
     TooLong,
-    /// It has no end: nothing after it is read.
+    /// A line that does not end: nothing after it is read.
     Endless,
     End,
 }
 
-/// Where a line ends, with its end; as many bytes at a time as a processor compares.
+/// The length of the line with its newline; compares as many bytes at a time as a processor can.
 fn end_of_line(bytes: &[u8]) -> Option<usize> {
     const BLOCK: usize = 32;
     let mut at = 0;
@@ -34,7 +35,7 @@ fn end_of_line(bytes: &[u8]) -> Option<usize> {
     None
 }
 
-/// The next line, into `line`, without its end.
+/// Reads the next line into `line`, without its newline.
 pub(super) fn next(text: &mut dyn BufRead, line: &mut Vec<u8>) -> io::Result<Next> {
     line.clear();
     loop {
@@ -107,7 +108,7 @@ pub(super) fn plain(line: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(plain)
 }
 
-/// The begin of a line, to be shown.
+/// The begin of a line, for a report.
 pub(super) fn cut(line: &[u8]) -> String {
     const SHOWN: usize = 120;
     let text = String::from_utf8_lossy(&line[..line.len().min(4 * SHOWN)]);

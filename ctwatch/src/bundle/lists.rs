@@ -1,5 +1,5 @@
-//! Which of the lists of one table are counted: of each family the longest, so that IPv4 and IPv6 from two
-//! commands add up, and nothing is counted twice.
+//! Chooses among several lists of one table. Of each family the longest list is counted, so that IPv4 and IPv6
+//! from two commands add up, and nothing is counted twice.
 
 use ctwatch_abi::NetnsId;
 
@@ -11,10 +11,10 @@ use super::{
 /// What is counted of one namespace.
 #[derive(Clone, Debug)]
 pub(super) struct Chosen {
-    /// By which the census knows all of it; `None`: no entry was listed.
+    /// The number by which the census knows all of it; `None`: no entry was listed.
     pub(super) netns: Option<NetnsId>,
     pub(super) entries: u64,
-    /// By the tools that listed them, where all did say.
+    /// How many entries conntrack says that it listed, if each list says it.
     pub(super) said: Option<u64>,
     pub(super) is_part: bool,
     /// Why not all entries of the table are counted.
@@ -22,20 +22,20 @@ pub(super) struct Chosen {
 }
 
 impl Chosen {
-    /// Entries were listed, or the tool says how many there are: a list without both says nothing.
+    /// Entries were listed, or conntrack says how many there are.
     pub(super) fn says_any(&self) -> bool {
         self.netns.is_some() || self.said.is_some()
     }
 }
 
 impl EntryList {
-    /// The highest number by which the census knows a part of it.
+    /// The higher of the two numbers by which the census knows it.
     pub(super) fn last_netns(&self) -> NetnsId {
         self.ipv4.netns.max(self.ipv6.netns)
     }
 }
 
-/// `counted`: the kernel's own number of entries, where something says it.
+/// `counted` is the kernel's own number of entries, if a piece tells it.
 pub(super) fn choose(
     namespace: Option<&str>,
     lists: &[EntryList],
@@ -44,7 +44,7 @@ pub(super) fn choose(
 ) -> Option<Chosen> {
     let ipv4 = lists.iter().max_by_key(|list| (list.ipv4.entries, list.entries()))?;
     let ipv6 = lists.iter().max_by_key(|list| (list.ipv6.entries, list.entries()))?;
-    // A list of the other family alone adds nothing where it is empty.
+    // Where no list holds a family, one list is enough.
     let ipv6 = if ipv6.ipv6.entries > 0 { ipv6 } else { ipv4 };
     let ipv4 = if ipv4.ipv4.entries > 0 { ipv4 } else { ipv6 };
     for (chosen, family) in [(ipv4, of_ipv4 as fn(&EntryList) -> FamilyList), (ipv6, of_ipv6)] {
@@ -102,7 +102,7 @@ fn twice(other: &EntryList, chosen: &EntryList, of: fn(&EntryList) -> FamilyList
     }
 }
 
-/// What is wrong with one list by itself.
+/// Why one list by itself does not hold all that it should.
 fn unlisted(list: &EntryList) -> Option<String> {
     let entries = list.entries();
     match (list.lost, list.said) {
@@ -133,14 +133,14 @@ impl Missing {
     }
 }
 
-/// The family that was left out on purpose, and that no other list holds.
+/// The family that no command was asked for, if each was asked for the other.
 fn missing_family(lists: &[EntryList]) -> Option<Missing> {
     let has = |wanted: Families| {
         lists.iter().any(|list| list.families == wanted || list.families == Families::Both)
     };
     let some = |of: fn(&EntryList) -> FamilyList| lists.iter().any(|list| of(list).entries > 0);
     let (ipv4, ipv6) = (has(Families::Ipv4), has(Families::Ipv6));
-    // One that nobody asked for by its family holds IPv4 at least.
+    // A command without `-f` lists IPv4 at least.
     let is_unasked = lists.iter().any(|list| list.families == Families::Unknown);
     match () {
         () if ipv6 && !ipv4 && !is_unasked && !some(of_ipv4) => Some(Missing::Ipv4),
@@ -149,7 +149,7 @@ fn missing_family(lists: &[EntryList]) -> Option<Missing> {
     }
 }
 
-/// All that was listed is IPv4, and nothing says that there is no more.
+/// All entries are IPv4, and an old conntrack may have left out IPv6.
 fn may_lack_ipv6(lists: &[EntryList]) -> bool {
     lists.iter().all(|list| list.families == Families::Unknown && list.ipv6.entries == 0)
 }

@@ -14,9 +14,9 @@ use crate::{
 /// When a line was written.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum When {
-    /// Since boot.
+    /// In seconds since boot.
     Boot(u64),
-    /// By the clock.
+    /// By the wall clock.
     Clock(Timestamp),
     Unknown,
 }
@@ -25,11 +25,11 @@ enum When {
 pub(super) struct LogPart {
     log: KernelLog,
     lines: u64,
-    /// Seconds of lines that say the clock begin with the first.
+    /// The first line by the wall clock: later ones are counted in seconds from it.
     first: Option<Timestamp>,
     last: Option<Timestamp>,
     is_timed: bool,
-    /// Of an export, a field a line.
+    /// `journalctl -o export`: one field a line.
     exported: Option<Timestamp>,
     is_kernel: bool,
 }
@@ -37,7 +37,7 @@ pub(super) struct LogPart {
 impl LogPart {
     pub(super) fn take(&mut self, line: &[u8], gathered: &mut BundleParts) -> Result<(), Why> {
         let text = String::from_utf8_lossy(line);
-        // A command behind the log is the begin of something else.
+        // A prompt after the log begins something else.
         if super::prompt::command(line, super::Printed::Log).is_some() {
             return Err(None);
         }
@@ -56,7 +56,7 @@ impl LogPart {
         }
         let (when, rest) = stamp(&text, gathered.log.now);
         if when == When::Unknown && !is_bare(rest) {
-            // A line that goes on, or that has lost its begin.
+            // The rest of a line before, or a line that lost its begin.
             return match super::Printed::of_line(line) {
                 Some(kind) if kind != super::Printed::Log => Err(None),
                 _ if self.lines == 0 => Err(None),
@@ -94,7 +94,7 @@ impl LogPart {
             || said.contains("net_ratelimit")
             || said.contains("page allocation failure");
         if matters || self.log.since.is_none() {
-            // As the kernel hands it over: what is believed there is believed here.
+            // Written as the kernel's own records, so that one parser reads both.
             kmsg::take(
                 &mut self.log,
                 &format!("4,0,{},-;{said}", seconds.saturating_mul(1_000_000)),
@@ -161,12 +161,12 @@ fn micros(text: &str) -> Option<Timestamp> {
     text.parse().ok().and_then(|micros| Timestamp::from_microsecond(micros).ok())
 }
 
-/// What conntrack and the network say, where no time stands before it.
+/// A message of conntrack or of the network without a time.
 fn is_bare(text: &str) -> bool {
     text.starts_with("nf_conntrack: ") || text.starts_with("net_ratelimit: ")
 }
 
-/// When, and what follows.
+/// The time of a line, and the rest of it.
 fn stamp(text: &str, now: Option<Timestamp>) -> (When, &str) {
     let mut rest = text.trim_start();
     // `<4>`, and `kern  :warn  : ` of dmesg -x.
@@ -213,7 +213,7 @@ fn colon(word: &str) -> Cow<'_, str> {
     }
 }
 
-/// `Nov 26 03:00:00 sw1 …`: of the last year in which that is not yet to come.
+/// `Nov 26 03:00:00 sw1 …`: in the last year in which that is not in the future.
 fn syslog(text: &str, now: Option<Timestamp>) -> Option<(Timestamp, &str)> {
     const LEN: usize = "Nov 26 03:00:00".len();
     let (time, rest) = text.split_at_checked(LEN)?;
@@ -222,16 +222,16 @@ fn syslog(text: &str, now: Option<Timestamp>) -> Option<(Timestamp, &str)> {
         let time = DateTime::strptime("%Y %b %d %H:%M:%S", format!("{year} {time}")).ok()?;
         Some(time.to_zoned(TimeZone::UTC).ok()?.timestamp())
     };
-    // A clock may be of another zone.
+    // The machine may be in another time zone.
     let latest = now.timestamp() + jiff::SignedDuration::from_hours(24);
     let this = of(now.year()).filter(|time| *time <= latest);
     Some((this.or_else(|| of(now.year() - 1))?, rest.trim_start()))
 }
 
-/// The host, and what the kernel said; nothing of what something else did.
+/// The host, and the message if the kernel wrote it; messages of programs are passed over.
 fn said(rest: &str) -> (Option<&str>, Option<&str>) {
     let Some((before, said)) = rest.split_once("kernel: ") else {
-        // With the name of a program.
+        // A program wrote it.
         let mut words = rest.splitn(3, ' ');
         let is_other = words.nth(1).is_some_and(|word| word.ends_with("]:") && word.contains('['));
         return (None, (!is_other).then_some(rest));
@@ -241,7 +241,7 @@ fn said(rest: &str) -> (Option<&str>, Option<&str>) {
     if !is_host && !host.is_empty() {
         return (None, None);
     }
-    // rsyslog keeps the kernel's own time behind it.
+    // rsyslog leaves the kernel's own time after `kernel:`.
     let said = match said.strip_prefix('[').and_then(|said| said.split_once("] ")) {
         Some((inner, after)) if inner.trim().bytes().all(|b| b.is_ascii_digit() || b == b'.') => {
             after

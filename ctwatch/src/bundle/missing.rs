@@ -1,13 +1,13 @@
-//! What a bundle does not say, and the one command that would.
+//! Why a fact is unknown, with the command that tells it.
 
 /// Why something is unknown.
 pub(super) fn why(namespace: Option<&str>, command: &str) -> String {
     format!("it is not in what was read ({} tells)", typed(namespace, command))
 }
 
-/// The command, as it is typed for this namespace.
+/// The command as it is typed to look into this namespace.
 pub(super) fn typed(namespace: Option<&str>, command: &str) -> String {
-    // A name that a shell would read otherwise is not one to be typed.
+    // A name with other characters might be read as something else by a shell.
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     match namespace.filter(|name| name.chars().all(is_plain)) {
         Some(name) => format!("ip netns exec {name} {command}"),

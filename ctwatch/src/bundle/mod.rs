@@ -1,9 +1,9 @@
-//! What other tools printed on a box where ctwatch never ran, as the facts that a diagnosis goes by. Pure:
-//! text comes in, plain values go out; no file is opened here.
+//! Reads what other tools printed on a box where ctwatch never ran, and turns it into the facts that a diagnosis
+//! goes by. Pure: text comes in, plain values go out; no file is opened here.
 //!
-//! A bundle consists of pieces, each of which is what one command printed, or a file; or several of these
-//! one after the other, as people paste them, each behind the command that printed it. What a piece is, its
-//! lines say; its name is a hint. Nothing in it is believed to be of sane length.
+//! A bundle consists of pieces. A piece is the output of one command, or a file, or a paste: several outputs, each
+//! behind the command that printed it. The lines tell what a piece is; its name is a hint. Every length is bounded,
+//! because strangers make bundles.
 
 mod assemble;
 mod entries;
@@ -42,7 +42,7 @@ pub struct Reader {
     gathered: BundleParts,
 }
 
-/// What entries are told apart by for the doctor, and how many of each are named.
+/// Top lists that the doctor wants, and their length.
 const BY: [By; 3] = [By::Service, By::Source, By::Destination];
 const MOST: usize = 20;
 
@@ -53,25 +53,25 @@ impl Default for Reader {
 }
 
 impl Reader {
-    /// Counts entries as the doctor wants them.
+    /// Keeps the top lists that the doctor wants.
     pub fn new() -> Self {
         Self::counting(&BY, MOST)
     }
 
-    /// Counts entries by these, the first so many of each.
+    /// Keeps these top lists, each of this length.
     pub fn counting(by: &[By], most: usize) -> Self {
         Self { gathered: BundleParts::new(by, most) }
     }
 
-    /// No line of a log is later than this: those that name no year are of the last that fits.
+    /// Tells when the bundle is read: no line of a log is later, which tells the year of lines without one.
     #[must_use]
     pub fn read_at(mut self, now: jiff::Timestamp) -> Self {
         self.gathered.log.now = Some(now);
         self
     }
 
-    /// Takes in one piece; `name` is its path within the bundle. An error is one of reading: what was read
-    /// before it counts.
+    /// Takes in one piece; `name` is its path within the bundle. After an error of reading, the lines before it
+    /// count.
     pub fn piece(&mut self, name: &str, text: &mut dyn BufRead) -> io::Result<()> {
         self.gathered.evidence_of(name);
         if place::is_about_itself(name) || Printed::is_configuration(name) {
@@ -142,10 +142,10 @@ impl Reader {
     }
 }
 
-/// What a piece begins with.
+/// How a piece is to be read, by its begin.
 enum Opening {
     Lines,
-    /// One value, which may be one line of many megabytes.
+    /// `nft -j`: one JSON value, which may be one line of many megabytes.
     Nft,
     Facts,
     Binary,
@@ -175,15 +175,16 @@ fn opening(text: &mut dyn BufRead) -> io::Result<Opening> {
     })
 }
 
-/// One piece, as it is read.
+/// A piece that is being read.
 struct Piece<'a> {
     name: &'a str,
     number: u64,
-    /// By its name.
+    /// The namespace that its name tells.
     namespace: Option<String>,
     part: Section,
     is_known: bool,
-    /// Lines before anything was understood: text around what was pasted, or another kind of file.
+    /// Lines before the first that was understood: text around a paste. In a file that is not read at all they
+    /// are not reported.
     held: Vec<(u64, String)>,
     more_held: u64,
 }
@@ -199,7 +200,7 @@ impl<'a> Piece<'a> {
     }
 
     fn line(&mut self, line: &[u8], gathered: &mut BundleParts) {
-        // Most lines of most pieces are entries of a table, which is no place for a prompt.
+        // Most lines are entries of a table: they are tried first, and none looks like a prompt.
         let is_table = self.part.kind == Printed::Entries;
         if is_table && self.part.take(line, self.name, gathered).is_ok() {
             self.is_known |= self.part.is_known();
@@ -207,7 +208,7 @@ impl<'a> Piece<'a> {
         }
         let plain = lines::plain(line);
         let line = &*plain;
-        // Some kinds take any line as theirs.
+        // Before the line is offered to the part: some kinds accept any line.
         if !is_table && let Some(typed) = prompt::prompted(line) {
             return self.typed(&typed, gathered);
         }
@@ -227,7 +228,7 @@ impl<'a> Piece<'a> {
         };
         let looks = Printed::of_line(line);
         if let Some(kind) = looks.filter(|kind| *kind != self.part.kind) {
-            // A command in front of it named the namespace of this too.
+            // The command before it named the namespace, and that still holds.
             let namespace = self.part.namespace.clone();
             self.switch(Section::of(kind, namespace, self.name), gathered);
             match self.part.take(line, self.name, gathered) {
@@ -236,14 +237,14 @@ impl<'a> Piece<'a> {
             }
             return;
         }
-        // What conntrack says to the terminal, and what stands above its XML.
+        // Messages of conntrack to the terminal, and the first line of its XML.
         if line.starts_with(b"conntrack v") || line.starts_with(b"<?xml ") {
             return;
         }
         self.misread(line, why, gathered);
     }
 
-    /// What follows is what this command printed.
+    /// A command was typed: the lines after it are its output.
     fn typed(&mut self, typed: &Typed<'_>, gathered: &mut BundleParts) {
         self.switch(Section::of_command(typed, self.namespace.as_deref(), self.name), gathered);
         if let Some(host) = typed.host {
@@ -257,7 +258,7 @@ impl<'a> Piece<'a> {
     }
 
     fn misread(&mut self, line: &[u8], why: Option<&'static str>, gathered: &mut BundleParts) {
-        /// Of text around what was pasted.
+        /// Lines of text around a paste that are shown.
         const MOST_HELD: usize = 10;
         if why.is_some() {
             self.part.lose();

@@ -13,9 +13,9 @@ pub(super) struct NftPart {
     /// Family and name of the table that is open, and the chain in it.
     table: Option<(String, String)>,
     chain: Option<String>,
-    /// Of a set, or of something else that is no chain: braces that are open.
+    /// Open braces of a set, or of something else that is no chain.
     other: u32,
-    /// A statement that goes on in the next line.
+    /// The begin of a statement that goes on in the next line.
     begun: String,
 }
 
@@ -42,7 +42,7 @@ impl NftPart {
             (Some(_), Some(_)) => {
                 let mut whole = std::mem::take(&mut self.begun);
                 whole.push_str(text);
-                // A set of many elements goes on in the next line.
+                // The elements of a large set go on in the next line.
                 if depth(0, &whole) > 0 && whole.len() < LONGEST {
                     self.begun = whole + " ";
                     return Ok(());
@@ -59,12 +59,12 @@ impl NftPart {
                 table_of(&mut self.tables, family, name).ok_or(Some("too many tables"))?;
                 self.table = Some(((*family).to_owned(), (*name).to_owned()));
             }
-            // Of a table without a family.
+            // `table filter {`, without a family, is one of ip.
             ["table", name, "{", ..] => {
                 table_of(&mut self.tables, "ip", name).ok_or(Some("too many tables"))?;
                 self.table = Some(("ip".to_owned(), (*name).to_owned()));
             }
-            // Of scripts.
+            // `flush ruleset` and the like stand in scripts.
             ["flush" | "define" | "include" | "add" | "delete" | "destroy", ..] => {}
             _ => return Err(None),
         }
@@ -89,7 +89,7 @@ impl NftPart {
             ] => self.other = depth(0, text),
             _ => {
                 if let ["table", ..] = words.as_slice() {
-                    // The end of the one before is missing.
+                    // The table before has no closing brace.
                     (self.table, self.chain) = (None, None);
                     return self.outside(text);
                 }
@@ -151,7 +151,7 @@ fn without_handle(text: &str) -> (&str, Option<u64>) {
     }
 }
 
-/// Braces that are open at its end, outside of quotes.
+/// How many more braces the line opens than it closes, outside of quotes.
 fn depth(before: u32, text: &str) -> u32 {
     let (mut depth, mut is_quoted) = (before, false);
     for byte in text.bytes() {
@@ -180,7 +180,7 @@ fn hooked(table: &mut RuleTable, chain: &str, text: &str) -> Result<(), Why> {
     Ok(())
 }
 
-/// Words; what stands in quotes, or in braces, is one.
+/// Splits into words; a quoted text is one word, and so is a text in braces.
 fn tokens(text: &str) -> Result<Vec<&str>, Why> {
     const CUT: Why = Some("it is cut off");
     let (mut tokens, mut rest) = (Vec::new(), text.trim_start());
@@ -209,7 +209,7 @@ fn tokens(text: &str) -> Result<Vec<&str>, Why> {
     Ok(tokens)
 }
 
-/// `None`: a remark of the chain.
+/// `None`: the line is a comment on the chain.
 fn rule(text: &str, handle: Option<u64>, is_both: bool) -> Result<Option<NftRule>, Why> {
     let tokens = tokens(text)?;
     if let ["comment", _] = tokens.as_slice() {
@@ -270,12 +270,12 @@ const BEGINS: [&str; 42] = [
     "ah",
 ];
 
-/// How many words of a value there are.
+/// The number of words of a value.
 fn value_of(rest: &[&str]) -> usize {
     rest.iter().position(|word| BEGINS.contains(word)).unwrap_or(rest.len())
 }
 
-/// The same, of a value that may be a word that begins one: `ip protocol != tcp`.
+/// The same for a value whose first word may look like a statement: `ip protocol != tcp`.
 fn value_len(rest: &[&str]) -> usize {
     let least = match rest.first() {
         Some(&"!=" | &"==" | &"<" | &">" | &"<=" | &">=") => 2,
@@ -284,7 +284,7 @@ fn value_len(rest: &[&str]) -> usize {
     value_of(rest).max(least).min(rest.len())
 }
 
-/// Takes in one statement; how many words it has behind its first.
+/// Takes in one statement; returns how many words it has after its first.
 fn statement(rule: &mut NftRule, word: &str, rest: &[&str], is_both: bool) -> Result<usize, Why> {
     const CUT: Why = Some("it is cut off");
     let next = |at: usize| rest.get(at).copied();
@@ -297,7 +297,7 @@ fn statement(rule: &mut NftRule, word: &str, rest: &[&str], is_both: bool) -> Re
                 ));
                 4
             }
-            // One with a name, or none was read.
+            // A counter with a name, or one without numbers.
             ["name", _, ..] => 2,
             _ => 0,
         },
@@ -321,7 +321,7 @@ fn statement(rule: &mut NftRule, word: &str, rest: &[&str], is_both: bool) -> Re
                 let behind = rest.get(3..).unwrap_or_default();
                 return Ok(3 + value_of(behind));
             }
-            // `meta mark set meta mark & 0xff`: its own words begin no statement.
+            // `meta mark set meta mark & 0xff`: the second `meta` begins no statement.
             let own = usize::from(matches!(next(2), Some("meta" | "ip" | "tcp"))) * 2;
             2 + own + value_of(rest.get(2 + own..).unwrap_or_default())
         }
@@ -347,7 +347,7 @@ fn statement(rule: &mut NftRule, word: &str, rest: &[&str], is_both: bool) -> Re
             rule.extension(next(0) == Some("target"), name);
             2
         }
-        // What they do, they do with the rest of the rule.
+        // These apply to the rest of the rule.
         "snat" | "dnat" | "redirect" | "masquerade" | "reject" | "queue" | "tproxy"
         | "synproxy" | "fwd" | "dup" | "flow" => {
             rule.statement(word);
@@ -359,7 +359,7 @@ fn statement(rule: &mut NftRule, word: &str, rest: &[&str], is_both: bool) -> Re
             value_of(rest)
         }
         _ if rule.statement(word) => 0,
-        // Something that is asked for and is not read here: nothing is claimed of it.
+        // A condition that is not read here: the rule asks for something unknown.
         _ => {
             rule.ask(crate::record::facts::Condition::Other);
             let is_of_two = matches!(word, "ether" | "vlan" | "arp" | "rt" | "socket" | "exthdr");
@@ -375,7 +375,7 @@ fn statement(rule: &mut NftRule, word: &str, rest: &[&str], is_both: bool) -> Re
     })
 }
 
-/// What stands behind `ct`.
+/// The words after `ct`.
 fn connection(rule: &mut NftRule, rest: &[&str]) -> Result<usize, Why> {
     const CUT: Why = Some("it is cut off");
     let braced = |word: &str| word.strip_prefix('{')?.strip_suffix('}').map(str::to_owned);
@@ -430,7 +430,7 @@ fn connection(rule: &mut NftRule, rest: &[&str]) -> Result<usize, Why> {
 fn elements(map: &str) -> Result<Vec<(String, Act)>, Why> {
     let one = |element: &str| {
         let (state, verdict) = element.rsplit_once(" : ").ok_or(Some("no element of a map"))?;
-        // A counter may stand behind it.
+        // A counter may follow the map.
         let state = state.split_whitespace().next().unwrap_or_default().to_owned();
         Ok((state, verdict_of(verdict)))
     };

@@ -1,4 +1,4 @@
-//! `nft -j list ruleset`: one value of many megabytes, of which one element at a time is in memory.
+//! `nft -j list ruleset`: one value of many megabytes; one element at a time is in memory.
 //! <https://manpages.debian.org/bookworm/libnftables1/libnftables-json.5.en.html>
 
 use std::{
@@ -17,11 +17,11 @@ use serde_json::Value;
 use super::nft_rule::{NftRule, field, hook, table_of};
 use crate::record::facts::{Act, RuleTable};
 
-/// In all, and of one element.
+/// Bytes at most: of all, and of one element.
 const MOST: u64 = 256 << 20;
 const MOST_OF_ONE: u64 = 8 << 20;
 
-/// All tables; or why not.
+/// Reads all tables, or says why it cannot.
 pub(super) fn read(text: &mut dyn BufRead) -> Result<Vec<RuleTable>, &'static str> {
     let left = Rc::new(Cell::new(MOST_OF_ONE));
     let reader = Metered { text: text.take(MOST), left: Rc::clone(&left) };
@@ -35,7 +35,7 @@ pub(super) fn read(text: &mut dyn BufRead) -> Result<Vec<RuleTable>, &'static st
     }
 }
 
-/// Ends where one element is too large.
+/// A reader that fails where one element is too large.
 struct Metered<R> {
     text: R,
     left: Rc<Cell<u64>>,
@@ -107,7 +107,7 @@ impl<'de> Visitor<'de> for Elements<'_> {
     }
 }
 
-/// One of these; others are passed over.
+/// An element of the ruleset; others are passed over.
 #[derive(Deserialize)]
 struct Element {
     table: Option<NftTable>,
@@ -218,7 +218,7 @@ fn is_state(of: &Value) -> bool {
     of["ct"]["key"] == "state"
 }
 
-/// Of its connection, perhaps masked.
+/// The mark of the connection, perhaps masked.
 fn holds_mark(of: &Value, depth: u32) -> bool {
     let Some(depth) = depth.checked_sub(1) else { return false };
     of["ct"]["key"] == "mark"

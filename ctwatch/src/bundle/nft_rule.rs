@@ -1,5 +1,5 @@
-//! A rule of nftables, statement by statement, whoever spells it: what comes of it is what the kernel's own
-//! expressions come to.
+//! A rule of nftables, statement by statement, from text or JSON. The result is the same as from the kernel's own
+//! expressions.
 
 use crate::{
     host::netfilter::xtables::{self, Jump, Match},
@@ -20,7 +20,7 @@ pub(super) struct NftRule {
     packets: Option<u64>,
     asked: Vec<Match>,
     is_looked_up: bool,
-    /// By a map, or a set that holds it.
+    /// What a map, or a set of states, says of it.
     on_invalid: Option<Act>,
     is_on_invalid_by_set: bool,
 }
@@ -42,7 +42,7 @@ impl NftRule {
         self.say(what);
     }
 
-    /// What is counted before it has come through less than all of the rule.
+    /// A counter counts only packets that passed the conditions before it.
     pub(super) fn ask(&mut self, condition: Condition) {
         self.packets = None;
         self.conditions.push(condition);
@@ -52,7 +52,7 @@ impl NftRule {
         self.packets = packets;
     }
 
-    /// `ct state invalid,untracked`, `ct state != established`; a word that is no state: it cannot be told.
+    /// `ct state invalid,untracked`, `ct state != established`. With a word that is no state, it is unknown.
     pub(super) fn state(&mut self, states: &str, is_inverted: bool) {
         self.need("ct state");
         let Some(states) = super::words::states(states) else {
@@ -69,7 +69,7 @@ impl NftRule {
         });
     }
 
-    /// `ct state { invalid, new }`, each of them by itself.
+    /// `ct state { invalid, new }`: a set.
     pub(super) fn state_set<'a>(
         &mut self,
         states: impl IntoIterator<Item = &'a str>,
@@ -84,7 +84,7 @@ impl NftRule {
         self.is_on_invalid_by_set = has("invalid") && !is_inverted;
     }
 
-    /// A set or a map with a name: what is in it is not looked up.
+    /// A named set or map: its elements are not looked up.
     pub(super) fn state_elsewhere(&mut self, is_map: bool) {
         self.need(if is_map { VMAP } else { "ct state" });
         self.is_looked_up = true;
@@ -101,20 +101,20 @@ impl NftRule {
         self.is_looked_up = true;
         self.asked.push(Match::Tracking);
         let of = |wanted: &str| elements.iter().find(|(state, _)| state == wanted);
-        // Several at once: it is left as unknown as it is.
+        // Several states in one key: unknown.
         if elements.iter().any(|(state, _)| state.contains(',') || state == "*") {
             self.act = Act::Unknown;
             return self.ask(Condition::Tracking(None));
         }
         self.ask(Condition::Tracking(Some(of("untracked").is_some())));
-        // Where nothing is said of untracked packets, the rule stands for what it does with others.
+        // If the map does not name untracked packets, they go on to the next rule.
         let lets_in = |(_, act): &&(String, Act)| !matches!(act, Act::Drop | Act::Next);
         let stands = of("untracked").or_else(|| elements.iter().find(lets_in));
         self.act = stands.map_or(Act::Drop, |(_, act)| act.clone());
         self.on_invalid = of("invalid").map(|(_, act)| act.clone());
     }
 
-    /// Of a connection: no rule goes on that asks one that is not there.
+    /// A condition on a connection: a packet without one does not match.
     pub(super) fn connection(&mut self) {
         self.need("ct");
         self.ask(Condition::Tracking(Some(false)));
@@ -145,13 +145,13 @@ impl NftRule {
         self.ask(Condition::Tracking(None));
     }
 
-    /// A packet is given the mark of its connection.
+    /// The packet gets the mark of its connection.
     pub(super) fn restore(&mut self) {
         self.connection();
         self.act = Act::Restore;
     }
 
-    /// A statement by its first word; `false`: it is none that is known.
+    /// Takes in a statement by its first word; `false`: the word is unknown.
     pub(super) fn statement(&mut self, word: &str) -> bool {
         match word {
             "accept" => self.act = Act::Accept,
@@ -190,7 +190,7 @@ impl NftRule {
         true
     }
 
-    /// What nft cannot say in its own words: `xt match "conntrack"`, of which it does not say more.
+    /// `xt match "conntrack"`: nft cannot print more of it.
     pub(super) fn extension(&mut self, is_target: bool, name: &str) {
         if !is_target {
             if xtables::matched(name, &[]) != Match::Other {
@@ -212,7 +212,7 @@ impl NftRule {
         self.act = xtables::act(name, &[]);
     }
 
-    /// As a rule of this chain.
+    /// Adds it to this chain.
     pub(super) fn keep(self, table: &mut RuleTable, chain: &str) {
         let Self { handle, comment, act, conditions, by, notrack, needs, packets, asked, .. } =
             self;
@@ -244,7 +244,7 @@ impl NftRule {
     }
 }
 
-/// The table of this family and name; it is made where there is none yet.
+/// The table of this family and name, made if there is none yet.
 pub(super) fn table_of<'a>(
     tables: &'a mut Vec<RuleTable>,
     family: &str,
@@ -272,7 +272,7 @@ pub(super) fn table_of<'a>(
     tables.get_mut(at)
 }
 
-/// Where a chain is hooked in.
+/// The hook of a base chain.
 pub(super) fn hook(
     table: &mut RuleTable,
     chain: &str,
@@ -313,7 +313,7 @@ pub(super) fn priority(words: &[&str]) -> Option<i32> {
     }
 }
 
-/// What is asked for of a part of a packet, with what that itself asks for.
+/// Conditions on a field of a packet, with those that the field implies.
 pub(super) fn field(
     rule: &mut NftRule,
     is_both: bool,
@@ -323,7 +323,7 @@ pub(super) fn field(
     let number = crate::model::names::protocol_number(protocol);
     let condition = match (protocol, field, value) {
         ("ip" | "ip6", "saddr" | "daddr", value) => {
-            // In a table of both families.
+            // In a table of inet, which has both families.
             if is_both {
                 rule.ask(Condition::Family(protocol == "ip"));
             }
@@ -367,7 +367,7 @@ fn ports_of(field: &str, value: &str) -> Option<Condition> {
     })
 }
 
-/// Older ones print the names of ports; these are most often meant.
+/// Names of ports, which old versions print.
 fn named(port: &str) -> Option<(u16, u16)> {
     const NAMES: [(&str, u16); 8] = [
         ("ssh", 22),

@@ -1,4 +1,4 @@
-//! What a bundle comes to.
+//! The result of reading a bundle.
 
 use std::collections::BTreeMap;
 
@@ -8,15 +8,15 @@ use crate::{
     record::{counters::CounterSums, facts::Facts},
 };
 
-/// A line of which nobody knows what it says.
+/// A line that was not understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Misread {
     pub piece: String,
     /// From 1.
     pub line: u64,
-    /// Its begin.
+    /// The begin of the line.
     pub text: String,
-    /// `None`: it looks like nothing that is known here.
+    /// `None`: the line is of no kind that is read here.
     pub why: Option<&'static str>,
 }
 
@@ -32,29 +32,29 @@ pub struct CountersAt {
 pub struct InBundle {
     pub netns: ctwatch_abi::NetnsId,
     pub inode: u32,
-    /// `None`: that in which all of it was taken, most often the host's.
+    /// `None`: the namespace in which the commands were typed, most often the host's.
     pub name: Option<String>,
-    /// How many entries the kernel counted, where something says so.
+    /// How many entries the kernel counted, if a piece tells.
     pub kernel: Option<u32>,
     /// Why not all of its entries are counted.
     pub unlisted: Option<String>,
-    /// As often as they were read, in the order of the pieces.
+    /// One for each reading, in the order of the pieces.
     pub counters: Vec<CountersAt>,
 }
 
-/// What all pieces say together.
+/// All that the pieces say.
 #[derive(Debug)]
 pub struct Bundle {
     pub facts: Facts,
-    /// Whether conntrack is there could not be told.
+    /// No piece tells whether conntrack is there.
     pub is_form_unknown: bool,
-    /// Some piece lists entries; otherwise the census is of none.
+    /// Entries were listed; if not, the census is empty because nothing is known.
     pub has_entries: bool,
     /// Files of sysctl.d were among the pieces.
     pub has_settings: bool,
-    /// netfilter sees what crosses bridges, and how many of these there are is not known.
+    /// iptables sees bridged packets, and no piece tells how many bridges there are.
     pub has_unknown_bridges: bool,
-    /// What runs there was.
+    /// A list of processes was among the pieces.
     pub has_processes: bool,
     pub census: CensusCounts,
     pub places: Vec<InBundle>,
@@ -63,12 +63,12 @@ pub struct Bundle {
     pub time: Option<String>,
     /// How many pieces, or parts of them, were of each kind.
     pub pieces: BTreeMap<Printed, u64>,
-    /// Pieces in which nothing was understood, and so nothing is reported as misread.
+    /// Pieces of a kind that is not read; their lines are not reported as misread.
     pub unknown_pieces: u64,
     /// The first few.
     pub misread: Vec<Misread>,
-    /// And so many more.
+    /// So many more lines were not understood.
     pub more_misread: u64,
-    /// What is to be known about how it was read.
+    /// Remarks on how the bundle was read.
     pub notes: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! What one command printed, or one file holds: read line by line by the reader of its kind.
+//! The output of one command, or one file, read line by line by the reader of its kind.
 
 use super::{
     entries::EntriesPart,
@@ -16,7 +16,7 @@ use super::{
 pub(super) struct Section {
     pub(super) kind: Printed,
     pub(super) namespace: Option<String>,
-    /// Only the name of the piece says what it is.
+    /// Only the name of the piece tells the kind.
     pub(super) is_by_name: bool,
     /// The command, or the path.
     of: String,
@@ -25,7 +25,7 @@ pub(super) struct Section {
 }
 
 enum Body {
-    /// Each line by itself, or none is wanted.
+    /// Lines that are read one by one, or not at all.
     Plain,
     Entries(EntriesPart),
     Counters(CountersPart),
@@ -54,7 +54,7 @@ impl Section {
         Self { kind, namespace, is_by_name: false, of: of.to_owned(), body, is_empty: true }
     }
 
-    /// What a command printed, in the namespace that it names, or else the piece does.
+    /// The output of a command, in the namespace that the command names, or the name of the piece.
     pub(super) fn of_command(typed: &Typed<'_>, namespace: Option<&str>, piece: &str) -> Self {
         let (named, _) = place::of_command(typed.command);
         let kind = match Printed::by(typed.command) {
@@ -65,12 +65,12 @@ impl Section {
         Self::of(kind, named.or(namespace).map(str::to_owned), of)
     }
 
-    /// It is of a kind that is read here.
+    /// Whether this kind is read here.
     pub(super) fn is_known(&self) -> bool {
         !matches!(self.kind, Printed::Unknown | Printed::Other)
     }
 
-    /// Takes in a line; or why it is none of this.
+    /// Takes in a line, or says why it does not belong here.
     pub(super) fn take(
         &mut self,
         line: &[u8],
@@ -93,9 +93,9 @@ impl Section {
                     let tables = nft_json::read(&mut &*line).map_err(Some)?;
                     gathered.nft(self.namespace.clone(), tables);
                 }
-                // Nothing is wanted of these, but that they are no lines of another kind.
+                // These lines are passed over, unless they look like another kind.
                 Printed::Events | Printed::Sets | Printed::Sockets | Printed::Other => {
-                    // A command behind it is the begin of something else.
+                    // A prompt begins something else.
                     let is_unread = Printed::is_part_of_rules(&self.of);
                     if prompt::command(line, self.kind).is_some()
                         || !is_unread
@@ -111,17 +111,17 @@ impl Section {
         Ok(())
     }
 
-    /// A line of it was not understood.
+    /// A line of this part was not understood.
     pub(super) fn lose(&mut self) {
         if let Body::Entries(part) = &mut self.body {
             part.lose();
         }
     }
 
-    /// There are no more lines of it.
+    /// Hands over what was read: no more lines come.
     pub(super) fn finish(self, piece: &str, gathered: &mut BundleParts) {
         let namespace = self.namespace.as_deref();
-        // A command that printed nothing is an answer, and an empty file that is called so is one too.
+        // A command that printed nothing is an answer; an empty file is not.
         if !self.is_empty || !self.is_by_name {
             gathered.count(self.kind);
         }

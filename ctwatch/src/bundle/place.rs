@@ -1,7 +1,7 @@
-//! Of which network namespace a piece is: by its name, as sos and `ctwatch collect` give them, or by the
+//! To which network namespace a piece belongs: by its name, as sos and `ctwatch collect` name files, or by the
 //! command that printed it.
 
-/// What stands after the name of a namespace in the names of sos' files.
+/// The name of a namespace ends before one of these in the names of sos' files.
 const COMMANDS: [&str; 16] = [
     "_conntrack_",
     "_conntrack",
@@ -20,7 +20,7 @@ const COMMANDS: [&str; 16] = [
     "_ip_",
     "_cat_",
 ];
-/// Folders each of whose folders is a namespace.
+/// Folders whose subfolders are called after namespaces.
 const FOLDERS: [&str; 3] = ["namespaces", "netns", "ip_netns"];
 
 /// `…/namespaces/NAME/ip_netns_exec_NAME_sysctl_-a`, `…/ip_netns_exec_NAME_conntrack_-L`.
@@ -41,13 +41,12 @@ pub(super) fn of_name(name: &str) -> Option<&str> {
     None
 }
 
-/// What sos writes of its own work: commands stand in it that printed something elsewhere.
+/// Reports and logs of sos about its own work: they name commands whose output is elsewhere.
 pub(super) fn is_about_itself(name: &str) -> bool {
     name.split('/').any(|part| matches!(part, "sos_reports" | "sos_logs"))
 }
 
-/// `ip netns exec NAME conntrack -L`: the name, and the command by itself. What only says as whom or how
-/// long it runs is left out.
+/// `ip netns exec NAME conntrack -L`: the name, and the command alone, without `sudo` and the like.
 pub(super) fn of_command(command: &str) -> (Option<&str>, &str) {
     let mut namespace = None;
     let mut rest = command.trim();

@@ -1,4 +1,4 @@
-//! A line with the command that printed what follows: a prompt, or the heading of a section.
+//! Lines that name the command whose output follows: prompts, and headings of sections.
 
 use super::kind::Printed;
 
@@ -6,12 +6,12 @@ use super::kind::Printed;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Typed<'a> {
     pub(super) command: &'a str,
-    /// As the prompt names it.
+    /// The host that the prompt names.
     pub(super) host: Option<&'a str>,
 }
 
 /// `root@sw1:~# conntrack -L`, `[root@sw1 ~]# conntrack -L`, `# conntrack -L`, `==== conntrack -L ====`.
-/// `within`: what is being read: a comment in a file is no command.
+/// `within` is what is being read: in a file, `# sysctl` is a comment and no command.
 pub(super) fn command(line: &[u8], within: Printed) -> Option<Typed<'_>> {
     if let Some(typed) = prompted(line) {
         return Some(typed);
@@ -21,7 +21,7 @@ pub(super) fn command(line: &[u8], within: Printed) -> Option<Typed<'_>> {
         return None;
     }
     let command = headed(line);
-    // `==== show version ====` ends what stands before it, whatever it prints.
+    // `==== show version ====` ends the section before it, even if the command is unknown.
     let is_heading = ["==== ", "######## "].iter().any(|mark| line.starts_with(mark))
         && line.ends_with(['=', '#'])
         && !command.is_empty();
@@ -29,13 +29,13 @@ pub(super) fn command(line: &[u8], within: Printed) -> Option<Typed<'_>> {
     (is_known || is_heading).then_some(Typed { command, host: None })
 }
 
-/// The begin of a line.
+/// The begin of a line, as text.
 fn text(line: &[u8]) -> Option<&str> {
     const LONGEST: usize = 512;
     std::str::from_utf8(line.get(..LONGEST).unwrap_or(line)).ok().map(str::trim)
 }
 
-/// With a user and a host before it: whatever the command, what was before it is over.
+/// A prompt with a user and a host. It ends the output before it, even if the command is unknown.
 pub(super) fn prompted(line: &[u8]) -> Option<Typed<'_>> {
     let line = text(line)?;
     let (user, rest) = line.split_once('@')?;
@@ -57,7 +57,7 @@ pub(super) fn prompted(line: &[u8]) -> Option<Typed<'_>> {
     is_place.then_some(Typed { command, host: Some(host) })
 }
 
-/// Without what decorates a heading.
+/// The command in a heading, without its decoration.
 fn headed(line: &str) -> &str {
     const BEFORE: [&str; 8] =
         ["Command:", "command:", "Running:", "Running", "Executing:", "Output of", "CMD:", "cmd:"];

@@ -1,4 +1,4 @@
-//! What is short: counters, settings, modules, memory, and files of a single value.
+//! Short outputs: counters, settings, modules, memory, and files with one value.
 
 use std::io::{BufRead, Read};
 
@@ -15,10 +15,10 @@ use crate::{
     },
 };
 
-/// A machine has no more.
+/// No machine has more CPUs.
 const MOST_CPUS: usize = 8192;
 
-/// A line of what is read line by line; `of`: the command or path, the namespace, the piece.
+/// Takes in a line of a kind that is read line by line. `of` is the command or the path.
 pub(super) fn take(
     kind: Printed,
     line: &str,
@@ -78,7 +78,7 @@ fn path_of(of: &str, piece: &str) -> String {
 }
 
 fn sysctl(line: &str, namespace: Option<&str>, gathered: &mut BundleParts) -> Result<(), Why> {
-    // What it could not read it says on the same terminal.
+    // Its errors come to the same terminal.
     if line.starts_with("sysctl: ") {
         return Ok(());
     }
@@ -104,7 +104,7 @@ fn sysctl(line: &str, namespace: Option<&str>, gathered: &mut BundleParts) -> Re
     Ok(())
 }
 
-/// A number and nothing else, of which the path or the command says what it is.
+/// A file with one number: the path or the command tells what it means.
 fn value(
     line: &str,
     of: &str,
@@ -126,7 +126,7 @@ fn value(
 }
 
 fn module(line: &str, of: &str, gathered: &mut BundleParts) -> Result<(), Why> {
-    // A list of some of them says nothing of others.
+    // A part of the list does not tell which modules are not loaded.
     let is_whole = Printed::by(of) == Printed::Modules && !kind::is_filtered(of)
         || Printed::of_file(of) == Some(Printed::Modules)
         || line.ends_with("0x0000000000000000");
@@ -141,7 +141,7 @@ fn module(line: &str, of: &str, gathered: &mut BundleParts) -> Result<(), Why> {
     if !is_number(numbers.next()) || !is_number(numbers.next()) {
         return Err(None);
     }
-    // lsmod prints nothing where /proc/modules has a dash.
+    // /proc/modules has a dash where no module uses it; lsmod leaves the column empty.
     let module = settings::modules_of(&format!("{line} -")).pop().ok_or(None)?;
     gathered.module(module);
     Ok(())
@@ -191,8 +191,8 @@ fn machine(line: &str, gathered: &mut BundleParts) -> Result<(), Why> {
     Ok(())
 }
 
-/// Bridges among them: with `-d` each says what only a bridge has, and where only bridges are listed each
-/// line that is not moved in is one.
+/// Counts bridges: `ip -d link` prints a line that only bridges have, and in `ip link show type bridge` each line
+/// that is not indented is one.
 fn links(
     line: &str,
     of: &str,
@@ -227,7 +227,7 @@ fn date(line: &str, gathered: &mut BundleParts) -> Result<(), Why> {
     Ok(())
 }
 
-/// Names of those that are looked for.
+/// Remembers the wanted names that stand in the line.
 fn among(line: &str, wanted: &[&str], found: &mut Vec<String>) -> Result<(), Why> {
     if prompt::command(line.as_bytes(), Printed::Processes).is_some() {
         return Err(None);
@@ -248,7 +248,7 @@ fn among(line: &str, wanted: &[&str], found: &mut Vec<String>) -> Result<(), Why
     Ok(())
 }
 
-/// What ctwatch itself found out, as JSON.
+/// The facts of an archive of `ctwatch collect`, as JSON.
 pub(super) fn facts(text: &mut dyn BufRead) -> Option<Box<Facts>> {
     const MOST: u64 = 64 << 20;
     serde_json::from_reader(text.take(MOST)).ok()
@@ -332,7 +332,7 @@ fn per_cpu(line: &str) -> Result<CpuCounters, Why> {
     if has_drop { Ok(cpu) } else { Err(Some("it is cut off")) }
 }
 
-/// `ethtool -S`: what a cloud's network drops.
+/// `ethtool -S`: counters of what a cloud's network drops.
 pub(super) struct AdapterPart {
     interface: String,
     exceeded: Option<u64>,
@@ -415,12 +415,12 @@ impl HooksPart {
     }
 }
 
-/// Of a table of iptables: whether it is one, by its name.
+/// Whether iptables has a table of this name.
 pub(super) fn is_table(name: &str) -> bool {
     kind::is_table_of_iptables(name.as_bytes())
 }
 
-/// Which of the two backends, by what the one that saved them says of itself: before 1.8 there was one.
+/// The backend, by the header of `iptables-save`. Before 1.8 there was only one.
 pub(super) fn backend_of(header: &str) -> Option<crate::record::facts::Framework> {
     use crate::record::facts::Framework::{Legacy, Nft};
     if header.contains("(nf_tables)")

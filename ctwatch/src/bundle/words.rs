@@ -1,5 +1,5 @@
-//! Words of iptables as the kernel keeps them: so that one reader knows what a match asks for and what a
-//! target does, whether the kernel was asked or somebody's text is read.
+//! Turns words of iptables into the kernel's own structures, so that one parser reads matches and targets, from the
+//! kernel and from text.
 
 use std::{net::IpAddr, str::FromStr};
 
@@ -8,11 +8,11 @@ use crate::{
     record::facts::{Act, Condition, Rule, RuleTable},
 };
 
-/// What a rule asks for and does, as far as it was read.
+/// Conditions and target of a rule, as far as they were read.
 #[derive(Debug, Default)]
 pub(super) struct Spoken {
     conditions: Vec<Condition>,
-    /// Name, and what is its own.
+    /// Name, and the structure that the kernel would have.
     matches: Vec<(String, Vec<u8>)>,
     target: (String, Vec<u8>),
     act: Act,
@@ -49,7 +49,7 @@ impl Spoken {
         self.matching("comment", Vec::new());
     }
 
-    /// A verdict, a chain, or a target with what is its own. `is_chain`: there is one of this name.
+    /// A verdict, a chain, or a target with its structure. `is_chain`: there is a chain of this name.
     pub(super) fn jump(&mut self, name: &str, info: Vec<u8>, is_chain: bool, is_goto: bool) {
         let by_name = xtables::act(name, &info);
         self.act = match name {
@@ -63,7 +63,7 @@ impl Spoken {
         self.target = (name.to_owned(), info);
     }
 
-    /// As a rule of this chain.
+    /// Adds it to this chain.
     pub(super) fn keep(self, table: &mut RuleTable, chain: &str, number: u64) {
         let Self { mut conditions, matches, target, act, comment, packets } = self;
         let all = || matches.iter().map(|(name, info)| (name.as_str(), info.as_slice()));
@@ -74,7 +74,7 @@ impl Spoken {
     }
 }
 
-/// Targets that are no chains, and of which is not said here what they do.
+/// Names of targets that are no chains, and that are not read further.
 const OTHERS: [&str; 9] =
     ["NFQUEUE", "QUEUE", "TPROXY", "SYNPROXY", "ECN", "ULOG", "RAWDNAT", "RAWSNAT", "TTL"];
 
@@ -93,7 +93,7 @@ pub(super) fn prefix(text: &str) -> Option<(IpAddr, u8)> {
     (len <= most).then_some((address, len))
 }
 
-/// `255.255.0.0`, where it has no holes.
+/// The length of a mask like `255.255.0.0`; one with holes has none.
 fn mask(text: &str) -> Option<u8> {
     let bits = text.parse::<std::net::Ipv4Addr>().ok()?.to_bits();
     let len = bits.leading_ones();
@@ -115,7 +115,7 @@ pub(super) fn ports(text: &str) -> Option<(u16, u16)> {
 pub(super) struct PortMatch {
     pub(super) source: ((u16, u16), bool),
     pub(super) destination: ((u16, u16), bool),
-    /// It asks for more.
+    /// It asks for more than ports.
     pub(super) has_more: bool,
 }
 
@@ -141,7 +141,7 @@ impl PortMatch {
     }
 }
 
-/// A bit for each state, as `-m conntrack` has them; `None` for a word that is none.
+/// A bit for each state, as in `-m conntrack`; `None` if a word is no state.
 pub(super) fn states(text: &str) -> Option<u16> {
     let of = |word: &str| {
         Some(match word.trim().to_ascii_uppercase().as_str() {
@@ -158,7 +158,7 @@ pub(super) fn states(text: &str) -> Option<u16> {
     text.split(',').map(of).try_fold(0, |all, one| Some(all | one?))
 }
 
-/// `struct xt_conntrack_mtinfo3`. `states`: those that are asked for; `has_more`: something else is, too.
+/// `struct xt_conntrack_mtinfo3`; `has_more`: it asks for more than states.
 pub(super) fn conntrack(states: Option<u16>, is_inverted: bool, has_more: bool) -> Vec<u8> {
     let mut info = vec![0; 164];
     let asks = u16::from(states.is_some()) | u16::from(has_more) << 1;
@@ -169,7 +169,7 @@ pub(super) fn conntrack(states: Option<u16>, is_inverted: bool, has_more: bool) 
     info
 }
 
-/// `struct xt_addrtype_info_v1`, of what is asked for most: that the destination is this machine.
+/// `struct xt_addrtype_info_v1` that asks whether the destination is this machine.
 pub(super) fn local_destination() -> Vec<u8> {
     [0_u16, 1 << 2, 0, 0].map(u16::to_ne_bytes).concat()
 }
@@ -190,7 +190,7 @@ pub(super) fn connmark(restores: bool) -> Vec<u8> {
     info
 }
 
-/// Words apart by spaces, with quotes as `iptables-save` writes them.
+/// Splits at spaces; quotes are as `iptables-save` writes them.
 pub(super) fn split(line: &str) -> Vec<String> {
     let (mut words, mut word, mut is_open, mut has_word) =
         (Vec::new(), String::new(), false, false);
