@@ -12,7 +12,8 @@
 //! depends on the kernel; nothing is run. `CTWATCH_TRIALS` names a file with one trial on each line:
 //! exactly these are run, in that order. `CTWATCH_SOAK` is for how many seconds to soak, and nothing else
 //! is run then; with `CTWATCH_FAULTS=all` no fault is left out. `CTWATCH_OWNERS` is a root file system with owners of a
-//! firewall; without it the tests of these are skipped, and say so. After each trial a line says how many milliseconds it took.
+//! firewall, `CTWATCH_SOS` is what lays sos over it; without them their tests are skipped, and say so. After each
+//! trial a line says how many milliseconds it took.
 
 mod advice;
 mod behaviour;
@@ -47,6 +48,7 @@ mod scenarios;
 mod sight;
 mod situations;
 mod soak;
+mod sos;
 mod start;
 mod strangers;
 mod top;
@@ -95,6 +97,8 @@ enum On {
     OnceHere,
     /// Once, on a machine that Debian's packages can be fetched for: in no virtual machine.
     OnceWithOwners,
+    /// Once, where Debian's sos can be fetched, too.
+    OnceWithSos,
     /// Once, where the kernel has cgroups of version 2.
     OnceWithCgroups,
     /// Not a test: measures, where that is all that is asked for.
@@ -122,7 +126,7 @@ impl Test {
     }
 }
 
-const GROUPS: [&[Test]; 36] = [
+const GROUPS: [&[Test]; 37] = [
     cases::TESTS,
     floods::TESTS,
     recordings::TESTS,
@@ -156,6 +160,7 @@ const GROUPS: [&[Test]; 36] = [
     loading::TESTS,
     faults::TESTS,
     soak::TESTS,
+    sos::TESTS,
     start::TESTS,
     cost::TESTS,
     // The last: a lockdown is for good.
@@ -184,7 +189,9 @@ impl Machine {
             ),
             On::EachWithChainLimit | On::OnceWithChainLimit => (self.chains, NO_LIMIT),
             On::OnceAlone => (self.alone, "only on a machine of its own"),
-            On::OnceHere | On::OnceWithOwners => (!self.alone, "not in a virtual machine"),
+            On::OnceHere | On::OnceWithOwners | On::OnceWithSos => {
+                (!self.alone, "not in a virtual machine")
+            }
         };
         (!good).then_some(why)
     }
@@ -309,6 +316,7 @@ fn trial(case: &Case) -> Trial {
     let skipped = match case.test.on {
         On::OnceHere => situations::missing(&case.name),
         On::OnceWithOwners => owners::missing(),
+        On::OnceWithSos => sos::missing(),
         On::OnceWithCgroups => pods::missing(),
         _ => None,
     };

@@ -87,10 +87,17 @@ fn collect(lab: &Lab, folder: &Path) -> Result<()> {
 }
 
 /// By id, those that speak of this namespace.
-fn ids(report: &Value, of: &str) -> Result<BTreeSet<String>> {
+pub(crate) fn ids(report: &Value, of: &str) -> Result<BTreeSet<String>> {
     let findings = report["findings"].as_array().context("no findings")?.iter();
     let its = findings.filter(|finding| finding.to_string().contains(of));
     its.map(|finding| Ok(finding["id"].as_str().context("no id")?.to_owned())).collect()
+}
+
+/// Findings that the report itself says it cannot decide.
+pub(crate) fn undecided(report: &Value) -> BTreeSet<String> {
+    let all = report["offline"]["undecided"].as_array().into_iter().flatten();
+    let ids = all.flat_map(|one| one["findings"].as_array().into_iter().flatten());
+    ids.filter_map(|id| Some(id.as_str()?.to_owned())).collect()
 }
 
 fn plain_commands() -> Result<()> {
@@ -104,15 +111,8 @@ fn plain_commands() -> Result<()> {
     let (seen, found) = (ids(&live, &name)?, ids(&offline, &name)?);
     ensure!(seen.contains("table_full") && seen.len() > 2, "{seen:?}");
     let said = &offline["offline"];
-    let undecided: BTreeSet<&str> = said["undecided"]
-        .as_array()
-        .context("nothing is said of what is undecided")?
-        .iter()
-        .flat_map(|one| one["findings"].as_array().into_iter().flatten())
-        .filter_map(Value::as_str)
-        .collect();
-    let missing: Vec<_> =
-        seen.difference(&found).filter(|id| !undecided.contains(&***id)).collect();
+    let undecided = undecided(&offline);
+    let missing: Vec<_> = seen.difference(&found).filter(|id| !undecided.contains(*id)).collect();
     ensure!(missing.is_empty(), "live {seen:?}, offline {found:?}, missing {missing:?}: {said:#}");
     let more: Vec<_> = found.difference(&seen).filter(|id| *id != "unknown").collect();
     ensure!(more.is_empty(), "found offline alone: {more:?} {:#}", offline["findings"]);

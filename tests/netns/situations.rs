@@ -19,6 +19,7 @@ use serde_json::Value;
 use crate::{
     On, Test,
     doctor::report,
+    offline::undecided,
     test,
     watch::{ctwatch, finished},
 };
@@ -98,13 +99,6 @@ fn found(report: &Value, about: &[&str]) -> Result<BTreeMap<String, String>> {
         }
     }
     Ok(found)
-}
-
-/// Findings that the report itself says it cannot decide.
-fn undecided(report: &Value) -> BTreeSet<String> {
-    let all = report["offline"]["undecided"].as_array().into_iter().flatten();
-    let ids = all.flat_map(|one| one["findings"].as_array().into_iter().flatten());
-    ids.filter_map(|id| Some(id.as_str()?.to_owned())).collect()
 }
 
 /// What one way of reading finds, against the live one.

@@ -16,6 +16,7 @@ pub mod minimum;
 pub mod owners;
 pub mod process;
 pub mod qemu;
+pub mod sos;
 pub mod tools;
 
 use std::{path::PathBuf, process::Stdio};
@@ -46,13 +47,15 @@ pub enum Thing {
     Qemu,
     /// What the benchmark compares with.
     Rivals,
+    /// What makes support archives, for the root file system of the owners.
+    Sos,
     /// What the lab and the tests call.
     Tools,
 }
 
 impl Thing {
     /// Those of which there is one.
-    const SINGLE: [Self; 11] = [
+    const SINGLE: [Self; 12] = [
         Self::BpfLinker,
         Self::CargoDeny,
         Self::Chromium,
@@ -63,6 +66,7 @@ impl Thing {
         Self::Owners,
         Self::Qemu,
         Self::Rivals,
+        Self::Sos,
         Self::Tools,
     ];
 
@@ -80,6 +84,7 @@ impl Thing {
             Self::Owners => "owners-1".to_owned(),
             Self::Qemu => "qemu".to_owned(),
             Self::Rivals => "rivals".to_owned(),
+            Self::Sos => "sos-1".to_owned(),
             Self::Tools => "tools".to_owned(),
         }
     }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, ensure};
-use ctwatch_provision::{chromium, duckdb, owners, process::output, tools};
+use ctwatch_provision::{chromium, duckdb, owners, process::output, sos, tools};
 
 use super::{
     build::{self, Built, Kind, Tests},
@@ -80,6 +80,8 @@ const FLEET: &str = "fleet";
 
 /// Tests of the live kernel whose names begin like this run programs that this machine may lack.
 const OF_OWNERS: &str = "owner_";
+/// Like this, they run sos in the root file system of the owners.
+const OF_SOS: &str = "sos_";
 
 fn is(tests: &Tests, name: &str) -> bool {
     tests.kind == Kind::Integration && tests.name == name
@@ -122,7 +124,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         }
     }
     if wanted("netns") {
-        programs.extend(owners_for(args, &built)?.map(|root| ("CTWATCH_OWNERS", root)));
+        programs.extend(roots_for(args, &built)?);
     }
     let linting = args.lint.then(|| thread::spawn(lint_beside));
     let mut rows = Vec::new();
@@ -156,24 +158,27 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Where owners of a firewall are unpacked, if tests that run them are to be run.
-fn owners_for(args: &Args, built: &Built) -> Result<Option<PathBuf>> {
+/// Where owners of a firewall, and sos, are unpacked, if tests that run them are to be run.
+fn roots_for(args: &Args, built: &Built) -> Result<Vec<(&'static str, PathBuf)>> {
+    let mut roots = Vec::new();
     if !rustix::process::geteuid().is_root() {
-        return Ok(None);
+        return Ok(roots);
     }
     let mut list = Command::new(&built.live_tests);
     let names = output(list.arg("--list").args(args.filter.as_deref()))?;
-    if !names.lines().any(|name| name.starts_with(OF_OWNERS)) {
-        return Ok(None);
-    }
-    match owners::provide() {
-        Ok(root) => Ok(Some(root)),
-        // The tests say that they are skipped, and count as such.
-        Err(error) => {
-            eprintln!("xtask: NO OWNER OF A FIREWALL IS TESTED: {error:#}");
-            Ok(None)
+    let runs = |begin: &str| names.lines().any(|name| name.starts_with(begin));
+    let wanted = [
+        ("CTWATCH_OWNERS", runs(OF_OWNERS) || runs(OF_SOS), owners::provide as fn() -> _),
+        ("CTWATCH_SOS", runs(OF_SOS), sos::provide),
+    ];
+    for (name, _, provide) in wanted.into_iter().filter(|(_, is_wanted, _)| *is_wanted) {
+        match provide() {
+            Ok(root) => roots.push((name, root)),
+            // The tests say that they are skipped, and count as such.
+            Err(error) => eprintln!("xtask: SOME LIVE TESTS ARE SKIPPED, FOR {name}: {error:#}"),
         }
     }
+    Ok(roots)
 }
 
 /// Beside the tests, which must not wait for a compiler: it gets the time that they leave.

@@ -140,7 +140,16 @@ impl Apt {
 
     /// The newest version of each package, or which of them there is none of.
     pub(super) fn look_up(&self, names: &[String]) -> Result<Vec<Package>> {
-        let mut args = vec!["show", "--no-all-versions"];
+        self.look_up_by(&[], names)
+    }
+
+    /// The version that this suite has.
+    pub(super) fn look_up_in(&self, suite: &str, names: &[String]) -> Result<Vec<Package>> {
+        self.look_up_by(&["--target-release", suite], names)
+    }
+
+    fn look_up_by(&self, options: &[&str], names: &[String]) -> Result<Vec<Package>> {
+        let mut args = [options, &["show", "--no-all-versions"]].concat();
         args.extend(names.iter().map(String::as_str));
         // It fails when it finds none of them, which shows below.
         let found = packages(&self.ask("apt-cache", &args).unwrap_or_default());

@@ -11,6 +11,7 @@ mod kernels;
 mod minimum;
 mod owners;
 mod qemu;
+mod sos;
 mod tools;
 
 use std::{
@@ -45,6 +46,7 @@ pub(super) fn fetch(thing: &Thing) -> Result<()> {
         Thing::Owners => owners::provide(store),
         Thing::Qemu => qemu::provide(store),
         Thing::Rivals => tools::provide(store, thing, RIVALS),
+        Thing::Sos => sos::provide(store),
         Thing::Tools => tools::provide(store, thing, TOOLS),
     }
 }
