@@ -3,6 +3,9 @@
 
 pub mod census;
 pub mod changes;
+pub mod continued;
+#[cfg(test)]
+mod continued_tests;
 mod counters;
 pub mod effect;
 mod engine;
@@ -24,6 +27,7 @@ pub mod names;
 pub mod others;
 pub mod planes;
 pub mod remembered;
+pub mod series_names;
 mod snapshot;
 pub mod story;
 mod table_state;

@@ -9,5 +9,6 @@ mod mapping;
 pub mod modules;
 pub mod privileges;
 pub mod sandbox;
+pub mod seccomp;
 pub mod settings;
 pub mod symbols;

@@ -58,6 +58,19 @@ struct PathBeneath {
 ///
 /// New privileges must be given up before.
 pub fn confine(reads: &[&Path], writes: Option<&Path>) -> Result<bool> {
+    let reads = reads.iter().copied().chain(EVERYWHERE.iter().map(Path::new));
+    restrict(reads, writes)
+}
+
+/// From here on this thread opens no file at all, binds no TCP socket and opens no connection. `false`: the kernel
+/// cannot do that.
+///
+/// New privileges must be given up before.
+pub fn seal() -> Result<bool> {
+    restrict(std::iter::empty(), None)
+}
+
+fn restrict<'a>(reads: impl Iterator<Item = &'a Path>, writes: Option<&Path>) -> Result<bool> {
     let Some(version) = version() else { return Ok(false) };
     let files = match version {
         1 => FIRST,
@@ -80,7 +93,7 @@ pub fn confine(reads: &[&Path], writes: Option<&Path>) -> Result<bool> {
     let rules = i32::try_from(checked(answer).context("cannot make a Landlock ruleset")?)?;
     // SAFETY: it was just opened, and nothing else has it.
     let rules = unsafe { OwnedFd::from_raw_fd(rules) };
-    for path in reads.iter().copied().chain(EVERYWHERE.iter().map(Path::new)) {
+    for path in reads {
         allow(&rules, path, READ_FILE | READ_DIR)?;
     }
     if let Some(folder) = writes {
@@ -143,6 +156,25 @@ mod tests {
 
     use super::*;
     use crate::host::kernel::privileges::{Work, keep};
+
+    #[test]
+    fn a_sealed_thread_opens_nothing() {
+        let sealed = std::thread::spawn(|| {
+            keep(Work::Rest, false).unwrap();
+            if !seal().unwrap() {
+                return false;
+            }
+            for path in ["/etc/services", "/etc/localtime", "/proc/self/status", "/dev/null"] {
+                let error = fs::read(path).unwrap_err();
+                assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{path}");
+            }
+            if version() >= Some(4) {
+                assert!(TcpListener::bind("127.0.0.1:0").is_err());
+            }
+            true
+        });
+        assert_eq!(sealed.join().unwrap(), version().is_some());
+    }
 
     /// On a thread of its own: it does not get out again.
     #[test]
