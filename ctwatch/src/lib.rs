@@ -26,3 +26,4 @@ mod threads;
 #[cfg(test)]
 mod top_lists;
 pub mod unpack;
+pub mod web;

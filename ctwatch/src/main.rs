@@ -11,9 +11,13 @@ use ctwatch::{
     commands::{self, Mask, confine::Reach},
     host::kernel::privileges::{Work, keep},
     output::aside,
+    web::{self, listen::Listening},
 };
 
 fn main() -> ExitCode {
+    if std::env::args_os().next().is_some_and(|name| name == web::child::NAME) {
+        return listen();
+    }
     let cli = match Cli::of(std::env::args_os().collect()) {
         Ok(cli) => cli,
         Err(error) => return wrong(&error),
@@ -32,6 +36,7 @@ fn main() -> ExitCode {
         Command::Watch(args) => (Work::All, args.record.is_some()),
         Command::Record(args) if args.cut.is_some() => (Work::Read, true),
         Command::Record(_) => (Work::All, true),
+        Command::Serve(args) => (Work::All, args.record.is_some() || args.textfile.is_some()),
         Command::Incidents(_) => (Work::Read, false),
         Command::Report(_) => (Work::Read, true),
         Command::Collect(_) => (Work::Collect, true),
@@ -39,6 +44,11 @@ fn main() -> ExitCode {
     };
     let mask = commands::mask(&cli.mask);
     let is_masked = cli.mask.mask || cli.mask.mask_key.is_some();
+    // A port below 1024 takes what is given up next.
+    let listening = match &command {
+        Command::Serve(args) => commands::serve::listen(args),
+        _ => Ok(Listening::default()),
+    };
     let kept = keep(work, writes).and_then(|()| match Reach::of(&command) {
         Some(reach) => reach.confine(),
         None => Ok(()),
@@ -46,6 +56,9 @@ fn main() -> ExitCode {
     let kept = kept.and(mask);
     let outcome = match command {
         Command::Check(args) => return check(&args, kept),
+        Command::Serve(args) => {
+            kept.and_then(|mask| asynchronously(commands::serve::run(args, listening?, mask)))
+        }
         command => kept.and_then(|mask| run(command, mask)),
     };
     match outcome {
@@ -70,8 +83,19 @@ fn run(command: Command, mask: Option<Mask>) -> anyhow::Result<()> {
         Command::Report(args) => commands::report::run(&args, mask),
         Command::Census(args) => commands::census::run(&args, mask),
         Command::Doctor(args) => asynchronously(commands::doctor::run(args, mask)),
-        // It has an exit code of its own.
-        Command::Check(_) => Ok(()),
+        // One has an exit code of its own, the other sockets.
+        Command::Check(_) | Command::Serve(_) => Ok(()),
+    }
+}
+
+/// As the process that `serve` starts.
+fn listen() -> ExitCode {
+    match web::child::run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            aside::say(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -40,6 +40,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "recording",
             "threads",
             "unpack",
+            "web",
         ],
     ),
     ("diagnosis", &["abi", "model", "record"]),
@@ -47,7 +48,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("family", &[]),
     ("host", &["abi", "family", "record"]),
     ("lib", &[]),
-    ("main", &["cli", "commands", "host", "output"]),
+    ("main", &["cli", "commands", "host", "output", "web"]),
     ("model", &["abi", "family", "record"]),
     ("observe", &["abi", "host", "model", "probe", "record", "threads"]),
     ("old_kernels", &[]),
@@ -58,6 +59,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("threads", &[]),
     ("top_lists", &[]),
     ("unpack", &["host"]),
+    // It says which format of metrics a client wants, and what went wrong.
+    ("web", &["host", "output", "threads"]),
 ];
 
 /// What a room's tests may name beyond that.

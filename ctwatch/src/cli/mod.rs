@@ -4,16 +4,18 @@
 
 mod values;
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 use ctwatch_abi::top;
 use ipnet::IpNet;
 pub use values::{
-    By, CensusBy, CensusMechanism, LimitArgs, MechanismArg, NetnsArg, Output, Port, Protocol,
-    Reason, Word,
+    By, CensusBy, CensusMechanism, Compat, LimitArgs, MechanismArg, NetnsArg, Output, Port,
+    Protocol, Reason, Word,
 };
-use values::{bytes, count, days, distinct, interval, moment, period, prefix};
+use values::{
+    bytes, count, days, distinct, interval, listen_address, moment, period, prefix, telemetry_path,
+};
 
 use crate::{model::groups::Grouping, observe::wanted::Whose};
 
@@ -38,7 +40,6 @@ Examples:
 {usage-heading} {usage}
 Commands:
 {subcommands}
-
 Options:
   [INTERVAL [COUNT]]  and all options of `ctwatch watch`, the default command
   -h, --help          Print help; `ctwatch COMMAND --help`: of that command
@@ -63,6 +64,11 @@ Examples:
   ctwatch record /data/rec --keep 1GB
   ctwatch record --cut /root/night.gz --since 03:00 --mask   to send it
   ctwatch --from /var/lib/ctwatch --since 03:00 --until 03:20";
+const SERVE: &str = "\
+Examples:
+  ctwatch serve                       on http://127.0.0.1:10466/metrics
+  ctwatch serve --web.listen-address :10466 --record /var/lib/ctwatch
+  ctwatch serve --textfile /var/lib/node_exporter   without any port";
 const INCIDENTS: &str = "\
 Examples:
   ctwatch incidents                          of /var/lib/ctwatch, a line each
@@ -95,6 +101,10 @@ const LIMITS: &str = "\
 LIMIT: 80% or fill=80%, pinned=60%, drops=1 (a second), full=10m (time left),
 dropped=0 (since the last call, with --state); several with commas.
 Exit codes: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.";
+
+/// Of the ports that exporters agreed on (9100 to 9999) none is left.
+pub const DEFAULT_ADDRESS: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 10466);
 
 /// Lists of top talkers are grouped by these without `--by`.
 pub const DEFAULT_BY: [top::By; 4] =
@@ -131,6 +141,9 @@ pub enum Command {
     /// Record what happens, for those who ask the next morning
     #[command(help_template = screen!("docs/record.md"), before_help = RECORD)]
     Record(RecordArgs),
+    /// Serve metrics for Prometheus; with --record, record too
+    #[command(help_template = screen!("docs/serve.md"), before_help = SERVE)]
+    Serve(ServeArgs),
     /// List what happened, from a recording
     #[command(help_template = screen!("docs/incidents.md"), before_help = INCIDENTS)]
     Incidents(IncidentsArgs),
@@ -237,6 +250,9 @@ pub struct WatchArgs {
     /// Record into DIR what is printed
     #[arg(long, value_name = "DIR", conflicts_with = "from")]
     pub record: Option<PathBuf>,
+    /// It is for those that scrape: not only for now.
+    #[arg(skip)]
+    pub serves: bool,
     #[command(flatten)]
     pub past: Past,
 }
@@ -298,6 +314,70 @@ pub struct RecordArgs {
     #[arg(long, value_name = "TIME", value_parser = moment, requires = "cut")]
     #[arg(hide_short_help = true)]
     pub until: Option<jiff::Timestamp>,
+}
+
+#[derive(Clone, Debug, Args)]
+// The names that all exporters have leave little room beside them.
+#[command(mut_arg("netns", |arg| arg.help("Only NAME, 'pod-*'; '!x' leaves x out")))]
+#[command(mut_arg("owner", |arg| arg.help("Only of owner host, of a UID, or all")))]
+pub struct ServeArgs {
+    /// Listen here [default: 127.0.0.1:10466]
+    #[arg(long = "web.listen-address", value_name = "ADDR", value_parser = listen_address)]
+    pub addresses: Vec<SocketAddr>,
+    /// Serve metrics there
+    #[arg(long = "web.telemetry-path", value_name = "PATH", value_parser = telemetry_path)]
+    #[arg(default_value = "/metrics")]
+    pub telemetry_path: String,
+    /// Listen on systemd's sockets
+    #[arg(long = "web.systemd-socket", conflicts_with = "addresses")]
+    pub systemd_socket: bool,
+    /// Write DIR/ctwatch.prom every tick
+    #[arg(long, value_name = "DIR")]
+    pub textfile: Option<PathBuf>,
+    /// Use node_exporter's names too: node
+    #[arg(long, value_enum, value_name = "WHOSE", hide_possible_values = true)]
+    pub compat: Option<Compat>,
+    /// Record into DIR, as ctwatch record
+    #[arg(long, value_name = "DIR")]
+    pub record: Option<PathBuf>,
+    /// Tick every TIME
+    #[arg(short, long, value_name = "TIME", value_parser = interval, default_value = "1s")]
+    pub interval: Duration,
+    #[command(flatten)]
+    pub which: Which,
+    /// Only fexit, kprobe, tracepoint, counters
+    #[arg(long, value_enum, default_value_t = MechanismArg::Auto)]
+    #[arg(value_name = "HOW", hide_possible_values = true, hide_default_value = true)]
+    pub mechanism: MechanismArg,
+}
+
+impl ServeArgs {
+    /// What `watch` takes for the same.
+    pub fn watch(&self) -> WatchArgs {
+        WatchArgs {
+            interval_word: None,
+            count_word: None,
+            top: None,
+            by: Vec::new(),
+            interval: Some(self.interval),
+            count: None,
+            which: self.which.clone(),
+            output: Output::Text,
+            mechanism: self.mechanism,
+            record: self.record.clone(),
+            serves: true,
+            past: Past::default(),
+        }
+    }
+
+    /// Where it listens; nowhere, where it only writes files.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        match (self.addresses.as_slice(), &self.textfile) {
+            ([], Some(_)) => Vec::new(),
+            ([], None) => vec![DEFAULT_ADDRESS],
+            (addresses, _) => addresses.to_vec(),
+        }
+    }
 }
 
 /// Whether anybody is to learn whose it is. Of all verbs.
@@ -373,6 +453,7 @@ impl RecordArgs {
             output: Output::Text,
             mechanism: self.mechanism,
             record: Some(self.folder.clone()),
+            serves: false,
             past: Past::default(),
         }
     }
@@ -397,7 +478,7 @@ impl WatchArgs {
 
     /// Entries of a top list.
     pub fn tops(&self) -> usize {
-        usize::from(self.top.unwrap_or(5))
+        usize::from(self.top.unwrap_or(if self.serves { 10 } else { 5 }))
     }
 
     pub fn count(&self) -> Option<u64> {
@@ -588,11 +669,12 @@ mod tests {
 
     #[test]
     fn each_verb_chooses_namespaces_alike() {
-        for verb in ["watch", "record", "trace", "census", "check", "doctor", "collect"] {
+        for verb in ["watch", "record", "serve", "trace", "census", "check", "doctor", "collect"] {
             let args = ["ctwatch", verb, "--netns", "pod-*", "--netns", "!pod-x", "--owner", "7"];
             let which = match Cli::try_parse_from(args).unwrap().command.unwrap() {
                 Command::Watch(args) => args.which,
                 Command::Record(args) => args.which,
+                Command::Serve(args) => args.which,
                 Command::Trace(args) => args.which,
                 Command::Census(args) => args.which,
                 Command::Check(args) => args.which,

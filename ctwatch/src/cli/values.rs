@@ -1,6 +1,6 @@
 //! What options take: the types of their values, and how each is read.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use clap::ValueEnum;
 use ctwatch_abi::{top, trace};
@@ -46,6 +46,39 @@ impl From<Reason> for trace::Reason {
             Reason::ChainTooLong => Self::ChainTooLong,
             Reason::Untracked => Self::Untracked,
             Reason::Unconfirmed => Self::Unconfirmed,
+        }
+    }
+}
+
+/// Whose names of metrics are served too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Compat {
+    /// node_exporter's
+    Node,
+}
+
+/// `127.0.0.1:10466`, `[::1]:10466`; `:10466` is every address of this host, as other exporters have it.
+pub(super) fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    let whole = match text.strip_prefix(':') {
+        Some(port) => format!("[::]:{port}"),
+        None => text.to_owned(),
+    };
+    whole.parse().map_err(|_| {
+        "no address and port such as 127.0.0.1:10466, [::1]:10466 or :10466 (all addresses)"
+            .to_owned()
+    })
+}
+
+pub(super) fn telemetry_path(text: &str) -> Result<String, String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._~/".contains(c);
+    let is_path =
+        text.len() > 1 && text.len() <= 200 && text.starts_with('/') && text.chars().all(plain);
+    let is_taken = text.starts_with("/-/") || text.starts_with("/api/");
+    match is_path && !is_taken {
+        true => Ok(text.to_owned()),
+        false => {
+            Err("no path such as /metrics, of letters, digits and -._~/, outside /-/ and /api/"
+                .to_owned())
         }
     }
 }

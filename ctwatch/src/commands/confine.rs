@@ -52,7 +52,7 @@ impl Reach {
                 .as_ref()
                 .map(|into| Self { reads: vec![args.folder.clone()], writes: Some(folder(into)) }),
             Command::Check(args) => reads(&args.from),
-            Command::Trace(_) | Command::Collect(_) => None,
+            Command::Trace(_) | Command::Collect(_) | Command::Serve(_) => None,
         }
     }
 
@@ -134,7 +134,9 @@ mod tests {
         assert_eq!(reach("ctwatch report -o -").unwrap().writes, None);
         let reach_of = reach("ctwatch record a --cut b/c --mask").unwrap();
         assert_eq!((reach_of.reads, reach_of.writes), (vec!["a".into()], Some("b".into())));
-        for line in ["ctwatch", "ctwatch doctor", "ctwatch record a", "ctwatch check"] {
+        for line in
+            ["ctwatch", "ctwatch doctor", "ctwatch record a", "ctwatch check", "ctwatch serve"]
+        {
             assert_eq!(reach(line), None, "{line}");
         }
     }

@@ -14,12 +14,14 @@ mod past_check;
 pub mod record;
 pub mod report;
 mod scope;
+pub mod serve;
 mod setup;
 mod signals;
 pub mod trace;
 pub mod watch;
 mod write;
 mod writer;
+mod written;
 
 use std::io::{self, Write};
 

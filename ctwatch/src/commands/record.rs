@@ -1,35 +1,19 @@
 //! `ctwatch record`: what a session sees, written down.
 
-use std::{cell::Cell, rc::Rc};
-
 use anyhow::Result;
 
-use super::{
-    WrongUsage,
-    following::{Following, over},
-    setup,
-    signals::Signals,
-    watch,
-};
+use super::{WrongUsage, setup, signals::Signals, watch, written::Written};
 use crate::{
     cli::RecordArgs,
-    host::machine::journal,
-    model::{
-        Snapshot,
-        incident::{Ending, Incident, Stage},
-        incidents::Turn,
-    },
     observe::{
         event::Event,
         session::{Session, absent},
-        surveyor::Surveyor,
     },
-    output::{aside, escape::escaped, json, text::incident},
+    output::aside,
     recording::{
         cut::{Copied, TimeRange, cut},
         keep::Keep,
         mask::Mask,
-        recorder::Recorder,
     },
 };
 
@@ -49,17 +33,15 @@ pub async fn run(args: RecordArgs, mask: Option<Mask>) -> Result<()> {
     }
     let mut signals = Signals::new()?;
     let keep = Keep { bytes: args.keep, age: args.keep_for, free: args.free };
-    let mut recorder = Recorder::open(&args.folder, keep, setup::origin())?;
+    let mut written = Written::open(&args.folder, keep)?;
     let watched = args.watch();
     let wishes = watch::wishes(&watched);
-    let looking = Rc::new(Cell::new(None));
-    let found = Rc::clone(&looking);
+    let looking = written.looking();
     let mut session = Session::new(wishes, move || {
         let beginning = setup::prepare(&watched)?;
-        found.set(Some(setup::looking(&watched, &beginning.means)));
+        looking.set(Some(setup::looking(&watched, &beginning.means)));
         Ok(beginning)
     });
-    let (mut surveyor, mut following) = (None, Following::default());
     aside::say(&format!("recording into {}", args.folder.display()));
     loop {
         let event = tokio::select! {
@@ -70,36 +52,7 @@ pub async fn run(args: RecordArgs, mask: Option<Mask>) -> Result<()> {
             }
             event = session.next() => event?,
         };
-        if let Some(note) = recorder.take(&event, session.loaded().map(|(since, _)| since))? {
-            aside::say(&note);
-        }
-        for turn in following.event(&event) {
-            let (what, incident) = match &turn {
-                Turn::Began(incident) => ("began", incident),
-                Turn::Grew(incident) => ("grew", incident),
-                Turn::Ended(incident) if incident.ending == Ending::Open => ("goes on", incident),
-                Turn::Ended(incident) => ("ended", incident),
-            };
-            tell(what, incident);
-            if let Some(incident) = over(turn) {
-                let mut line = Vec::new();
-                json::incident::write(&mut line, &incident)?;
-                recorder.incident(line);
-            }
-        }
-        if let Some(looking) = looking.take() {
-            surveyor = Some(Surveyor::new(looking));
-        }
-        let is_urgent = |snapshot: &Snapshot| {
-            snapshot.tables.iter().any(|table| table.is_judged && table.change.is_some())
-        };
-        if let (Some(surveyor), Event::Tick { snapshot, .. }) = (&mut surveyor, &event) {
-            match surveyor.look(is_urgent(snapshot)) {
-                Ok(Some(found)) => recorder.found(&found)?,
-                Ok(None) => {}
-                Err(why) => aside::say(&format!("rules and settings are not recorded: {why:#}")),
-            }
-        }
+        written.take(&event, session.loaded().map(|(since, _)| since))?;
         match event {
             Event::Absent { was_there } => aside::say(&absent(was_there)),
             Event::Begin { header, .. } => header.notes.iter().for_each(|note| aside::say(note)),
@@ -107,30 +60,5 @@ pub async fn run(args: RecordArgs, mask: Option<Mask>) -> Result<()> {
             Event::End => return Ok(()),
             _ => {}
         }
-    }
-}
-
-/// To the journal with fields to search by, or else as a line.
-fn tell(what: &str, incident: &Incident) {
-    let line = format!("incident {what}: {}", incident::line(incident));
-    let dropped = incident.happened.certainly_dropped().to_string();
-    let netns = incident.workload.shown(incident.name.as_deref()).unwrap_or_default();
-    let inode = incident.inode.to_string();
-    let message = escaped(&line);
-    let fields = [
-        ("MESSAGE", message.as_ref()),
-        // Warning, notice.
-        ("PRIORITY", if incident.stage >= Stage::Full { "4" } else { "5" }),
-        ("SYSLOG_IDENTIFIER", "ctwatch"),
-        ("CTWATCH_INCIDENT", incident.id.as_str()),
-        ("CTWATCH_EVENT", what),
-        ("CTWATCH_STAGE", incident.stage.name()),
-        ("CTWATCH_CAUSE", incident.cause.name()),
-        ("CTWATCH_NETNS", &netns),
-        ("CTWATCH_NETNS_INODE", &inode),
-        ("CTWATCH_DROPPED_AT_LEAST", &dropped),
-    ];
-    if !journal::tell(&fields) {
-        aside::say(&line);
     }
 }

@@ -120,10 +120,10 @@ fn census(args: &cli::WatchArgs, means: &Means) -> Option<schedule::Wanted> {
     let question =
         Question { by, most, scope: means.scope.clone(), whose: means.whose, only_judged: true };
     let wanted = schedule::Wanted {
-        when: match (args.top, &args.record) {
-            (Some(_), _) => When::Always,
-            (None, Some(_)) => When::NowAndThen,
-            (None, None) => When::Saturated,
+        when: match args.top {
+            Some(_) => When::Always,
+            None if args.record.is_some() || args.serves => When::NowAndThen,
+            None => When::Saturated,
         },
         way: match args.mechanism {
             cli::MechanismArg::Counters => Way::NoProgram,

@@ -13,7 +13,7 @@ use crate::{
     observe::{
         event::Event,
         loading::News,
-        session::{Session, Wishes, absent},
+        session::{Beginning, Session, Wishes, absent},
     },
     output::{
         aside, json,
@@ -72,13 +72,13 @@ pub async fn run(args: WatchArgs, mask: Option<Mask>) -> Result<()> {
 }
 
 /// A session of this machine, or one that was recorded.
-enum Source {
+pub(super) enum EventSource {
     Live(Box<Session>),
     Masked(Box<Session>, Box<Mirror>),
     Recorded(Box<Player>),
 }
 
-fn source(args: &WatchArgs, mask: Option<Mask>) -> Result<Source> {
+fn source(args: &WatchArgs, mask: Option<Mask>) -> Result<EventSource> {
     if let Some(path) = &args.past.from {
         let wanted = Playing {
             since: args.past.since.or(args.past.at),
@@ -88,14 +88,25 @@ fn source(args: &WatchArgs, mask: Option<Mask>) -> Result<Source> {
             by: args.by(),
             mask,
         };
-        return Ok(Source::Recorded(Box::new(Player::open(path, wanted)?)));
+        return Ok(EventSource::Recorded(Box::new(Player::open(path, wanted)?)));
     }
     let prepared = args.clone();
-    let session = Box::new(Session::new(wishes(args), move || setup::prepare(&prepared)));
-    Ok(match mask {
-        Some(mask) => Source::Masked(session, Box::new(Mirror::new(mask, args.tops(), args.by()))),
-        None => Source::Live(session),
-    })
+    Ok(live(args, mask, move || setup::prepare(&prepared)))
+}
+
+/// A session of this machine.
+pub(super) fn live(
+    args: &WatchArgs,
+    mask: Option<Mask>,
+    prepare: impl FnMut() -> Result<Beginning> + 'static,
+) -> EventSource {
+    let session = Box::new(Session::new(wishes(args), prepare));
+    match mask {
+        Some(mask) => {
+            EventSource::Masked(session, Box::new(Mirror::new(mask, args.tops(), args.by())))
+        }
+        None => EventSource::Live(session),
+    }
 }
 
 pub(super) fn wishes(args: &WatchArgs) -> Wishes {
@@ -109,8 +120,8 @@ pub(super) fn wishes(args: &WatchArgs) -> Wishes {
     }
 }
 
-impl Source {
-    async fn next(&mut self) -> Result<Event> {
+impl EventSource {
+    pub(super) async fn next(&mut self) -> Result<Event> {
         match self {
             Self::Live(session) => session.next().await,
             Self::Masked(session, mirror) => mirror.event(session.next().await?),
@@ -122,7 +133,7 @@ impl Source {
         }
     }
 
-    fn stop(&mut self) {
+    pub(super) fn stop(&mut self) {
         match self {
             Self::Live(session) | Self::Masked(session, _) => session.stop(),
             Self::Recorded(player) => player.stop(),
@@ -130,7 +141,7 @@ impl Source {
     }
 
     /// Modules that were loaded, and from when on that is seen.
-    fn loaded(&self) -> Option<(jiff::Timestamp, Vec<&Loaded>)> {
+    pub(super) fn loaded(&self) -> Option<(jiff::Timestamp, Vec<&Loaded>)> {
         match self {
             Self::Live(session) => session.loaded().map(|(since, all)| (since, all.collect())),
             Self::Masked(session, mirror) => {
@@ -156,7 +167,7 @@ impl Screen {
         Self { args, text: None, life: None, last: None }
     }
 
-    fn event(&mut self, event: Event, source: &Source) -> Result<Vec<u8>> {
+    fn event(&mut self, event: Event, source: &EventSource) -> Result<Vec<u8>> {
         match event {
             Event::Absent { was_there } => {
                 aside::say(&absent(was_there));
@@ -212,7 +223,7 @@ impl Screen {
         }
     }
 
-    fn tick(&mut self, snapshot: Box<Snapshot>, source: &Source) -> Result<Vec<u8>> {
+    fn tick(&mut self, snapshot: Box<Snapshot>, source: &EventSource) -> Result<Vec<u8>> {
         let snapshot = self.last.insert(snapshot);
         match (&mut self.text, &self.life) {
             (Some(text), _) => {
@@ -237,7 +248,7 @@ impl Screen {
     }
 }
 
-fn words(news: &News) -> Vec<String> {
+pub(super) fn words(news: &News) -> Vec<String> {
     match news {
         News::Loaded(loaded) => loading::notes(loaded, &zone::local()),
         News::Lost(more) => vec![loading::untold(*more)],

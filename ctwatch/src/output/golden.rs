@@ -454,6 +454,7 @@ fn the_schema_is_what_is_printed() {
     let schema: Value = serde_json::from_str(SCHEMA).unwrap();
     let lines = [
         watch_objects(),
+        said(|out| json::top::write(out, &several()[1])),
         estimated_object(),
         said(|out| json::census::write(out, &no_census(), &[], None, "6.12.0", NOW)),
         census_object(),

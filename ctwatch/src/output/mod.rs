@@ -5,6 +5,7 @@ mod drop;
 pub mod escape;
 pub mod html;
 pub mod json;
+pub mod openmetrics;
 pub mod services;
 mod taken;
 pub mod text;

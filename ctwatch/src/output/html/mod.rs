@@ -13,6 +13,7 @@ mod headline;
 mod holding;
 mod input;
 mod key_figures;
+mod landing;
 #[cfg(test)]
 mod morning;
 mod notable;
@@ -28,4 +29,5 @@ mod who;
 mod words;
 
 pub use input::Input;
+pub use landing::{Landing, landing};
 pub use page::page;

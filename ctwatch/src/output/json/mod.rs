@@ -11,5 +11,6 @@ mod line;
 mod loading;
 mod netns;
 mod talkers;
+pub mod top;
 pub mod trace;
 pub mod watch;

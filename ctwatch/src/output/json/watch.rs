@@ -105,7 +105,7 @@ impl From<Gone> for GoneObject {
 }
 
 #[derive(Serialize)]
-struct TopsObject<'a> {
+pub(super) struct TopsObject<'a> {
     drops: Vec<TalkerObject<'a>>,
     insertions: Vec<TalkerObject<'a>>,
     /// By the last census.
@@ -197,17 +197,7 @@ fn table<'a>(snapshot: &'a Snapshot, table: &'a Table) -> TableObject<'a> {
         evictions: named(&table.evictions.named()),
         invalid: (&table.invalid).into(),
         refused_ctnetlink: (&table.refused_ctnetlink).into(),
-        top: TopsObject {
-            drops: talkers(&table.top, Stream::Drops),
-            insertions: talkers(&table.top, Stream::Insertions),
-            holding: held
-                .map(|((taken, _), _)| holding(taken.counted.lists(table.id)))
-                .unwrap_or_default(),
-            since: SinceObject {
-                drops: since(snapshot, Stream::Drops),
-                insertions: since(snapshot, Stream::Insertions),
-            },
-        },
+        top: tops(snapshot, table),
         census: held.map(|((taken, age), census)| CensusObject {
             mechanism: taken.by.as_ref(),
             age_s: age.as_secs_f64(),
@@ -224,6 +214,26 @@ fn table<'a>(snapshot: &'a Snapshot, table: &'a Table) -> TableObject<'a> {
                 exactness: found.exactness.name(),
             })
             .collect(),
+    }
+}
+
+/// Who it is that is dropped, inserts, and holds entries.
+pub(super) fn tops<'a>(snapshot: &'a Snapshot, table: &'a Table) -> TopsObject<'a> {
+    let held = snapshot.census.as_ref().filter(|_| snapshot.census(table).is_some());
+    TopsObject {
+        drops: talkers(&table.top, Stream::Drops),
+        insertions: talkers(&table.top, Stream::Insertions),
+        holding: held.map(|(taken, _)| holding(taken.counted.lists(table.id))).unwrap_or_default(),
+        since: SinceObject {
+            drops: since(snapshot, Stream::Drops),
+            insertions: since(snapshot, Stream::Insertions),
+        },
+    }
+}
+
+impl TopsObject<'_> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.drops.is_empty() && self.insertions.is_empty() && self.holding.is_empty()
     }
 }
 
