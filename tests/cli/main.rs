@@ -60,6 +60,17 @@ fn wrong_usage_exits_2_and_says_what_is_wrong() {
         (&["trace", "--proto", "300"], "neither a protocol"),
         (&["trace", "--rate", "0"], "0"),
         (&["trace", "--reason", "bad_luck"], "bad_luck"),
+        (&["serve", "--web.listen-address", "localhost"], "no address and port such as"),
+        (&["serve", "--web.listen-address", ":99999"], "no address and port such as"),
+        (&["serve", "--web.telemetry-path", "metrics"], "no path such as /metrics"),
+        (&["serve", "--web.telemetry-path", "/"], "no path such as /metrics"),
+        (&["serve", "--web.telemetry-path", "/-/healthy"], "no path such as /metrics"),
+        (&["serve", "--web.telemetry-path", "/a\u{1b}b"], "no path such as /metrics"),
+        (&["serve", "--compat", "netdata"], "netdata"),
+        (&["serve", "--interval", "1ms"], "between 100ms and one day"),
+        (&["serve", "--web.systemd-socket", "--web.listen-address", ":1"], "cannot be used with"),
+        (&["serve", "--record", "/none", "--mask"], "--record records what there is"),
+        (&["serve", "rt"], "unexpected argument"),
         (&["census", "--by", "colour"], "colour"),
         (&["census", "--top", "0"], "0"),
     ] {
@@ -84,6 +95,26 @@ fn a_namespace_that_does_not_exist_exits_1_in_one_line() {
     let errors = text(&output.stderr);
     assert_eq!(errors.lines().count(), 1, "{errors}");
     assert!(!errors.contains('\u{1b}'), "{errors:?}");
+}
+
+#[test]
+fn an_address_that_cannot_be_listened_on_exits_1_in_one_line() {
+    for (args, complaint) in [
+        (&["--web.listen-address", "192.0.2.1:1"][..], "cannot listen on 192.0.2.1:1: "),
+        (&["--web.systemd-socket"], "systemd handed over no socket"),
+        (&["--textfile", "/none/there"], "cannot write into /none/there: "),
+    ] {
+        let output = ctwatch(&[&["serve"], args].concat());
+        let errors = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {errors}");
+        assert!(errors.contains(complaint) && errors.lines().count() == 1, "{args:?}: {errors}");
+    }
+    let open = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = open.local_addr().unwrap().to_string();
+    let output = ctwatch(&["serve", "--web.listen-address", &taken]);
+    let errors = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(errors.contains(&format!("cannot listen on {taken}")), "{errors}");
 }
 
 #[test]

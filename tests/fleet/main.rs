@@ -1,7 +1,10 @@
 //! The queries of docs/fleet.md, asked of DuckDB over the recordings of a hundred hosts, whose generator
 //! knows the answers.
 //!
-//! `CTWATCH_DUCKDB` names the program; without it every test here is counted as skipped.
+//! And the metrics of `ctwatch serve`, read by what Prometheus' users read them with.
+//!
+//! `CTWATCH_DUCKDB` names the program, `CTWATCH_PROMETHEUS_CLIENT` the folder with that package; without them
+//! the tests here are counted as skipped.
 
 #![expect(
     clippy::cast_possible_truncation,
@@ -10,6 +13,7 @@
 )]
 
 mod hosts;
+mod metrics;
 #[path = "../values/mod.rs"]
 #[expect(dead_code, reason = "other tests use the rest")]
 mod values;
@@ -62,7 +66,9 @@ fn main() -> ExitCode {
         };
         Trial::test(name, run).with_ignored_flag(skipped)
     };
-    libtest_mimic::run(&args, TESTS.map(trial).into()).exit_code()
+    let mut trials: Vec<Trial> = TESTS.map(trial).into();
+    trials.extend(metrics::trials());
+    libtest_mimic::run(&args, trials).exit_code()
 }
 
 struct Fleet {

@@ -45,6 +45,7 @@ mod recordings;
 mod records;
 mod rules;
 mod scenarios;
+mod serve;
 mod sight;
 mod situations;
 mod soak;
@@ -126,7 +127,7 @@ impl Test {
     }
 }
 
-const GROUPS: [&[Test]; 37] = [
+const GROUPS: [&[Test]; 38] = [
     cases::TESTS,
     floods::TESTS,
     recordings::TESTS,
@@ -159,6 +160,7 @@ const GROUPS: [&[Test]; 37] = [
     machine::TESTS,
     loading::TESTS,
     faults::TESTS,
+    serve::TESTS,
     soak::TESTS,
     sos::TESTS,
     start::TESTS,

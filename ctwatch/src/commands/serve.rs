@@ -62,17 +62,17 @@ pub async fn run(args: ServeArgs, listening: Listening, mask: Option<Mask>) -> R
     }
     let mut signals = Signals::new()?;
     let board = Arc::new(Board::new(args.interval));
+    let textfile = args.textfile.as_deref();
+    let textfile = textfile.map(|folder| Textfile::start(folder, &board)).transpose()?;
+    let mut serving = Serving::new(&args, Arc::clone(&board), textfile)?;
     let mut listener = None;
     if !listening.addresses.is_empty() {
         let addresses = listening.addresses.join(", ");
         let telemetry_path = args.telemetry_path.clone();
-        let pages = Pages::new(Arc::clone(&board), telemetry_path.clone());
+        let pages = Pages::new(board, telemetry_path.clone());
         listener = Some(parent::start(Setup { listening, telemetry_path }, pages)?);
         aside::say(&format!("serving {} on {addresses}", args.telemetry_path));
     }
-    let textfile =
-        args.textfile.as_deref().map(|folder| Textfile::start(folder, &board)).transpose()?;
-    let mut serving = Serving::new(&args, board, textfile)?;
     let mut source = serving.source(mask.clone())?;
     let mut heart = interval(HEARTBEAT);
     heart.set_missed_tick_behavior(MissedTickBehavior::Delay);

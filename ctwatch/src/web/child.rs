@@ -2,6 +2,7 @@
 
 use std::{
     cell::Cell,
+    ffi::CString,
     io::{self, IoSliceMut, Write},
     mem::MaybeUninit,
     net::TcpListener,
@@ -16,6 +17,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use hyper::{server::conn::http1, service::service_fn};
+use rustix::thread::set_name;
 use rustix::{
     net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg},
     process::{
@@ -57,6 +59,7 @@ const MOST_HEADERS: usize = 64;
 /// Standard input is the way to the process that watches: it hears why this one cannot begin. When it ends, so
 /// does this one.
 pub fn run() -> Result<()> {
+    close_others();
     let way = io::stdin().as_fd().try_clone_to_owned().context("no standard input")?;
     let mut beside = Blocking::from(way.try_clone()?);
     let begun = begin(way);
@@ -72,6 +75,13 @@ pub fn run() -> Result<()> {
     local.block_on(&runtime, ready.serve())
 }
 
+/// What a careless program left open, and whoever started ctwatch was given, is none of this process's.
+fn close_others() {
+    // SAFETY: nothing was opened in this process yet but the first three, which stay. Where the kernel has no such
+    // call (before Linux 5.9), what was left open stays so.
+    unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
+}
+
 /// What is had before rights are given up.
 struct Ready {
     way: UnixStream,
@@ -80,6 +90,8 @@ struct Ready {
 }
 
 fn begin(way: OwnedFd) -> Result<(Runtime, Ready)> {
+    // As `ps` and `top` show it.
+    set_name(&CString::new(NAME)?)?;
     set_parent_process_death_signal(Some(Signal::KILL))
         .context("cannot tie this process to its parent")?;
     let (hello, sockets) = hello(&way)?;

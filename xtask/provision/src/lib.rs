@@ -15,6 +15,7 @@ pub mod kernels;
 pub mod minimum;
 pub mod owners;
 pub mod process;
+pub mod prometheus_client;
 pub mod qemu;
 pub mod sos;
 pub mod tools;
@@ -44,6 +45,8 @@ pub enum Thing {
     MinimumRust,
     /// Programs that own a firewall.
     Owners,
+    /// What reads metrics as Prometheus has them.
+    PrometheusClient,
     Qemu,
     /// What the benchmark compares with.
     Rivals,
@@ -55,7 +58,7 @@ pub enum Thing {
 
 impl Thing {
     /// Those of which there is one.
-    const SINGLE: [Self; 12] = [
+    const SINGLE: [Self; 13] = [
         Self::BpfLinker,
         Self::CargoDeny,
         Self::Chromium,
@@ -64,6 +67,7 @@ impl Thing {
         Self::Guest,
         Self::MinimumRust,
         Self::Owners,
+        Self::PrometheusClient,
         Self::Qemu,
         Self::Rivals,
         Self::Sos,
@@ -82,6 +86,7 @@ impl Thing {
             Self::Kernel(name) => format!("kernel-{name}"),
             Self::MinimumRust => format!("rust-{}", minimum::version()),
             Self::Owners => "owners-1".to_owned(),
+            Self::PrometheusClient => format!("prometheus-client-{}", prometheus_client::VERSION),
             Self::Qemu => "qemu".to_owned(),
             Self::Rivals => "rivals".to_owned(),
             Self::Sos => "sos-1".to_owned(),

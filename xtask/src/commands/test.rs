@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, ensure};
-use ctwatch_provision::{chromium, duckdb, owners, process::output, sos, tools};
+use ctwatch_provision::{chromium, duckdb, owners, process::output, prometheus_client, sos, tools};
 
 use super::{
     build::{self, Built, Kind, Tests},
@@ -62,7 +62,7 @@ const SUITES: [Suite; 7] = [
     },
     Suite {
         name: FLEET,
-        needs: "DuckDB, by python3 with pip",
+        needs: "DuckDB and prometheus_client, by python3 with pip",
         of: |tests| is(tests, FLEET),
         alone: false,
     },
@@ -112,7 +112,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         (FLEET, "CTWATCH_DUCKDB", duckdb::provide),
     ];
     let judges = judges.into_iter().filter(|(suite, ..)| wanted(suite));
-    let judges: Vec<_> = judges.map(|(_, name, by)| (name, thread::spawn(by))).collect();
+    let mut judges: Vec<_> = judges.map(|(_, name, by)| (name, thread::spawn(by))).collect();
+    if wanted(FLEET) || wanted("netns") {
+        judges.push(("CTWATCH_PROMETHEUS_CLIENT", thread::spawn(prometheus_client::provide)));
+    }
     let built = build::tests(&args.build)?;
     let path = tools::path()?;
     let mut programs = Vec::new();

@@ -7,6 +7,8 @@ mod encoder;
 pub mod format;
 mod node;
 mod shares;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::HashMap, time::Duration};
 

@@ -10,6 +10,7 @@ mod guest;
 mod kernels;
 mod minimum;
 mod owners;
+mod prometheus_client;
 mod qemu;
 mod sos;
 mod tools;
@@ -44,6 +45,7 @@ pub(super) fn fetch(thing: &Thing) -> Result<()> {
         Thing::Kernel(name) => kernels::provide(store, name),
         Thing::MinimumRust => minimum::provide(store),
         Thing::Owners => owners::provide(store),
+        Thing::PrometheusClient => prometheus_client::provide(store),
         Thing::Qemu => qemu::provide(store),
         Thing::Rivals => tools::provide(store, thing, RIVALS),
         Thing::Sos => sos::provide(store),
