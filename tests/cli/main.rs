@@ -71,6 +71,11 @@ fn wrong_usage_exits_2_and_says_what_is_wrong() {
         (&["serve", "--web.systemd-socket", "--web.listen-address", ":1"], "cannot be used with"),
         (&["serve", "--record", "/none", "--mask"], "--record records what there is"),
         (&["serve", "rt"], "unexpected argument"),
+        #[cfg(not(feature = "tls"))]
+        (
+            &["serve", "--web.listen-address", "127.0.0.1:0", "--web.config.file", "x"],
+            "built without TLS",
+        ),
         (&["census", "--by", "colour"], "colour"),
         (&["census", "--top", "0"], "0"),
     ] {

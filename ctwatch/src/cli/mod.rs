@@ -328,6 +328,9 @@ pub struct ServeArgs {
     #[arg(long = "web.telemetry-path", value_name = "PATH", value_parser = telemetry_path)]
     #[arg(default_value = "/metrics")]
     pub telemetry_path: String,
+    /// TLS and users, as FILE says
+    #[arg(long = "web.config.file", value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Listen on systemd's sockets
     #[arg(long = "web.systemd-socket", conflicts_with = "addresses")]
     pub systemd_socket: bool,

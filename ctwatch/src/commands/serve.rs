@@ -1,6 +1,6 @@
 //! `ctwatch serve`: what a session sees, as metrics, for whoever scrapes them.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use tokio::{
@@ -69,8 +69,12 @@ pub async fn run(args: ServeArgs, listening: Listening, mask: Option<Mask>) -> R
     if !listening.addresses.is_empty() {
         let addresses = listening.addresses.join(", ");
         let telemetry_path = args.telemetry_path.clone();
+        let secured = match &args.config {
+            Some(file) => secured(file)?,
+            None => Vec::new(),
+        };
         let pages = Pages::new(board, telemetry_path.clone());
-        listener = Some(parent::start(Setup { listening, telemetry_path }, pages)?);
+        listener = Some(parent::start(Setup { listening, telemetry_path, secured }, pages)?);
         aside::say(&format!("serving {} on {addresses}", args.telemetry_path));
     }
     let mut source = serving.source(mask.clone())?;
@@ -111,6 +115,18 @@ pub async fn run(args: ServeArgs, listening: Listening, mask: Option<Mask>) -> R
             return Ok(());
         }
     }
+}
+
+#[cfg(feature = "tls")]
+fn secured(file: &Path) -> Result<Vec<u8>> {
+    crate::web::config::read(file)
+}
+
+#[cfg(not(feature = "tls"))]
+fn secured(_: &Path) -> Result<Vec<u8>> {
+    let why = "--web.config.file: this ctwatch was built without TLS and passwords (cargo feature tls): listen \
+               on loopback, or behind a proxy";
+    Err(WrongUsage(why.to_owned()).into())
 }
 
 /// Why the process that listens cannot be kept alive.

@@ -3,7 +3,7 @@
 use std::{
     cell::Cell,
     ffi::CString,
-    io::{self, IoSliceMut, Write},
+    io::{self, IoSliceMut, Read, Write},
     mem::MaybeUninit,
     net::TcpListener,
     os::{
@@ -16,7 +16,9 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use hyper::{server::conn::http1, service::service_fn};
+#[cfg(feature = "tls")]
+use hyper::header::AUTHORIZATION;
+use hyper::{Request, StatusCode, server::conn::http1, service::service_fn};
 use rustix::thread::set_name;
 use rustix::{
     net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg},
@@ -24,7 +26,10 @@ use rustix::{
         DumpableBehavior, Signal, getppid, set_dumpable_behavior, set_parent_process_death_signal,
     },
 };
+#[cfg(feature = "tls")]
+use tokio::time::timeout_at;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UnixStream},
     runtime::Runtime,
     sync::{mpsc, oneshot},
@@ -32,6 +37,8 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
+#[cfg(feature = "tls")]
+use super::guard::Guard;
 use super::{
     connections::{Connections, MOST},
     http::{answer, refusal, wanted},
@@ -87,6 +94,8 @@ struct Ready {
     way: UnixStream,
     listeners: Vec<tokio::net::TcpListener>,
     telemetry_path: String,
+    #[cfg(feature = "tls")]
+    guard: Guard,
 }
 
 fn begin(way: OwnedFd) -> Result<(Runtime, Ready)> {
@@ -98,11 +107,17 @@ fn begin(way: OwnedFd) -> Result<(Runtime, Ready)> {
     // It may have been gone before that was asked for.
     let parent = getppid().map(|parent| parent.as_raw_nonzero().get().unsigned_abs());
     ensure!(parent == Some(hello.parent), "the process that watches is gone");
-    let way = Blocking::from(way);
+    let mut way = Blocking::from(way);
+    let mut secured = vec![0; hello.secured];
+    way.read_exact(&mut secured).context("it is not said who may come in")?;
+    #[cfg(feature = "tls")]
+    let guard = Guard::of(&secured).context("--web.config.file")?;
+    #[cfg(not(feature = "tls"))]
+    ensure!(secured.is_empty(), "this ctwatch was built without TLS and passwords");
     way.set_nonblocking(true)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-    let guard = runtime.enter();
+    let entered = runtime.enter();
     let way = UnixStream::from_std(way)?;
     let listener = |socket: OwnedFd| {
         let socket = TcpListener::from(socket);
@@ -110,22 +125,33 @@ fn begin(way: OwnedFd) -> Result<(Runtime, Ready)> {
         tokio::net::TcpListener::from_std(socket)
     };
     let listeners = sockets.into_iter().map(listener).collect::<io::Result<_>>()?;
-    drop(guard);
+    drop(entered);
     confine()?;
-    Ok((runtime, Ready { way, listeners, telemetry_path: hello.telemetry_path }))
+    let ready = Ready {
+        way,
+        listeners,
+        telemetry_path: hello.telemetry_path,
+        #[cfg(feature = "tls")]
+        guard,
+    };
+    Ok((runtime, ready))
 }
 
 impl Ready {
     async fn serve(self) -> Result<()> {
-        let Self { way, listeners, telemetry_path } = self;
-        put(&way, &[READY]).await?;
+        put(&self.way, &[READY]).await?;
         let (ask, questions) = mpsc::channel(MOST);
-        let shared = Rc::new(Shared { telemetry_path, ask });
+        let shared = Rc::new(Shared {
+            telemetry_path: self.telemetry_path,
+            ask,
+            #[cfg(feature = "tls")]
+            guard: self.guard,
+        });
         let (all, number) = (Rc::new(Connections::default()), Rc::new(Cell::new(0)));
-        for listener in listeners {
+        for listener in self.listeners {
             spawn_local(accept(listener, Rc::clone(&shared), Rc::clone(&all), Rc::clone(&number)));
         }
-        Desk::new(way).run(questions).await
+        Desk::new(self.way).run(questions).await
     }
 }
 
@@ -166,6 +192,8 @@ type Question = (Page, oneshot::Sender<Answer>);
 struct Shared {
     telemetry_path: String,
     ask: mpsc::Sender<Question>,
+    #[cfg(feature = "tls")]
+    guard: Guard,
 }
 
 async fn accept(
@@ -189,11 +217,27 @@ async fn accept(
 
 async fn serve(stream: TcpStream, pace: Rc<Pace>, shared: Rc<Shared>) {
     let _ = stream.set_nodelay(true);
+    #[cfg(feature = "tls")]
+    if let Some(acceptor) = shared.guard.acceptor() {
+        // As long as for the head of a request.
+        if let Ok(Ok(stream)) = timeout_at(pace.until(), acceptor.accept(stream)).await {
+            converse(stream, pace, Rc::clone(&shared)).await;
+        }
+        return;
+    }
+    converse(stream, pace, shared).await;
+}
+
+async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    pace: Rc<Pace>,
+    shared: Rc<Shared>,
+) {
     let answering = service_fn(|request| {
         pace.asked();
         let (pace, shared) = (Rc::clone(&pace), Rc::clone(&shared));
         async move {
-            let response = match wanted(&request, &shared.telemetry_path) {
+            let response = match shared.wanted(&request) {
                 Ok(page) => answer(page, shared.page(page).await),
                 Err(status) => refusal(status),
             };
@@ -218,6 +262,13 @@ async fn serve(stream: TcpStream, pace: Rc<Pace>, shared: Rc<Shared>) {
 }
 
 impl Shared {
+    /// Who may not come in learns nothing, not even what there is.
+    fn wanted<B>(&self, request: &Request<B>) -> Result<Page, StatusCode> {
+        #[cfg(feature = "tls")]
+        self.guard.admits(request.headers().get(AUTHORIZATION))?;
+        wanted(request, &self.telemetry_path)
+    }
+
     async fn page(&self, page: Page) -> Answer {
         const SILENT: &[u8] = b"the process that watches does not answer\n";
         let (reply, answer) = oneshot::channel();

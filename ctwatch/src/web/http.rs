@@ -85,6 +85,10 @@ pub(super) fn answer(page: Page, bytes: Result<Bytes, Bytes>) -> Response<Whole>
 pub(super) fn refusal(status: StatusCode) -> Response<Whole> {
     let why = status.canonical_reason().unwrap_or_default();
     let mut response = response(status, PLAIN, Bytes::from_static(why.as_bytes()));
+    if status == StatusCode::UNAUTHORIZED {
+        let how = HeaderValue::from_static("Basic realm=\"ctwatch\", charset=\"UTF-8\"");
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, how);
+    }
     if status == StatusCode::METHOD_NOT_ALLOWED {
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
     }

@@ -5,7 +5,11 @@
 //! answers one byte with a page that it makes once a tick at most.
 
 pub mod child;
+#[cfg(feature = "tls")]
+pub mod config;
 mod connections;
+#[cfg(feature = "tls")]
+mod guard;
 mod http;
 pub mod listen;
 mod pace;

@@ -50,6 +50,8 @@ pub trait PageSource: Send {
 pub struct Setup {
     pub listening: Listening,
     pub telemetry_path: String,
+    /// Who may come in, as `config::read` has it; nothing: everybody.
+    pub secured: Vec<u8>,
 }
 
 /// Returns once it listens. What comes from it later is why it cannot be kept alive.
@@ -138,6 +140,7 @@ impl Process {
             sockets: sockets.len(),
             parent: std::process::id(),
             telemetry_path: setup.telemetry_path.clone(),
+            secured: setup.secured.len(),
         };
         let hello = serde_json::to_vec(&hello)?;
         let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_SOCKETS))];
@@ -146,6 +149,7 @@ impl Process {
             bail!("too many sockets");
         }
         sendmsg(&self.way, &[IoSlice::new(&hello)], &mut beside, SendFlags::NOSIGNAL)?;
+        self.way.write_all(&setup.secured)?;
         match self.byte()? {
             Some(READY) => {}
             first => {

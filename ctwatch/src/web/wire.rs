@@ -33,6 +33,8 @@ pub(super) struct Hello {
     /// The process that watches.
     pub(super) parent: u32,
     pub(super) telemetry_path: String,
+    /// So many bytes follow, of who may come in.
+    pub(super) secured: usize,
 }
 
 /// No longer than that.
