@@ -285,9 +285,8 @@ impl Serving {
         if self.now.conntrack == Some(ConntrackState::Absent) {
             self.board.alive();
         }
-        let is_due = self.manager.every().is_some_and(|every| {
-            self.watchdog.elapsed() >= every.min(every - HEARTBEAT.min(every / 2))
-        });
+        let is_due =
+            self.manager.every().is_some_and(|every| self.watchdog.elapsed() + HEARTBEAT >= every);
         if is_due
             && (self.board.health().is_ok()
                 || self.now.conntrack == Some(ConntrackState::OutOfSight))

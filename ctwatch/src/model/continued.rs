@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use ctwatch_abi::NetnsId;
+use ctwatch_abi::{NetnsId, plane::Plane, top::Stream};
 
 use super::{
     Snapshot, Table,
@@ -42,6 +42,7 @@ pub enum Meter {
 }
 
 const METERED: usize = 14;
+const PLANES: usize = Plane::EACH.len();
 
 impl Meter {
     pub const ALL: [Self; METERED] = [
@@ -135,8 +136,8 @@ impl Certain {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Meters {
     counts: [Option<Certain>; METERED],
-    /// Packets of control planes that were dropped.
-    pub planes: BTreeMap<&'static str, u64>,
+    /// Packets of each control plane that were dropped.
+    planes: Option<[u64; PLANES]>,
 }
 
 impl Meters {
@@ -144,8 +145,14 @@ impl Meters {
         self.counts[what as usize]
     }
 
+    /// Each control plane, and what was dropped of it; nothing where they are not told apart.
+    pub fn planes(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let each = |planes: [u64; PLANES]| Plane::EACH.map(Plane::name).into_iter().zip(planes);
+        self.planes.into_iter().flat_map(each)
+    }
+
     /// Takes in what a table says now. What was certain once stays certain.
-    fn see(&mut self, table: &Table) {
+    fn see(&mut self, table: &Table, tells_planes: bool) {
         for what in Meter::ALL {
             let now = &mut self.counts[what as usize];
             *now = match what.figure(table).bounds() {
@@ -156,9 +163,15 @@ impl Meters {
                 }
             };
         }
-        for plane in &table.control_plane {
-            let now = self.planes.entry(plane.protocol).or_default();
-            *now = (*now).max(plane.at_least);
+        if !tells_planes && table.control_plane.is_empty() {
+            return;
+        }
+        let planes = self.planes.get_or_insert([0; PLANES]);
+        for of in &table.control_plane {
+            let at = Plane::EACH.into_iter().position(|plane| plane.name() == of.protocol);
+            if let Some(now) = at.and_then(|at| planes.get_mut(at)) {
+                *now = (*now).max(of.at_least);
+            }
         }
     }
 
@@ -169,8 +182,9 @@ impl Meters {
                 (one, other) => one.or(other),
             };
         }
-        for (protocol, more) in &other.planes {
-            *self.planes.entry(protocol).or_default() += more;
+        if let Some(more) = other.planes {
+            let sums = self.planes.get_or_insert([0; PLANES]);
+            sums.iter_mut().zip(more).for_each(|(sum, more)| *sum = sum.saturating_add(more));
         }
     }
 
@@ -182,10 +196,11 @@ impl Meters {
                 count.count = count.count.saturating_sub(less.count);
             }
         }
-        for (protocol, less) in &other.planes {
-            if let Some(count) = rest.planes.get_mut(protocol) {
-                *count = count.saturating_sub(*less);
-            }
+        if let (Some(counts), Some(less)) = (&mut rest.planes, other.planes) {
+            counts
+                .iter_mut()
+                .zip(less)
+                .for_each(|(count, less)| *count = count.saturating_sub(less));
         }
         rest
     }
@@ -295,17 +310,19 @@ impl Continued {
     pub fn advance(&mut self, snapshot: &Snapshot) {
         self.lost.1 = self.lost.1.max(snapshot.lost);
         self.left_out = snapshot.tables.iter().filter(|t| !t.is_judged && !t.is_gone).count();
+        // What is told apart of the dropped tells control planes.
+        let tells_planes = snapshot.lists_since.iter().any(|(of, _)| *of == Stream::Drops);
         let mut there = HashSet::new();
         for table in snapshot.tables.iter().filter(|table| table.is_judged) {
             if table.is_gone {
                 // What was counted last.
                 if let Some(place) = self.places.get_mut(&table.id) {
-                    place.now.see(table);
+                    place.now.see(table, tells_planes);
                 }
                 continue;
             }
             there.insert(table.id);
-            self.see(table);
+            self.see(table, tells_planes);
         }
         let gone = self.places.keys().filter(|id| !there.contains(id));
         for id in gone.copied().collect::<Vec<_>>() {
@@ -313,7 +330,7 @@ impl Continued {
         }
     }
 
-    fn see(&mut self, table: &Table) {
+    fn see(&mut self, table: &Table, tells_planes: bool) {
         let place = match self.places.get_mut(&table.id) {
             Some(place) => place,
             None => {
@@ -323,7 +340,7 @@ impl Continued {
                     self.more = Some(Meters::default());
                 }
                 let mut now = Meters::default();
-                now.see(table);
+                now.see(table, tells_planes);
                 let known = self.departed.iter().position(|(id, _)| *id == table.id);
                 let known = known.and_then(|at| self.departed.remove(at));
                 // Where it counts less now, it is another one under that number.
@@ -338,7 +355,7 @@ impl Continued {
                 self.places.entry(table.id).or_insert(place)
             }
         };
-        place.now.see(table);
+        place.now.see(table, tells_planes);
         if let Some(name) = &mut place.name {
             *name = self.names.name(table);
         }

@@ -167,6 +167,7 @@ fn confine() -> Result<()> {
     Ok(())
 }
 
+/// The kernel ends a message where sockets come with it, whatever was written after it (unix(7)).
 fn hello(way: &OwnedFd) -> Result<(Hello, Vec<OwnedFd>)> {
     let mut bytes = vec![0; HELLO];
     let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_SOCKETS))];

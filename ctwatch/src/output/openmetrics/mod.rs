@@ -305,8 +305,8 @@ impl<'a> Page<'a> {
         let help = "Packets of a control plane that conntrack dropped: certainly so many.";
         self.out.family("ctwatch_control_plane_dropped_total", MetricKind::Counter, help);
         for of in &self.all {
-            for (protocol, count) in &of.meters.planes {
-                self.out.sample(&of.labels.with("protocol", protocol), *count);
+            for (protocol, count) in of.meters.planes() {
+                self.out.sample(&of.labels.with("protocol", protocol), count);
             }
         }
     }

@@ -95,8 +95,8 @@ fn docs_name_each_metric() {
     let missing: Vec<_> = there.difference(&named).collect();
     assert!(missing.is_empty(), "docs/serve.md: no {missing:?}");
     // What these values do not have.
-    let rare = ["ctwatch_control_plane_dropped_total", "ctwatch_ctnetlink_refused_total"];
-    let gone: Vec<_> = named.difference(&there).filter(|name| !rare.contains(name)).collect();
+    let rare = "ctwatch_ctnetlink_refused_total";
+    let gone: Vec<_> = named.difference(&there).filter(|name| **name != rare).collect();
     assert!(gone.is_empty(), "only in docs/serve.md: {gone:?}");
 }
 
