@@ -80,7 +80,7 @@ fn is_read(parser: &str, file: &str) -> Result<Vec<Value>> {
 fn strictly() -> Result<()> {
     let samples = is_read("openmetrics.parser", "metrics.openmetrics.txt")?;
     // A name that would end the label, and the page.
-    let hostile = |sample: &Value| sample[1]["netns"] == "\"a\\u{22}} 1\\n# EOF\\u{1b}[2J\\\\\"";
+    let hostile = |sample: &Value| sample[1]["netns"] == "\"a\\\\u{22}} 1\\n# EOF\\u{1b}[2J\\\\\"";
     ensure!(samples.iter().any(|sample| sample[0] == "ctwatch_entries" && hostile(sample)));
     is_read("openmetrics.parser", "metrics-absent.openmetrics.txt").map(|_| ())
 }
@@ -96,7 +96,7 @@ fn refuses() -> Result<()> {
     ensure!(page.contains(line));
     for wrong in [
         page.replace("# EOF\n", ""),
-        page.replace(line, "ctwatch_epoch 1\nctwatch_epoch 1\n"),
+        page.replace("ctwatch_probe_lost_total 0\n", "ctwatch_probe_lost_total -1\n"),
         page.replace(line, "ctwatch_epoch one\n"),
         page.replace("# TYPE ctwatch_dropped counter", "# TYPE ctwatch_dropped_total counter"),
     ] {

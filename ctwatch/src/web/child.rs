@@ -38,7 +38,7 @@ use tokio::{
 };
 
 #[cfg(feature = "tls")]
-use super::guard::Guard;
+use super::guard::Doorkeeper;
 use super::{
     connections::{Connections, MOST},
     http::{answer, refusal, wanted},
@@ -95,7 +95,7 @@ struct Ready {
     listeners: Vec<tokio::net::TcpListener>,
     telemetry_path: String,
     #[cfg(feature = "tls")]
-    guard: Guard,
+    guard: Doorkeeper,
 }
 
 fn begin(way: OwnedFd) -> Result<(Runtime, Ready)> {
@@ -111,7 +111,7 @@ fn begin(way: OwnedFd) -> Result<(Runtime, Ready)> {
     let mut secured = vec![0; hello.secured];
     way.read_exact(&mut secured).context("it is not said who may come in")?;
     #[cfg(feature = "tls")]
-    let guard = Guard::of(&secured).context("--web.config.file")?;
+    let guard = Doorkeeper::of(&secured).context("--web.config.file")?;
     #[cfg(not(feature = "tls"))]
     ensure!(secured.is_empty(), "this ctwatch was built without TLS and passwords");
     way.set_nonblocking(true)?;
@@ -194,7 +194,7 @@ struct Shared {
     telemetry_path: String,
     ask: mpsc::Sender<Question>,
     #[cfg(feature = "tls")]
-    guard: Guard,
+    guard: Doorkeeper,
 }
 
 async fn accept(

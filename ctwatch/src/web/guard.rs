@@ -29,7 +29,7 @@ const MOST_WRONG: u32 = 5;
 const NOBODY: &str = "$2b$10$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW";
 
 #[derive(Default)]
-pub(super) struct Guard {
+pub(super) struct Doorkeeper {
     acceptor: Option<TlsAcceptor>,
     users: BTreeMap<String, String>,
     /// Passwords that were right: those who come again are known.
@@ -37,7 +37,7 @@ pub(super) struct Guard {
     wrong: Cell<Option<(Instant, u32)>>,
 }
 
-impl Guard {
+impl Doorkeeper {
     /// As the file of `--web.config.file` was handed over; nothing of it: all come in.
     pub(super) fn of(secured: &[u8]) -> Result<Self> {
         if secured.is_empty() {
@@ -183,9 +183,9 @@ mod tests {
         HeaderValue::from_str(&text).unwrap()
     }
 
-    fn guard() -> Guard {
+    fn guard() -> Doorkeeper {
         let hash = bcrypt::hash("se:cret", 4).unwrap();
-        Guard { users: [("prometheus".to_owned(), hash)].into(), ..Guard::default() }
+        Doorkeeper { users: [("prometheus".to_owned(), hash)].into(), ..Doorkeeper::default() }
     }
 
     #[test]
@@ -200,7 +200,7 @@ mod tests {
         for odd in ["Basic", "Basic !!", "Bearer cHJvbWV0aGV1cw", "Basic cHJvbWV0aGV1cw"] {
             assert_eq!(guard.admits(Some(&HeaderValue::from_static(odd))), wrong, "{odd}");
         }
-        assert_eq!(Guard::default().admits(None), Ok(()));
+        assert_eq!(Doorkeeper::default().admits(None), Ok(()));
     }
 
     #[test]
