@@ -7,7 +7,7 @@ use std::{io, os::unix::net::UnixStream, process::ExitCode};
 
 use anyhow::Context;
 use ctwatch::{
-    cli::{CheckArgs, Cli, Command},
+    cli::{CheckArgs, CheckOutput, Cli, Command},
     commands::{self, Mask, confine::Reach},
     host::kernel::privileges::{Work, keep},
     output::aside,
@@ -108,13 +108,13 @@ fn wrong(error: &clap::Error) -> ExitCode {
     let text = error.to_string();
     // What follows after an empty line is advice for somebody at a terminal.
     let complaint = text.split("\n\n").next().unwrap_or_default();
-    commands::check::unknown(complaint.trim_start_matches("error: "))
+    commands::check::unknown(complaint.trim_start_matches("error: "), CheckOutput::Plugin)
 }
 
 fn check(args: &CheckArgs, kept: anyhow::Result<Option<Mask>>) -> ExitCode {
     match kept.and_then(|mask| Ok((runtime()?, mask))) {
         Ok((runtime, mask)) => runtime.block_on(commands::check::run(args, mask)),
-        Err(error) => commands::check::unknown(&format!("{error:#}")),
+        Err(error) => commands::check::unknown(&format!("{error:#}"), args.output),
     }
 }
 

@@ -10,8 +10,8 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use ctwatch_abi::top;
 use ipnet::IpNet;
 pub use values::{
-    By, CensusBy, CensusMechanism, Compat, LimitArgs, MechanismArg, NetnsArg, Output, Port,
-    Protocol, Reason, Word,
+    By, CensusBy, CensusMechanism, CheckOutput, Compat, LimitArgs, MechanismArg, NetnsArg, Output,
+    Port, Protocol, Reason, Word,
 };
 use values::{
     bytes, count, days, distinct, interval, listen_address, moment, period, prefix, telemetry_path,
@@ -100,7 +100,7 @@ Examples:
 const LIMITS: &str = "\
 LIMIT: 80% or fill=80%, pinned=60%, drops=1 (a second), full=10m (time left),
 dropped=0 (since the last call, with --state); several with commas.
-Exit codes: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.";
+Exit codes: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN; npd: 1 a problem, 2 UNKNOWN.";
 
 /// Of the ports that exporters agreed on (9100 to 9999) none is left.
 pub const DEFAULT_ADDRESS: SocketAddr =
@@ -592,6 +592,10 @@ pub struct CheckArgs {
     #[arg(long, value_name = "TIME", value_parser = moment, requires = "from")]
     #[arg(hide_short_help = true)]
     pub at: Option<jiff::Timestamp>,
+    /// Print for plugin, or npd (node-problem-detector)
+    #[arg(short, long, value_enum, default_value_t = CheckOutput::Plugin)]
+    #[arg(value_name = "FORMAT", hide_possible_values = true, hide_default_value = true)]
+    pub output: CheckOutput,
 }
 
 /// Which namespaces.

@@ -311,6 +311,15 @@ pub enum Output {
     Json,
 }
 
+/// Who reads what a check says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CheckOutput {
+    /// Nagios, and whatever reads its plugins.
+    Plugin,
+    /// Kubernetes' node-problem-detector.
+    Npd,
+}
+
 /// Which namespace is meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NetnsArg {

@@ -12,7 +12,7 @@ use super::{
     scope, setup,
 };
 use crate::{
-    cli::{self, CheckArgs, LimitArgs, Which},
+    cli::{self, CheckArgs, CheckOutput, LimitArgs, Which},
     host::{
         self,
         kernel::{
@@ -24,7 +24,7 @@ use crate::{
     },
     model::{
         remembered::{CallMoment, Remembered},
-        verdict::{Limits, State, Thresholds, judge},
+        verdict::{Limits, State, Thresholds, Verdict, judge},
     },
     observe::{
         census::{Question, Way},
@@ -33,7 +33,7 @@ use crate::{
         session::{Beginning, Wishes},
         wanted::Whose,
     },
-    output::text::check,
+    output::text::{check, npd},
     recording::mask::Mask,
 };
 
@@ -41,28 +41,49 @@ use crate::{
 /// was asked for.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The exit code is the message: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.
+/// The exit code is the message: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN; 0, 1 and 2 for node-problem-detector.
 pub async fn run(args: &CheckArgs, mask: Option<Mask>) -> ExitCode {
     let is_masked = mask.is_some();
     match timeout(args.period + PATIENCE, look(args, mask)).await {
-        Ok(Ok((state, line))) => end(state, &line),
-        Ok(Err(error)) => unknown(&super::said(&error, is_masked)),
-        Err(_) => unknown("the kernel did not answer in time"),
+        Ok(Ok(answer)) => answer.tell(args.output),
+        Ok(Err(error)) => unknown(&super::said(&error, is_masked), args.output),
+        Err(_) => unknown("the kernel did not answer in time", args.output),
     }
 }
 
 /// Without having looked.
-pub fn unknown(why: &str) -> ExitCode {
-    end(State::Unknown, &check::said(State::Unknown, why))
+pub fn unknown(why: &str, output: CheckOutput) -> ExitCode {
+    Answer::Said(State::Unknown, why.to_owned()).tell(output)
 }
 
-fn end(state: State, line: &str) -> ExitCode {
-    // Whoever does not read the line may still look at the code.
-    let _ = writeln!(std::io::stdout().lock(), "{line}");
-    ExitCode::from(state as u8)
+/// What a check comes to.
+enum Answer {
+    /// With notes about what was not looked at.
+    Judged(Verdict, Vec<String>),
+    /// Where no table was judged.
+    Said(State, String),
 }
 
-async fn look(args: &CheckArgs, mask: Option<Mask>) -> Result<(State, String)> {
+impl Answer {
+    fn tell(&self, output: CheckOutput) -> ExitCode {
+        let (state, line) = match (self, output) {
+            (Self::Judged(verdict, notes), CheckOutput::Plugin) => {
+                (verdict.state, check::line(verdict, notes))
+            }
+            (Self::Judged(verdict, _), CheckOutput::Npd) => (verdict.state, npd::line(verdict)),
+            (Self::Said(state, text), CheckOutput::Plugin) => (*state, check::said(*state, text)),
+            (Self::Said(state, text), CheckOutput::Npd) => (*state, npd::said(*state, text)),
+        };
+        // Whoever does not read the line may still look at the code.
+        let _ = writeln!(std::io::stdout().lock(), "{line}");
+        ExitCode::from(match output {
+            CheckOutput::Plugin => state as u8,
+            CheckOutput::Npd => npd::code(state),
+        })
+    }
+}
+
+async fn look(args: &CheckArgs, mask: Option<Mask>) -> Result<Answer> {
     if mask.is_some() && args.state.is_some() {
         bail!("--state FILE remembers names as they are: it does not go with --mask");
     }
@@ -136,7 +157,7 @@ async fn look(args: &CheckArgs, mask: Option<Mask>) -> Result<(State, String)> {
     if whose != Whose::All {
         notes.extend(check::unowned(&verdict));
     }
-    Ok((verdict.state, check::line(&verdict, &notes)))
+    Ok(Answer::Judged(verdict, notes))
 }
 
 /// As it was then.
@@ -145,23 +166,23 @@ fn recorded(
     path: &Path,
     thresholds: &Thresholds,
     mask: Option<Mask>,
-) -> Result<(State, String)> {
+) -> Result<Answer> {
     let PastVerdict { verdict, time } =
         past_check::check(path, args.at, args.period, thresholds, mask)?;
-    Ok((verdict.state, check::line(&verdict, &[format!("as it was at {time}")])))
+    Ok(Answer::Judged(verdict, vec![format!("as it was at {time}")]))
 }
 
 /// Nothing is tracked now. That may have been otherwise since the last call.
-fn absent(args: &CheckArgs, before: Option<&Remembered>) -> Result<(State, String)> {
+fn absent(args: &CheckArgs, before: Option<&Remembered>) -> Result<Answer> {
     if let Some(path) = &args.state {
         let now = Remembered::new(moment(None, String::new())?, &[], |_| None);
         statefile::write(path, &now.text()?)?;
     }
     if let Some(why) = before.and_then(Remembered::lost) {
-        return Ok((State::Unknown, check::said(State::Unknown, why)));
+        return Ok(Answer::Said(State::Unknown, why.to_owned()));
     }
     let text = format!("{ABSENT}: nothing is tracked, and conntrack drops nothing");
-    Ok((State::Ok, check::said(State::Ok, &text)))
+    Ok(Answer::Said(State::Ok, text))
 }
 
 /// What the last call left; never anything else, which would be overwritten.

@@ -18,8 +18,8 @@ const LONGEST_NAME: usize = 64;
 ///
 /// The notes are about what was not looked at.
 pub fn line(verdict: &Verdict, notes: &[String]) -> String {
-    let names = names(&verdict.tables);
-    let mut parts = findings(verdict, &names);
+    let names = names(&verdict.tables, LONGEST_NAME);
+    let mut parts = findings(verdict, &names, MOST_TOLD);
     if parts.is_empty() {
         parts.push(summary(verdict, &names));
     }
@@ -59,16 +59,16 @@ pub fn said(state: State, text: &str) -> String {
 }
 
 /// Nothing that ends the line, and nothing that begins the numbers.
-fn plain(text: &str) -> String {
+pub(super) fn plain(text: &str) -> String {
     escaped(text).replace('|', "\\u{7c}")
 }
 
 /// What each table is called: by the inode number too where the name alone would not tell.
-fn names(tables: &[JudgedTable]) -> Vec<String> {
+pub(super) fn names(tables: &[JudgedTable], longest: usize) -> Vec<String> {
     let called: Vec<String> =
         tables.iter().map(|table| words::called(table.name.as_deref(), table.inode)).collect();
     let unique = |name: &String| called.iter().filter(|other| *other == name).count() == 1;
-    let full = |(table, name): (&JudgedTable, &String)| match beginning(name) {
+    let full = |(table, name): (&JudgedTable, &String)| match beginning(name, longest) {
         begin if begin == name && unique(name) => name.clone(),
         begin => format!("{begin}[{}]", table.inode),
     };
@@ -76,17 +76,17 @@ fn names(tables: &[JudgedTable]) -> Vec<String> {
 }
 
 /// As much of a name as has room.
-fn beginning(name: &str) -> &str {
+fn beginning(name: &str, longest: usize) -> &str {
     let mut length = 0;
     let end = name.char_indices().find(|(at, c)| {
         length += label(&name[*at..at + c.len_utf8()]).len();
-        length > LONGEST_NAME
+        length > longest
     });
     end.map_or(name, |(at, _)| &name[..at])
 }
 
 /// What is wrong or not known, the worst first.
-fn findings(verdict: &Verdict, names: &[String]) -> Vec<String> {
+pub(super) fn findings(verdict: &Verdict, names: &[String], most: usize) -> Vec<String> {
     let mut found = Vec::new();
     for state in [State::Critical, State::Warning, State::Unknown] {
         for (table, name) in verdict.tables.iter().zip(names) {
@@ -94,8 +94,8 @@ fn findings(verdict: &Verdict, names: &[String]) -> Vec<String> {
             found.extend(figures.map(|figure| finding(verdict, table, name, figure)));
         }
     }
-    let more = found.len().saturating_sub(MOST_TOLD);
-    found.truncate(MOST_TOLD);
+    let more = found.len().saturating_sub(most);
+    found.truncate(most);
     if more > 0 {
         found.push(format!("and {more} more"));
     }
@@ -148,7 +148,7 @@ fn share(entries: f64, table: &JudgedTable, word: &str) -> String {
 }
 
 /// All is well: how full the fullest is.
-fn summary(verdict: &Verdict, names: &[String]) -> String {
+pub(super) fn summary(verdict: &Verdict, names: &[String]) -> String {
     let known = verdict.tables.iter().zip(names);
     let fullest = known
         .filter_map(|(table, name)| Some((table.entries?, table, name)))

@@ -7,6 +7,7 @@ pub mod doctor;
 pub mod incident;
 pub mod loading;
 mod measure;
+pub mod npd;
 mod offline;
 mod others;
 pub mod preamble;
