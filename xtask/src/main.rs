@@ -2,6 +2,7 @@
 
 mod commands;
 mod matrix;
+mod oci;
 mod summary;
 mod vm;
 
@@ -33,6 +34,11 @@ enum Command {
     /// The probes are compiled by rustup's nightly with rust-src and the bpf-linker on PATH where
     /// both are there, otherwise by Debian's rustc, unpacked into target/provision (120 MB).
     Build(commands::build::Options),
+    /// Make an image for containers of the executable alone: target/release/ctwatch-oci.tar
+    ///
+    /// An OCI layout in a tar, made without a daemon: the same bytes from the same executable. Load it with
+    /// `podman load -i`, or copy it with `skopeo copy oci-archive:FILE docker://REGISTRY/ctwatch`.
+    Image(commands::image::Args),
     /// Run all tests; those that need root and network namespaces are skipped without root
     ///
     /// The suite matrix is a slice of `cargo xtask matrix`: the oldest and the newest kernel,
@@ -43,7 +49,8 @@ enum Command {
     /// Where QEMU cannot be had, both are skipped.
     ///
     /// The suite pages looks at the pages of `ctwatch report` in Chromium, and leaves pictures in
-    /// target/pages; fleet asks DuckDB the queries of docs/fleet.md.
+    /// target/pages; fleet asks DuckDB the queries of docs/fleet.md; deploy has the tools of Prometheus, systemd,
+    /// Kubernetes and containers judge what is in dist/.
     ///
     /// The suite netns changes what the whole machine shares, above all nf_conntrack_max, and
     /// restores it: one such run at a time. Every suite's output is shown as it comes; the last
@@ -97,6 +104,7 @@ fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Run(args) => commands::run::run(&args),
         Command::Build(args) => commands::build::run(&args).map(|_| ExitCode::SUCCESS),
+        Command::Image(args) => commands::image::run(&args).map(|_| ExitCode::SUCCESS),
         Command::Test(args) => commands::test::run(&args),
         Command::Matrix(args) => commands::matrix::run(&args),
         Command::Lab(args) => commands::lab::run(&args),

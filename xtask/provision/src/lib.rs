@@ -12,6 +12,7 @@ pub mod debian_rust;
 pub mod duckdb;
 pub mod guest;
 pub mod kernels;
+pub mod kubernetes;
 pub mod minimum;
 pub mod owners;
 pub mod process;
@@ -39,8 +40,12 @@ pub enum Thing {
     DuckDb,
     /// What runs in a virtual machine besides the tests.
     Guest,
+    /// What judges the files of dist/.
+    Judges,
     /// By the beginning of its version, or [`kernels::NEWEST`].
     Kernel(String),
+    /// What renders manifests, and their schemas.
+    Kubernetes,
     /// The oldest Rust that compiles ctwatch, by Cargo.toml.
     MinimumRust,
     /// Programs that own a firewall.
@@ -58,13 +63,15 @@ pub enum Thing {
 
 impl Thing {
     /// Those of which there is one.
-    const SINGLE: [Self; 13] = [
+    const SINGLE: [Self; 15] = [
         Self::BpfLinker,
         Self::CargoDeny,
         Self::Chromium,
         Self::DebianRust,
         Self::DuckDb,
         Self::Guest,
+        Self::Judges,
+        Self::Kubernetes,
         Self::MinimumRust,
         Self::Owners,
         Self::PrometheusClient,
@@ -83,7 +90,9 @@ impl Thing {
             Self::DebianRust => "debian-rust".to_owned(),
             Self::DuckDb => format!("duckdb-{}", duckdb::VERSION),
             Self::Guest => "guest-4".to_owned(),
+            Self::Judges => "judges".to_owned(),
             Self::Kernel(name) => format!("kernel-{name}"),
+            Self::Kubernetes => format!("kubernetes-{}", kubernetes::VERSION),
             Self::MinimumRust => format!("rust-{}", minimum::version()),
             Self::Owners => "owners-1".to_owned(),
             Self::PrometheusClient => format!("prometheus-client-{}", prometheus_client::VERSION),

@@ -39,6 +39,15 @@ pub const TOOLS: &[Tool] = &[
     ("sysctl", "procps"),
 ];
 
+/// What judges the files of dist/: rules, the unit, the image.
+pub const JUDGES: &[Tool] = &[
+    ("promtool", "prometheus"),
+    ("prometheus", "prometheus"),
+    ("systemd-analyze", "systemd"),
+    ("skopeo", "skopeo"),
+    ("umoci", "umoci"),
+];
+
 /// What the benchmark compares with.
 pub const RIVALS: &[Tool] = &[("bpftrace", "bpftrace")];
 
@@ -73,6 +82,19 @@ fn path_of(thing: &Thing, tools: &[Tool]) -> Result<OsString> {
         dirs.push(folder.join("wrappers"));
     }
     Ok(env::join_paths(dirs)?)
+}
+
+/// The folder with those judges that this machine lacks; `None`: it lacks none.
+pub fn judges() -> Result<Option<PathBuf>> {
+    let missing = missing(JUDGES);
+    if missing.is_empty() {
+        return Ok(None);
+    }
+    let folder = Thing::Judges.place();
+    if !are_complete(&folder, &missing) {
+        Thing::Judges.fetch().context("what judges the files of dist/ could not be had")?;
+    }
+    Ok(Some(folder.join("wrappers")))
 }
 
 /// Has this process, and what it starts, find them.

@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 pub(crate) mod build;
 pub(crate) mod fuzz;
+pub(crate) mod image;
 pub(crate) mod lab;
 pub(crate) mod lint;
 pub(crate) mod live;

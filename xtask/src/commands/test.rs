@@ -11,11 +11,15 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, ensure};
-use ctwatch_provision::{chromium, duckdb, owners, process::output, prometheus_client, sos, tools};
+use ctwatch_provision::{
+    chromium, duckdb, kubernetes, owners,
+    process::{output, root},
+    prometheus_client, sos, tools,
+};
 
 use super::{
     build::{self, Built, Kind, Tests},
-    lint,
+    image, lint,
 };
 use crate::{
     matrix::{
@@ -49,7 +53,7 @@ struct Suite {
     alone: bool,
 }
 
-const SUITES: [Suite; 7] = [
+const SUITES: [Suite; 8] = [
     Suite { name: "unit", needs: "", of: |tests| tests.kind == Kind::Unit, alone: false },
     Suite { name: "cli", needs: "", of: |tests| is(tests, "cli"), alone: false },
     Suite { name: "rooms", needs: "", of: |tests| is(tests, "rooms"), alone: false },
@@ -67,6 +71,12 @@ const SUITES: [Suite; 7] = [
         alone: false,
     },
     Suite {
+        name: DEPLOY,
+        needs: "Debian's prometheus, skopeo, umoci; kubectl, by python3 with pip",
+        of: |tests| is(tests, DEPLOY),
+        alone: false,
+    },
+    Suite {
         name: "netns",
         needs: "root and Debian's packages",
         of: |tests| is(tests, "netns"),
@@ -74,9 +84,10 @@ const SUITES: [Suite; 7] = [
     },
 ];
 
-/// What ctwatch writes, judged by a browser and by a database.
+/// What ctwatch writes, judged by a browser and by a database, and what is deployed beside it.
 const PAGES: &str = "pages";
 const FLEET: &str = "fleet";
+const DEPLOY: &str = "deploy";
 
 /// Tests of the live kernel whose names begin like this run programs that this machine may lack.
 const OF_OWNERS: &str = "owner_";
@@ -110,15 +121,33 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let judges = [
         (PAGES, "CTWATCH_CHROMIUM", chromium::provide as fn() -> Result<PathBuf>),
         (FLEET, "CTWATCH_DUCKDB", duckdb::provide),
+        (DEPLOY, "CTWATCH_KUBERNETES", kubernetes::provide),
     ];
     let judges = judges.into_iter().filter(|(suite, ..)| wanted(suite));
     let mut judges: Vec<_> = judges.map(|(_, name, by)| (name, thread::spawn(by))).collect();
     if wanted(FLEET) || wanted("netns") {
         judges.push(("CTWATCH_PROMETHEUS_CLIENT", thread::spawn(prometheus_client::provide)));
     }
+    // Prometheus is asked by a test of the live kernel too.
+    let judged = (wanted(DEPLOY) || wanted("netns")).then(|| thread::spawn(tools::judges));
     let built = build::tests(&args.build)?;
-    let path = tools::path()?;
+    let mut path = tools::path()?;
+    if let Some(judged) = judged {
+        match judged.join().map_err(|_| anyhow!("fetching panicked"))? {
+            Ok(Some(folder)) => {
+                path = env::join_paths(env::split_paths(&path).chain([folder]))?;
+            }
+            Ok(None) => {}
+            // The tests say that they are skipped, and count as such.
+            Err(error) => eprintln!("xtask: SOME TESTS ARE SKIPPED: {error:#}"),
+        }
+    }
     let mut programs = Vec::new();
+    if wanted(DEPLOY) {
+        let tar = root().join("target/deploy/ctwatch-oci.tar");
+        image::write(&built.ctwatch, &tar)?;
+        programs.push(("CTWATCH_IMAGE", tar));
+    }
     for (name, judge) in judges {
         match judge.join().map_err(|_| anyhow!("fetching panicked"))? {
             Ok(program) => programs.push((name, program)),

@@ -1,4 +1,4 @@
-//! DuckDB's command line from PyPI, where it is a package without any Python in it.
+//! DuckDB's command line from PyPI.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
@@ -6,10 +6,10 @@ use anyhow::{Context, Result, ensure};
 use ctwatch_provision::{
     Thing,
     duckdb::{PROGRAM, VERSION},
-    process::{find, output, run},
+    process::output,
 };
 
-use super::{Of, Store, say};
+use super::{Of, Store, pypi, say};
 
 /// Of the archives of that version: for x86_64, and for aarch64. pip takes no other.
 const SHA256: [&str; 2] = [
@@ -24,27 +24,12 @@ pub(super) fn provide(store: &Store) -> Result<()> {
 }
 
 fn unpack(dir: &Path) -> Result<()> {
-    ensure!(find("python3").is_some(), "this machine has no python3");
     say(&format!("fetching DuckDB {VERSION} from PyPI, for target/ only: 21 MB, 62 MB unpacked"));
-    let hashes = SHA256.map(|hash| format!(" --hash=sha256:{hash}")).concat();
-    let wanted = dir.join("requirements.txt");
-    fs::write(&wanted, format!("duckdb-cli=={VERSION}{hashes}\n"))?;
-    let archives = dir.join("archives");
-    run(Command::new("python3")
-        .args(["-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"])
-        .args(["--no-deps", "--only-binary", ":all:", "--require-hashes", "--requirement"])
-        .arg(&wanted)
-        .arg("--dest")
-        .arg(&archives))?;
-    let archive = fs::read_dir(&archives)?.flatten().next().context("pip downloaded nothing")?;
-    let files = dir.join("files");
-    run(Command::new("python3").args(["-m", "zipfile", "-e"]).arg(archive.path()).arg(&files))?;
+    let files = pypi::unpack(dir, &format!("duckdb-cli=={VERSION}"), &SHA256)?;
     let program = dir.join(PROGRAM);
     fs::rename(files.join("duckdb_cli").join(PROGRAM), &program)
         .context("the package holds no program")?;
-    for folder in [&archives, &files] {
-        fs::remove_dir_all(folder)?;
-    }
+    fs::remove_dir_all(&files)?;
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
     let said = output(Command::new(&program).arg("--version"))?;
     ensure!(said.contains(&format!("v{VERSION} ")), "PyPI brought {said}");

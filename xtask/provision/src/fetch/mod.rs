@@ -8,9 +8,11 @@ mod debian_rust;
 mod duckdb;
 mod guest;
 mod kernels;
+mod kubernetes;
 mod minimum;
 mod owners;
 mod prometheus_client;
+mod pypi;
 mod qemu;
 mod sos;
 mod tools;
@@ -28,7 +30,7 @@ use ctwatch_provision::{
     Thing,
     crates::{BPF_LINKER, CARGO_DENY},
     process::{output, root},
-    tools::{RIVALS, TOOLS},
+    tools::{JUDGES, RIVALS, TOOLS},
 };
 
 use cache::Cache;
@@ -42,7 +44,9 @@ pub(super) fn fetch(thing: &Thing) -> Result<()> {
         Thing::DebianRust => debian_rust::provide(store),
         Thing::DuckDb => duckdb::provide(store),
         Thing::Guest => guest::provide(store),
+        Thing::Judges => tools::provide(store, thing, JUDGES),
         Thing::Kernel(name) => kernels::provide(store, name),
+        Thing::Kubernetes => kubernetes::provide(store),
         Thing::MinimumRust => minimum::provide(store),
         Thing::Owners => owners::provide(store),
         Thing::PrometheusClient => prometheus_client::provide(store),

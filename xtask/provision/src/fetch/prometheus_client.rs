@@ -2,17 +2,15 @@
 
 use std::{fs, path::Path, process::Command};
 
-use anyhow::{Context, Result, ensure};
-use ctwatch_provision::{
-    Thing,
-    process::{find, output, run},
-    prometheus_client::VERSION,
-};
+use anyhow::{Context, Result};
+use ctwatch_provision::{Thing, process::output, prometheus_client::VERSION};
 
-use super::{Of, Store, say};
+use super::{Of, Store, pypi, say};
 
 /// Of the archive of that version. pip takes no other.
 const SHA256: &str = "fa93d06737aa02bacd05794768508bb97d2fbee28cb3bca04eaae92f0ca953d6";
+/// The part of it that is Python's.
+const PACKAGE: &str = "prometheus_client";
 
 pub(super) fn provide(store: &Store) -> Result<()> {
     store
@@ -21,20 +19,10 @@ pub(super) fn provide(store: &Store) -> Result<()> {
 }
 
 fn unpack(dir: &Path) -> Result<()> {
-    ensure!(find("python3").is_some(), "this machine has no python3");
     say(&format!("fetching prometheus_client {VERSION} from PyPI, for target/ only"));
-    let wanted = dir.join("requirements.txt");
-    fs::write(&wanted, format!("prometheus-client=={VERSION} --hash=sha256:{SHA256}\n"))?;
-    let archives = dir.join("archives");
-    run(Command::new("python3")
-        .args(["-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"])
-        .args(["--no-deps", "--only-binary", ":all:", "--require-hashes", "--requirement"])
-        .arg(&wanted)
-        .arg("--dest")
-        .arg(&archives))?;
-    let archive = fs::read_dir(&archives)?.flatten().next().context("pip downloaded nothing")?;
-    run(Command::new("python3").args(["-m", "zipfile", "-e"]).arg(archive.path()).arg(dir))?;
-    fs::remove_dir_all(&archives)?;
+    let files = pypi::unpack(dir, &format!("prometheus-client=={VERSION}"), &[SHA256])?;
+    fs::rename(files.join(PACKAGE), dir.join(PACKAGE)).context("the package holds no Python")?;
+    fs::remove_dir_all(&files)?;
     let reads = "from prometheus_client.openmetrics import parser";
     output(Command::new("python3").args(["-c", reads]).env("PYTHONPATH", dir)).map(|_| ())
 }

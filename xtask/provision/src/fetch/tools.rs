@@ -69,7 +69,7 @@ fn wrap(dir: &Path, tool: &str) -> Result<()> {
         &wrapper,
         format!(
             "#!/bin/sh\nroot=$(dirname \"$0\")/..\n\
-             export LD_LIBRARY_PATH=\"$root/usr/lib/{arch}:$root/lib/{arch}\"\n\
+             export LD_LIBRARY_PATH=\"$root/usr/lib/{arch}:$root/lib/{arch}:$root/usr/lib/systemd:$root/lib/systemd\"\n\
              export XTABLES_LIBDIR=\"$root/usr/lib/{arch}/xtables\"\n\
              exec \"$root/{}\" \"$@\"\n",
             real.display()
