@@ -13,6 +13,7 @@
 
 mod image;
 mod manifests;
+mod panels;
 mod queries;
 mod rules;
 mod schema;

@@ -5,7 +5,13 @@ use std::{collections::BTreeSet, fs, process::Command};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::{Needs, Test, dist, list, read, root, rules::rules, said, text};
+use crate::{
+    Needs, Test, list,
+    panels::{self, Query, dashboard},
+    read, root,
+    rules::rules,
+    said, text,
+};
 
 pub(crate) const TESTS: &[Test] = &[
     Test {
@@ -18,37 +24,19 @@ pub(crate) const TESTS: &[Test] = &[
     Test { name: "panels_do_not_overlap", needs: &[Needs::Nothing], run: laid_out },
 ];
 
-const DASHBOARD: &str = "grafana/ctwatch.json";
-
-fn dashboard() -> Result<Value> {
-    Ok(serde_json::from_str(&read(&dist(DASHBOARD))?)?)
-}
-
-fn panels(dashboard: &Value) -> Result<Vec<&Value>> {
+fn panels_of(dashboard: &Value) -> Result<Vec<&Value>> {
     Ok(list(dashboard, "panels")?.iter().filter(|panel| panel["type"] != "row").collect())
 }
 
-/// Each expression of the dashboard, with what Grafana puts in, and where it stands.
+/// Each expression of the dashboard, and where it stands.
 pub(crate) fn panel_queries() -> Result<Vec<(String, String)>> {
-    let dashboard = dashboard()?;
-    let filled = |expression: &str| {
-        let filled = expression.replace("$__rate_interval", "1m");
-        let filled = filled.replace("$instance", ".*").replace("$netns", ".*");
-        ensure!(!filled.contains('$'), "an unknown variable: {filled}");
-        Ok(filled)
-    };
-    let mut queries = Vec::new();
-    for panel in panels(&dashboard)? {
-        for target in list(panel, "targets")? {
-            let place = format!("panel {:?}", text(panel, "title")?);
-            queries.push((place, filled(text(target, "expr")?)?));
-        }
-    }
-    for annotation in list(&dashboard["annotations"], "list")? {
+    const INTERVAL: &str = "1m";
+    let place = |query: Query| (format!("panel {:?}", query.panel), query.expression);
+    let mut queries: Vec<_> = panels::queries(INTERVAL)?.into_iter().map(place).collect();
+    for annotation in list(&dashboard()?["annotations"], "list")? {
         let place = format!("annotation {:?}", text(annotation, "name")?);
-        queries.push((place, filled(text(annotation, "expr")?)?));
+        queries.push((place, panels::filled(&annotation["expr"], INTERVAL)?));
     }
-    ensure!(queries.len() > 30, "{}", queries.len());
     Ok(queries)
 }
 
@@ -154,7 +142,7 @@ fn laid_out() -> Result<()> {
     }
     // Five seconds are enough for the first row.
     let first: Vec<_> =
-        panels(&dashboard)?.into_iter().take(6).map(|panel| &panel["type"]).collect();
+        panels_of(&dashboard)?.into_iter().take(6).map(|panel| &panel["type"]).collect();
     ensure!(first.iter().all(|kind| *kind == "stat"), "{first:?}");
     Ok(())
 }

@@ -25,6 +25,7 @@ mod claims;
 mod collect;
 mod confined;
 mod cost;
+mod deployed;
 mod doctor;
 mod faults;
 mod floods;
@@ -100,6 +101,8 @@ enum On {
     OnceWithOwners,
     /// Once, where Debian's sos can be fetched, too.
     OnceWithSos,
+    /// Once, on a machine that Prometheus can be fetched for: in no virtual machine.
+    OnceWithPrometheus,
     /// Once, where the kernel has cgroups of version 2.
     OnceWithCgroups,
     /// Not a test: measures, where that is all that is asked for.
@@ -127,7 +130,7 @@ impl Test {
     }
 }
 
-const GROUPS: [&[Test]; 38] = [
+const GROUPS: [&[Test]; 39] = [
     cases::TESTS,
     floods::TESTS,
     recordings::TESTS,
@@ -165,6 +168,7 @@ const GROUPS: [&[Test]; 38] = [
     sos::TESTS,
     start::TESTS,
     cost::TESTS,
+    deployed::TESTS,
     // The last: a lockdown is for good.
     guards::TESTS,
 ];
@@ -191,7 +195,7 @@ impl Machine {
             ),
             On::EachWithChainLimit | On::OnceWithChainLimit => (self.chains, NO_LIMIT),
             On::OnceAlone => (self.alone, "only on a machine of its own"),
-            On::OnceHere | On::OnceWithOwners | On::OnceWithSos => {
+            On::OnceHere | On::OnceWithOwners | On::OnceWithSos | On::OnceWithPrometheus => {
                 (!self.alone, "not in a virtual machine")
             }
         };
@@ -319,6 +323,7 @@ fn trial(case: &Case) -> Trial {
         On::OnceHere => situations::missing(&case.name),
         On::OnceWithOwners => owners::missing(),
         On::OnceWithSos => sos::missing(),
+        On::OnceWithPrometheus => deployed::missing(),
         On::OnceWithCgroups => pods::missing(),
         _ => None,
     };

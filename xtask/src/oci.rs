@@ -4,7 +4,6 @@
 
 use std::{
     collections::BTreeSet,
-    env::consts::ARCH,
     io::{Cursor, Write},
     process::{Command, Stdio},
 };
@@ -46,17 +45,13 @@ impl Blob {
     }
 }
 
-/// The tar. It starts the first file.
+/// The tar. It starts the first file, which must need no other.
 pub(crate) fn image(files: &[File]) -> Result<Vec<u8>> {
-    let program = files.first().context("no files")?.path;
+    let File { path: program, content, .. } = files.first().context("no files")?;
+    let architecture = architecture(content)?;
     let plain = tar(files)?;
     let diff_id = format!("sha256:{}", sha256(&plain)?);
     let layer = Blob::of(gzip(&plain)?)?;
-    let architecture = match ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
     let config = Blob::json(&json!({
         "architecture": architecture,
         "os": "linux",
@@ -94,6 +89,30 @@ pub(crate) fn image(files: &[File]) -> Result<Vec<u8>> {
     ];
     files.extend(blobs.iter().map(|(path, content)| file(path.as_str(), content.clone())));
     tar(&files)
+}
+
+/// Of an executable for Linux that brings its C library with it.
+fn architecture(executable: &[u8]) -> Result<&'static str> {
+    const PT_INTERP: u32 = 3;
+    let half = |at: usize| {
+        let bytes = executable.get(at..at + 2).and_then(|bytes| bytes.try_into().ok());
+        bytes.map(u16::from_le_bytes).context("it is cut off")
+    };
+    // 64 bits, little endian.
+    ensure!(executable.starts_with(b"\x7fELF\x02\x01"), "it is no executable of 64 bits");
+    let place = executable.get(32..40).and_then(|bytes| bytes.try_into().ok());
+    let place = usize::try_from(place.map(u64::from_le_bytes).context("it is cut off")?)?;
+    let (size, count) = (usize::from(half(54)?), usize::from(half(56)?));
+    for number in 0..count {
+        let kind = place.checked_add(number * size).and_then(|at| executable.get(at..)?.get(..4));
+        let kind = kind.and_then(|bytes| bytes.try_into().ok()).map(u32::from_le_bytes);
+        ensure!(kind.context("it is cut off")? != PT_INTERP, "it is not static: it needs a loader");
+    }
+    match half(18)? {
+        62 => Ok("amd64"),
+        183 => Ok("arm64"),
+        machine => anyhow::bail!("it is for machine {machine} of ELF, which has no name here"),
+    }
 }
 
 /// With the folders that they are in, each before what is in it.
@@ -157,10 +176,39 @@ mod tests {
 
     use super::*;
 
+    /// As much of an executable as is looked at, with one program header.
+    fn executable(machine: u16, kind: u32) -> Vec<u8> {
+        let mut header = b"\x7fELF\x02\x01".to_vec();
+        header.resize(64, 0);
+        header[18..20].copy_from_slice(&machine.to_le_bytes());
+        header[32] = 64;
+        header[54] = 56;
+        header[56] = 1;
+        header.extend(kind.to_le_bytes());
+        header
+    }
+
+    #[test]
+    fn what_needs_a_loader_is_no_image() {
+        assert_eq!(architecture(&executable(62, 1)).unwrap(), "amd64");
+        assert_eq!(architecture(&executable(183, 1)).unwrap(), "arm64");
+        let complaints = [
+            (executable(62, 3), "not static"),
+            (executable(3, 1), "machine 3"),
+            (executable(62, 1)[..60].to_vec(), "cut off"),
+            (executable(62, 1)[..66].to_vec(), "cut off"),
+            (b"#!/bin/sh\n".to_vec(), "no executable"),
+        ];
+        for (bytes, complaint) in complaints {
+            let error = architecture(&bytes).unwrap_err().to_string();
+            assert!(error.contains(complaint), "{error}");
+        }
+    }
+
     fn files() -> Vec<File<'static>> {
         let file = |path, mode, content: &[u8]| File { path, mode, content: content.to_vec() };
         vec![
-            file("ctwatch", 0o755, b"\x7fELF"),
+            file("ctwatch", 0o755, &executable(62, 1)),
             file("usr/share/doc/ctwatch/LICENSE", 0o644, b"MIT"),
         ]
     }
@@ -205,7 +253,7 @@ mod tests {
         let diff_id = format!("sha256:{}", sha256(&layer).unwrap());
         assert_eq!(config["rootfs"]["diff_ids"], json!([diff_id]));
         let files = unpacked(&layer);
-        assert_eq!(files["ctwatch"], (0o755, b"\x7fELF".to_vec()));
+        assert_eq!(files["ctwatch"], (0o755, executable(62, 1)));
         let folders = files.keys().filter(|path| path.ends_with('/')).count();
         assert_eq!((files.len(), folders), (6, 4));
     }

@@ -15,13 +15,19 @@ use crate::oci;
 pub(crate) struct Args {
     #[command(flatten)]
     build: build::Options,
+    /// Of this executable, which is static, instead of one that is built now
+    #[arg(long, value_name = "FILE")]
+    executable: Option<PathBuf>,
     /// Where to write it instead
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let ctwatch = build::run(&args.build)?;
+    let ctwatch = match &args.executable {
+        Some(executable) => executable.clone(),
+        None => build::run(&args.build)?,
+    };
     let place = root().join("target/release/ctwatch-oci.tar");
     let place = args.output.clone().unwrap_or(place);
     write(&ctwatch, &place)?;
@@ -43,5 +49,7 @@ pub(crate) fn write(ctwatch: &Path, to: &Path) -> Result<()> {
     if let Some(folder) = to.parent() {
         fs::create_dir_all(folder)?;
     }
-    fs::write(to, oci::image(&files)?).with_context(|| format!("cannot write {}", to.display()))
+    let image = oci::image(&files)
+        .with_context(|| format!("no image can be made of {}", ctwatch.display()))?;
+    fs::write(to, image).with_context(|| format!("cannot write {}", to.display()))
 }

@@ -1,0 +1,339 @@
+//! What is deployed beside ctwatch, at work: a real Prometheus that scrapes a real `ctwatch serve` over an incident
+//! answers each panel of the dashboard, and the restrictions of the unit take nothing away.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use ctwatch_lab::{
+    Lab, Plan, judge,
+    traffic::{Family, Flood, Flows, Protocol},
+};
+use serde_json::Value;
+
+#[path = "../deploy/panels.rs"]
+mod panels;
+
+use crate::{
+    On, Test, test,
+    watch::{PATIENCE, ctwatch},
+};
+
+pub(crate) const TESTS: &[Test] = &[
+    test(On::OnceWithPrometheus, "prometheus_answers_each_panel", dashboard).anywhere(),
+    test(On::Once, "the_units_restrictions_take_nothing_away", restricted),
+];
+
+/// To 200 ports, of control planes among them.
+const SYNS: Flows = Flows { sources: 10, services: 200, ..Flows::of(Family::V4, Protocol::TcpSyn) };
+
+/// Why there is none to ask.
+pub(crate) fn missing() -> Option<&'static str> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_there = std::env::split_paths(&path).any(|dir| dir.join("prometheus").is_file());
+    (!is_there).then_some("there is no prometheus on PATH (cargo xtask test fetches one)")
+}
+
+/// Killed when it is dropped.
+struct Server {
+    child: Child,
+    /// What it said, for the case that it ends.
+    log: PathBuf,
+    port: u16,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+impl Server {
+    fn start(command: &mut Command, port: u16, log: PathBuf) -> Result<Self> {
+        let file = fs::File::create(&log)?;
+        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+        let child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
+        Ok(Self { child, log, port })
+    }
+
+    fn get(&mut self, path: &str) -> Result<String> {
+        if let Some(status) = self.child.try_wait()? {
+            bail!("it ended with {status}: {}", fs::read_to_string(&self.log)?);
+        }
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let (head, body) = answer.split_once("\r\n\r\n").context("no answer")?;
+        ensure!(head.lines().next().is_some_and(|line| line.contains(" 200 ")), "{path}: {head}");
+        Ok(body.to_owned())
+    }
+
+    /// Until `found` finds what it looks for.
+    fn until<T>(
+        &mut self,
+        what: &str,
+        mut found: impl FnMut(&mut Self) -> Result<Option<T>>,
+    ) -> Result<T> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let last = match found(self) {
+                Ok(Some(found)) => return Ok(found),
+                Ok(None) => String::new(),
+                Err(error) => format!(": {error:#}"),
+            };
+            if self.child.try_wait()?.is_some() || Instant::now() > until {
+                bail!("{what}: it did not come{last}: {}", fs::read_to_string(&self.log)?);
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+fn serve(command: &mut Command, port: u16, folder: &Path, name: &str) -> Result<Server> {
+    command.args(["serve", "-i", "200ms", "--web.listen-address", &format!("127.0.0.1:{port}")]);
+    let mut serve = Server::start(command, port, folder.join(name))?;
+    serve.until("the first tick", |serve| {
+        Ok(serve.get("/metrics")?.contains("ctwatch_entries{").then_some(()))
+    })?;
+    Ok(serve)
+}
+
+/// The value of one sample, named as on the page.
+fn sample(page: &str, name: &str) -> Option<f64> {
+    page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+}
+
+fn prometheus(folder: &Path, target: u16) -> Result<Server> {
+    let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dist/prometheus/ctwatch.rules.yml");
+    let config = folder.join("prometheus.yml");
+    let text = format!(
+        "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\n\
+         rule_files: [{}]\n\
+         scrape_configs:\n\
+         - job_name: ctwatch\n  honor_labels: true\n  static_configs: [{{targets: ['127.0.0.1:{target}']}}]\n",
+        rules.display()
+    );
+    fs::write(&config, text)?;
+    let port = free_port()?;
+    let mut command = Command::new("prometheus");
+    command
+        .arg(format!("--config.file={}", config.display()))
+        .arg(format!("--storage.tsdb.path={}", folder.join("data").display()))
+        .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+        .arg("--log.level=warn");
+    let mut prometheus = Server::start(&mut command, port, folder.join("prometheus.log"))?;
+    prometheus.until("Prometheus", |server| server.get("/-/ready").map(Some))?;
+    Ok(prometheus)
+}
+
+/// What an expression comes to now: series, each with its labels and one or many values.
+fn ask(prometheus: &mut Server, expression: &str) -> Result<Vec<Value>> {
+    let encoded: String = expression.bytes().map(|byte| format!("%{byte:02x}")).collect();
+    let answer: Value =
+        serde_json::from_str(&prometheus.get(&format!("/api/v1/query?query={encoded}"))?)?;
+    ensure!(answer["status"] == "success", "{expression}: {answer}");
+    answer["data"]["result"].as_array().cloned().with_context(|| answer.to_string())
+}
+
+fn number(value: &Value) -> Result<f64> {
+    value[1].as_str().with_context(|| value.to_string())?.parse().context("no number")
+}
+
+/// The only one's.
+fn value(prometheus: &mut Server, expression: &str) -> Result<Option<f64>> {
+    match &ask(prometheus, expression)?[..] {
+        [] => Ok(None),
+        [one] => number(&one["value"]).map(Some),
+        more => bail!("{expression} is {} series", more.len()),
+    }
+}
+
+/// Last sample less the first, of all that were scraped: nothing is extrapolated.
+fn grown(prometheus: &mut Server, series: &str) -> Result<f64> {
+    let found = ask(prometheus, &format!("{series}[1h]"))?;
+    let [one] = &found[..] else { bail!("{series} is {} series", found.len()) };
+    let values = one["values"].as_array().context("no values")?;
+    let (first, last) = (values.first().context("no first")?, values.last().context("no last")?);
+    Ok(number(last)? - number(first)?)
+}
+
+fn dashboard() -> Result<()> {
+    let mut lab = Lab::new(Plan::default())?;
+    lab.set_limit(500)?;
+    lab.keep_entries()?;
+    let folder = tempfile::tempdir()?;
+    let port = free_port()?;
+    let _serve = serve(&mut ctwatch()?, port, folder.path(), "serve.log")?;
+    let mut prometheus = prometheus(folder.path(), port)?;
+    let netns = format!("netns={:?}", lab.router().name());
+    let dropped = format!("ctwatch_dropped_total{{{netns}}}");
+    prometheus.until("a scrape before the flood", |server| {
+        let scrapes = value(server, &format!("count_over_time({dropped}[1h])"))?;
+        Ok(scrapes.filter(|scrapes| *scrapes >= 2.0))
+    })?;
+    let sent = lab.send(&Flood::of(SYNS, 3000))?;
+    let verdict = judge::ask(lab.router())?;
+    ensure!(
+        verdict.drop > 1000 && sent.packets - sent.arrived == verdict.drop,
+        "{sent:?} {verdict:?}"
+    );
+    #[expect(clippy::cast_precision_loss, reason = "thousands")]
+    let (truth, arrived) = (verdict.drop as f64, sent.arrived as f64);
+    prometheus.until("the drops", |server| {
+        Ok(value(server, &dropped)?.filter(|dropped| *dropped >= truth))
+    })?;
+    for (series, expected) in [
+        (dropped.clone(), truth),
+        (format!("ctwatch_drops_total{{{netns}, reason=\"table_full\"}}"), truth),
+        (format!("ctwatch_insertions_total{{{netns}}}"), arrived),
+    ] {
+        let grown = grown(&mut prometheus, &series)?;
+        ensure!(grown == expected, "{series} grew by {grown}, and it was {expected}");
+    }
+    // It goes by the certain total, without delay.
+    prometheus.until("the alarm", |server| {
+        let firing =
+            format!("ALERTS{{alertname=\"CtwatchDropping\", alertstate=\"firing\", {netns}}}");
+        value(server, &firing)
+    })?;
+    // The last counts came with the drops; a census and lists come while the table is saturated.
+    let mut empty = Vec::new();
+    prometheus.until("data for each panel", |server| {
+        empty.clear();
+        for query in panels::queries("10s")? {
+            let series = ask(server, &query.expression)?;
+            let of_nothing = series.iter().all(|one| one["value"][1] == "NaN");
+            if of_nothing && !is_unavailable(server, &query.expression)? {
+                empty.push(format!("{}: {}", query.panel, query.expression));
+            }
+        }
+        ensure!(empty.is_empty(), "{empty:#?}");
+        Ok(Some(()))
+    })
+}
+
+/// What nothing on this machine measures, and is said to be so.
+fn is_unavailable(prometheus: &mut Server, expression: &str) -> Result<bool> {
+    const FIGURES: [(&str, &str); 1] = [("ctwatch_ctnetlink_refused_total", "ctnetlink_refused")];
+    for (series, figure) in FIGURES {
+        let available = format!("ctwatch_figure_available{{figure={figure:?}}}");
+        if expression.contains(series) && value(prometheus, &available)? == Some(0.0) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The capabilities that the unit keeps.
+fn kept() -> Result<String> {
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dist/systemd/ctwatch.service");
+    let unit = fs::read_to_string(unit)?;
+    let line = unit.lines().find_map(|line| line.strip_prefix("AmbientCapabilities="));
+    let names = line.context("no capabilities")?.split(' ').map(|name| {
+        let name = name.trim_start_matches("CAP_").to_lowercase();
+        format!(",+{name}")
+    });
+    Ok(format!("-all{}", names.collect::<String>()))
+}
+
+/// As systemd starts it: another user, these capabilities, a read-only file system in a mount namespace of its own
+/// that follows the host's.
+fn confined() -> Result<Command> {
+    const PREPARE: &str = "mount --make-rslave / && mount -o remount,bind,ro / && exec \"$@\"";
+    let kept = kept()?;
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "unchanged", "sh", "-ec", PREPARE, "sh"]);
+    command.args(["setpriv", "--reuid=61234", "--regid=61234", "--clear-groups", "--no-new-privs"]);
+    for set in ["inh-caps", "ambient-caps", "bounding-set"] {
+        command.arg(format!("--{set}={kept}"));
+    }
+    command.arg(ctwatch()?.get_program());
+    Ok(command)
+}
+
+fn available(page: &str) -> BTreeSet<String> {
+    let figures =
+        page.lines().filter_map(|line| line.strip_prefix("ctwatch_figure_available{figure="));
+    figures.filter_map(|line| line.strip_suffix("} 1")).map(str::to_owned).collect()
+}
+
+fn restricted() -> Result<()> {
+    let mut lab = Lab::new(Plan::default())?;
+    lab.set_limit(500)?;
+    lab.keep_entries()?;
+    let folder = tempfile::tempdir()?;
+    // As root first.
+    let port = free_port()?;
+    let mut whole = serve(&mut ctwatch()?, port, folder.path(), "root.log")?;
+    let before = available(&whole.get("/metrics")?);
+    ensure!(before.contains("\"dropped\"") && before.contains("\"insertions\""), "{before:?}");
+    drop(whole);
+
+    let port = free_port()?;
+    let mut serve = serve(&mut confined()?, port, folder.path(), "serve.log")?;
+    let pid = serve.child.id();
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    ensure!(status.contains("\nUid:\t61234\t61234\t"), "{status}");
+    let name = lab.router().name().to_owned();
+    let counter = |page: &str, counter: &str| sample(page, &format!("{counter}{{netns={name:?}}}"));
+    let page = serve.get("/metrics")?;
+    ensure!(available(&page) == before, "as root {before:?}, confined {:?}", available(&page));
+    let first = counter(&page, "ctwatch_dropped_total").context("drops are not measured")?;
+    let inserted =
+        counter(&page, "ctwatch_insertions_total").context("insertions are not measured")?;
+    let sent = lab.send(&Flood::of(SYNS, 2000))?;
+    let verdict = judge::ask(lab.router())?;
+    #[expect(clippy::cast_precision_loss, reason = "thousands")]
+    let (truth, arrived) = (verdict.drop as f64, sent.arrived as f64);
+    ensure!(truth > 1000.0, "{verdict:?}");
+    let page = serve.until("the drops", |serve| {
+        let page = serve.get("/metrics")?;
+        Ok(counter(&page, "ctwatch_dropped_total")
+            .is_some_and(|now| now - first >= truth)
+            .then_some(page))
+    })?;
+    let grown = |name, from| counter(&page, name).map(|now| now - from);
+    ensure!(grown("ctwatch_dropped_total", first) == Some(truth), "{truth} {page}");
+    ensure!(grown("ctwatch_insertions_total", inserted) == Some(arrived), "{arrived} {page}");
+    ensure!(counter(&page, "ctwatch_entries") == Some(500.0), "{page}");
+    // Who, and what it is made of, while it is saturated.
+    serve.until("a census and lists", |serve| {
+        let page = serve.get("/metrics")?;
+        let here = page.contains("ctwatch_census_entries{") && page.contains("ctwatch_top_share{");
+        Ok(here.then_some(()))
+    })?;
+
+    // What is made later is seen, and what is deleted is not kept.
+    let later = lab.add_netns("later")?;
+    let inode = later.inode()?;
+    let readable = format!("ctwatch_netns_readable{{netns={:?}}}", later.name());
+    serve.until("the new namespace", |serve| {
+        Ok(sample(&serve.get("/metrics")?, &readable).filter(|readable| *readable == 1.0))
+    })?;
+    lab.remove_netns(&later)?;
+    serve.until("that it is gone", |serve| {
+        Ok(sample(&serve.get("/metrics")?, &readable).is_none().then_some(()))
+    })?;
+    let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo"))?;
+    ensure!(!mounts.contains(&format!("net:[{inode}]")), "it is still mounted: {mounts}");
+    let root =
+        mounts.lines().find(|line| line.split(' ').nth(4) == Some("/")).context("no root")?;
+    let options = root.split(' ').nth(5).unwrap_or_default();
+    ensure!(options.split(',').any(|option| option == "ro"), "it may write: {root}");
+    Ok(())
+}
