@@ -91,7 +91,7 @@ fn wrong() -> Result<()> {
         ("/spec/template/spec/hostPid", json!(true)),
         ("/spec/template/spec/hostPID", json!("yes")),
         ("/spec/template/spec/containers/0/securityContext/seccomp", json!({})),
-        ("/spec/template/spec/containers/0/ports/0/containerPort", json!("9466")),
+        ("/spec/template/spec/containers/0/ports/0/containerPort", json!("10466")),
         ("/spec/updateStrategy/type", json!(1)),
         ("/spec/selector", Value::Null),
     ] {
