@@ -29,7 +29,8 @@ use crate::{
 
 pub(crate) const TESTS: &[Test] = &[
     test(On::OnceWithPrometheus, "prometheus_answers_each_panel", dashboard).anywhere(),
-    test(On::Once, "the_units_restrictions_take_nothing_away", restricted),
+    test(On::Once, "the_units_restrictions_take_nothing_away", unit),
+    test(On::Once, "the_pods_restrictions_take_nothing_away", pod),
 ];
 
 /// To 200 ports, of control planes among them.
@@ -236,31 +237,66 @@ fn is_unavailable(prometheus: &mut Server, expression: &str) -> Result<bool> {
     Ok(false)
 }
 
-/// The capabilities that the unit keeps.
-fn kept() -> Result<String> {
+/// What `setpriv` is to do: these capabilities and no others, for good.
+fn only(user: &[&str]) -> Result<Vec<String>> {
     let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dist/systemd/ctwatch.service");
     let unit = fs::read_to_string(unit)?;
     let line = unit.lines().find_map(|line| line.strip_prefix("AmbientCapabilities="));
+    // A test of what is deployed holds the pod's against the same list.
     let names = line.context("no capabilities")?.split(' ').map(|name| {
         let name = name.trim_start_matches("CAP_").to_lowercase();
         format!(",+{name}")
     });
-    Ok(format!("-all{}", names.collect::<String>()))
+    let kept = format!("-all{}", names.collect::<String>());
+    let sets = ["inh-caps", "ambient-caps", "bounding-set"].map(|set| format!("--{set}={kept}"));
+    let user = user.iter().map(|option| (*option).to_owned());
+    let alone = ["setpriv".to_owned(), "--clear-groups".to_owned(), "--no-new-privs".to_owned()];
+    Ok(alone.into_iter().chain(sets).chain(user).collect())
 }
 
 /// As systemd starts it: another user, these capabilities, a read-only file system in a mount namespace of its own
 /// that follows the host's.
-fn confined() -> Result<Command> {
+fn unit() -> Result<()> {
     const PREPARE: &str = "mount --make-rslave / && mount -o remount,bind,ro / && exec \"$@\"";
-    let kept = kept()?;
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "unchanged", "sh", "-ec", PREPARE, "sh"]);
-    command.args(["setpriv", "--reuid=61234", "--regid=61234", "--clear-groups", "--no-new-privs"]);
-    for set in ["inh-caps", "ambient-caps", "bounding-set"] {
-        command.arg(format!("--{set}={kept}"));
-    }
-    command.arg(ctwatch()?.get_program());
-    Ok(command)
+    command.args(only(&["--reuid=61234", "--regid=61234"])?).arg(ctwatch()?.get_program());
+    restricted(&mut command, 61234)
+}
+
+/// As a container runtime starts it: root with these capabilities, namespaces of its own but for the network's and the
+/// processes', and a read-only root with nothing in it but what the manifest mounts.
+fn pod() -> Result<()> {
+    // /usr and its libraries are for setpriv, and for a build that is not static.
+    const PREPARE: &str = "
+        root=$1 ctwatch=$2; shift 2
+        mount --make-rslave /
+        mount -t tmpfs none $root
+        cd $root
+        mkdir -p proc sys dev run/netns var/log/pods
+        touch ctwatch dev/null
+        mount --bind /dev/null dev/null
+        mount --bind $ctwatch ctwatch
+        mount -t proc proc proc
+        mount --bind proc/sys proc/sys
+        mount -o remount,bind,ro proc/sys
+        mount -t sysfs -o ro sysfs sys
+        mount --rbind /run/netns run/netns
+        for folder in usr lib lib64; do
+            if [ -d /$folder ]; then
+                mkdir $folder
+                mount --bind /$folder $folder
+                mount -o remount,bind,ro $folder
+            fi
+        done
+        mount -o remount,ro $root
+        exec chroot $root \"$@\"";
+    let root = tempfile::tempdir()?;
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--uts", "--ipc", "--cgroup", "--propagation", "unchanged"]);
+    command.args(["sh", "-ec", PREPARE, "sh"]);
+    command.arg(root.path()).arg(ctwatch()?.get_program()).args(only(&[])?).arg("/ctwatch");
+    restricted(&mut command, 0)
 }
 
 fn available(page: &str) -> BTreeSet<String> {
@@ -269,7 +305,8 @@ fn available(page: &str) -> BTreeSet<String> {
     figures.filter_map(|line| line.strip_suffix("} 1")).map(str::to_owned).collect()
 }
 
-fn restricted() -> Result<()> {
+/// Everything is counted as it is without restrictions; a namespace that is deleted goes.
+fn restricted(command: &mut Command, user: u32) -> Result<()> {
     let mut lab = Lab::new(Plan::default())?;
     lab.set_limit(500)?;
     lab.keep_entries()?;
@@ -282,10 +319,11 @@ fn restricted() -> Result<()> {
     drop(whole);
 
     let port = free_port()?;
-    let mut serve = serve(&mut confined()?, port, folder.path(), "serve.log")?;
+    let mut serve = serve(command, port, folder.path(), "serve.log")?;
     let pid = serve.child.id();
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    ensure!(status.contains("\nUid:\t61234\t61234\t"), "{status}");
+    ensure!(status.contains(&format!("\nUid:\t{user}\t{user}\t")), "{status}");
+    ensure!(status.contains("\nNoNewPrivs:\t1\n"), "{status}");
     let name = lab.router().name().to_owned();
     let counter = |page: &str, counter: &str| sample(page, &format!("{counter}{{netns={name:?}}}"));
     let page = serve.get("/metrics")?;
