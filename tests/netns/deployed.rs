@@ -299,6 +299,40 @@ fn pod() -> Result<()> {
     restricted(&mut command, 0)
 }
 
+/// A process in a network namespace of its own, which nothing else leads to.
+struct Lodger(Child);
+
+impl Lodger {
+    fn start() -> Result<Self> {
+        let mut command = Command::new("unshare");
+        command.args(["--net", "sh", "-c", "echo in; exec sleep 600"]);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+        let mut said = [0; 3];
+        let output = child.stdout.take();
+        let lodger = Self(child);
+        output.context("no output")?.read_exact(&mut said)?;
+        Ok(lodger)
+    }
+
+    fn inode(&self) -> Result<String> {
+        let link = fs::read_link(format!("/proc/{}/ns/net", self.0.id()))?;
+        let link = link.to_string_lossy();
+        let inode = link.strip_prefix("net:[").and_then(|rest| rest.strip_suffix(']'));
+        Ok(inode.with_context(|| link.to_string())?.to_owned())
+    }
+
+    fn end(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Lodger {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
 fn available(page: &str) -> BTreeSet<String> {
     let figures =
         page.lines().filter_map(|line| line.strip_prefix("ctwatch_figure_available{figure="));
@@ -351,6 +385,17 @@ fn restricted(command: &mut Command, user: u32) -> Result<()> {
         let page = serve.get("/metrics")?;
         let here = page.contains("ctwatch_census_entries{") && page.contains("ctwatch_top_share{");
         Ok(here.then_some(()))
+    })?;
+
+    // One that only a process of root shows, as a pod's, and only while there is that process.
+    let mut process = Lodger::start()?;
+    let of_process = format!("inode=\"{}\"", process.inode()?);
+    serve.until("the namespace of a process", |serve| {
+        Ok(serve.get("/metrics")?.contains(&of_process).then_some(()))
+    })?;
+    process.end();
+    serve.until("that the process is gone", |serve| {
+        Ok((!serve.get("/metrics")?.contains(&of_process)).then_some(()))
     })?;
 
     // What is made later is seen, and what is deleted is not kept.
