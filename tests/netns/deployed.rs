@@ -179,7 +179,7 @@ fn dashboard() -> Result<()> {
     lab.keep_entries()?;
     let folder = tempfile::tempdir()?;
     let port = free_port()?;
-    let _serve = serve(&mut ctwatch()?, port, folder.path(), "serve.log")?;
+    let mut serve = serve(&mut ctwatch()?, port, folder.path(), "serve.log")?;
     let mut prometheus = prometheus(folder.path(), port)?;
     let netns = format!("netns={:?}", lab.router().name());
     let dropped = format!("ctwatch_dropped_total{{{netns}}}");
@@ -203,6 +203,7 @@ fn dashboard() -> Result<()> {
         let grown = grown(&mut prometheus, &series)?;
         ensure!(grown == expected, "{series} grew by {grown}, and it was {expected}");
     }
+    judged(&serve.get("/metrics")?)?;
     // It goes by the certain total, without delay.
     prometheus.until("the alarm", |server| {
         let firing =
@@ -223,6 +224,18 @@ fn dashboard() -> Result<()> {
         ensure!(empty.is_empty(), "{empty:#?}");
         Ok(Some(()))
     })
+}
+
+/// By promtool, which comes with Prometheus and has nothing to say.
+fn judged(page: &str) -> Result<()> {
+    let mut command = Command::new("promtool");
+    command.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut promtool = command.stderr(Stdio::piped()).spawn().context("cannot start promtool")?;
+    promtool.stdin.take().context("no input")?.write_all(page.as_bytes())?;
+    let said = promtool.wait_with_output()?;
+    let text = [said.stdout, said.stderr].concat();
+    ensure!(said.status.success() && text.is_empty(), "{}", String::from_utf8_lossy(&text));
+    Ok(())
 }
 
 /// What nothing on this machine measures, and is said to be so.
