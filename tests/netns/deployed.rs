@@ -28,7 +28,7 @@ use crate::{
 };
 
 pub(crate) const TESTS: &[Test] = &[
-    test(On::OnceWithPrometheus, "prometheus_answers_each_panel", dashboard).anywhere(),
+    test(On::OnceWithJudges, "prometheus_answers_each_panel", dashboard).anywhere(),
     test(On::Once, "the_units_restrictions_take_nothing_away", unit),
     test(On::Once, "the_pods_restrictions_take_nothing_away", pod),
 ];
@@ -36,15 +36,18 @@ pub(crate) const TESTS: &[Test] = &[
 /// To 200 ports, of control planes among them.
 const SYNS: Flows = Flows { sources: 10, services: 200, ..Flows::of(Family::V4, Protocol::TcpSyn) };
 
-/// Why there is none to ask.
+/// What is not there to ask.
 pub(crate) fn missing() -> Option<&'static str> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let is_there = std::env::split_paths(&path).any(|dir| dir.join("prometheus").is_file());
-    (!is_there).then_some("there is no prometheus on PATH (cargo xtask test fetches one)")
+    let is_there = |name: &&str| std::env::split_paths(&path).any(|dir| dir.join(name).is_file());
+    let all = ["prometheus", "promtool", "strace", "systemd-analyze"].iter().all(is_there);
+    let why =
+        "prometheus, strace or systemd-analyze is not on PATH (cargo xtask test fetches them)";
+    (!all).then_some(why)
 }
 
 /// Killed when it is dropped.
-struct Server {
+pub(crate) struct Server {
     child: Child,
     /// What it said, for the case that it ends.
     log: PathBuf,
@@ -58,7 +61,7 @@ impl Drop for Server {
     }
 }
 
-fn free_port() -> Result<u16> {
+pub(crate) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
@@ -70,7 +73,7 @@ impl Server {
         Ok(Self { child, log, port })
     }
 
-    fn get(&mut self, path: &str) -> Result<String> {
+    pub(crate) fn get(&mut self, path: &str) -> Result<String> {
         if let Some(status) = self.child.try_wait()? {
             bail!("it ended with {status}: {}", fs::read_to_string(&self.log)?);
         }
@@ -84,8 +87,18 @@ impl Server {
         Ok(body.to_owned())
     }
 
+    /// Asks it to stop, and waits until it did.
+    pub(crate) fn ended(&mut self) -> Result<()> {
+        let pid = i32::try_from(self.child.id())?;
+        // SAFETY: the child is not waited for yet, so the number is its own.
+        ensure!(unsafe { libc::kill(pid, libc::SIGTERM) } == 0, "it is gone");
+        let status = self.child.wait()?;
+        ensure!(status.success(), "it ended with {status}: {}", fs::read_to_string(&self.log)?);
+        Ok(())
+    }
+
     /// Until `found` finds what it looks for.
-    fn until<T>(
+    pub(crate) fn until<T>(
         &mut self,
         what: &str,
         mut found: impl FnMut(&mut Self) -> Result<Option<T>>,
@@ -105,9 +118,20 @@ impl Server {
     }
 }
 
+/// Returns when tables are read.
 fn serve(command: &mut Command, port: u16, folder: &Path, name: &str) -> Result<Server> {
+    serve_with(command, &[], port, folder, name)
+}
+
+pub(crate) fn serve_with(
+    command: &mut Command,
+    more: &[&Path],
+    port: u16,
+    folder: &Path,
+    name: &str,
+) -> Result<Server> {
     command.args(["serve", "-i", "200ms", "--web.listen-address", &format!("127.0.0.1:{port}")]);
-    let mut serve = Server::start(command, port, folder.join(name))?;
+    let mut serve = Server::start(command.args(more), port, folder.join(name))?;
     serve.until("the first tick", |serve| {
         Ok(serve.get("/metrics")?.contains("ctwatch_entries{").then_some(()))
     })?;
@@ -250,13 +274,23 @@ fn is_unavailable(prometheus: &mut Server, expression: &str) -> Result<bool> {
     Ok(false)
 }
 
-/// What `setpriv` is to do: these capabilities and no others, for good.
-fn only(user: &[&str]) -> Result<Vec<String>> {
+pub(crate) const CAPABILITIES: &str = "AmbientCapabilities";
+
+/// What the unit says of it, a value for each line.
+pub(crate) fn setting(name: &str) -> Result<Vec<String>> {
     let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dist/systemd/ctwatch.service");
     let unit = fs::read_to_string(unit)?;
-    let line = unit.lines().find_map(|line| line.strip_prefix("AmbientCapabilities="));
+    let values = unit.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    let values: Vec<_> = values.map(str::to_owned).collect();
+    ensure!(!values.is_empty(), "the unit has no {name}");
+    Ok(values)
+}
+
+/// What `setpriv` is to do: these capabilities and no others, for good.
+fn only(user: &[&str]) -> Result<Vec<String>> {
     // A test of what is deployed holds the pod's against the same list.
-    let names = line.context("no capabilities")?.split(' ').map(|name| {
+    let names = setting(CAPABILITIES)?.join(" ");
+    let names = names.split(' ').map(|name| {
         let name = name.trim_start_matches("CAP_").to_lowercase();
         format!(",+{name}")
     });

@@ -53,6 +53,7 @@ mod soak;
 mod sos;
 mod start;
 mod strangers;
+mod syscalls;
 mod top;
 mod trace;
 mod watch;
@@ -101,8 +102,8 @@ enum On {
     OnceWithOwners,
     /// Once, where Debian's sos can be fetched, too.
     OnceWithSos,
-    /// Once, on a machine that Prometheus can be fetched for: in no virtual machine.
-    OnceWithPrometheus,
+    /// Once, on a machine that what judges dist/ can be fetched for: in no virtual machine.
+    OnceWithJudges,
     /// Once, where the kernel has cgroups of version 2.
     OnceWithCgroups,
     /// Not a test: measures, where that is all that is asked for.
@@ -130,7 +131,7 @@ impl Test {
     }
 }
 
-const GROUPS: [&[Test]; 39] = [
+const GROUPS: [&[Test]; 40] = [
     cases::TESTS,
     floods::TESTS,
     recordings::TESTS,
@@ -169,6 +170,7 @@ const GROUPS: [&[Test]; 39] = [
     start::TESTS,
     cost::TESTS,
     deployed::TESTS,
+    syscalls::TESTS,
     // The last: a lockdown is for good.
     guards::TESTS,
 ];
@@ -195,7 +197,7 @@ impl Machine {
             ),
             On::EachWithChainLimit | On::OnceWithChainLimit => (self.chains, NO_LIMIT),
             On::OnceAlone => (self.alone, "only on a machine of its own"),
-            On::OnceHere | On::OnceWithOwners | On::OnceWithSos | On::OnceWithPrometheus => {
+            On::OnceHere | On::OnceWithOwners | On::OnceWithSos | On::OnceWithJudges => {
                 (!self.alone, "not in a virtual machine")
             }
         };
@@ -323,7 +325,7 @@ fn trial(case: &Case) -> Trial {
         On::OnceHere => situations::missing(&case.name),
         On::OnceWithOwners => owners::missing(),
         On::OnceWithSos => sos::missing(),
-        On::OnceWithPrometheus => deployed::missing(),
+        On::OnceWithJudges => deployed::missing().or_else(syscalls::missing),
         On::OnceWithCgroups => pods::missing(),
         _ => None,
     };

@@ -39,11 +39,12 @@ pub const TOOLS: &[Tool] = &[
     ("sysctl", "procps"),
 ];
 
-/// What judges the files of dist/: rules, the unit, the image.
+/// What judges the files of dist/: rules, the unit, the image; and ctwatch as they have it.
 pub const JUDGES: &[Tool] = &[
     ("promtool", "prometheus"),
     ("prometheus", "prometheus"),
     ("systemd-analyze", "systemd"),
+    ("strace", "strace"),
     ("skopeo", "skopeo"),
     ("umoci", "umoci"),
 ];
