@@ -238,7 +238,7 @@ fn dashboard() -> Result<()> {
     let mut empty = Vec::new();
     prometheus.until("data for each panel", |server| {
         empty.clear();
-        for query in panels::queries("10s")? {
+        for query in panels::queries("5m")? {
             let series = ask(server, &query.expression)?;
             let of_nothing = series.iter().all(|one| one["value"][1] == "NaN");
             if of_nothing && !is_unavailable(server, &query.expression)? {
