@@ -1,8 +1,7 @@
 //! What is deployed beside ctwatch, at work: a real Prometheus that scrapes a real `ctwatch serve` over an incident
-//! answers each panel of the dashboard, and the restrictions of the unit take nothing away.
+//! answers each panel of the dashboard, and alarms by the rules.
 
 use std::{
-    collections::BTreeSet,
     fs,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
@@ -17,24 +16,22 @@ use ctwatch_lab::{
     Lab, Plan, judge,
     traffic::{Family, Flood, Flows, Protocol},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 #[path = "../deploy/panels.rs"]
 mod panels;
 
 use crate::{
     On, Test, test,
-    watch::{PATIENCE, ctwatch},
+    watch::{PATIENCE, ctwatch, finished},
 };
 
-pub(crate) const TESTS: &[Test] = &[
-    test(On::OnceWithJudges, "prometheus_answers_each_panel", dashboard).anywhere(),
-    test(On::Once, "the_units_restrictions_take_nothing_away", unit),
-    test(On::Once, "the_pods_restrictions_take_nothing_away", pod),
-];
+pub(crate) const TESTS: &[Test] =
+    &[test(On::OnceWithJudges, "prometheus_answers_each_panel", dashboard).anywhere()];
 
 /// To 200 ports, of control planes among them.
-const SYNS: Flows = Flows { sources: 10, services: 200, ..Flows::of(Family::V4, Protocol::TcpSyn) };
+pub(crate) const SYNS: Flows =
+    Flows { sources: 10, services: 200, ..Flows::of(Family::V4, Protocol::TcpSyn) };
 
 /// What is not there to ask.
 pub(crate) fn missing() -> Option<&'static str> {
@@ -48,7 +45,7 @@ pub(crate) fn missing() -> Option<&'static str> {
 
 /// Killed when it is dropped.
 pub(crate) struct Server {
-    child: Child,
+    pub(crate) child: Child,
     /// What it said, for the case that it ends.
     log: PathBuf,
     port: u16,
@@ -119,7 +116,7 @@ impl Server {
 }
 
 /// Returns when tables are read.
-fn serve(command: &mut Command, port: u16, folder: &Path, name: &str) -> Result<Server> {
+pub(crate) fn serve(command: &mut Command, port: u16, folder: &Path, name: &str) -> Result<Server> {
     serve_with(command, &[], port, folder, name)
 }
 
@@ -139,7 +136,7 @@ pub(crate) fn serve_with(
 }
 
 /// The value of one sample, named as on the page.
-fn sample(page: &str, name: &str) -> Option<f64> {
+pub(crate) fn sample(page: &str, name: &str) -> Option<f64> {
     page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
 }
 
@@ -234,6 +231,7 @@ fn dashboard() -> Result<()> {
             format!("ALERTS{{alertname=\"CtwatchDropping\", alertstate=\"firing\", {netns}}}");
         value(server, &firing)
     })?;
+    replayed(&mut prometheus, folder.path(), &netns)?;
     // The last counts came with the drops; a census and lists come while the table is saturated.
     let mut empty = Vec::new();
     prometheus.until("data for each panel", |server| {
@@ -248,6 +246,68 @@ fn dashboard() -> Result<()> {
         ensure!(empty.is_empty(), "{empty:#?}");
         Ok(Some(()))
     })
+}
+
+/// What was scraped, with nothing new for twenty minutes after it: the alarm begins, is kept for ten minutes after the
+/// last drop is five minutes old, and ends. That the table is full pages nobody, as its entries make room.
+fn replayed(prometheus: &mut Server, folder: &Path, netns: &str) -> Result<()> {
+    prometheus.until("a census", |server| {
+        let class = format!("ctwatch_census_entries{{{netns}, class=\"reclaimable\"}}");
+        Ok(value(server, &class)?.filter(|entries| *entries > 0.0))
+    })?;
+    let names = "ctwatch_(dropped|drops|insertions)_total|ctwatch_(entries|time_to_full_seconds|census_entries)";
+    let mut scraped = ask(prometheus, &format!("{{__name__=~{names:?}, {netns}}}[1h]"))?;
+    scraped.extend(ask(prometheus, "ctwatch_entries_limit[1h]")?);
+    let times = scraped.iter().filter_map(|series| series["values"][0][0].as_f64());
+    let begin = times.fold(f64::INFINITY, f64::min);
+    let mut dropped_at = None;
+    let mut input = Vec::new();
+    for series in &scraped {
+        let mut values: Vec<String> = Vec::new();
+        for sample in series["values"].as_array().context("no values")? {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "seconds")]
+            let second = (sample[0].as_f64().context("no time")? - begin).round() as usize;
+            values.resize(second.max(values.len()), "_".to_owned());
+            values.push(sample[1].as_str().context("no value")?.to_owned());
+            if series["metric"]["__name__"] == "ctwatch_dropped_total" && number(sample)? > 0.0 {
+                dropped_at.get_or_insert(second);
+            }
+        }
+        let last = values.last().context("no value")?.clone();
+        // The notation has no way to repeat an infinity.
+        let rest = if last.contains("Inf") { last } else { format!("{last}x1300") };
+        let labels = series["metric"].as_object().context("no labels")?;
+        let labels: Vec<_> = labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let series = format!("{{{}}}", labels.join(","));
+        input.push(json!({ "series": series, "values": format!("{} {rest}", values.join(" ")) }));
+    }
+    let dropped_at = dropped_at.context("no drop was scraped")?;
+    let case = |alert: &str, state: &str, second: usize, fires: bool| {
+        let expression = format!("count(ALERTS{{alertname=~{alert:?}, alertstate={state:?}}})");
+        let samples = if fires { json!([{ "labels": "{}", "value": 1 }]) } else { json!([]) };
+        json!({ "expr": expression, "eval_time": format!("{second}s"), "exp_samples": samples })
+    };
+    let full = "CtwatchFull.*|CtwatchPinned|CtwatchFilling";
+    let cases = [
+        case("CtwatchDropping", "firing", 0, false),
+        case("CtwatchDropping", "firing", dropped_at + 30, true),
+        case("CtwatchDropping", "firing", dropped_at + 14 * 60, true),
+        case("CtwatchDropping", "firing", dropped_at + 16 * 60, false),
+        case(full, "firing", dropped_at + 60, false),
+        case(full, "firing", dropped_at + 10 * 60, false),
+    ];
+    let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dist/prometheus/ctwatch.rules.yml");
+    let test = json!({
+        "rule_files": [rules],
+        "evaluation_interval": "15s",
+        "tests": [{ "interval": "1s", "input_series": input, "promql_expr_test": cases }],
+    });
+    let file = folder.join("scraped.yml");
+    fs::write(&file, test.to_string())?;
+    let (said, errors, code) =
+        finished(Command::new("promtool").args(["test", "rules"]).arg(&file))?;
+    ensure!(code == Some(0), "{said}{errors}\n{test}");
+    Ok(())
 }
 
 /// By promtool, which comes with Prometheus and has nothing to say.
@@ -284,183 +344,4 @@ pub(crate) fn setting(name: &str) -> Result<Vec<String>> {
     let values: Vec<_> = values.map(str::to_owned).collect();
     ensure!(!values.is_empty(), "the unit has no {name}");
     Ok(values)
-}
-
-/// What `setpriv` is to do: these capabilities and no others, for good.
-fn only(user: &[&str]) -> Result<Vec<String>> {
-    // A test of what is deployed holds the pod's against the same list.
-    let names = setting(CAPABILITIES)?.join(" ");
-    let names = names.split(' ').map(|name| {
-        let name = name.trim_start_matches("CAP_").to_lowercase();
-        format!(",+{name}")
-    });
-    let kept = format!("-all{}", names.collect::<String>());
-    let sets = ["inh-caps", "ambient-caps", "bounding-set"].map(|set| format!("--{set}={kept}"));
-    let user = user.iter().map(|option| (*option).to_owned());
-    let alone = ["setpriv".to_owned(), "--clear-groups".to_owned(), "--no-new-privs".to_owned()];
-    Ok(alone.into_iter().chain(sets).chain(user).collect())
-}
-
-/// As systemd starts it: another user, these capabilities, a read-only file system in a mount namespace of its own
-/// that follows the host's.
-fn unit() -> Result<()> {
-    const PREPARE: &str = "mount --make-rslave / && mount -o remount,bind,ro / && exec \"$@\"";
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "--propagation", "unchanged", "sh", "-ec", PREPARE, "sh"]);
-    command.args(only(&["--reuid=61234", "--regid=61234"])?).arg(ctwatch()?.get_program());
-    restricted(&mut command, 61234)
-}
-
-/// As a container runtime starts it: root with these capabilities, namespaces of its own but for the network's and the
-/// processes', and a read-only root with nothing in it but what the manifest mounts.
-fn pod() -> Result<()> {
-    // /usr and its libraries are for setpriv, and for a build that is not static.
-    const PREPARE: &str = "
-        root=$1 ctwatch=$2; shift 2
-        mount --make-rslave /
-        mount -t tmpfs none $root
-        cd $root
-        mkdir -p proc sys dev run/netns var/log/pods
-        touch ctwatch dev/null
-        mount --bind /dev/null dev/null
-        mount --bind $ctwatch ctwatch
-        mount -t proc proc proc
-        mount --bind proc/sys proc/sys
-        mount -o remount,bind,ro proc/sys
-        mount -t sysfs -o ro sysfs sys
-        mount --rbind /run/netns run/netns
-        for folder in usr lib lib64; do
-            if [ -d /$folder ]; then
-                mkdir $folder
-                mount --bind /$folder $folder
-                mount -o remount,bind,ro $folder
-            fi
-        done
-        mount -o remount,ro $root
-        exec chroot $root \"$@\"";
-    let root = tempfile::tempdir()?;
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "--uts", "--ipc", "--cgroup", "--propagation", "unchanged"]);
-    command.args(["sh", "-ec", PREPARE, "sh"]);
-    command.arg(root.path()).arg(ctwatch()?.get_program()).args(only(&[])?).arg("/ctwatch");
-    restricted(&mut command, 0)
-}
-
-/// A process in a network namespace of its own, which nothing else leads to.
-struct Lodger(Child);
-
-impl Lodger {
-    fn start() -> Result<Self> {
-        let mut command = Command::new("unshare");
-        command.args(["--net", "sh", "-c", "echo in; exec sleep 600"]);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
-        let mut said = [0; 3];
-        let output = child.stdout.take();
-        let lodger = Self(child);
-        output.context("no output")?.read_exact(&mut said)?;
-        Ok(lodger)
-    }
-
-    fn inode(&self) -> Result<String> {
-        let link = fs::read_link(format!("/proc/{}/ns/net", self.0.id()))?;
-        let link = link.to_string_lossy();
-        let inode = link.strip_prefix("net:[").and_then(|rest| rest.strip_suffix(']'));
-        Ok(inode.with_context(|| link.to_string())?.to_owned())
-    }
-
-    fn end(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Drop for Lodger {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-fn available(page: &str) -> BTreeSet<String> {
-    let figures =
-        page.lines().filter_map(|line| line.strip_prefix("ctwatch_figure_available{figure="));
-    figures.filter_map(|line| line.strip_suffix("} 1")).map(str::to_owned).collect()
-}
-
-/// Everything is counted as it is without restrictions; a namespace that is deleted goes.
-fn restricted(command: &mut Command, user: u32) -> Result<()> {
-    let mut lab = Lab::new(Plan::default())?;
-    lab.set_limit(500)?;
-    lab.keep_entries()?;
-    let folder = tempfile::tempdir()?;
-    // As root first.
-    let port = free_port()?;
-    let mut whole = serve(&mut ctwatch()?, port, folder.path(), "root.log")?;
-    let before = available(&whole.get("/metrics")?);
-    ensure!(before.contains("\"dropped\"") && before.contains("\"insertions\""), "{before:?}");
-    drop(whole);
-
-    let port = free_port()?;
-    let mut serve = serve(command, port, folder.path(), "serve.log")?;
-    let pid = serve.child.id();
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    ensure!(status.contains(&format!("\nUid:\t{user}\t{user}\t")), "{status}");
-    ensure!(status.contains("\nNoNewPrivs:\t1\n"), "{status}");
-    let name = lab.router().name().to_owned();
-    let counter = |page: &str, counter: &str| sample(page, &format!("{counter}{{netns={name:?}}}"));
-    let page = serve.get("/metrics")?;
-    ensure!(available(&page) == before, "as root {before:?}, confined {:?}", available(&page));
-    let first = counter(&page, "ctwatch_dropped_total").context("drops are not measured")?;
-    let inserted =
-        counter(&page, "ctwatch_insertions_total").context("insertions are not measured")?;
-    let sent = lab.send(&Flood::of(SYNS, 2000))?;
-    let verdict = judge::ask(lab.router())?;
-    #[expect(clippy::cast_precision_loss, reason = "thousands")]
-    let (truth, let_in) = (verdict.drop as f64, (sent.packets - verdict.drop) as f64);
-    ensure!(truth > 1000.0 && sent.arrived == sent.packets, "{sent:?} {verdict:?}");
-    let page = serve.until("the drops", |serve| {
-        let page = serve.get("/metrics")?;
-        Ok(counter(&page, "ctwatch_dropped_total")
-            .is_some_and(|now| now - first >= truth)
-            .then_some(page))
-    })?;
-    let grown = |name, from| counter(&page, name).map(|now| now - from);
-    ensure!(grown("ctwatch_dropped_total", first) == Some(truth), "{truth} {page}");
-    ensure!(grown("ctwatch_insertions_total", inserted) == Some(let_in), "{let_in} {page}");
-    ensure!(counter(&page, "ctwatch_entries") == Some(500.0), "{page}");
-    // Who, and what it is made of, while it is saturated.
-    serve.until("a census and lists", |serve| {
-        let page = serve.get("/metrics")?;
-        let here = page.contains("ctwatch_census_entries{") && page.contains("ctwatch_top_share{");
-        Ok(here.then_some(()))
-    })?;
-
-    // One that only a process of root shows, as a pod's, and only while there is that process.
-    let mut process = Lodger::start()?;
-    let of_process = format!("inode=\"{}\"", process.inode()?);
-    serve.until("the namespace of a process", |serve| {
-        Ok(serve.get("/metrics")?.contains(&of_process).then_some(()))
-    })?;
-    process.end();
-    serve.until("that the process is gone", |serve| {
-        Ok((!serve.get("/metrics")?.contains(&of_process)).then_some(()))
-    })?;
-
-    // What is made later is seen, and what is deleted is not kept.
-    let later = lab.add_netns("later")?;
-    let inode = later.inode()?;
-    let readable = format!("ctwatch_netns_readable{{netns={:?}}}", later.name());
-    serve.until("the new namespace", |serve| {
-        Ok(sample(&serve.get("/metrics")?, &readable).filter(|readable| *readable == 1.0))
-    })?;
-    lab.remove_netns(&later)?;
-    serve.until("that it is gone", |serve| {
-        Ok(sample(&serve.get("/metrics")?, &readable).is_none().then_some(()))
-    })?;
-    let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo"))?;
-    ensure!(!mounts.contains(&format!("net:[{inode}]")), "it is still mounted: {mounts}");
-    let root =
-        mounts.lines().find(|line| line.split(' ').nth(4) == Some("/")).context("no root")?;
-    let options = root.split(' ').nth(5).unwrap_or_default();
-    ensure!(options.split(',').any(|option| option == "ro"), "it may write: {root}");
-    Ok(())
 }

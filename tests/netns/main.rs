@@ -44,6 +44,7 @@ mod pods;
 mod readme;
 mod recordings;
 mod records;
+mod restricted;
 mod rules;
 mod scenarios;
 mod serve;
@@ -131,7 +132,7 @@ impl Test {
     }
 }
 
-const GROUPS: [&[Test]; 40] = [
+const GROUPS: [&[Test]; 41] = [
     cases::TESTS,
     floods::TESTS,
     recordings::TESTS,
@@ -170,6 +171,7 @@ const GROUPS: [&[Test]; 40] = [
     start::TESTS,
     cost::TESTS,
     deployed::TESTS,
+    restricted::TESTS,
     syscalls::TESTS,
     // The last: a lockdown is for good.
     guards::TESTS,
