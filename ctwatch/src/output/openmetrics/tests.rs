@@ -77,6 +77,10 @@ fn without_a_table_there_are_no_entries() {
         assert!(!page.contains(absent), "{absent}");
     }
     assert!(page.contains("ctwatch_conntrack_state{state=\"absent\"} 1\n"), "{page}");
+    let hidden = written(ConntrackState::OutOfSight, Format::Text);
+    assert!(hidden.contains("ctwatch_conntrack_state{state=\"out_of_sight\"} 1\n"), "{hidden}");
+    assert!(hidden.contains("ctwatch_conntrack_state{state=\"absent\"} 0\n"), "{hidden}");
+    assert!(!hidden.contains("ctwatch_entries"), "{hidden}");
     // What was counted stays, and nothing is measured now.
     assert!(page.contains("ctwatch_dropped_total{netns=\"rt\"} 1783\n"), "{page}");
     assert!(page.contains("ctwatch_figure_available{figure=\"entries\"} 0\n"), "{page}");
