@@ -25,4 +25,5 @@ pub mod recording;
 mod threads;
 #[cfg(test)]
 mod top_lists;
+pub mod tui;
 pub mod unpack;

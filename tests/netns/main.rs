@@ -45,12 +45,14 @@ mod recordings;
 mod records;
 mod rules;
 mod scenarios;
+mod screen;
 mod sight;
 mod situations;
 mod soak;
 mod sos;
 mod start;
 mod strangers;
+mod terminal;
 mod top;
 mod trace;
 mod watch;
@@ -136,6 +138,7 @@ const GROUPS: [&[Test]; 37] = [
     rules::TESTS,
     scenarios::TESTS,
     top::TESTS,
+    screen::TESTS,
     census::TESTS,
     check::TESTS,
     causes::TESTS,

@@ -39,6 +39,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "record",
             "recording",
             "threads",
+            "tui",
             "unpack",
         ],
     ),
@@ -57,6 +58,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("recording", &["abi", "host", "model", "observe", "record", "threads", "unpack"]),
     ("threads", &[]),
     ("top_lists", &[]),
+    ("tui", &["abi", "model", "output", "record"]),
     ("unpack", &["host"]),
 ];
 
@@ -105,6 +107,21 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
         &[
             "tokio",
             "std::fs",
+            "UdpSocket",
+            "TcpStream",
+            "TcpListener",
+            "Instant",
+            "SystemTime",
+            "Timestamp::now",
+        ],
+    ),
+    (
+        "tui",
+        &[
+            "tokio",
+            "std::fs",
+            "std::io",
+            "std::env",
             "UdpSocket",
             "TcpStream",
             "TcpListener",

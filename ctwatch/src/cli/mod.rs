@@ -33,7 +33,6 @@ const OVERVIEW: &str = "\
 Examples:
   ctwatch doctor              what is wrong, whose packets are dropped, the fix
   ctwatch                     live: how full each table is, what is dropped
-  ctwatch check -w 80%        one line and an exit code for monitoring
 
 {usage-heading} {usage}
 Commands:
@@ -57,6 +56,11 @@ Examples:
   ctwatch 5 12                        every 5 seconds, 12 times
   ctwatch --top 10 --by source,flow   with the top talkers in every tick";
 const WATCH_USAGE: &str = "ctwatch [watch] [OPTIONS] [INTERVAL [COUNT]]";
+const TOP: &str = "\
+Examples:
+  ctwatch top                         all namespaces; ? shows the keys
+  ctwatch top --netns rt 500ms
+  ctwatch top --from /var/lib/ctwatch --since 03:00 --until 03:20";
 const RECORD: &str = "\
 Examples:
   ctwatch record                      into /var/lib/ctwatch, until it is stopped
@@ -128,6 +132,9 @@ pub enum Command {
     #[command(help_template = screen!("docs/watch.md"), before_help = WATCH)]
     #[command(override_usage = WATCH_USAGE)]
     Watch(WatchArgs),
+    /// Show a screen to work at: look, narrow, look again
+    #[command(help_template = screen!("docs/top.md"), before_help = TOP)]
+    Top(TopArgs),
     /// Record what happens, for those who ask the next morning
     #[command(help_template = screen!("docs/record.md"), before_help = RECORD)]
     Record(RecordArgs),
@@ -239,6 +246,63 @@ pub struct WatchArgs {
     pub record: Option<PathBuf>,
     #[command(flatten)]
     pub past: Past,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct TopArgs {
+    /// Read every INTERVAL; the same as --interval
+    #[arg(value_name = "INTERVAL", value_parser = interval, conflicts_with = "interval")]
+    #[arg(hide_short_help = true)]
+    pub interval_word: Option<Duration>,
+    /// Read every TIME: 500ms, 1s, 2m [default: 1s]
+    #[arg(short, long, value_name = "TIME", value_parser = interval)]
+    pub interval: Option<Duration>,
+    /// Keep the top N talkers of each list
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub top: u16,
+    /// Group talkers by source, service, interface, process, flow [default: these 5], destination
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "KEY")]
+    #[arg(hide_possible_values = true)]
+    pub by: Vec<By>,
+    #[command(flatten)]
+    pub which: Which,
+    /// Count only by fexit, kprobe, tracepoint or counters
+    #[arg(long, value_enum, default_value_t = MechanismArg::Auto)]
+    #[arg(value_name = "HOW", hide_possible_values = true, hide_default_value = true)]
+    pub mechanism: MechanismArg,
+    /// Draw with ASCII alone
+    #[arg(long)]
+    pub ascii: bool,
+    #[command(flatten)]
+    pub past: Past,
+}
+
+impl TopArgs {
+    pub fn interval(&self) -> Duration {
+        self.interval.or(self.interval_word).unwrap_or(Duration::from_secs(1))
+    }
+
+    /// What `watch` takes for the same.
+    pub fn watch(&self) -> WatchArgs {
+        let by = match self.by.is_empty() {
+            true => vec![By::Source, By::Service, By::Interface, By::Process, By::Flow],
+            false => self.by.clone(),
+        };
+        WatchArgs {
+            interval_word: None,
+            count_word: None,
+            top: Some(self.top),
+            by,
+            interval: Some(self.interval()),
+            count: None,
+            which: self.which.clone(),
+            output: Output::Text,
+            mechanism: self.mechanism,
+            record: None,
+            past: self.past.clone(),
+        }
+    }
 }
 
 /// What of a recording.
@@ -588,7 +652,7 @@ mod tests {
 
     #[test]
     fn each_verb_chooses_namespaces_alike() {
-        for verb in ["watch", "record", "trace", "census", "check", "doctor", "collect"] {
+        for verb in ["watch", "top", "record", "trace", "census", "check", "doctor", "collect"] {
             let args = ["ctwatch", verb, "--netns", "pod-*", "--netns", "!pod-x", "--owner", "7"];
             let which = match Cli::try_parse_from(args).unwrap().command.unwrap() {
                 Command::Watch(args) => args.which,
@@ -598,6 +662,7 @@ mod tests {
                 Command::Check(args) => args.which,
                 Command::Doctor(args) => args.which,
                 Command::Collect(args) => args.which,
+                Command::Top(args) => args.which,
                 Command::Incidents(_) | Command::Report(_) => panic!("of a recording"),
             };
             assert_eq!((which.words(), which.owner), ("pod-* !pod-x".into(), Some(Whose::User(7))));

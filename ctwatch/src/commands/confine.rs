@@ -36,6 +36,7 @@ impl Reach {
         };
         match command {
             Command::Watch(args) => reads(&args.past.from),
+            Command::Top(args) => reads(&args.past.from),
             Command::Census(args) => reads(&args.from),
             Command::Doctor(args) if !args.diff.is_empty() => {
                 Some(Self { reads: args.diff.clone(), writes: None })

@@ -16,6 +16,7 @@ pub mod report;
 mod scope;
 mod setup;
 mod signals;
+pub mod top;
 pub mod trace;
 pub mod watch;
 mod write;

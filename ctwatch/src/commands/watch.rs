@@ -72,13 +72,13 @@ pub async fn run(args: WatchArgs, mask: Option<Mask>) -> Result<()> {
 }
 
 /// A session of this machine, or one that was recorded.
-enum Source {
+pub(super) enum WatchSource {
     Live(Box<Session>),
     Masked(Box<Session>, Box<Mirror>),
     Recorded(Box<Player>),
 }
 
-fn source(args: &WatchArgs, mask: Option<Mask>) -> Result<Source> {
+pub(super) fn source(args: &WatchArgs, mask: Option<Mask>) -> Result<WatchSource> {
     if let Some(path) = &args.past.from {
         let wanted = Playing {
             since: args.past.since.or(args.past.at),
@@ -88,13 +88,15 @@ fn source(args: &WatchArgs, mask: Option<Mask>) -> Result<Source> {
             by: args.by(),
             mask,
         };
-        return Ok(Source::Recorded(Box::new(Player::open(path, wanted)?)));
+        return Ok(WatchSource::Recorded(Box::new(Player::open(path, wanted)?)));
     }
     let prepared = args.clone();
     let session = Box::new(Session::new(wishes(args), move || setup::prepare(&prepared)));
     Ok(match mask {
-        Some(mask) => Source::Masked(session, Box::new(Mirror::new(mask, args.tops(), args.by()))),
-        None => Source::Live(session),
+        Some(mask) => {
+            WatchSource::Masked(session, Box::new(Mirror::new(mask, args.tops(), args.by())))
+        }
+        None => WatchSource::Live(session),
     })
 }
 
@@ -109,8 +111,8 @@ pub(super) fn wishes(args: &WatchArgs) -> Wishes {
     }
 }
 
-impl Source {
-    async fn next(&mut self) -> Result<Event> {
+impl WatchSource {
+    pub(super) async fn next(&mut self) -> Result<Event> {
         match self {
             Self::Live(session) => session.next().await,
             Self::Masked(session, mirror) => mirror.event(session.next().await?),
@@ -122,7 +124,7 @@ impl Source {
         }
     }
 
-    fn stop(&mut self) {
+    pub(super) fn stop(&mut self) {
         match self {
             Self::Live(session) | Self::Masked(session, _) => session.stop(),
             Self::Recorded(player) => player.stop(),
@@ -156,7 +158,7 @@ impl Screen {
         Self { args, text: None, life: None, last: None }
     }
 
-    fn event(&mut self, event: Event, source: &Source) -> Result<Vec<u8>> {
+    fn event(&mut self, event: Event, source: &WatchSource) -> Result<Vec<u8>> {
         match event {
             Event::Absent { was_there } => {
                 aside::say(&absent(was_there));
@@ -212,7 +214,7 @@ impl Screen {
         }
     }
 
-    fn tick(&mut self, snapshot: Box<Snapshot>, source: &Source) -> Result<Vec<u8>> {
+    fn tick(&mut self, snapshot: Box<Snapshot>, source: &WatchSource) -> Result<Vec<u8>> {
         let snapshot = self.last.insert(snapshot);
         match (&mut self.text, &self.life) {
             (Some(text), _) => {

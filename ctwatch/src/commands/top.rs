@@ -1,0 +1,271 @@
+//! `ctwatch top`: what a session sees, or a recording of one, on a screen to work at.
+
+mod console;
+mod heard;
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rustix::process::{Signal, getpid, kill_process};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+use console::Console;
+use heard::{Heard, Hearing};
+
+use super::watch;
+use crate::{
+    cli::TopArgs,
+    host::machine::zone,
+    model::Snapshot,
+    observe::{event::Event, session::absent},
+    output::{
+        services::Services,
+        text::{
+            shown::ShownTops,
+            watch::{Style, Text},
+        },
+    },
+    record::session::Header,
+    recording::mask::Mask,
+    tui::{
+        acts::{Demand, Under},
+        decode::KeyDecoder,
+        history::{History, HistoryBounds},
+        keys::Press,
+        look::{Environment, Glyphs, Palette},
+        scene::Scene,
+        state::TopState,
+        view,
+    },
+};
+
+/// The past that is kept: ten minutes of seconds, and so many bytes at most.
+const KEPT: HistoryBounds = HistoryBounds { readings: 600, bytes: 64 << 20 };
+/// Of a recording.
+const KEPT_OF_RECORDING: HistoryBounds = HistoryBounds { readings: 4000, bytes: 256 << 20 };
+/// An escape that nothing follows within that is the key: a serial line brings a byte in a millisecond.
+const ESCAPE: Duration = Duration::from_millis(50);
+/// Between two screens at least.
+const FRAME: Duration = Duration::from_millis(50);
+
+pub async fn run(args: TopArgs, mask: Option<Mask>) -> Result<()> {
+    let watched = args.watch();
+    let is_recorded = args.past.from.is_some();
+    let mut hearing = Hearing::new()?;
+    let mut source = watch::source(&watched, mask)?;
+    let mut top = Top::new(&args, watched.by(), watched.tops(), is_recorded);
+    let mut console = Console::open()?;
+    let mut decoder = KeyDecoder::default();
+    let mut plays = interval(args.interval());
+    plays.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut escape_at = Instant::now();
+    let (mut drawn_at, mut is_due) = (Instant::now(), true);
+    // A recording is read to its end, and looked at then.
+    let mut is_read = false;
+    let mut is_hung_up = false;
+    let outcome = loop {
+        let draws_at = drawn_at + FRAME;
+        let demand = tokio::select! {
+            biased;
+            heard = hearing.next() => match heard {
+                Heard::Stop => Demand::Quit,
+                Heard::Suspend => Demand::Suspend,
+                Heard::Resized => Demand::Nothing,
+                Heard::Continued => {
+                    console.enter()?;
+                    Demand::Nothing
+                }
+            },
+            typed = console.typed(), if !is_hung_up => match typed {
+                None => {
+                    is_hung_up = true;
+                    Demand::Quit
+                }
+                Some(bytes) => {
+                    escape_at = Instant::now() + ESCAPE;
+                    top.press_all(&decoder.feed(&bytes), &mut console)
+                }
+            },
+            () = sleep_until(escape_at), if decoder.is_waiting() => {
+                top.press_all(decoder.flush().as_slice(), &mut console)
+            }
+            () = sleep_until(draws_at), if is_due && console.is_entered() => {
+                let (columns, rows) = Console::size();
+                console.show(top.draw(columns, rows));
+                (drawn_at, is_due) = (Instant::now(), false);
+                continue;
+            }
+            _ = plays.tick(), if top.state.is_playing => {
+                top.state.play(&top.history);
+                Demand::Nothing
+            }
+            event = source.next(), if !is_read => match event {
+                Ok(Event::End) if top.is_stopping || !is_recorded => break Ok(()),
+                Ok(Event::End) => {
+                    is_read = true;
+                    Demand::Nothing
+                }
+                Ok(event) => {
+                    top.event(event);
+                    Demand::Nothing
+                }
+                Err(error) => break Err(error),
+            },
+        };
+        is_due = true;
+        match demand {
+            // The second time, without a last reading.
+            Demand::Quit if top.is_stopping || is_recorded => break Ok(()),
+            Demand::Quit => {
+                top.is_stopping = true;
+                source.stop();
+            }
+            Demand::Suspend => {
+                console.leave("");
+                kill_process(getpid(), Signal::STOP).context("cannot stop")?;
+            }
+            Demand::Redraw => console.forget(),
+            _ => {}
+        }
+    };
+    console.leave(&top.last_words());
+    outcome
+}
+
+/// What is known, and what is looked at.
+struct Top {
+    state: TopState,
+    history: History,
+    header: Option<Box<Header>>,
+    look: Palette,
+    services: Services,
+    zone: jiff::tz::TimeZone,
+    notice: Option<String>,
+    waiting: String,
+    tops: ShownTops,
+    is_stopping: bool,
+}
+
+impl Top {
+    fn new(args: &TopArgs, by: Vec<ctwatch_abi::top::By>, most: usize, is_recorded: bool) -> Self {
+        let services = super::services();
+        let tops = ShownTops {
+            always: true,
+            most: most.min(5),
+            by: by.clone(),
+            services: services.clone(),
+        };
+        Self {
+            state: TopState::new(by, is_recorded),
+            history: History::new(if is_recorded { KEPT_OF_RECORDING } else { KEPT }),
+            header: None,
+            look: look(args),
+            services,
+            zone: zone::local(),
+            notice: None,
+            waiting: "waiting for the first reading".to_owned(),
+            tops,
+            is_stopping: false,
+        }
+    }
+
+    fn press_all(&mut self, keys: &[Press], console: &mut Console) -> Demand {
+        for key in keys {
+            self.notice = None;
+            let under = Under {
+                history: &self.history,
+                services: &self.services,
+                census_rows: 0,
+                trace_rows: 0,
+                doctor_rows: 0,
+            };
+            match self.state.press(*key, &under) {
+                demand @ (Demand::Quit | Demand::Suspend | Demand::Redraw) => return demand,
+                _ => _ = console,
+            }
+        }
+        Demand::Nothing
+    }
+
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::Absent { was_there } => self.say(absent(was_there)),
+            Event::Begin { header, snapshot, .. } => {
+                if let Some(note) = header.notes.first() {
+                    self.say(format!("note: {note}"));
+                }
+                self.header = Some(header);
+                self.take(snapshot);
+            }
+            Event::Tick { snapshot, .. } => self.take(snapshot),
+            Event::NoCensus(why) => self.say(format!("no census: {why}")),
+            Event::Slow { since, netns, .. } => {
+                let netns = netns.map_or_else(String::new, |netns| format!(": {netns}"));
+                self.say(format!(
+                    "the counters have not been read for {} s{netns}",
+                    since.as_secs()
+                ));
+            }
+            Event::Note(words) => self.say(words),
+            Event::Changed { what, .. } => self.say(what.join("; ")),
+            Event::Gone => self.say(absent(true)),
+            Event::Census(_) | Event::Loading(_) | Event::Stopped | Event::End => {}
+        }
+    }
+
+    fn say(&mut self, words: String) {
+        self.waiting.clone_from(&words);
+        self.notice = Some(words);
+    }
+
+    fn take(&mut self, snapshot: Box<Snapshot>) {
+        self.history.push(snapshot);
+        // A recording is looked at from its begin.
+        if self.state.is_recorded && self.state.cursor.is_none() {
+            self.state.cursor = self.history.oldest().map(|kept| kept.number);
+        }
+    }
+
+    fn draw(&self, columns: u16, rows: u16) -> crate::tui::grid::Grid {
+        let scene = Scene {
+            state: &self.state,
+            history: &self.history,
+            header: self.header.as_deref(),
+            services: &self.services,
+            zone: &self.zone,
+            notice: self.notice.as_deref(),
+            waiting: &self.waiting,
+        };
+        view::draw(&scene, self.look, columns, rows)
+    }
+
+    /// What it came to.
+    fn last_words(&self) -> String {
+        let Some(last) = self.history.newest().filter(|_| !self.state.is_recorded) else {
+            return String::new();
+        };
+        let (columns, rows) = super::size();
+        let zone = self.zone.clone();
+        let style = Style { columns, rows, colour: false, zone, tops: self.tops.clone() };
+        let mut bytes = Vec::new();
+        match Text::new(style).finish(&mut bytes, &last.snapshot) {
+            Ok(()) => String::from_utf8_lossy(&bytes).into_owned(),
+            Err(_) => String::new(),
+        }
+    }
+}
+
+/// What the terminal can show, and what was asked for.
+fn look(args: &TopArgs) -> Palette {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let look = Palette::of(&Environment {
+        term: variable("TERM"),
+        colorterm: variable("COLORTERM"),
+        no_color: variable("NO_COLOR").is_some(),
+        locale: ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(variable),
+    });
+    match args.ascii {
+        true => Palette { glyphs: Glyphs::Ascii, ..look },
+        false => look,
+    }
+}

@@ -1,0 +1,237 @@
+//! Screens, each from values and in three sizes.
+
+use ctwatch_abi::top::By;
+use expect_test::{ExpectFile, expect_file};
+
+use super::{
+    acts::{Demand, Under},
+    grid::Grid,
+    history::{History, HistoryBounds},
+    keys::{Press, TABLE},
+    look::{Colours, Glyphs, Palette},
+    scene::Scene,
+    state::{Pane, TopState},
+    view,
+};
+use crate::{
+    model::{Snapshot, figure::Exactness, planes::ControlPlane},
+    output::{
+        fixtures::{header, several},
+        services::Services,
+    },
+};
+
+const SIZES: [(u16, u16); 3] = [(40, 12), (80, 24), (200, 60)];
+const LOOK: Palette = Palette { colours: Colours::Sixteen, glyphs: Glyphs::Blocks };
+const ASCII: Palette = Palette { colours: Colours::None, glyphs: Glyphs::Ascii };
+const GROUPINGS: [By; 4] = [By::Source, By::Service, By::Interface, By::Process];
+
+/// A screen and the keys that are pressed on it.
+struct Bench {
+    state: TopState,
+    history: History,
+    services: Services,
+    look: Palette,
+}
+
+impl Bench {
+    fn new(snapshots: Vec<Snapshot>) -> Self {
+        let mut history = History::new(HistoryBounds { readings: 600, bytes: 1 << 20 });
+        snapshots.into_iter().for_each(|snapshot| history.push(Box::new(snapshot)));
+        let services = Services::parse("domain 53/udp\nbgp 179/tcp\n");
+        Self { state: TopState::new(GROUPINGS.to_vec(), false), history, services, look: LOOK }
+    }
+
+    /// A calm reading, and one in which much happens.
+    fn incident() -> Self {
+        let mut snapshots = several();
+        snapshots.truncate(2);
+        if let Some(table) = snapshots[1].tables.iter_mut().find(|table| table.id == 42) {
+            let exactness = Exactness::LowerBound;
+            let plane = |protocol, at_least, per_s| ControlPlane {
+                protocol,
+                at_least,
+                per_s: Some(per_s),
+                exactness,
+            };
+            table.control_plane = vec![plane("bgp", 400, 400.0), plane("bfd", 12, 0.0)];
+        }
+        Self::new(snapshots)
+    }
+
+    fn press(&mut self, press: Press) -> Demand {
+        let under = Under {
+            history: &self.history,
+            services: &self.services,
+            census_rows: 5,
+            trace_rows: 5,
+            doctor_rows: 5,
+        };
+        self.state.press(press, &under)
+    }
+
+    fn type_all(&mut self, text: &str) {
+        text.chars().for_each(|char| _ = self.press(Press::Char(char)));
+    }
+
+    fn drawn(&self, columns: u16, rows: u16) -> Grid {
+        let header = header();
+        let scene = Scene {
+            state: &self.state,
+            history: &self.history,
+            header: Some(&header),
+            services: &self.services,
+            zone: &jiff::tz::TimeZone::UTC,
+            notice: None,
+            waiting: "waiting for the first reading",
+        };
+        view::draw(&scene, self.look, columns, rows)
+    }
+
+    /// In each size, one below the other.
+    fn looks_like(&self, golden: ExpectFile) {
+        let screens = SIZES.map(|(columns, rows)| {
+            format!("{columns} x {rows}\n{}", self.drawn(columns, rows).text())
+        });
+        golden.assert_eq(&screens.join("\n"));
+    }
+}
+
+#[test]
+fn the_first_screen_tells_the_incident() {
+    let bench = Bench::incident();
+    bench.looks_like(expect_file!["../../../tests/golden/top/incident.txt"]);
+    let said = bench.drawn(80, 24).text();
+    for words in ["CONTROL PLANE", "rt", "FULL", "table_full", "10.128.0.35", "pinned"] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+}
+
+#[test]
+fn a_calm_box_is_calm() {
+    let mut snapshots = several();
+    snapshots.truncate(1);
+    Bench::new(snapshots).looks_like(expect_file!["../../../tests/golden/top/calm.txt"]);
+}
+
+#[test]
+fn a_poor_terminal_gets_ascii() {
+    let mut bench = Bench::incident();
+    bench.look = ASCII;
+    bench.looks_like(expect_file!["../../../tests/golden/top/ascii.txt"]);
+    for (columns, rows) in SIZES {
+        assert!(bench.drawn(columns, rows).text().is_ascii());
+    }
+}
+
+#[test]
+fn nothing_is_there_before_the_first_reading() {
+    Bench::new(Vec::new()).looks_like(expect_file!["../../../tests/golden/top/waiting.txt"]);
+}
+
+#[test]
+fn the_help_screen_shows_every_key() {
+    let mut bench = Bench::incident();
+    bench.press(Press::Char('?'));
+    bench.looks_like(expect_file!["../../../tests/golden/top/help.txt"]);
+    let said = bench.drawn(80, 24).text();
+    for binding in TABLE {
+        assert!(said.contains(binding.says), "{}", binding.says);
+    }
+    // On a small terminal it scrolls.
+    let mut seen = String::new();
+    for _ in 0..40 {
+        seen += &bench.drawn(40, 12).text();
+        bench.press(Press::Down);
+    }
+    for binding in TABLE {
+        assert!(seen.contains(&binding.says[..binding.says.len().min(20)]), "{}", binding.says);
+    }
+    bench.press(Press::Escape);
+    assert_eq!(bench.state.help, None);
+}
+
+#[test]
+fn no_key_and_no_size_panics() {
+    let mut bench = Bench::incident();
+    for binding in TABLE.iter().chain(TABLE) {
+        for key in binding.keys {
+            bench.press(*key);
+            for (columns, rows) in [(0, 0), (1, 1), (20, 4), (21, 5), (39, 7), (80, 24), (300, 100)]
+            {
+                bench.drawn(columns, rows);
+            }
+        }
+    }
+}
+
+#[test]
+fn enter_narrows_and_escape_goes_back() {
+    let mut bench = Bench::incident();
+    bench.press(Press::Enter);
+    assert_eq!((bench.state.netns(), bench.state.pane), (Some(42), Pane::Talkers));
+    bench.looks_like(expect_file!["../../../tests/golden/top/narrowed.txt"]);
+    bench.press(Press::Down);
+    bench.press(Press::Enter);
+    let names: Vec<&str> = bench.state.narrowed.iter().map(|step| step.to.name()).collect();
+    assert_eq!(names, ["rt", "2001:db8::1"]);
+    assert!(bench.drawn(80, 24).text().contains("ctwatch > rt > 2001:db8::1"));
+    bench.press(Press::Escape);
+    bench.press(Press::Escape);
+    assert_eq!((bench.state.netns(), bench.state.pane), (None, Pane::Namespaces));
+    assert!(!bench.drawn(80, 24).text().contains("ctwatch >"));
+}
+
+#[test]
+fn a_filter_leaves_out_rows() {
+    let mut bench = Bench::incident();
+    bench.press(Press::Char('/'));
+    bench.type_all("NAT-q");
+    bench.press(Press::Backspace);
+    assert!(bench.drawn(80, 24).text().contains("/NAT-_"));
+    bench.press(Press::Enter);
+    let said = bench.drawn(80, 24).text();
+    assert!(said.contains("nat-gateway") && !said.contains("sealed"), "{said}");
+    bench.press(Press::Escape);
+    assert!(bench.drawn(80, 24).text().contains("sealed"));
+}
+
+#[test]
+fn a_frozen_screen_stays_while_counting_goes_on() {
+    let mut bench = Bench::incident();
+    bench.press(Press::Char(' '));
+    let frozen = bench.drawn(80, 24).text();
+    bench.history.push(Box::new(several().remove(2)));
+    let later = bench.drawn(80, 24).text();
+    assert!(frozen.contains("FROZEN -0s") && later.contains("FROZEN -1s"), "{later}");
+    assert!(later.contains("CONTROL PLANE"));
+    bench.press(Press::Char('0'));
+    assert!(!bench.drawn(80, 24).text().contains("CONTROL PLANE"));
+    bench.press(Press::Char('N'));
+    assert_eq!(bench.state.cursor, Some(1));
+    bench.looks_like(expect_file!["../../../tests/golden/top/past.txt"]);
+    bench.press(Press::Char('['));
+    assert_eq!(bench.state.cursor, Some(0));
+}
+
+#[test]
+fn a_hostile_name_reaches_no_screen_unescaped() {
+    let mut bench = Bench::incident();
+    let mut snapshot = several().remove(1);
+    for table in &mut snapshot.tables {
+        table.name = Some("a\u{1b}[2J\u{202e}b\u{9b}31m\u{7}".to_owned());
+        table.workload = Default::default();
+    }
+    bench.history.push(Box::new(snapshot));
+    let all = [Press::Enter, Press::Tab, Press::Tab, Press::Tab];
+    for key in all {
+        for (columns, rows) in SIZES {
+            let said = bench.drawn(columns, rows).text();
+            let bad = said.chars().find(|char| {
+                char.is_control() && *char != '\n' || "\u{202e}\u{9b}".contains(*char)
+            });
+            assert_eq!(bad, None, "{said}");
+        }
+        bench.press(key);
+    }
+}
