@@ -3,12 +3,13 @@
 use std::{
     env::var_os,
     fs,
+    process::Stdio,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use ctwatch_lab::{
     Lab, Plan,
     traffic::{Family, Flood, Flows, Protocol},
@@ -22,6 +23,10 @@ pub(crate) const TESTS: &[Test] = &[
     test(On::Once, "top_restores_the_terminal", restored).anywhere(),
     test(On::Once, "top_survives_a_resize_storm", resized).anywhere(),
     test(On::Once, "top_suspends_and_resumes", suspended).anywhere(),
+    test(On::Once, "top_ends_when_its_terminal_is_gone", hung_up).anywhere(),
+    test(On::Once, "top_sends_few_bytes", few_bytes).anywhere(),
+    test(On::Once, "top_tells_whose_fault_it_is_in_ten_keys", story).anywhere(),
+    test(On::Once, "top_plays_a_recording", played).anywhere(),
 ];
 
 const UDP: Flows = Flows { sources: 50, services: 3, ..Flows::of(Family::V4, Protocol::Udp) };
@@ -34,13 +39,22 @@ fn top(args: &[&str], columns: u16, rows: u16) -> Result<Terminal> {
 
 /// Sends until `work` is done.
 fn flooded<T>(lab: &Lab, rate: u64, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    flooded_by(lab, UDP, rate, work)
+}
+
+fn flooded_by<T>(
+    lab: &Lab,
+    flows: Flows,
+    rate: u64,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<T> {
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         let sender = scope.spawn(|| -> Result<()> {
             let mut first = 0;
             while !is_over.load(Relaxed) {
                 let packets = (rate / 4).max(1);
-                lab.send(&Flood { first, rate: Some(rate), ..Flood::of(UDP, packets) })?;
+                lab.send(&Flood { first, rate: Some(rate), ..Flood::of(flows, packets) })?;
                 first += packets;
             }
             Ok(())
@@ -164,6 +178,128 @@ fn suspended() -> Result<()> {
         ensure!(terminal.is_alternate() && terminal.hides_cursor(), "{way}");
         ensure!(terminal.settings()?.local_modes != before.local_modes, "{way}: it is not raw");
     }
+    terminal.press("q")?;
+    ensure!(terminal.wait()?.success());
+    is_restored(&terminal, &before)
+}
+
+fn hung_up() -> Result<()> {
+    let _lab = Lab::new(Plan::default())?;
+    let mut terminal = top(&[], 80, 24)?;
+    terminal.wait_for(" live")?;
+    terminal.hang_up();
+    terminal.wait()?;
+    Ok(())
+}
+
+/// A second, over so long.
+fn bytes_per_s(terminal: &Terminal, over: Duration) -> f64 {
+    let (before, begun) = (terminal.received(), Instant::now());
+    thread::sleep(over);
+    (terminal.received() - before) as f64 / begun.elapsed().as_secs_f64()
+}
+
+/// On a line of 9600 baud there is room for 960 a second.
+fn few_bytes() -> Result<()> {
+    const OVER: Duration = Duration::from_secs(20);
+    let mut lab = Lab::new(Plan::default())?;
+    lab.keep_entries()?;
+    lab.set_limit(1000)?;
+    let mut terminal = top(&[], 80, 24)?;
+    terminal.wait_for(" live")?;
+    thread::sleep(Duration::from_secs(3));
+    let calm = bytes_per_s(&terminal, OVER);
+    let incident = flooded(&lab, 600, || {
+        terminal.wait_for("FULL")?;
+        thread::sleep(Duration::from_secs(5));
+        Ok(bytes_per_s(&terminal, OVER))
+    })?;
+    println!("80x24: {calm:.0} bytes a second on a calm box, {incident:.0} in an incident");
+    terminal.press("q")?;
+    ensure!(terminal.wait()?.success());
+    ensure!(calm < 300.0, "{calm:.0} bytes a second on a calm box");
+    ensure!(incident < 700.0, "{incident:.0} bytes a second in an incident");
+    Ok(())
+}
+
+/// From a calm box to whose fault it is, and the fix in the clipboard.
+fn story() -> Result<()> {
+    let mut lab = Lab::new(Plan::default())?;
+    lab.keep_entries()?;
+    lab.set_limit(1000)?;
+    let router = lab.router().name().to_owned();
+    let mut terminal = top(&[], 80, 24)?;
+    terminal.wait_for(" live")?;
+    terminal.wait_for(&router[..10])?;
+    keep(&terminal, "story-0-calm")?;
+    let mut keys = 0;
+    let one = Flows { sources: 1, services: 3, ..UDP };
+    flooded_by(&lab, one, 600, || {
+        terminal.wait_until("an incident", |screen| {
+            screen.contains("FULL")
+                && screen.contains("table_full")
+                && screen.contains("10.128.0.0")
+        })?;
+        thread::sleep(Duration::from_secs(6));
+        keep(&terminal, "story-1-incident")?;
+        let mut press = |terminal: &mut Terminal, key: &str| {
+            keys += 1;
+            terminal.press(key)
+        };
+        // Narrow to the namespace, and to who is dropped.
+        press(&mut terminal, "\r")?;
+        terminal.wait_for(&format!("> {router}"))?;
+        keep(&terminal, "story-2-namespace")?;
+        press(&mut terminal, "\r")?;
+        terminal.wait_for("> 10.128.0.0")?;
+        terminal.wait_for("udp/")?;
+        keep(&terminal, "story-3-source")?;
+        // The doctor, before the others.
+        press(&mut terminal, "\x1b[Z")?;
+        press(&mut terminal, "\x1b[Z")?;
+        terminal.wait_for("CRITICAL")?;
+        keep(&terminal, "story-4-doctor")?;
+        press(&mut terminal, "y")?;
+        terminal.wait_for("copied")?;
+        keep(&terminal, "story-5-copied")?;
+        Ok(())
+    })?;
+    let sent = String::from_utf8_lossy(&terminal.sent()).into_owned();
+    let copied = sent.split("\x1b]52;c;").nth(1).context("nothing was copied")?;
+    ensure!(copied.len() > 20, "{copied}");
+    ensure!(keys < 10, "{keys} keys");
+    terminal.press("q")?;
+    ensure!(terminal.wait()?.success());
+    Ok(())
+}
+
+fn played() -> Result<()> {
+    let mut lab = Lab::new(Plan::default())?;
+    lab.keep_entries()?;
+    lab.set_limit(200)?;
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().to_str().context("an odd folder")?.to_owned();
+    let mut record = ctwatch()?;
+    record.args(["record", &path, "--interval", "200ms", "--count", "20", "--free", "1MB"]);
+    record.args(["--mechanism", mechanism::current().name()]);
+    let mut record = record.stderr(Stdio::null()).spawn()?;
+    thread::sleep(Duration::from_secs(2));
+    lab.send(&Flood { rate: Some(1000), ..Flood::of(UDP, 1000) })?;
+    ensure!(record.wait()?.success());
+    let mut command = ctwatch()?;
+    command.args(["top", "--from", &path]);
+    let mut terminal = Terminal::start(command, 80, 24)?;
+    let before = terminal.settings()?;
+    terminal.wait_for("recorded")?;
+    // To where packets are dropped, and back by a reading.
+    terminal.press("n")?;
+    let screen = terminal.wait_for("table_full")?;
+    ensure!(screen.contains('!') && screen.contains('^'), "{screen}");
+    keep(&terminal, "recording")?;
+    terminal.press("[")?;
+    terminal.wait_for("dropped: 0")?;
+    terminal.press(" ")?;
+    terminal.wait_for("table_full")?;
     terminal.press("q")?;
     ensure!(terminal.wait()?.success());
     is_restored(&terminal, &before)

@@ -58,7 +58,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("recording", &["abi", "host", "model", "observe", "record", "threads", "unpack"]),
     ("threads", &[]),
     ("top_lists", &[]),
-    ("tui", &["abi", "model", "output", "record"]),
+    ("tui", &["abi", "diagnosis", "model", "output", "record"]),
     ("unpack", &["host"]),
 ];
 

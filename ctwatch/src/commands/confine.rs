@@ -36,7 +36,12 @@ impl Reach {
         };
         match command {
             Command::Watch(args) => reads(&args.past.from),
-            Command::Top(args) => reads(&args.past.from),
+            // A screen and a report are written where it was started.
+            Command::Top(args) => args
+                .past
+                .from
+                .as_ref()
+                .map(|path| Self { reads: vec![path.clone()], writes: Some(PathBuf::from(".")) }),
             Command::Census(args) => reads(&args.from),
             Command::Doctor(args) if !args.diff.is_empty() => {
                 Some(Self { reads: args.diff.clone(), writes: None })

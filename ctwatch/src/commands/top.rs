@@ -1,40 +1,49 @@
 //! `ctwatch top`: what a session sees, or a recording of one, on a screen to work at.
 
 mod console;
+mod doctoring;
 mod heard;
+mod saving;
 
-use std::time::Duration;
+use std::{rc::Rc, time::Duration};
 
 use anyhow::{Context, Result};
+use ctwatch_abi::top::By;
 use rustix::process::{Signal, getpid, kill_process};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use console::Console;
+use doctoring::Doctoring;
 use heard::{Heard, Hearing};
 
-use super::watch;
+use super::{setup, watch};
 use crate::{
     cli::TopArgs,
     host::machine::zone,
     model::Snapshot,
     observe::{event::Event, session::absent},
     output::{
+        escape::escaped,
         services::Services,
         text::{
+            census,
             shown::ShownTops,
             watch::{Style, Text},
         },
     },
-    record::session::Header,
+    record::{sample::Sample, session::Header},
     recording::mask::Mask,
     tui::{
         acts::{Demand, Under},
+        advice::{self, AdviceRow},
         decode::KeyDecoder,
+        grid::Grid,
         history::{History, HistoryBounds},
         keys::Press,
         look::{Environment, Glyphs, Palette},
+        rows,
         scene::Scene,
-        state::TopState,
+        state::{Pane, TopState},
         view,
     },
 };
@@ -52,8 +61,13 @@ pub async fn run(args: TopArgs, mask: Option<Mask>) -> Result<()> {
     let watched = args.watch();
     let is_recorded = args.past.from.is_some();
     let mut hearing = Hearing::new()?;
-    let mut source = watch::source(&watched, mask)?;
-    let mut top = Top::new(&args, watched.by(), watched.tops(), is_recorded);
+    let mut top = Top::new(&args, watched.by(), watched.tops(), mask.clone());
+    let (prepared, looking) = (watched.clone(), Rc::clone(&top.doctor.looking));
+    let mut source = watch::source(&watched, mask, move || {
+        let beginning = setup::prepare(&prepared)?;
+        looking.set(Some(setup::looking(&prepared, &beginning.means)));
+        Ok(beginning)
+    })?;
     let mut console = Console::open()?;
     let mut decoder = KeyDecoder::default();
     let mut plays = interval(args.interval());
@@ -90,8 +104,9 @@ pub async fn run(args: TopArgs, mask: Option<Mask>) -> Result<()> {
                 top.press_all(decoder.flush().as_slice(), &mut console)
             }
             () = sleep_until(draws_at), if is_due && console.is_entered() => {
-                let (columns, rows) = Console::size();
-                console.show(top.draw(columns, rows));
+                top.size = Console::size();
+                top.prepare();
+                console.show(top.draw());
                 (drawn_at, is_due) = (Instant::now(), false);
                 continue;
             }
@@ -103,6 +118,7 @@ pub async fn run(args: TopArgs, mask: Option<Mask>) -> Result<()> {
                 Ok(Event::End) if top.is_stopping || !is_recorded => break Ok(()),
                 Ok(Event::End) => {
                     is_read = true;
+                    top.doctor.recorded(source.facts());
                     Demand::Nothing
                 }
                 Ok(event) => {
@@ -134,6 +150,13 @@ pub async fn run(args: TopArgs, mask: Option<Mask>) -> Result<()> {
 
 /// What is known, and what is looked at.
 struct Top {
+    /// Columns and rows.
+    size: (u16, u16),
+    /// What was read last.
+    sample: Option<Box<Sample>>,
+    doctor: Doctoring,
+    advice: Vec<AdviceRow>,
+    census: Vec<String>,
     state: TopState,
     history: History,
     header: Option<Box<Header>>,
@@ -147,7 +170,8 @@ struct Top {
 }
 
 impl Top {
-    fn new(args: &TopArgs, by: Vec<ctwatch_abi::top::By>, most: usize, is_recorded: bool) -> Self {
+    fn new(args: &TopArgs, by: Vec<By>, most: usize, mask: Option<Mask>) -> Self {
+        let is_recorded = args.past.from.is_some();
         let services = super::services();
         let tops = ShownTops {
             always: true,
@@ -156,6 +180,11 @@ impl Top {
             services: services.clone(),
         };
         Self {
+            size: Console::size(),
+            sample: None,
+            doctor: Doctoring::new(mask),
+            advice: Vec::new(),
+            census: Vec::new(),
             state: TopState::new(by, is_recorded),
             history: History::new(if is_recorded { KEPT_OF_RECORDING } else { KEPT }),
             header: None,
@@ -175,16 +204,92 @@ impl Top {
             let under = Under {
                 history: &self.history,
                 services: &self.services,
-                census_rows: 0,
+                census_rows: self.census.len(),
                 trace_rows: 0,
-                doctor_rows: 0,
+                doctor_rows: self.advice.len(),
             };
             match self.state.press(*key, &under) {
                 demand @ (Demand::Quit | Demand::Suspend | Demand::Redraw) => return demand,
-                _ => _ = console,
+                Demand::Copy => self.copy(console),
+                Demand::Save => self.saved(saving::screen(&self.draw().text(), &self.zone)),
+                Demand::Report => {
+                    let header = self.header.as_deref();
+                    let report = self.doctor.report();
+                    let (services, zone) = (&self.services, &self.zone);
+                    self.saved(saving::report(&self.history, header, report, services, zone));
+                }
+                Demand::Nothing | Demand::Play => {}
             }
+            self.prepare();
         }
         Demand::Nothing
+    }
+
+    fn saved(&mut self, written: Result<std::path::PathBuf>) {
+        self.notice = Some(match written {
+            Ok(path) => format!("wrote {}", path.display()),
+            Err(why) => format!("{why:#}"),
+        });
+    }
+
+    /// The fix of the row, or else the name of the row.
+    fn copy(&mut self, console: &Console) {
+        let row = self.advice.get(self.state.doctor_row.min(self.advice.len().saturating_sub(1)));
+        let fix = row
+            .filter(|_| self.state.pane == Pane::Doctor)
+            .and_then(|row| advice::fix(&self.doctor.report()?.findings, row));
+        let (text, what) = match fix {
+            Some(fix) => (advice::commands(fix), fix.title.clone()),
+            None if self.state.pane == Pane::Doctor => {
+                self.notice = Some("there is nothing to copy".to_owned());
+                return;
+            }
+            None => match self.state.row_name(&self.history, &self.services) {
+                Some(name) => (escaped(&name), name),
+                None => return,
+            },
+        };
+        console.copy(&text);
+        self.notice = Some(format!("copied, where the terminal lets it: {what}"));
+    }
+
+    /// What panes show that is not in snapshots.
+    fn prepare(&mut self) {
+        let is_doctor = self.state.pane == Pane::Doctor;
+        if is_doctor
+            && self.doctor.is_due()
+            && let (Some(header), Some(snapshot)) = (&self.header, self.state.shown(&self.history))
+        {
+            self.doctor.find(header, snapshot, self.sample.as_deref());
+        }
+        if is_doctor {
+            let findings = self.doctor.report().map_or(&[][..], |report| &report.findings);
+            self.advice = advice::rows(findings, self.size.0);
+        }
+        self.census = match self.state.shown(&self.history) {
+            Some(snapshot) if self.state.pane == Pane::Census => self.census_of(snapshot),
+            _ => Vec::new(),
+        };
+    }
+
+    fn census_of(&self, snapshot: &Snapshot) -> Vec<String> {
+        let Some(table) = rows::selected(snapshot, &self.state) else { return Vec::new() };
+        let Some((taken, _)) = &snapshot.census else {
+            return vec!["no census yet".to_owned()];
+        };
+        let shown = census::Shown {
+            columns: usize::from(self.size.0.saturating_sub(1)),
+            states: true,
+            zones: true,
+            groupings: Vec::new(),
+            most_groups: 0,
+            services: self.services.clone(),
+            limit: table.limit,
+        };
+        match census::lines(taken, table.id, &shown) {
+            lines if lines.is_empty() => vec!["the census found no entries here".to_owned()],
+            lines => lines,
+        }
     }
 
     fn event(&mut self, event: Event) {
@@ -197,7 +302,13 @@ impl Top {
                 self.header = Some(header);
                 self.take(snapshot);
             }
-            Event::Tick { snapshot, .. } => self.take(snapshot),
+            Event::Tick { snapshot, sample } => {
+                self.sample = Some(sample);
+                let is_urgent =
+                    snapshot.tables.iter().any(|table| table.is_judged && table.change.is_some());
+                self.doctor.look(self.state.pane == Pane::Doctor, is_urgent);
+                self.take(snapshot);
+            }
             Event::NoCensus(why) => self.say(format!("no census: {why}")),
             Event::Slow { since, netns, .. } => {
                 let netns = netns.map_or_else(String::new, |netns| format!(": {netns}"));
@@ -226,7 +337,7 @@ impl Top {
         }
     }
 
-    fn draw(&self, columns: u16, rows: u16) -> crate::tui::grid::Grid {
+    fn draw(&self) -> Grid {
         let scene = Scene {
             state: &self.state,
             history: &self.history,
@@ -235,8 +346,13 @@ impl Top {
             zone: &self.zone,
             notice: self.notice.as_deref(),
             waiting: &self.waiting,
+            census: &self.census,
+            advice: &self.advice,
+            no_advice: &self.doctor.why,
+            traced: &[],
+            no_trace: "not traced",
         };
-        view::draw(&scene, self.look, columns, rows)
+        view::draw(&scene, self.look, self.size.0, self.size.1)
     }
 
     /// What it came to.

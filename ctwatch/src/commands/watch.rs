@@ -13,7 +13,7 @@ use crate::{
     observe::{
         event::Event,
         loading::News,
-        session::{Session, Wishes, absent},
+        session::{Beginning, Session, Wishes, absent},
     },
     output::{
         aside, json,
@@ -24,7 +24,10 @@ use crate::{
             watch::{Style, Text},
         },
     },
-    record::session::{Epoch, Header},
+    record::{
+        facts::Facts,
+        session::{Epoch, Header},
+    },
     recording::{
         mask::Mask,
         mirror::Mirror,
@@ -40,7 +43,8 @@ pub async fn run(args: WatchArgs, mask: Option<Mask>) -> Result<()> {
     }
     let mut signals = Signals::new()?;
     let writer = Writer::start()?;
-    let mut source = source(&args, mask)?;
+    let prepared = args.clone();
+    let mut source = source(&args, mask, move || setup::prepare(&prepared))?;
     let mut recorder = match &args.record {
         Some(folder) => Some(Recorder::open(folder, Default::default(), setup::origin())?),
         None => None,
@@ -78,7 +82,12 @@ pub(super) enum WatchSource {
     Recorded(Box<Player>),
 }
 
-pub(super) fn source(args: &WatchArgs, mask: Option<Mask>) -> Result<WatchSource> {
+/// `prepare` finds the means of each life that is watched.
+pub(super) fn source(
+    args: &WatchArgs,
+    mask: Option<Mask>,
+    prepare: impl FnMut() -> Result<Beginning> + 'static,
+) -> Result<WatchSource> {
     if let Some(path) = &args.past.from {
         let wanted = Playing {
             since: args.past.since.or(args.past.at),
@@ -90,8 +99,7 @@ pub(super) fn source(args: &WatchArgs, mask: Option<Mask>) -> Result<WatchSource
         };
         return Ok(WatchSource::Recorded(Box::new(Player::open(path, wanted)?)));
     }
-    let prepared = args.clone();
-    let session = Box::new(Session::new(wishes(args), move || setup::prepare(&prepared)));
+    let session = Box::new(Session::new(wishes(args), prepare));
     Ok(match mask {
         Some(mask) => {
             WatchSource::Masked(session, Box::new(Mirror::new(mask, args.tops(), args.by())))
@@ -128,6 +136,14 @@ impl WatchSource {
         match self {
             Self::Live(session) | Self::Masked(session, _) => session.stop(),
             Self::Recorded(player) => player.stop(),
+        }
+    }
+
+    /// Rules and settings, as they were recorded last.
+    pub(super) fn facts(&self) -> Option<&(jiff::Timestamp, Box<Facts>)> {
+        match self {
+            Self::Live(_) | Self::Masked(..) => None,
+            Self::Recorded(player) => player.facts(),
         }
     }
 

@@ -206,6 +206,22 @@ impl TopState {
         }
     }
 
+    /// What the chosen row is about.
+    pub fn row_name(&self, history: &History, services: &Services) -> Option<String> {
+        let snapshot = self.shown(history)?;
+        let table = rows::selected(snapshot, self)?;
+        if self.pane != Pane::Talkers {
+            return Some(name(table));
+        }
+        match rows::talkers(snapshot, table, self.listed, self, services) {
+            TalkerRows::None(_) => None,
+            TalkerRows::List { rows, .. } => {
+                let chosen = rows.iter().find(|row| Some(row.entry.key) == self.talker);
+                chosen.or(rows.first()).map(|row| row.name.clone())
+            }
+        }
+    }
+
     fn narrow(&mut self, under: &Under<'_>) {
         let Some(snapshot) = self.shown(under.history) else { return };
         let Some(table) = rows::selected(snapshot, self) else { return };

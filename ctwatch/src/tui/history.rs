@@ -135,6 +135,10 @@ impl History {
         series
     }
 
+    pub fn all(&self) -> impl Iterator<Item = &KeptSnapshot> {
+        self.kept.iter()
+    }
+
     /// The number of each reading with drops, and the whole range.
     pub fn marks(&self) -> impl Iterator<Item = (u64, bool)> {
         self.kept.iter().map(|kept| (kept.number, kept.drops))

@@ -2,6 +2,7 @@
 //! of them; it knows no clock, no file and no terminal, so that each screen is tested from values.
 
 pub mod acts;
+pub mod advice;
 pub mod canvas;
 pub mod columns;
 pub mod decode;

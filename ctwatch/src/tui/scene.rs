@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{history::History, state::TopState};
+use super::{advice::AdviceRow, history::History, state::TopState};
 use crate::{output::services::Services, record::session::Header};
 
 /// All that a screen shows.
@@ -17,6 +17,14 @@ pub struct Scene<'a> {
     pub notice: Option<&'a str>,
     /// Why nothing is there to show.
     pub waiting: &'a str,
+    /// Lines of the last census of the selected namespace.
+    pub census: &'a [String],
+    /// What the doctor finds, or why there is nothing.
+    pub advice: &'a [AdviceRow],
+    pub no_advice: &'a str,
+    /// Single drops, the newest first, or why there are none.
+    pub traced: &'a [String],
+    pub no_trace: &'a str,
 }
 
 /// Rows of the screen.

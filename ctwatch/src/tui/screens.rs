@@ -84,6 +84,11 @@ impl Bench {
             zone: &jiff::tz::TimeZone::UTC,
             notice: None,
             waiting: "waiting for the first reading",
+            census: &[],
+            advice: &[],
+            no_advice: "looking at rules and settings",
+            traced: &[],
+            no_trace: "not tracing",
         };
         view::draw(&scene, self.look, columns, rows)
     }

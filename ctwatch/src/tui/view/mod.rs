@@ -4,6 +4,7 @@ mod bars;
 mod detail;
 mod foot;
 mod help;
+mod lines;
 mod lists;
 mod namespaces;
 mod title;
@@ -56,6 +57,9 @@ fn body(canvas: &mut Canvas<'_>, scene: &Scene<'_>, snapshot: &Snapshot) {
     let place = Band { y, rows: end.saturating_sub(y) };
     match scene.state.pane {
         Pane::Talkers => lists::pane(canvas, scene, snapshot, table, place),
-        _ => detail::draw(canvas, scene, snapshot, table, place),
+        Pane::Census => lines::census(canvas, scene, place),
+        Pane::Trace => lines::trace(canvas, scene, place),
+        Pane::Doctor => lines::doctor(canvas, scene, place),
+        Pane::Namespaces => detail::draw(canvas, scene, snapshot, table, place),
     }
 }
