@@ -27,6 +27,7 @@ pub(crate) const TESTS: &[Test] = &[
     test(On::Once, "top_sends_few_bytes", few_bytes).anywhere(),
     test(On::Once, "top_tells_whose_fault_it_is_in_ten_keys", story).anywhere(),
     test(On::Once, "top_plays_a_recording", played).anywhere(),
+    test(On::Once, "top_traces_single_drops", traced),
 ];
 
 const UDP: Flows = Flows { sources: 50, services: 3, ..Flows::of(Family::V4, Protocol::Udp) };
@@ -303,4 +304,30 @@ fn played() -> Result<()> {
     terminal.press("q")?;
     ensure!(terminal.wait()?.success());
     is_restored(&terminal, &before)
+}
+
+fn traced() -> Result<()> {
+    let mut lab = Lab::new(Plan::default())?;
+    lab.keep_entries()?;
+    lab.set_limit(100)?;
+    let router = lab.router().name().to_owned();
+    let mut terminal = top(&[], 120, 24)?;
+    terminal.wait_for(" live")?;
+    flooded(&lab, 300, || {
+        terminal.wait_for("FULL")?;
+        terminal.press("\r")?;
+        terminal.wait_for(&format!("> {router}"))?;
+        // Census, and then trace.
+        terminal.press("\t")?;
+        terminal.wait_for("by state")?;
+        keep(&terminal, "census")?;
+        terminal.press("\t")?;
+        terminal.wait_until("single drops", |screen| {
+            screen.lines().filter(|line| line.contains("src=10.128.0.")).count() > 10
+        })?;
+        keep(&terminal, "trace")
+    })?;
+    terminal.press("q")?;
+    ensure!(terminal.wait()?.success());
+    Ok(())
 }

@@ -4,6 +4,7 @@ mod console;
 mod doctoring;
 mod heard;
 mod saving;
+mod tracing;
 
 use std::{rc::Rc, time::Duration};
 
@@ -15,6 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use console::Console;
 use doctoring::Doctoring;
 use heard::{Heard, Hearing};
+use tracing::{TraceOf, Tracing};
 
 use super::{setup, watch};
 use crate::{
@@ -38,7 +40,7 @@ use crate::{
         advice::{self, AdviceRow},
         decode::KeyDecoder,
         grid::Grid,
-        history::{History, HistoryBounds},
+        history::{self, History, HistoryBounds},
         keys::Press,
         look::{Environment, Glyphs, Palette},
         rows,
@@ -157,6 +159,9 @@ struct Top {
     doctor: Doctoring,
     advice: Vec<AdviceRow>,
     census: Vec<String>,
+    tracing: Tracing,
+    traced: Vec<String>,
+    no_trace: String,
     state: TopState,
     history: History,
     header: Option<Box<Header>>,
@@ -182,7 +187,10 @@ impl Top {
         Self {
             size: Console::size(),
             sample: None,
-            doctor: Doctoring::new(mask),
+            doctor: Doctoring::new(mask.clone()),
+            tracing: Tracing::new(args.mechanism, services.clone(), zone::local(), mask),
+            traced: Vec::new(),
+            no_trace: String::new(),
             advice: Vec::new(),
             census: Vec::new(),
             state: TopState::new(by, is_recorded),
@@ -205,7 +213,7 @@ impl Top {
                 history: &self.history,
                 services: &self.services,
                 census_rows: self.census.len(),
-                trace_rows: 0,
+                trace_rows: self.traced.len(),
                 doctor_rows: self.advice.len(),
             };
             match self.state.press(*key, &under) {
@@ -266,9 +274,34 @@ impl Top {
             let findings = self.doctor.report().map_or(&[][..], |report| &report.findings);
             self.advice = advice::rows(findings, self.size.0);
         }
+        self.trace();
         self.census = match self.state.shown(&self.history) {
             Some(snapshot) if self.state.pane == Pane::Census => self.census_of(snapshot),
             _ => Vec::new(),
+        };
+    }
+
+    /// While the pane is looked at and not frozen.
+    fn trace(&mut self) {
+        let is_looked_at = self.state.pane == Pane::Trace && self.state.help.is_none();
+        if self.state.is_recorded {
+            self.no_trace = "a recording holds no single packets".to_owned();
+            return;
+        }
+        if !is_looked_at {
+            self.tracing.stop();
+            return;
+        }
+        if self.state.cursor.is_some() {
+            return;
+        }
+        let snapshot = self.state.shown(&self.history);
+        let narrowed = self.state.netns().and_then(|netns| history::table(snapshot?, netns));
+        let steps = self.state.narrowed.iter().map(|step| &step.to);
+        let of = TraceOf::narrowed(narrowed.map(|table| table.inode), steps);
+        (self.traced, self.no_trace) = match self.tracing.look(of) {
+            Ok(told) => told,
+            Err(why) => (Vec::new(), format!("cannot trace: {why:#}")),
         };
     }
 
@@ -349,8 +382,8 @@ impl Top {
             census: &self.census,
             advice: &self.advice,
             no_advice: &self.doctor.why,
-            traced: &[],
-            no_trace: "not traced",
+            traced: &self.traced,
+            no_trace: &self.no_trace,
         };
         view::draw(&scene, self.look, self.size.0, self.size.1)
     }

@@ -200,7 +200,13 @@ impl TopState {
     fn talker_keys(&self, under: &Under<'_>) -> Vec<Key> {
         let Some(snapshot) = self.shown(under.history) else { return Vec::new() };
         let Some(table) = rows::selected(snapshot, self) else { return Vec::new() };
-        match rows::talkers(snapshot, table, self.listed, self, under.services) {
+        match rows::talkers(
+            snapshot,
+            table,
+            (self.listed, rows::grouping(self)),
+            self,
+            under.services,
+        ) {
             TalkerRows::List { rows, .. } => rows.iter().map(|row| row.entry.key).collect(),
             TalkerRows::None(_) => Vec::new(),
         }
@@ -213,7 +219,7 @@ impl TopState {
         if self.pane != Pane::Talkers {
             return Some(name(table));
         }
-        match rows::talkers(snapshot, table, self.listed, self, services) {
+        match rows::talkers(snapshot, table, (self.listed, rows::grouping(self)), self, services) {
             TalkerRows::None(_) => None,
             TalkerRows::List { rows, .. } => {
                 let chosen = rows.iter().find(|row| Some(row.entry.key) == self.talker);
@@ -231,8 +237,13 @@ impl TopState {
             steps.push(to_netns);
         }
         if self.pane == Pane::Talkers
-            && let TalkerRows::List { by, rows, .. } =
-                rows::talkers(snapshot, table, self.listed, self, under.services)
+            && let TalkerRows::List { by, rows, .. } = rows::talkers(
+                snapshot,
+                table,
+                (self.listed, rows::grouping(self)),
+                self,
+                under.services,
+            )
         {
             let chosen = rows.iter().find(|row| Some(row.entry.key) == self.talker);
             if let Some(row) = chosen.or(rows.first()) {

@@ -66,11 +66,10 @@ pub fn grouping(state: &TopState) -> By {
 pub fn talkers<'a>(
     snapshot: &'a Snapshot,
     table: &'a Table,
-    listed: TalkerList,
+    (listed, by): (TalkerList, By),
     state: &TopState,
     services: &Services,
 ) -> TalkerRows<'a> {
-    let by = grouping(state);
     let (entries, since): (&[TopEntry], _) = match listed {
         TalkerList::Holding => {
             let Some((taken, _)) = &snapshot.census else {
@@ -81,7 +80,7 @@ pub fn talkers<'a>(
             }
             match taken.counted.lists(table.id).find(|list| list.by == by) {
                 Some(list) => (&list.entries, None),
-                None => return TalkerRows::None("holds nothing"),
+                None => return TalkerRows::None("none at the census"),
             }
         }
         TalkerList::Dropped | TalkerList::Inserted => {

@@ -1,10 +1,13 @@
 //! Screens, each from values and in three sizes.
 
-use ctwatch_abi::top::By;
+use std::time::Duration;
+
+use ctwatch_abi::top::{By, Stream};
 use expect_test::{ExpectFile, expect_file};
 
 use super::{
     acts::{Demand, Under},
+    advice::{self, AdviceRow},
     grid::Grid,
     history::{History, HistoryBounds},
     keys::{Press, TABLE},
@@ -14,9 +17,10 @@ use super::{
     view,
 };
 use crate::{
-    model::{Snapshot, figure::Exactness, planes::ControlPlane},
+    diagnosis::report::{Finding, Fix, Severity},
+    model::{Snapshot, figure::Exactness, planes::ControlPlane, top::TopList},
     output::{
-        fixtures::{header, several},
+        fixtures::{header, several, top_entry},
         services::Services,
     },
 };
@@ -28,6 +32,9 @@ const GROUPINGS: [By; 4] = [By::Source, By::Service, By::Interface, By::Process]
 
 /// A screen and the keys that are pressed on it.
 struct Bench {
+    census: Vec<String>,
+    advice: Vec<AdviceRow>,
+    traced: Vec<String>,
     state: TopState,
     history: History,
     services: Services,
@@ -39,7 +46,15 @@ impl Bench {
         let mut history = History::new(HistoryBounds { readings: 600, bytes: 1 << 20 });
         snapshots.into_iter().for_each(|snapshot| history.push(Box::new(snapshot)));
         let services = Services::parse("domain 53/udp\nbgp 179/tcp\n");
-        Self { state: TopState::new(GROUPINGS.to_vec(), false), history, services, look: LOOK }
+        Self {
+            census: Vec::new(),
+            advice: Vec::new(),
+            traced: Vec::new(),
+            state: TopState::new(GROUPINGS.to_vec(), false),
+            history,
+            services,
+            look: LOOK,
+        }
     }
 
     /// A calm reading, and one in which much happens.
@@ -63,9 +78,9 @@ impl Bench {
         let under = Under {
             history: &self.history,
             services: &self.services,
-            census_rows: 5,
-            trace_rows: 5,
-            doctor_rows: 5,
+            census_rows: self.census.len(),
+            trace_rows: self.traced.len(),
+            doctor_rows: self.advice.len(),
         };
         self.state.press(press, &under)
     }
@@ -84,10 +99,10 @@ impl Bench {
             zone: &jiff::tz::TimeZone::UTC,
             notice: None,
             waiting: "waiting for the first reading",
-            census: &[],
-            advice: &[],
+            census: &self.census,
+            advice: &self.advice,
             no_advice: "looking at rules and settings",
-            traced: &[],
+            traced: &self.traced,
             no_trace: "not tracing",
         };
         view::draw(&scene, self.look, columns, rows)
@@ -239,4 +254,99 @@ fn a_hostile_name_reaches_no_screen_unescaped() {
         }
         bench.press(key);
     }
+}
+
+#[test]
+fn lines_of_panes_are_scrolled_and_kept_within() {
+    let mut bench = Bench::incident();
+    bench.traced = (0..100).map(|number| format!("drop {number} of a\u{1b}[2J")).collect();
+    bench.census = (0..100).map(|number| format!("state {number}")).collect();
+    let finding = Finding {
+        id: "full",
+        severity: Severity::Critical,
+        title: "the table of rt is full".to_owned(),
+        evidence: (0..40).map(|number| format!("evidence {number}")).collect(),
+        fixes: vec![Fix {
+            title: "do not track it".to_owned(),
+            now: vec!["nft add rule ip raw prerouting udp dport 53 notrack".to_owned()],
+            ..Fix::default()
+        }],
+    };
+    bench.advice = advice::rows(&[finding], 80);
+    for (pane, first, last) in [
+        (Pane::Census, "state 0", "state 99"),
+        (Pane::Trace, "drop 0", "drop 99"),
+        (Pane::Doctor, "1. CRITICAL: the table of rt is full", "nft add rule"),
+    ] {
+        bench.state.pane = pane;
+        bench.press(Press::Home);
+        assert!(bench.drawn(80, 24).text().contains(first), "{first}");
+        bench.press(Press::End);
+        let said = bench.drawn(80, 24).text();
+        assert!(said.contains(last) && !said.contains(first), "{said}");
+        assert!(!said.contains('\u{1b}'));
+    }
+    bench.looks_like(expect_file!["../../../tests/golden/top/doctor.txt"]);
+}
+
+/// 200 namespaces, and lists of 10,000.
+fn many() -> Snapshot {
+    let mut snapshot = several().remove(1);
+    let judged: Vec<_> = snapshot.tables.iter().filter(|table| table.is_judged).cloned().collect();
+    let entry = top_entry();
+    snapshot.tables = (0..200_u64)
+        .map(|number| {
+            let mut table = judged[usize::try_from(number).unwrap() % judged.len()].clone();
+            table.id = 1000 + number;
+            table.name = Some(format!("netns-{number}"));
+            table.workload = Default::default();
+            table.age = Duration::ZERO;
+            let entries = (0..50_u16)
+                .map(|number| {
+                    let mut entry = entry.clone();
+                    entry.key.src[2..4].copy_from_slice(&number.to_be_bytes());
+                    entry
+                })
+                .collect();
+            table.top =
+                vec![TopList { stream: Stream::Drops, by: By::Source, since: None, entries }];
+            table
+        })
+        .collect();
+    let longest: &mut Vec<_> = &mut snapshot.tables[0].top[0].entries;
+    *longest = (0..10_000_u16)
+        .map(|number| {
+            let mut entry = entry.clone();
+            entry.key.src[2..4].copy_from_slice(&number.to_be_bytes());
+            entry
+        })
+        .collect();
+    snapshot
+}
+
+#[test]
+fn panes_work_on_many_namespaces_and_keys() {
+    let mut bench = Bench::new(vec![many(), many()]);
+    bench.history = History::new(HistoryBounds { readings: 600, bytes: 1 << 30 });
+    bench.history.push(Box::new(many()));
+    bench.press(Press::Char('/'));
+    bench.type_all("netns-0");
+    bench.press(Press::Enter);
+    bench.press(Press::Enter);
+    assert_eq!(bench.state.netns(), Some(1000));
+    bench.press(Press::End);
+    let said = bench.drawn(80, 24).text();
+    assert!(said.contains("source of 10000"), "{said}");
+    bench.press(Press::Escape);
+    for _ in 0..30 {
+        bench.press(Press::PageDown);
+    }
+    assert!(bench.drawn(80, 24).text().contains("(200)"));
+    // A frame of the whole takes a small part of a second, also where nothing is optimised.
+    let begun = std::time::Instant::now();
+    for _ in 0..10 {
+        bench.drawn(200, 60);
+    }
+    let each = begun.elapsed() / 10;
+    assert!(each < Duration::from_millis(500), "{each:?}");
 }

@@ -1,9 +1,12 @@
 //! What is said of one namespace: what is dropped and why, what holds it, how it came to that, and who it is.
 
+use ctwatch_abi::top::By;
+
 use super::{bars, lists};
 use crate::{
     model::{
         Snapshot, Table,
+        census::Holds,
         figure::{Exactness, Figure},
     },
     output::text::{
@@ -15,6 +18,7 @@ use crate::{
         columns::rate,
         history,
         look::Tone,
+        rows::grouping,
         scene::{Band, Scene, WINDOW},
     },
 };
@@ -56,7 +60,7 @@ pub(super) fn draw(
         y += 1;
     }
     if free(y) > 0 {
-        canvas.text(1, y, columns - 1, &holding(snapshot, table), Tone::Plain);
+        canvas.text(1, y, columns - 1, &holding(snapshot, table, columns), Tone::Plain);
         y += 1;
     }
     let tall = if rows >= 30 { 4 } else { 1 };
@@ -64,8 +68,19 @@ pub(super) fn draw(
         charts(canvas, scene, table, y, tall);
         y += 2 * tall;
     }
-    if end > y {
-        lists::three(canvas, scene, snapshot, table, Band { y, rows: end - y });
+    // Where there is room, by each of the other groupings too.
+    let by = grouping(scene.state);
+    let others = scene.state.groupings.iter().copied().filter(|other| *other != by);
+    let groupings: Vec<By> = std::iter::once(by).chain(others).collect();
+    let many = match end.saturating_sub(y) {
+        room @ 20.. => usize::from(room / 10).min(groupings.len()),
+        _ => 1,
+    };
+    for (at, by) in groupings.into_iter().take(many).enumerate() {
+        let left = end.saturating_sub(y);
+        let rows = left / u16::try_from(many - at).unwrap_or(1);
+        lists::three(canvas, scene, snapshot, table, by, Band { y, rows });
+        y += rows;
     }
 }
 
@@ -159,14 +174,25 @@ fn planes(table: &Table) -> Option<String> {
     (!each.is_empty()).then(|| format!("control plane dropped: {}", each.join(", ")))
 }
 
-fn holding(snapshot: &Snapshot, table: &Table) -> String {
-    match (&snapshot.census, snapshot.census(table)) {
-        (Some((taken, age)), Some(census)) => {
-            let age = age.as_secs();
-            format!("holding: {}; census by {} {age} s ago", shares(&census.holds), taken.by)
+/// By the last census, which may be of before: its age is told.
+fn holding(snapshot: &Snapshot, table: &Table, columns: u16) -> String {
+    let Some((taken, age)) = &snapshot.census else { return "holding: no census yet".to_owned() };
+    let age = age.as_secs();
+    match snapshot.census(table).map(|census| &census.holds).filter(|holds| holds.all() > 0) {
+        Some(holds) if columns >= 100 => {
+            format!("holding: {}; census by {} {age} s ago", shares(holds), taken.by)
         }
-        (Some(_), None) => "holding: the census found nothing here".to_owned(),
-        (None, _) => "holding: no census yet".to_owned(),
+        Some(holds) => {
+            let share = |count: u64| percent(Some(count as f64 / holds.all() as f64));
+            let Holds { pinned, closing, reclaimable, .. } = *holds;
+            format!(
+                "holding: pinned {}, closing {}, reclaimable {} ({age} s ago)",
+                share(pinned),
+                share(closing),
+                share(reclaimable)
+            )
+        }
+        None => format!("holding: nothing at the census {age} s ago"),
     }
 }
 

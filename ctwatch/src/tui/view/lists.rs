@@ -1,5 +1,7 @@
 //! Who is dropped, who fills the table, who holds it.
 
+use ctwatch_abi::top::By;
+
 use crate::{
     model::{Snapshot, Table, figure::Exactness, top::TopEntry},
     output::text::words::{marked, number, percent},
@@ -18,6 +20,7 @@ pub(super) fn three(
     scene: &Scene<'_>,
     snapshot: &Snapshot,
     table: &Table,
+    by: By,
     place: Band,
 ) {
     let columns = canvas.columns();
@@ -36,14 +39,19 @@ pub(super) fn three(
             .collect(),
     };
     let width = columns / many;
-    let by = rows::grouping(scene.state).name();
     for (number, listed) in (0..).zip(shown) {
         let x = 1 + number * width;
         let room = width.saturating_sub(2);
-        canvas.text(x, place.y, room, &format!("{} by {by}", listed.name()), Tone::Heading);
+        canvas.text(
+            x,
+            place.y,
+            room,
+            &format!("{} by {}", listed.name(), by.name()),
+            Tone::Heading,
+        );
         let y = place.y + 1;
         let most = place.rows.saturating_sub(1);
-        match rows::talkers(snapshot, table, listed, scene.state, scene.services) {
+        match rows::talkers(snapshot, table, (listed, by), scene.state, scene.services) {
             TalkerRows::None(why) if most > 0 => _ = canvas.text(x, y, room, why, Tone::Faint),
             TalkerRows::None(_) => {}
             TalkerRows::List { rows, .. } => {
@@ -116,9 +124,9 @@ pub(super) fn pane(
         return;
     }
     let state = scene.state;
-    let by = rows::grouping(state).name();
+    let by = rows::grouping(state);
     let listed = state.listed.name();
-    let found = rows::talkers(snapshot, table, state.listed, state, scene.services);
+    let found = rows::talkers(snapshot, table, (state.listed, by), state, scene.services);
     let since = match &found {
         TalkerRows::List { since: Some(since), .. } => {
             let since = since.to_zoned(scene.zone.clone());
@@ -126,7 +134,7 @@ pub(super) fn pane(
         }
         _ => String::new(),
     };
-    canvas.rule(y, &format!("{listed} by {by}{since}"), Tone::Heading);
+    canvas.rule(y, &format!("{listed} by {}{since}", by.name()), Tone::Heading);
     let rows = match found {
         TalkerRows::None(why) => {
             canvas.text(1, y + 1, columns - 1, why, Tone::Faint);
@@ -148,7 +156,7 @@ pub(super) fn pane(
         TalkerSort::Name => None,
     };
     let of = |at: Option<usize>| if sorted == at { Tone::Selected } else { Tone::Heading };
-    canvas.text(1, y + 1, name_width - 1, &format!("{} of {}", by, rows.len()), of(None));
+    canvas.text(1, y + 1, name_width - 1, &format!("{} of {}", by.name(), rows.len()), of(None));
     let mut x = 1 + name_width - 1;
     for (at, (title, width)) in numbers.iter().enumerate() {
         let title = if sorted == Some(at) { format!("v{title}") } else { (*title).to_owned() };

@@ -1,5 +1,7 @@
 //! The list of namespaces: a row each.
 
+use std::time::Duration;
+
 use super::bars;
 use crate::{
     model::{Snapshot, Table},
@@ -17,6 +19,8 @@ use crate::{
 
 /// A reading that is older is said to be.
 const OLD: u64 = 2;
+/// A census that is older does not say what a table holds now.
+const RECENT: Duration = Duration::from_secs(60);
 
 /// A heading, and so many rows at most. Returns how many rows it took.
 pub(super) fn draw(
@@ -64,7 +68,8 @@ pub(super) fn draw(
         canvas.text(0, row, 1, mark(table), tone);
         canvas.text(1, row, name_width, &name(table), tone);
         if bar_width > 0 {
-            let holds = snapshot.census(table).map(|census| &census.holds);
+            let is_new = snapshot.census.as_ref().is_some_and(|(_, age)| *age <= RECENT);
+            let holds = snapshot.census(table).map(|census| &census.holds).filter(|_| is_new);
             bars::fill(canvas, (bar_at, row, bar_width), table.fill, holds, tone);
         }
         match why_not(table) {
