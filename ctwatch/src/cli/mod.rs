@@ -9,11 +9,12 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{ArgAction, Args, Parser, Subcommand};
 use ctwatch_abi::top;
 use ipnet::IpNet;
+pub(crate) use values::interval;
 pub use values::{
-    By, CensusBy, CensusMechanism, LimitArgs, MechanismArg, NetnsArg, Output, Port, Protocol,
-    Reason, Word,
+    By, CensusBy, CensusMechanism, ColoursArg, LimitArgs, MechanismArg, NetnsArg, Output, Port,
+    Protocol, Reason, Word,
 };
-use values::{bytes, count, days, distinct, interval, moment, period, prefix};
+use values::{bytes, count, days, distinct, moment, period, prefix};
 
 use crate::{model::groups::Grouping, observe::wanted::Whose};
 
@@ -257,10 +258,9 @@ pub struct TopArgs {
     /// Read every TIME: 500ms, 1s, 2m [default: 1s]
     #[arg(short, long, value_name = "TIME", value_parser = interval)]
     pub interval: Option<Duration>,
-    /// Keep the top N talkers of each list
-    #[arg(long, value_name = "N", default_value_t = 20)]
-    #[arg(value_parser = clap::value_parser!(u16).range(1..=10_000))]
-    pub top: u16,
+    /// Keep the top N talkers of each list [default: 20]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub top: Option<u16>,
     /// Group talkers by source, service, interface, process, flow [default: these 5], destination
     #[arg(long, value_enum, value_delimiter = ',', value_name = "KEY")]
     #[arg(hide_possible_values = true)]
@@ -274,6 +274,15 @@ pub struct TopArgs {
     /// Draw with ASCII alone
     #[arg(long)]
     pub ascii: bool,
+    /// Use none, 8 or 16 colours [default: by TERM and NO_COLOR]
+    #[arg(long, value_enum, value_name = "HOW", hide_possible_values = true)]
+    pub colours: Option<ColoursArg>,
+    /// Read settings from FILE
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print a file of settings, and exit
+    #[arg(long)]
+    pub print_config: bool,
     #[command(flatten)]
     pub past: Past,
 }
@@ -292,7 +301,7 @@ impl TopArgs {
         WatchArgs {
             interval_word: None,
             count_word: None,
-            top: Some(self.top),
+            top: Some(self.top.unwrap_or(20)),
             by,
             interval: Some(self.interval()),
             count: None,

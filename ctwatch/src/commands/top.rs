@@ -4,6 +4,7 @@ mod console;
 mod doctoring;
 mod heard;
 mod saving;
+pub(super) mod settings;
 mod tracing;
 
 use std::{rc::Rc, time::Duration};
@@ -20,7 +21,7 @@ use tracing::{TraceOf, Tracing};
 
 use super::{setup, watch};
 use crate::{
-    cli::TopArgs,
+    cli::{ColoursArg, TopArgs},
     host::machine::zone,
     model::Snapshot,
     observe::{event::Event, session::absent},
@@ -42,7 +43,7 @@ use crate::{
         grid::Grid,
         history::{self, History, HistoryBounds},
         keys::Press,
-        look::{Environment, Glyphs, Palette},
+        look::{Colours, Environment, Glyphs, Palette},
         rows,
         scene::Scene,
         state::{Pane, TopState},
@@ -60,6 +61,10 @@ const ESCAPE: Duration = Duration::from_millis(50);
 const FRAME: Duration = Duration::from_millis(50);
 
 pub async fn run(args: TopArgs, mask: Option<Mask>) -> Result<()> {
+    if args.print_config {
+        return super::print(settings::TEMPLATE.as_bytes());
+    }
+    let args = settings::apply(args)?;
     let watched = args.watch();
     let is_recorded = args.past.from.is_some();
     let mut hearing = Hearing::new()?;
@@ -413,8 +418,13 @@ fn look(args: &TopArgs) -> Palette {
         no_color: variable("NO_COLOR").is_some(),
         locale: ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(variable),
     });
-    match args.ascii {
-        true => Palette { glyphs: Glyphs::Ascii, ..look },
-        false => look,
+    let colours = args.colours.map(|colours| match colours {
+        ColoursArg::None => Colours::None,
+        ColoursArg::Eight => Colours::Eight,
+        ColoursArg::Sixteen => Colours::Sixteen,
+    });
+    Palette {
+        glyphs: if args.ascii { Glyphs::Ascii } else { look.glyphs },
+        colours: colours.unwrap_or(look.colours),
     }
 }

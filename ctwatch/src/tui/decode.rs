@@ -59,7 +59,7 @@ fn step(bytes: &[u8]) -> Step {
         b'\x08' | b'\x7f' => Step::Key(Press::Backspace, 1),
         0 => Step::Nothing(1),
         control @ 1..=26 => Step::Key(Press::Ctrl(char::from(b'a' + control - 1)), 1),
-        27..=31 => Step::Nothing(1),
+        28..=31 => Step::Nothing(1),
         ascii @ 32..=126 => Step::Key(Press::Char(char::from(ascii)), 1),
         lead => {
             let length = match lead {

@@ -52,11 +52,11 @@ pub enum TalkerRows<'a> {
 
 /// By what a list is told apart: once it is narrowed to a source, only flows know their source.
 pub fn grouping(state: &TopState) -> By {
-    let keys = state.narrowed.iter().filter_map(|step| match &step.to {
+    let mut keys = state.narrowed.iter().rev().filter_map(|step| match &step.to {
         Narrowing::Key { by, .. } => Some(*by),
         Narrowing::Netns { .. } => None,
     });
-    match keys.last() {
+    match keys.next() {
         Some(By::Source | By::Destination | By::Service) => By::Flow,
         Some(by) => by,
         None => state.by,

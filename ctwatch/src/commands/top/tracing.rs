@@ -208,14 +208,19 @@ fn trace(
     };
     let mut trace = probes.take_trace().context("the probes do not trace")?;
     lock(told).why = format!("tracing by {}: nothing was dropped since", mechanism.name());
+    let mut before = 0;
     while !is_over.load(Relaxed) {
         let rest = printer.drain(&mut trace, &mut namer)?;
-        printer.more(trace.traced()?)?;
+        let untold = trace.traced()?.untold;
+        let more = untold - std::mem::replace(&mut before, untold).min(untold);
         let bytes = printer.bytes();
         let text = String::from_utf8_lossy(&bytes);
         let mut told = lock(told);
         for line in text.lines() {
             told.lines.push_front(line.to_owned());
+        }
+        if more > 0 {
+            told.lines.push_front(format!("*** {more} more were dropped than are shown"));
         }
         told.lines.truncate(KEPT);
         drop(told);

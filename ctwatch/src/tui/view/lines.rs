@@ -8,11 +8,11 @@ use crate::tui::{
 };
 
 /// A heading, and the lines around the chosen one.
-pub(super) fn draw<'a>(
+pub(super) fn draw(
     canvas: &mut Canvas<'_>,
     band: Band,
     heading: &str,
-    lines: &[(&'a str, Tone)],
+    lines: &[(&str, Tone)],
     chosen: Option<usize>,
 ) {
     let Band { y, rows: room } = band;

@@ -11,16 +11,16 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, scene: &Scene<'_>) {
     let when = when(scene);
     let room = columns.saturating_sub(wide(&when) + 1);
     let mut x = canvas.text(0, 0, room, "ctwatch", Tone::Heading);
-    if scene.state.narrowed.is_empty() {
-        if let Some(header) = scene.header {
-            x = canvas.text(
-                x,
-                0,
-                room - x,
-                &format!(" {}", mechanisms(scene, header.interval)),
-                Tone::Plain,
-            );
-        }
+    if scene.state.narrowed.is_empty()
+        && let Some(header) = scene.header
+    {
+        x = canvas.text(
+            x,
+            0,
+            room - x,
+            &format!(" {}", mechanisms(scene, header.interval)),
+            Tone::Plain,
+        );
     }
     for step in &scene.state.narrowed {
         x = canvas.text(x, 0, room - x, " > ", Tone::Plain);
