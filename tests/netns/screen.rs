@@ -28,6 +28,7 @@ pub(crate) const TESTS: &[Test] = &[
     test(On::Once, "top_tells_whose_fault_it_is_in_ten_keys", story).anywhere(),
     test(On::Once, "top_plays_a_recording", played).anywhere(),
     test(On::Once, "top_traces_single_drops", traced),
+    test(On::Once, "top_takes_little_more_than_watch", little_more).anywhere(),
 ];
 
 const UDP: Flows = Flows { sources: 50, services: 3, ..Flows::of(Family::V4, Protocol::Udp) };
@@ -329,5 +330,54 @@ fn traced() -> Result<()> {
     })?;
     terminal.press("q")?;
     ensure!(terminal.wait()?.success());
+    Ok(())
+}
+
+/// Seconds of CPU that a process has taken.
+fn cpu(pid: u32) -> Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields = stat.rsplit(") ").next().context("no fields")?;
+    let mut times = fields.split(' ').skip(11);
+    let mut next = || -> Result<f64> { Ok(times.next().context("no times")?.parse()?) };
+    Ok((next()? + next()?) / rustix::param::clock_ticks_per_second() as f64)
+}
+
+/// Share of a CPU, over so long.
+fn share(pid: u32, over: Duration) -> Result<f64> {
+    let (before, begun) = (cpu(pid)?, Instant::now());
+    thread::sleep(over);
+    Ok((cpu(pid)? - before) / begun.elapsed().as_secs_f64())
+}
+
+/// The screen's own share: both watch the same, with the same lists.
+fn little_more() -> Result<()> {
+    const OVER: Duration = Duration::from_secs(20);
+    let mut lab = Lab::new(Plan::default())?;
+    let roles: Vec<String> = (0..200).map(|number| format!("many{number}")).collect();
+    let roles: Vec<&str> = roles.iter().map(String::as_str).collect();
+    lab.add_many(&roles)?;
+    lab.keep_entries()?;
+    lab.set_limit(1000)?;
+    let (plain, screen) = flooded(&lab, 600, || {
+        let mut watch = ctwatch()?;
+        watch.args(["watch", "--top", "20", "--by", "source,service,interface,process,flow"]);
+        watch.args(["--mechanism", mechanism::current().name()]);
+        let mut watch = watch.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        thread::sleep(Duration::from_secs(5));
+        let plain = share(watch.id(), OVER);
+        watch.kill()?;
+        watch.wait()?;
+        let plain = plain?;
+        let top = top(&[], 200, 60)?;
+        top.wait_for("table_full")?;
+        Ok((plain, share(top.pid(), OVER)?))
+    })?;
+    println!(
+        "with 203 namespaces: watch takes {:.1}% of a CPU, top on 200x60 {:.1}%",
+        plain * 100.0,
+        screen * 100.0
+    );
+    // Where nothing is optimised.
+    ensure!(screen < plain + 0.1, "watch {plain:.3}, top {screen:.3}");
     Ok(())
 }

@@ -88,7 +88,10 @@ impl Terminal {
     }
 
     pub(crate) fn screen(&self) -> String {
-        self.shown.lock().map(|shown| shown.screen().contents()).unwrap_or_default()
+        match self.shown.lock() {
+            Ok(shown) => shown.screen().contents(),
+            Err(_) => "the terminal panicked".to_owned(),
+        }
     }
 
     /// With its colours, as a terminal would have it written again.

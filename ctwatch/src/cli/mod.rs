@@ -274,7 +274,7 @@ pub struct TopArgs {
     /// Draw with ASCII alone
     #[arg(long)]
     pub ascii: bool,
-    /// Use none, 8 or 16 colours [default: by TERM and NO_COLOR]
+    /// Use none, 8 or 16 colours [default: by TERM]
     #[arg(long, value_enum, value_name = "HOW", hide_possible_values = true)]
     pub colours: Option<ColoursArg>,
     /// Read settings from FILE

@@ -17,7 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use console::Console;
 use doctoring::Doctoring;
 use heard::{Heard, Hearing};
-use tracing::{TraceOf, Tracing};
+use tracing::{TraceOf, TracePane};
 
 use super::{setup, watch};
 use crate::{
@@ -164,7 +164,7 @@ struct Top {
     doctor: Doctoring,
     advice: Vec<AdviceRow>,
     census: Vec<String>,
-    tracing: Tracing,
+    tracing: TracePane,
     traced: Vec<String>,
     no_trace: String,
     state: TopState,
@@ -193,7 +193,7 @@ impl Top {
             size: Console::size(),
             sample: None,
             doctor: Doctoring::new(mask.clone()),
-            tracing: Tracing::new(args.mechanism, services.clone(), zone::local(), mask),
+            tracing: TracePane::new(args.mechanism, services.clone(), zone::local(), mask),
             traced: Vec::new(),
             no_trace: String::new(),
             advice: Vec::new(),

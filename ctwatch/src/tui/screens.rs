@@ -342,11 +342,4 @@ fn panes_work_on_many_namespaces_and_keys() {
         bench.press(Press::PageDown);
     }
     assert!(bench.drawn(80, 24).text().contains("(200)"));
-    // A frame of the whole takes a small part of a second, also where nothing is optimised.
-    let begun = std::time::Instant::now();
-    for _ in 0..10 {
-        bench.drawn(200, 60);
-    }
-    let each = begun.elapsed() / 10;
-    assert!(each < Duration::from_millis(500), "{each:?}");
 }

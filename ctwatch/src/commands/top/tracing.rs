@@ -107,7 +107,7 @@ struct Told {
     why: String,
 }
 
-pub(super) struct Tracing {
+pub(super) struct TracePane {
     mechanism: MechanismArg,
     services: Services,
     zone: jiff::tz::TimeZone,
@@ -132,7 +132,7 @@ fn lock(told: &Mutex<Told>) -> MutexGuard<'_, Told> {
     told.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Tracing {
+impl TracePane {
     pub(super) fn new(
         mechanism: MechanismArg,
         services: Services,
