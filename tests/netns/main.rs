@@ -39,6 +39,7 @@ mod mechanism;
 mod namespaces;
 mod offline;
 mod owners;
+mod picture;
 mod pods;
 mod readme;
 mod recordings;

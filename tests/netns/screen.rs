@@ -71,11 +71,11 @@ fn flooded_by<T>(
     })
 }
 
-/// Keeps what is on a screen, where somebody wants to look at it.
+/// Keeps a picture of a screen, where somebody wants to look at it: those in docs/design/top are made so.
 fn keep(terminal: &Terminal, name: &str) -> Result<()> {
     if let Some(folder) = var_os("CTWATCH_SCREENS") {
-        let path = std::path::Path::new(&folder).join(format!("{name}.ansi"));
-        fs::write(path, terminal.formatted())?;
+        let path = std::path::Path::new(&folder).join(format!("{name}.svg"));
+        fs::write(path, terminal.svg()?)?;
     }
     Ok(())
 }

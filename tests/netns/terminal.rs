@@ -20,6 +20,8 @@ use rustix::{
     termios::{Termios, Winsize, tcgetattr, tcsetwinsize},
 };
 
+use crate::picture;
+
 /// A machine that is not alone takes long for everything.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -94,9 +96,12 @@ impl Terminal {
         }
     }
 
-    /// With its colours, as a terminal would have it written again.
-    pub(crate) fn formatted(&self) -> Vec<u8> {
-        self.shown.lock().map(|shown| shown.screen().contents_formatted()).unwrap_or_default()
+    /// As a picture.
+    pub(crate) fn svg(&self) -> Result<String> {
+        match self.shown.lock() {
+            Ok(shown) => Ok(picture::svg(shown.screen())),
+            Err(_) => bail!("the terminal panicked"),
+        }
     }
 
     pub(crate) fn is_alternate(&self) -> bool {

@@ -57,6 +57,8 @@ const KEPT: HistoryBounds = HistoryBounds { readings: 600, bytes: 64 << 20 };
 const KEPT_OF_RECORDING: HistoryBounds = HistoryBounds { readings: 4000, bytes: 256 << 20 };
 /// An escape that nothing follows within that is the key: a serial line brings a byte in a millisecond.
 const ESCAPE: Duration = Duration::from_millis(50);
+/// A notice makes room for the keys after so long.
+const NOTICE: Duration = Duration::from_secs(10);
 /// Between two screens at least.
 const FRAME: Duration = Duration::from_millis(50);
 
@@ -174,6 +176,7 @@ struct Top {
     services: Services,
     zone: jiff::tz::TimeZone,
     notice: Option<String>,
+    said_at: Option<Instant>,
     waiting: String,
     tops: ShownTops,
     is_stopping: bool,
@@ -205,6 +208,7 @@ impl Top {
             services,
             zone: zone::local(),
             notice: None,
+            said_at: None,
             waiting: "waiting for the first reading".to_owned(),
             tops,
             is_stopping: false,
@@ -342,6 +346,10 @@ impl Top {
             }
             Event::Tick { snapshot, sample } => {
                 self.sample = Some(sample);
+                // It has been read by now.
+                if self.said_at.is_some_and(|at| at.elapsed() > NOTICE) {
+                    self.notice = None;
+                }
                 let is_urgent =
                     snapshot.tables.iter().any(|table| table.is_judged && table.change.is_some());
                 self.doctor.look(self.state.pane == Pane::Doctor, is_urgent);
@@ -358,13 +366,15 @@ impl Top {
             Event::Note(words) => self.say(words),
             Event::Changed { what, .. } => self.say(what.join("; ")),
             Event::Gone => self.say(absent(true)),
-            Event::Census(_) | Event::Loading(_) | Event::Stopped | Event::End => {}
+            Event::Loading(news) => self.say(watch::words(&news).join("; ")),
+            Event::Census(_) | Event::Stopped | Event::End => {}
         }
     }
 
     fn say(&mut self, words: String) {
         self.waiting.clone_from(&words);
         self.notice = Some(words);
+        self.said_at = Some(Instant::now());
     }
 
     fn take(&mut self, snapshot: Box<Snapshot>) {

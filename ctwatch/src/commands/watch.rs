@@ -255,7 +255,7 @@ impl Screen {
     }
 }
 
-fn words(news: &News) -> Vec<String> {
+pub(super) fn words(news: &News) -> Vec<String> {
     match news {
         News::Loaded(loaded) => loading::notes(loaded, &zone::local()),
         News::Lost(more) => vec![loading::untold(*more)],

@@ -66,6 +66,11 @@ impl<'a> Canvas<'a> {
         self.grid.tint(y, face);
     }
 
+    /// The chosen row.
+    pub fn choose(&mut self, y: u16) {
+        self.grid.reverse(y);
+    }
+
     fn put(&mut self, x: u16, y: u16, width: u16, text: &str, tone: Tone) -> u16 {
         let face = self.look.face(tone);
         self.grid.put(x, y, width, text, face)

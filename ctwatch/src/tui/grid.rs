@@ -68,6 +68,11 @@ impl Grid {
         self.row_mut(y).iter_mut().for_each(|spot| spot.face = face);
     }
 
+    /// All of a row is reversed, in whatever colours.
+    pub fn reverse(&mut self, y: u16) {
+        self.row_mut(y).iter_mut().for_each(|spot| spot.face.reversed = true);
+    }
+
     /// Without colours, and without blanks at the ends of rows.
     pub fn text(&self) -> String {
         let mut text = String::new();

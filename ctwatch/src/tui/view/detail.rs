@@ -79,8 +79,8 @@ pub(super) fn draw(
     for (at, by) in groupings.into_iter().take(many).enumerate() {
         let left = end.saturating_sub(y);
         let rows = left / u16::try_from(many - at).unwrap_or(1);
-        lists::three(canvas, scene, snapshot, table, by, Band { y, rows });
-        y += rows;
+        let taken = lists::three(canvas, scene, snapshot, table, by, Band { y, rows });
+        y += taken.min(rows) + u16::from(taken < rows);
     }
 }
 

@@ -26,7 +26,7 @@ pub(super) fn draw(
     for (y, (at, (text, tone))) in (y + 1..).zip(lines.iter().enumerate().skip(first).take(most)) {
         canvas.text(1, y, columns - 1, text, *tone);
         if Some(at) == chosen {
-            canvas.tint(y, Tone::Selected);
+            canvas.choose(y);
         }
     }
 }

@@ -14,7 +14,8 @@ use crate::{
     },
 };
 
-/// All three beside each other, or as many as there is room for: the one that was chosen first.
+/// All three beside each other, or as many as there is room for: the one that was chosen first. Returns how many
+/// rows they took.
 pub(super) fn three(
     canvas: &mut Canvas<'_>,
     scene: &Scene<'_>,
@@ -22,8 +23,9 @@ pub(super) fn three(
     table: &Table,
     by: By,
     place: Band,
-) {
+) -> u16 {
     let columns = canvas.columns();
+    let mut longest = 1;
     let many: u16 = match columns {
         0..60 => 1,
         60..78 => 2,
@@ -55,12 +57,14 @@ pub(super) fn three(
             TalkerRows::None(why) if most > 0 => _ = canvas.text(x, y, room, why, Tone::Faint),
             TalkerRows::None(_) => {}
             TalkerRows::List { rows, .. } => {
+                longest = longest.max(u16::try_from(rows.len()).unwrap_or(most).min(most));
                 for (y, row) in (y..y + most).zip(&rows) {
                     short(canvas, (x, y, room), row, listed);
                 }
             }
         }
     }
+    longest + 1
 }
 
 /// A name, a rate or a count, and a share.
@@ -182,7 +186,7 @@ pub(super) fn pane(
             x += width;
         }
         if at == chosen {
-            canvas.tint(y, Tone::Selected);
+            canvas.choose(y);
         }
     }
 }

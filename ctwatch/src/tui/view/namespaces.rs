@@ -93,7 +93,7 @@ pub(super) fn draw(
             }
         }
         if Some(table.id) == chosen && state.pane == Pane::Namespaces && tables.len() > 1 {
-            canvas.tint(row, Tone::Selected);
+            canvas.choose(row);
         }
         row += 1;
     }

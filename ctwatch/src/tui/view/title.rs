@@ -18,7 +18,7 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, scene: &Scene<'_>) {
             x,
             0,
             room - x,
-            &format!(" {}", mechanisms(scene, header.interval)),
+            &format!(" {}", mechanisms(scene, header.interval, columns)),
             Tone::Plain,
         );
     }
@@ -40,12 +40,16 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, scene: &Scene<'_>) {
 }
 
 /// `every 1 s, drops by tracepoint`
-fn mechanisms(scene: &Scene<'_>, interval: std::time::Duration) -> String {
+fn mechanisms(scene: &Scene<'_>, interval: std::time::Duration, columns: u16) -> String {
     let Some(header) = scene.header else { return String::new() };
     let drops = header.mechanisms.iter().find(|measured| measured.signal == "drops");
     let by = drops.and_then(|measured| measured.mechanism.as_deref());
     let by = by.map_or_else(|| "drops are not measured".to_owned(), |by| format!("drops by {by}"));
-    format!("{} on Linux {}, every {interval:?}, {by}", header.version, header.kernel)
+    let on = match columns {
+        0..100 => String::new(),
+        _ => format!(" on Linux {}", header.kernel),
+    };
+    format!("{}{on}, every {interval:?}, {by}", header.version)
 }
 
 /// Of when it is that what is shown.
