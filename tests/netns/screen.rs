@@ -24,6 +24,8 @@ pub(crate) const TESTS: &[Test] = &[
     test(On::Once, "top_survives_a_resize_storm", resized).anywhere(),
     test(On::Once, "top_suspends_and_resumes", suspended).anywhere(),
     test(On::Once, "top_ends_when_its_terminal_is_gone", hung_up).anywhere(),
+    test(On::Once, "top_ends_though_its_terminal_is_stuck", stuck).anywhere(),
+    test(On::Once, "top_counts_on_behind_a_slow_terminal", slow).anywhere(),
     test(On::Once, "top_sends_few_bytes", few_bytes).anywhere(),
     test(On::Once, "top_tells_whose_fault_it_is_in_ten_keys", story).anywhere(),
     test(On::Once, "top_plays_a_recording", played).anywhere(),
@@ -137,6 +139,60 @@ fn restored() -> Result<()> {
         is_restored(&terminal, &before)?;
         ensure!(terminal.screen().contains("s watched"), "{name}: {}", terminal.screen());
     }
+    // An error of the session, after the screen was there.
+    let mut terminal = top(&["--netns", "no-such-namespace"], 80, 24)?;
+    let before = terminal.settings()?;
+    let status = terminal.wait()?;
+    ensure!(status.code() == Some(1), "{status}");
+    terminal.wait_for("no-such-namespace")?;
+    ensure!(!terminal.is_alternate() && !terminal.hides_cursor(), "{}", terminal.screen());
+    ensure!(terminal.settings()?.local_modes == before.local_modes);
+    Ok(())
+}
+
+/// Sends as much as a terminal's buffer holds and more, to one that takes nothing.
+fn jam(terminal: &mut Terminal) -> Result<()> {
+    terminal.stick(true);
+    for _ in 0..100 {
+        terminal.press("\x0c")?;
+        thread::sleep(Duration::from_millis(60));
+    }
+    Ok(())
+}
+
+fn stuck() -> Result<()> {
+    let _lab = Lab::new(Plan::default())?;
+    let mut terminal = top(&[], 200, 60)?;
+    let before = terminal.settings()?;
+    terminal.wait_for(" live")?;
+    jam(&mut terminal)?;
+    terminal.press("q")?;
+    terminal.wait()?;
+    ensure!(terminal.settings()?.local_modes == before.local_modes);
+    Ok(())
+}
+
+fn slow() -> Result<()> {
+    let mut lab = Lab::new(Plan::default())?;
+    lab.keep_entries()?;
+    lab.set_limit(100)?;
+    let mut terminal = top(&[], 80, 24)?;
+    terminal.wait_for(" live")?;
+    jam(&mut terminal)?;
+    // It happens, and is over, while nothing can be shown.
+    lab.send(&Flood::of(UDP, 1000))?;
+    thread::sleep(Duration::from_secs(5));
+    lab.router().run(&["conntrack", "-F"])?;
+    thread::sleep(Duration::from_secs(5));
+    terminal.stick(false);
+    terminal.press("\x0c")?;
+    // Of the past each reading is there, and of what was not shown only the newest screen came.
+    terminal.press("N")?;
+    terminal.wait_until("the drops", |screen| {
+        screen.contains("FROZEN") && screen.contains("FULL") && screen.contains("table_full")
+    })?;
+    terminal.press("q")?;
+    ensure!(terminal.wait()?.success());
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     thread,
     time::{Duration, Instant},
@@ -34,6 +34,8 @@ pub(crate) struct Terminal {
     shown: Arc<Mutex<vt100::Parser>>,
     raw: Arc<Mutex<Vec<u8>>>,
     received: Arc<AtomicUsize>,
+    /// Nothing that the program sends is taken.
+    is_stuck: Arc<AtomicBool>,
 }
 
 impl Terminal {
@@ -64,9 +66,14 @@ impl Terminal {
         let end = File::from(end);
         let (mut reads, screen, kept) = (end.try_clone()?, Arc::clone(&shown), Arc::clone(&raw));
         let counts = Arc::clone(&received);
+        let is_stuck = Arc::new(AtomicBool::new(false));
+        let stuck = Arc::clone(&is_stuck);
         thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(length @ 1..) = reads.read(&mut buffer) {
+                while stuck.load(Relaxed) {
+                    thread::sleep(Duration::from_millis(10));
+                }
                 counts.fetch_add(length, Relaxed);
                 if let Ok(mut screen) = screen.lock() {
                     screen.process(&buffer[..length]);
@@ -76,7 +83,7 @@ impl Terminal {
                 }
             }
         });
-        Ok(Self { child, end: Some(end), far: far.into(), shown, raw, received })
+        Ok(Self { child, end: Some(end), far: far.into(), shown, raw, received, is_stuck })
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -172,6 +179,11 @@ impl Terminal {
             ensure!(begun.elapsed() < PATIENCE, "it is {state:?}, not {wanted}");
             thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// From now on it takes nothing, or everything again.
+    pub(crate) fn stick(&self, is_stuck: bool) {
+        self.is_stuck.store(is_stuck, Relaxed);
     }
 
     /// Nobody is at the terminal any more.

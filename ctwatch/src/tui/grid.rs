@@ -68,9 +68,11 @@ impl Grid {
         self.row_mut(y).iter_mut().for_each(|spot| spot.face = face);
     }
 
-    /// All of a row is reversed, in whatever colours.
+    /// All of a row is reversed, in the colour of what it begins with.
     pub fn reverse(&mut self, y: u16) {
-        self.row_mut(y).iter_mut().for_each(|spot| spot.face.reversed = true);
+        let row = self.row_mut(y);
+        let fg = row.iter().find(|spot| spot.sign != ' ').and_then(|spot| spot.face.fg);
+        row.iter_mut().for_each(|spot| spot.face = Face { fg, reversed: true, ..spot.face });
     }
 
     /// Without colours, and without blanks at the ends of rows.
