@@ -129,7 +129,7 @@ impl Test {
     }
 }
 
-const GROUPS: [&[Test]; 37] = [
+const GROUPS: [&[Test]; 38] = [
     cases::TESTS,
     floods::TESTS,
     recordings::TESTS,

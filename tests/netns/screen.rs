@@ -30,6 +30,7 @@ pub(crate) const TESTS: &[Test] = &[
     test(On::Once, "top_tells_whose_fault_it_is_in_ten_keys", story).anywhere(),
     test(On::Once, "top_plays_a_recording", played).anywhere(),
     test(On::Once, "top_traces_single_drops", traced),
+    test(On::Once, "top_writes_what_is_seen_and_masks_it", written).anywhere(),
     test(On::Once, "top_takes_little_more_than_watch", little_more).anywhere(),
 ];
 
@@ -435,5 +436,40 @@ fn little_more() -> Result<()> {
     );
     // Where nothing is optimised.
     ensure!(screen < plain + 0.1, "watch {plain:.3}, top {screen:.3}");
+    Ok(())
+}
+
+fn written() -> Result<()> {
+    let mut lab = Lab::new(Plan::default())?;
+    lab.keep_entries()?;
+    lab.set_limit(100)?;
+    let router = lab.router().name().to_owned();
+    let folder = tempfile::tempdir()?;
+    let mut command = ctwatch()?;
+    command.args(["top", "--mask", "--mechanism", mechanism::current().name()]);
+    command.current_dir(folder.path());
+    let mut terminal = Terminal::start(command, 120, 24)?;
+    terminal.wait_for(" live")?;
+    flooded(&lab, 300, || {
+        let screen = terminal.wait_for("FULL")?;
+        ensure!(!screen.contains(&router) && !screen.contains("10.128.0."), "{screen}");
+        terminal.press("s")?;
+        terminal.wait_for("wrote ctwatch-top-")?;
+        terminal.press("r")?;
+        terminal.wait_until("a report", |screen| screen.contains(".html"))?;
+        Ok(())
+    })?;
+    terminal.press("q")?;
+    ensure!(terminal.wait()?.success());
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder.path())? {
+        let path = entry?.path();
+        let text = fs::read_to_string(&path)?;
+        ensure!(!text.contains(&router) && !text.contains("10.128.0."), "{}", path.display());
+        ensure!(text.contains("table_full"), "{}: {text}", path.display());
+        found.push(path.extension().context("no ending")?.to_owned());
+    }
+    found.sort();
+    ensure!(found == ["html", "txt"], "{found:?}");
     Ok(())
 }

@@ -149,7 +149,6 @@ pub async fn run(args: TopArgs, mask: Option<Mask>) -> Result<()> {
                 console.leave("");
                 kill_process(getpid(), Signal::STOP).context("cannot stop")?;
             }
-            Demand::Redraw => console.forget(),
             _ => {}
         }
     };
@@ -226,7 +225,8 @@ impl Top {
                 doctor_rows: self.advice.len(),
             };
             match self.state.press(*key, &under) {
-                demand @ (Demand::Quit | Demand::Suspend | Demand::Redraw) => return demand,
+                demand @ (Demand::Quit | Demand::Suspend) => return demand,
+                Demand::Redraw => console.forget(),
                 Demand::Copy => self.copy(console),
                 Demand::Save => self.saved(saving::screen(&self.draw().text(), &self.zone)),
                 Demand::Report => {
