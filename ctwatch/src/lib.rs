@@ -25,5 +25,6 @@ pub mod recording;
 mod threads;
 #[cfg(test)]
 mod top_lists;
+pub mod tui;
 pub mod unpack;
 pub mod web;

@@ -34,6 +34,8 @@ fn main() -> ExitCode {
         Command::Doctor(args) => (Work::All, args.write.is_some()),
         Command::Watch(args) if args.past.from.is_some() => (Work::Read, false),
         Command::Watch(args) => (Work::All, args.record.is_some()),
+        Command::Top(args) if args.past.from.is_some() => (Work::Read, true),
+        Command::Top(_) => (Work::All, true),
         Command::Record(args) if args.cut.is_some() => (Work::Read, true),
         Command::Record(_) => (Work::All, true),
         Command::Serve(args) => (Work::All, args.record.is_some() || args.textfile.is_some()),
@@ -76,6 +78,7 @@ fn main() -> ExitCode {
 fn run(command: Command, mask: Option<Mask>) -> anyhow::Result<()> {
     match command {
         Command::Watch(args) => asynchronously(commands::watch::run(args, mask)),
+        Command::Top(args) => asynchronously(commands::top::run(args, mask)),
         Command::Record(args) => asynchronously(commands::record::run(args, mask)),
         Command::Collect(args) => asynchronously(commands::collect::run(args, mask)),
         Command::Trace(args) => asynchronously(commands::trace::run(args, mask)),

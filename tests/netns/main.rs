@@ -40,6 +40,7 @@ mod mechanism;
 mod namespaces;
 mod offline;
 mod owners;
+mod picture;
 mod pods;
 mod readme;
 mod recordings;
@@ -47,6 +48,7 @@ mod records;
 mod restricted;
 mod rules;
 mod scenarios;
+mod screen;
 mod serve;
 mod sight;
 mod situations;
@@ -55,6 +57,7 @@ mod sos;
 mod start;
 mod strangers;
 mod syscalls;
+mod terminal;
 mod top;
 mod trace;
 mod watch;
@@ -132,7 +135,7 @@ impl Test {
     }
 }
 
-const GROUPS: [&[Test]; 41] = [
+const GROUPS: [&[Test]; 42] = [
     cases::TESTS,
     floods::TESTS,
     recordings::TESTS,
@@ -142,6 +145,7 @@ const GROUPS: [&[Test]; 41] = [
     rules::TESTS,
     scenarios::TESTS,
     top::TESTS,
+    screen::TESTS,
     census::TESTS,
     check::TESTS,
     causes::TESTS,

@@ -39,6 +39,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "record",
             "recording",
             "threads",
+            "tui",
             "unpack",
             "web",
         ],
@@ -58,6 +59,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("recording", &["abi", "host", "model", "observe", "record", "threads", "unpack"]),
     ("threads", &[]),
     ("top_lists", &[]),
+    ("tui", &["abi", "diagnosis", "model", "output", "record"]),
     ("unpack", &["host"]),
     // It says which format of metrics a client wants, and what went wrong.
     ("web", &["host", "output", "threads"]),
@@ -108,6 +110,21 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
         &[
             "tokio",
             "std::fs",
+            "UdpSocket",
+            "TcpStream",
+            "TcpListener",
+            "Instant",
+            "SystemTime",
+            "Timestamp::now",
+        ],
+    ),
+    (
+        "tui",
+        &[
+            "tokio",
+            "std::fs",
+            "std::io",
+            "std::env",
             "UdpSocket",
             "TcpStream",
             "TcpListener",

@@ -9,12 +9,13 @@ use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{ArgAction, Args, Parser, Subcommand};
 use ctwatch_abi::top;
 use ipnet::IpNet;
+pub(crate) use values::interval;
 pub use values::{
-    By, CensusBy, CensusMechanism, CheckOutput, Compat, LimitArgs, MechanismArg, NetnsArg, Output,
-    Port, Protocol, Reason, Word,
+    By, CensusBy, CensusMechanism, CheckOutput, ColoursArg, Compat, LimitArgs, MechanismArg,
+    NetnsArg, Output, Port, Protocol, Reason, Word,
 };
 use values::{
-    bytes, count, days, distinct, interval, listen_address, moment, period, prefix, telemetry_path,
+    bytes, count, days, distinct, listen_address, moment, period, prefix, telemetry_path,
 };
 
 use crate::{model::groups::Grouping, observe::wanted::Whose};
@@ -35,7 +36,6 @@ const OVERVIEW: &str = "\
 Examples:
   ctwatch doctor              what is wrong, whose packets are dropped, the fix
   ctwatch                     live: how full each table is, what is dropped
-  ctwatch check -w 80%        one line and an exit code for monitoring
 
 {usage-heading} {usage}
 Commands:
@@ -58,6 +58,11 @@ Examples:
   ctwatch 5 12                        every 5 seconds, 12 times
   ctwatch --top 10 --by source,flow   with the top talkers in every tick";
 const WATCH_USAGE: &str = "ctwatch [watch] [OPTIONS] [INTERVAL [COUNT]]";
+const TOP: &str = "\
+Examples:
+  ctwatch top                         all namespaces; ? shows the keys
+  ctwatch top --netns rt 500ms
+  ctwatch top --from /var/lib/ctwatch --since 03:00 --until 03:20";
 const RECORD: &str = "\
 Examples:
   ctwatch record                      into /var/lib/ctwatch, until it is stopped
@@ -138,6 +143,9 @@ pub enum Command {
     #[command(help_template = screen!("docs/watch.md"), before_help = WATCH)]
     #[command(override_usage = WATCH_USAGE)]
     Watch(WatchArgs),
+    /// Show a screen to work at: look, narrow, look again
+    #[command(help_template = screen!("docs/top.md"), before_help = TOP)]
+    Top(TopArgs),
     /// Record what happens, for those who ask the next morning
     #[command(help_template = screen!("docs/record.md"), before_help = RECORD)]
     Record(RecordArgs),
@@ -255,6 +263,72 @@ pub struct WatchArgs {
     pub serves: bool,
     #[command(flatten)]
     pub past: Past,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct TopArgs {
+    /// Read every INTERVAL; the same as --interval
+    #[arg(value_name = "INTERVAL", value_parser = interval, conflicts_with = "interval")]
+    #[arg(hide_short_help = true)]
+    pub interval_word: Option<Duration>,
+    /// Read every TIME: 500ms, 1s, 2m [default: 1s]
+    #[arg(short, long, value_name = "TIME", value_parser = interval)]
+    pub interval: Option<Duration>,
+    /// Keep the top N talkers of each list [default: 20]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub top: Option<u16>,
+    /// Group talkers by source, service, interface, process, flow [default: these 5], destination
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "KEY")]
+    #[arg(hide_possible_values = true)]
+    pub by: Vec<By>,
+    #[command(flatten)]
+    pub which: Which,
+    /// Count only by fexit, kprobe, tracepoint or counters
+    #[arg(long, value_enum, default_value_t = MechanismArg::Auto)]
+    #[arg(value_name = "HOW", hide_possible_values = true, hide_default_value = true)]
+    pub mechanism: MechanismArg,
+    /// Draw with ASCII alone
+    #[arg(long)]
+    pub ascii: bool,
+    /// Use none, 8 or 16 colours [default: by TERM]
+    #[arg(long, value_enum, value_name = "HOW", hide_possible_values = true)]
+    pub colours: Option<ColoursArg>,
+    /// Read settings from FILE
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print a file of settings, and exit
+    #[arg(long)]
+    pub print_config: bool,
+    #[command(flatten)]
+    pub past: Past,
+}
+
+impl TopArgs {
+    pub fn interval(&self) -> Duration {
+        self.interval.or(self.interval_word).unwrap_or(Duration::from_secs(1))
+    }
+
+    /// What `watch` takes for the same.
+    pub fn watch(&self) -> WatchArgs {
+        let by = match self.by.is_empty() {
+            true => vec![By::Source, By::Service, By::Interface, By::Process, By::Flow],
+            false => self.by.clone(),
+        };
+        WatchArgs {
+            interval_word: None,
+            count_word: None,
+            top: Some(self.top.unwrap_or(20)),
+            by,
+            interval: Some(self.interval()),
+            count: None,
+            which: self.which.clone(),
+            output: Output::Text,
+            mechanism: self.mechanism,
+            record: None,
+            past: self.past.clone(),
+            serves: false,
+        }
+    }
 }
 
 /// What of a recording.
@@ -676,7 +750,9 @@ mod tests {
 
     #[test]
     fn each_verb_chooses_namespaces_alike() {
-        for verb in ["watch", "record", "serve", "trace", "census", "check", "doctor", "collect"] {
+        for verb in
+            ["watch", "top", "record", "serve", "trace", "census", "check", "doctor", "collect"]
+        {
             let args = ["ctwatch", verb, "--netns", "pod-*", "--netns", "!pod-x", "--owner", "7"];
             let which = match Cli::try_parse_from(args).unwrap().command.unwrap() {
                 Command::Watch(args) => args.which,
@@ -687,6 +763,7 @@ mod tests {
                 Command::Check(args) => args.which,
                 Command::Doctor(args) => args.which,
                 Command::Collect(args) => args.which,
+                Command::Top(args) => args.which,
                 Command::Incidents(_) | Command::Report(_) => panic!("of a recording"),
             };
             assert_eq!((which.words(), which.owner), ("pod-* !pod-x".into(), Some(Whose::User(7))));

@@ -283,6 +283,15 @@ impl From<&By> for top::By {
     }
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ColoursArg {
+    None,
+    #[value(name = "8")]
+    Eight,
+    #[value(name = "16")]
+    Sixteen,
+}
+
 /// What one `--netns` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Word {
@@ -364,7 +373,7 @@ pub(super) fn count() -> clap::builder::RangedU64ValueParser {
     clap::value_parser!(u64).range(1..)
 }
 
-pub(super) fn interval(text: &str) -> Result<Duration, String> {
+pub(crate) fn interval(text: &str) -> Result<Duration, String> {
     match time(text) {
         Ok(_) => period(text),
         Err(_) => Err("neither a command nor a time such as 500ms, 1s or 2m".to_owned()),

@@ -9,6 +9,7 @@ use std::{
 use anyhow::Result;
 use rustix::process::{getegid, geteuid};
 
+use super::top::settings;
 use crate::{
     cli::Command,
     host::{
@@ -36,6 +37,11 @@ impl Reach {
         };
         match command {
             Command::Watch(args) => reads(&args.past.from),
+            // A screen and a report are written where it was started.
+            Command::Top(args) => args.past.from.as_ref().map(|path| {
+                let reads = std::iter::once(path.clone()).chain(settings::there(args)).collect();
+                Self { reads, writes: Some(PathBuf::from(".")) }
+            }),
             Command::Census(args) => reads(&args.from),
             Command::Doctor(args) if !args.diff.is_empty() => {
                 Some(Self { reads: args.diff.clone(), writes: None })

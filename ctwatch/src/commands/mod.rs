@@ -17,6 +17,7 @@ mod scope;
 pub mod serve;
 mod setup;
 mod signals;
+pub mod top;
 pub mod trace;
 pub mod watch;
 mod write;

@@ -147,7 +147,7 @@ fn without_ticks(path: &Path, mask: Option<&Mask>) -> Result<Report> {
 }
 
 /// What was read in the tick is nearer than what the look at rules found.
-fn as_read(mut facts: Facts, snapshot: &Snapshot, sample: Option<&Sample>) -> Facts {
+pub(super) fn as_read(mut facts: Facts, snapshot: &Snapshot, sample: Option<&Sample>) -> Facts {
     for namespace in &mut facts.namespaces {
         let table = snapshot.tables.iter().find(|table| table.id == namespace.id);
         if let Some(entries) = table.and_then(|table| table.entries) {
@@ -165,7 +165,7 @@ fn as_read(mut facts: Facts, snapshot: &Snapshot, sample: Option<&Sample>) -> Fa
     facts
 }
 
-fn report(
+pub(super) fn report(
     header: &Header,
     snapshot: &Snapshot,
     census: Option<(Arc<Taken>, Timestamp)>,

@@ -1,8 +1,8 @@
 //! `ctwatch trace`: single packets as conntrack drops them.
 
 mod choice;
-mod filter;
-mod printer;
+pub(super) mod filter;
+pub(super) mod printer;
 
 use std::time::Duration;
 
@@ -143,7 +143,7 @@ pub async fn run(args: TraceArgs, mask: Option<Mask>) -> Result<()> {
 const LAST: u32 = 16;
 
 /// What the programs call it.
-fn wanted_id(wanted: Option<&netns::Netns>, namer: &Namer) -> Result<NetnsId> {
+pub(super) fn wanted_id(wanted: Option<&netns::Netns>, namer: &Namer) -> Result<NetnsId> {
     let Some(netns) = wanted else { return Ok(0) };
     namer.id(netns)?.with_context(|| format!("the network namespace {} is gone", netns.inode))
 }

@@ -24,7 +24,10 @@ use crate::{
             watch::{Style, Text},
         },
     },
-    record::session::{Epoch, Header},
+    record::{
+        facts::Facts,
+        session::{Epoch, Header},
+    },
     recording::{
         mask::Mask,
         mirror::Mirror,
@@ -40,7 +43,8 @@ pub async fn run(args: WatchArgs, mask: Option<Mask>) -> Result<()> {
     }
     let mut signals = Signals::new()?;
     let writer = Writer::start()?;
-    let mut source = source(&args, mask)?;
+    let prepared = args.clone();
+    let mut source = source(&args, mask, move || setup::prepare(&prepared))?;
     let mut recorder = match &args.record {
         Some(folder) => Some(Recorder::open(folder, Default::default(), setup::origin())?),
         None => None,
@@ -78,7 +82,12 @@ pub(super) enum EventSource {
     Recorded(Box<Player>),
 }
 
-fn source(args: &WatchArgs, mask: Option<Mask>) -> Result<EventSource> {
+/// `prepare` finds the means of each life that is watched.
+pub(super) fn source(
+    args: &WatchArgs,
+    mask: Option<Mask>,
+    prepare: impl FnMut() -> Result<Beginning> + 'static,
+) -> Result<EventSource> {
     if let Some(path) = &args.past.from {
         let wanted = Playing {
             since: args.past.since.or(args.past.at),
@@ -90,8 +99,7 @@ fn source(args: &WatchArgs, mask: Option<Mask>) -> Result<EventSource> {
         };
         return Ok(EventSource::Recorded(Box::new(Player::open(path, wanted)?)));
     }
-    let prepared = args.clone();
-    Ok(live(args, mask, move || setup::prepare(&prepared)))
+    Ok(live(args, mask, prepare))
 }
 
 /// A session of this machine.
@@ -137,6 +145,14 @@ impl EventSource {
         match self {
             Self::Live(session) | Self::Masked(session, _) => session.stop(),
             Self::Recorded(player) => player.stop(),
+        }
+    }
+
+    /// Rules and settings, as they were recorded last.
+    pub(super) fn facts(&self) -> Option<&(jiff::Timestamp, Box<Facts>)> {
+        match self {
+            Self::Live(_) | Self::Masked(..) => None,
+            Self::Recorded(player) => player.facts(),
         }
     }
 

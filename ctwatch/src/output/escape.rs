@@ -16,7 +16,7 @@ pub fn escaped(text: &str) -> String {
 
 /// A command as it is: an escape more, and a quoted word is another one, or none. Names in it are quoted so that
 /// nothing in them fails to print; what does so all the same is no command.
-pub(super) fn verbatim(line: &str) -> String {
+pub(crate) fn verbatim(line: &str) -> String {
     let prints = |c: char| c.is_ascii_graphic() || matches!(c, ' ' | '\t');
     match line.chars().all(prints) {
         true => line.to_owned(),

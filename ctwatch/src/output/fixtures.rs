@@ -31,9 +31,9 @@ use crate::{
     },
 };
 
-pub(super) const FIRST: Epoch = Epoch { number: 1, gap: None };
+pub(crate) const FIRST: Epoch = Epoch { number: 1, gap: None };
 
-pub(super) fn header() -> Header {
+pub(crate) fn header() -> Header {
     recorded(&Header {
         format: FORMAT,
         version: "0.0.0".to_owned(),
@@ -51,7 +51,7 @@ pub(super) fn header() -> Header {
     })
 }
 
-pub(super) fn snapshots() -> [Snapshot; 2] {
+pub(crate) fn snapshots() -> [Snapshot; 2] {
     let mut model = Model::default();
     let counted = Counted { drops: true, ends: true, ..Counted::default() };
     [(0_u64, 0, 0, 0), (1, 200, 1783, 17)].map(|(second, entries, drop, early_drop)| {
@@ -93,7 +93,7 @@ pub(super) fn snapshots() -> [Snapshot; 2] {
 }
 
 /// A talker that may be named by each key.
-pub(super) fn top_entry() -> TopEntry {
+pub(crate) fn top_entry() -> TopEntry {
     let mut key = Key { protocol: 17, dport: 53_u16.to_be(), family: AF_INET, ..Key::default() };
     key.src[..4].copy_from_slice(&[10, 1, 1, 1]);
     key.dst[..4].copy_from_slice(&[10, 100, 1, 1]);
@@ -115,7 +115,7 @@ fn process(pid: u32, comm: &str) -> Process {
     Process { pid, comm: comm.to_owned() }
 }
 
-pub(super) fn loaded(module: &str, request: Option<&str>) -> Loaded {
+pub(crate) fn loaded(module: &str, request: Option<&str>) -> Loaded {
     Loaded {
         time: jiff::Timestamp::UNIX_EPOCH,
         module: module.to_owned(),
@@ -314,7 +314,7 @@ fn tops(second: u64) -> Vec<TopCounts> {
 
 /// Three snapshots of many kinds of namespaces: one fills and recovers, one has no ports left, one is a
 /// pod's, one cannot be entered, one holds nothing, of one the owner is unknown, three are of users.
-pub(super) fn several() -> Vec<Snapshot> {
+pub(crate) fn several() -> Vec<Snapshot> {
     let mut model = Model::with_tops(3, &[By::Source, By::Service, By::Interface, By::Process]);
     let counted = Counted { drops: true, ends: true, ..Counted::default() };
     let advance = |second: u64| {
@@ -340,7 +340,7 @@ pub(super) fn several() -> Vec<Snapshot> {
 
 /// What happened in them: one table dropped and recovered, one had no ports left and has not been quiet,
 /// one was never short of more than room, one is called by a stranger's words.
-pub(super) fn incidents() -> Vec<Incident> {
+pub(crate) fn incidents() -> Vec<Incident> {
     let fold = |quiet| {
         let criteria = Criteria { quiet: Duration::from_secs(quiet), ..Criteria::default() };
         let boot = "5f0cbb0e-6d5c-4f3f-9c49-6b6f1c2d3e4f";
@@ -386,7 +386,7 @@ pub(super) fn incidents() -> Vec<Incident> {
 }
 
 /// A census of the same namespaces, and of one that nothing leads into.
-pub(super) fn taken_of_several() -> Taken {
+pub(crate) fn taken_of_several() -> Taken {
     let mut census =
         Census::new(&[By::Source, By::Service, By::Backend, By::ReplyDestination], SEED);
     let mut hold = |netns, key: Key, times: u32, assured: bool, state, seconds| {

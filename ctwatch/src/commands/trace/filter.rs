@@ -37,7 +37,7 @@ pub(super) fn port(args: &TraceArgs, services: &Services) -> Result<Option<u16>,
 }
 
 /// In whichever namespace.
-pub(super) fn filter(args: &TraceArgs, dport: Option<u16>) -> Result<Filter, String> {
+pub(in crate::commands) fn filter(args: &TraceArgs, dport: Option<u16>) -> Result<Filter, String> {
     let reasons = args.reason.iter().map(|reason| 1 << Reason::from(*reason) as u32);
     let reasons = reasons.fold(0, |all, one| all | one);
     let (src_family, src, src_mask) = prefix(args.src.as_ref());

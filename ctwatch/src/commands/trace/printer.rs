@@ -16,7 +16,7 @@ use crate::{
 
 /// What is left in the buffer.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum Rest {
+pub(in crate::commands) enum Rest {
     Nothing,
     /// Perhaps: so many lines are written first.
     More,
@@ -27,20 +27,24 @@ pub(super) enum Rest {
 /// As many lines are kept until they are written.
 const AT_ONCE: usize = 4096;
 
-pub(super) struct Printer {
-    pub(super) output: Output,
-    pub(super) services: Services,
-    pub(super) zone: jiff::tz::TimeZone,
-    pub(super) left: Option<u64>,
-    pub(super) shown: u64,
-    pub(super) last: Traced,
-    pub(super) bytes: Vec<u8>,
-    pub(super) mask: Option<Mask>,
+pub(in crate::commands) struct Printer {
+    pub(in crate::commands) output: Output,
+    pub(in crate::commands) services: Services,
+    pub(in crate::commands) zone: jiff::tz::TimeZone,
+    pub(in crate::commands) left: Option<u64>,
+    pub(in crate::commands) shown: u64,
+    pub(in crate::commands) last: Traced,
+    pub(in crate::commands) bytes: Vec<u8>,
+    pub(in crate::commands) mask: Option<Mask>,
 }
 
 impl Printer {
     /// Prints what there is, or so much of it.
-    pub(super) fn drain(&mut self, trace: &mut Trace, namer: &mut Namer) -> Result<Rest> {
+    pub(in crate::commands) fn drain(
+        &mut self,
+        trace: &mut Trace,
+        namer: &mut Namer,
+    ) -> Result<Rest> {
         // When the machine started, had it never slept; anew each time: the clock may be set.
         let booted = booted_at()?;
         for _ in 0..AT_ONCE {
@@ -56,7 +60,7 @@ impl Printer {
     }
 
     /// How many there were since it was last said that were not told.
-    pub(super) fn more(&mut self, traced: Traced) -> Result<()> {
+    pub(in crate::commands) fn more(&mut self, traced: Traced) -> Result<()> {
         let more = traced.untold.saturating_sub(self.last.untold);
         if more > 0 {
             match self.output {
@@ -75,7 +79,7 @@ impl Printer {
         Ok(())
     }
 
-    pub(super) fn line(
+    pub(in crate::commands) fn line(
         &mut self,
         event: &Event,
         booted: jiff::Timestamp,
@@ -100,7 +104,7 @@ impl Printer {
     }
 
     /// How many there were in all.
-    pub(super) fn end(&mut self, trace: &Trace) -> Result<()> {
+    pub(in crate::commands) fn end(&mut self, trace: &Trace) -> Result<()> {
         let traced = trace.traced()?;
         self.more(traced)?;
         match self.output {
@@ -111,7 +115,7 @@ impl Printer {
     }
 
     /// All that is to be written by now.
-    pub(super) fn bytes(&mut self) -> Vec<u8> {
+    pub(in crate::commands) fn bytes(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.bytes)
     }
 }

@@ -5,6 +5,8 @@ use std::{
     ops::Range,
 };
 
+use ctwatch_abi::NetnsId;
+
 use super::{
     others::MOST_OWNERS,
     shares::shares,
@@ -206,6 +208,13 @@ fn row(indent: &str, name: &str, wide: usize, amount: &str, share: &str) -> Vec<
     };
     let row = format!("{indent}{name:<wide$} {amount:>10} {share:>7}");
     above.into_iter().chain([row]).collect()
+}
+
+/// Of one namespace; nothing where the census found none of its entries.
+pub(crate) fn lines(taken: &Taken, netns: NetnsId, shown: &Shown) -> Vec<String> {
+    let tables = tables(taken);
+    let of = tables.iter().find(|(count, _)| count.netns == netns);
+    of.map_or_else(Vec::new, |(count, table)| of_table(taken, count, table, shown))
 }
 
 fn of_table(taken: &Taken, count: &KernelCount, table: &TableCensus, shown: &Shown) -> Vec<String> {

@@ -20,26 +20,26 @@ pub fn write(out: &mut impl Write, report: &Report, columns: usize) -> io::Resul
         None => format!("ctwatch {version} on Linux {kernel}{architecture}"),
         Some(offline) => format!("ctwatch {version} {}", offline::head(offline, kernel)),
     };
-    let mut lines = vec![Line::text(head), Line::text("findings")];
+    let mut lines = vec![DoctorLine::text(head), DoctorLine::text("findings")];
     if report.findings.is_empty() {
         let all = report.tracking.unknown.is_empty()
             && report.offline.as_ref().is_none_or(|offline| offline.undecided.is_empty());
         let seen = if all { "" } else { " in what could be seen; not all could, see below" };
-        lines.push(Line::text(format!("  nothing was found{seen}")));
+        lines.push(DoctorLine::text(format!("  nothing was found{seen}")));
     }
     lines.extend(
         report.findings.iter().zip(1..).flat_map(|(finding, number)| said(finding, number)),
     );
-    lines.extend(tracked(report).into_iter().map(Line::text));
+    lines.extend(tracked(report).into_iter().map(DoctorLine::text));
     match &report.offline {
-        None => lines.extend(measured(report).into_iter().map(Line::text)),
-        Some(offline) => lines.extend(offline::lines(offline).into_iter().map(Line::text)),
+        None => lines.extend(measured(report).into_iter().map(DoctorLine::text)),
+        Some(offline) => lines.extend(offline::lines(offline).into_iter().map(DoctorLine::text)),
     }
     for line in lines {
         match line {
-            Line::Text(text) => wrapped(out, &escaped(&text), columns)?,
+            DoctorLine::Text(text) => wrapped(out, &escaped(&text), columns)?,
             // To be copied: a line that is cut in two is another command.
-            Line::Verbatim(text) => writeln!(out, "{}", verbatim(&text))?,
+            DoctorLine::Verbatim(text) => writeln!(out, "{}", verbatim(&text))?,
         }
     }
     Ok(())
@@ -53,8 +53,8 @@ pub fn readme(findings: &[Finding]) -> String {
     );
     for line in findings.iter().zip(1..).flat_map(|(finding, number)| said(finding, number)) {
         let line = match line {
-            Line::Text(line) => escaped(&line),
-            Line::Verbatim(line) => verbatim(&line),
+            DoctorLine::Text(line) => escaped(&line),
+            DoctorLine::Verbatim(line) => verbatim(&line),
         };
         text.push_str(&line);
         text.push('\n');
@@ -62,42 +62,50 @@ pub fn readme(findings: &[Finding]) -> String {
     text
 }
 
-enum Line {
+/// Words of ours, or a command as it is to be typed.
+pub(crate) enum DoctorLine {
     Text(String),
     Verbatim(String),
 }
 
-impl Line {
+impl DoctorLine {
     fn text(text: impl Into<String>) -> Self {
         Self::Text(text.into())
     }
 }
 
-fn said(finding: &Finding, number: usize) -> Vec<Line> {
+/// What is found, and its fixes.
+fn said(finding: &Finding, number: usize) -> Vec<DoctorLine> {
+    let mut lines = found(finding, number);
+    lines.extend(finding.fixes.iter().flat_map(cure));
+    lines
+}
+
+/// What is found, without its fixes.
+pub(crate) fn found(finding: &Finding, number: usize) -> Vec<DoctorLine> {
     let severity = match finding.severity {
         Severity::Critical => "CRITICAL",
         Severity::Warning => "WARNING",
         Severity::Info => "INFO",
     };
-    let mut lines = vec![Line::text(format!("{number}. {severity}: {}", finding.title))];
-    lines.extend(finding.evidence.iter().map(|line| Line::text(format!("   {line}"))));
-    lines.extend(finding.fixes.iter().flat_map(cure));
+    let mut lines = vec![DoctorLine::text(format!("{number}. {severity}: {}", finding.title))];
+    lines.extend(finding.evidence.iter().map(|line| DoctorLine::text(format!("   {line}"))));
     lines
 }
 
-fn cure(fix: &Fix) -> Vec<Line> {
-    let mut lines = vec![Line::text(format!("   -> {}", fix.title))];
+pub(crate) fn cure(fix: &Fix) -> Vec<DoctorLine> {
+    let mut lines = vec![DoctorLine::text(format!("   -> {}", fix.title))];
     let indented = |text: &str| {
         // A script that reads to a word of its own is not moved: the word must begin its line.
         let moved = |line: &str| match text.contains('\n') {
             true => line.to_owned(),
             false => format!("        {line}"),
         };
-        text.lines().map(moved).map(Line::Verbatim).collect::<Vec<_>>()
+        text.lines().map(moved).map(DoctorLine::Verbatim).collect::<Vec<_>>()
     };
-    let part = |lines: &mut Vec<Line>, name: &str, commands: &[String]| {
+    let part = |lines: &mut Vec<DoctorLine>, name: &str, commands: &[String]| {
         if !commands.is_empty() {
-            lines.push(Line::text(format!("      {name}:")));
+            lines.push(DoctorLine::text(format!("      {name}:")));
             lines.extend(commands.iter().flat_map(|command| indented(command)));
         }
     };
@@ -109,17 +117,19 @@ fn cure(fix: &Fix) -> Vec<Line> {
     }
     if let Some(check) = &fix.check {
         part(&mut lines, "see that it worked", std::slice::from_ref(&check.command));
-        lines.push(Line::text(format!("        prints: {}", check.prints)));
+        lines.push(DoctorLine::text(format!("        prints: {}", check.prints)));
     }
     part(&mut lines, "disarm the undo, if all still works", &fix.disarm);
     for file in &fix.files {
-        lines.push(Line::text(format!("      persist in {}:", file.path)));
-        lines.extend(file.content.lines().map(|line| Line::Verbatim(format!("        {line}"))));
+        lines.push(DoctorLine::text(format!("      persist in {}:", file.path)));
+        lines.extend(
+            file.content.lines().map(|line| DoctorLine::Verbatim(format!("        {line}"))),
+        );
     }
-    lines.extend(fix.lasts.iter().map(|line| Line::text(format!("      lasts: {line}"))));
+    lines.extend(fix.lasts.iter().map(|line| DoctorLine::text(format!("      lasts: {line}"))));
     for (name, text) in [("expect", &fix.expect), ("breaks", &fix.breaks)] {
         if !text.is_empty() {
-            lines.push(Line::text(format!("      {name}: {text}")));
+            lines.push(DoctorLine::text(format!("      {name}: {text}")));
         }
     }
     part(&mut lines, "undo", &fix.undo);

@@ -4,7 +4,7 @@ use super::words::percent;
 use crate::model::census::Holds;
 
 /// `120 pinned (60.0%), 10 closing (5.0%), 70 reclaimable (35.0%)`
-pub(super) fn shares(holds: &Holds) -> String {
+pub(crate) fn shares(holds: &Holds) -> String {
     let share = |count: u64| match holds.all() {
         0 => String::new(),
         all => format!(" ({})", percent(Some(count as f64 / all as f64))),

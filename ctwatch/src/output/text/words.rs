@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The name, or what stands for it.
-pub(in crate::output) fn name(table: &Table) -> String {
+pub(crate) fn name(table: &Table) -> String {
     shown_name(table.name.as_deref(), &table.workload, table.inode)
 }
 
@@ -38,13 +38,13 @@ pub(super) fn shortened(name: &str, width: usize) -> String {
 }
 
 /// `1783`, `<=1783`, `>=1783`, or `-` for what is not measured.
-pub(super) fn total(figure: &Figure) -> String {
+pub(crate) fn total(figure: &Figure) -> String {
     figure
         .total
         .map_or_else(|| "-".to_owned(), |total| marked(figure.exactness, &total.to_string()))
 }
 
-pub(super) fn marked(exactness: Exactness, number: &str) -> String {
+pub(crate) fn marked(exactness: Exactness, number: &str) -> String {
     match exactness {
         Exactness::Exact => number.to_owned(),
         Exactness::UpperBound => format!("<={number}"),
@@ -55,20 +55,20 @@ pub(super) fn marked(exactness: Exactness, number: &str) -> String {
 }
 
 /// Whole from ten on; one decimal below.
-pub(super) fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     if value == 0.0 || value >= 9.95 { format!("{value:.0}") } else { format!("{value:.1}") }
 }
 
-pub(super) fn count(value: Option<u32>) -> String {
+pub(crate) fn count(value: Option<u32>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
-pub(super) fn percent(fill: Option<f64>) -> String {
+pub(crate) fn percent(fill: Option<f64>) -> String {
     fill.map_or_else(|| "-".to_owned(), |fill| format!("{:.1}%", fill * 100.0))
 }
 
 /// `+200`, `-0.3`, `0`
-pub(super) fn signed(trend: Option<f64>) -> String {
+pub(crate) fn signed(trend: Option<f64>) -> String {
     match trend {
         None => "-".to_owned(),
         Some(0.0) => "0".to_owned(),
@@ -78,7 +78,7 @@ pub(super) fn signed(trend: Option<f64>) -> String {
 }
 
 /// How long until the table is full: `3m20s`, or `FULL`.
-pub(super) fn time_to_full(table: &Table) -> String {
+pub(crate) fn time_to_full(table: &Table) -> String {
     if table.fill.is_some_and(|fill| fill >= 1.0) {
         return "FULL".to_owned();
     }
@@ -131,7 +131,7 @@ pub(super) fn state(table: &Table) -> String {
 }
 
 /// Whoever an entry of a list is about.
-pub(in crate::output) fn talker(by: By, entry: &TopEntry, services: &Services) -> String {
+pub(crate) fn talker(by: By, entry: &TopEntry, services: &Services) -> String {
     entry.name(by, |protocol, port| services.name(protocol, port))
 }
 

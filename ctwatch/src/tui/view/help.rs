@@ -1,0 +1,26 @@
+//! All keys.
+
+use crate::tui::{canvas::Canvas, keys::TABLE, look::Tone};
+
+pub(super) fn draw(canvas: &mut Canvas<'_>, from: usize) {
+    let (columns, rows) = (canvas.columns(), canvas.rows().saturating_sub(2));
+    let beside: u16 = if columns >= 78 { 2 } else { 1 };
+    let width = columns / beside;
+    let each = TABLE.len().div_ceil(beside.into());
+    let from = from.min(each.saturating_sub(rows.into()));
+    for (at, binding) in TABLE.iter().enumerate() {
+        let Some(row) = (at % each).checked_sub(from).and_then(|row| u16::try_from(row).ok())
+        else {
+            continue;
+        };
+        let Ok(column) = u16::try_from(at / each) else { continue };
+        if row >= rows {
+            continue;
+        }
+        let names: Vec<String> = binding.keys.iter().map(|key| key.name()).collect();
+        let x = column * width;
+        let wide = if width < 40 { 8 } else { 14 };
+        canvas.text(x, row + 1, wide - 1, &names.join(" "), Tone::Heading);
+        canvas.text(x + wide, row + 1, width.saturating_sub(wide + 1), binding.says, Tone::Plain);
+    }
+}

@@ -1,0 +1,67 @@
+//! Panes that are lines: a census, what the doctor finds, single packets.
+
+use crate::tui::{
+    canvas::Canvas,
+    look::Tone,
+    rows,
+    scene::{Band, Scene},
+};
+
+/// A heading, and the lines around the chosen one.
+pub(super) fn draw(
+    canvas: &mut Canvas<'_>,
+    band: Band,
+    heading: &str,
+    lines: &[(&str, Tone)],
+    chosen: Option<usize>,
+) {
+    let Band { y, rows: room } = band;
+    if room < 2 {
+        return;
+    }
+    canvas.rule(y, heading, Tone::Heading);
+    let most = usize::from(room - 1);
+    let first = rows::window(chosen.unwrap_or(0), lines.len(), most);
+    let columns = canvas.columns();
+    for (y, (at, (text, tone))) in (y + 1..).zip(lines.iter().enumerate().skip(first).take(most)) {
+        canvas.text(1, y, columns - 1, text, *tone);
+        if Some(at) == chosen {
+            canvas.choose(y);
+        }
+    }
+}
+
+pub(super) fn census(canvas: &mut Canvas<'_>, scene: &Scene<'_>, band: Band) {
+    let lines: Vec<(&str, Tone)> =
+        scene.census.iter().map(|line| (line.trim_end(), Tone::Plain)).collect();
+    let chosen = scene.state.census_row.min(lines.len().saturating_sub(1));
+    draw(
+        canvas,
+        band,
+        "census: states by time left, and who holds the table",
+        &lines,
+        Some(chosen),
+    );
+}
+
+pub(super) fn doctor(canvas: &mut Canvas<'_>, scene: &Scene<'_>, band: Band) {
+    let rows: Vec<(&str, Tone)> =
+        scene.advice.iter().map(|row| (row.text.as_str(), row.tone)).collect();
+    if rows.is_empty() {
+        draw(canvas, band, "doctor", &[(scene.no_advice, Tone::Plain)], None);
+        return;
+    }
+    let chosen = scene.state.doctor_row.min(rows.len() - 1);
+    draw(canvas, band, "doctor: y copies the commands of the fix", &rows, Some(chosen));
+}
+
+pub(super) fn trace(canvas: &mut Canvas<'_>, scene: &Scene<'_>, band: Band) {
+    let lines: Vec<(&str, Tone)> =
+        scene.traced.iter().map(|line| (line.as_str(), Tone::Plain)).collect();
+    if lines.is_empty() {
+        draw(canvas, band, "trace", &[(scene.no_trace, Tone::Plain)], None);
+        return;
+    }
+    let chosen = scene.state.trace_row.min(lines.len() - 1);
+    draw(canvas, band, "trace: single drops, the newest first", &lines, Some(chosen));
+}

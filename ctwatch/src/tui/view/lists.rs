@@ -1,0 +1,192 @@
+//! Who is dropped, who fills the table, who holds it.
+
+use ctwatch_abi::top::By;
+
+use crate::{
+    model::{Snapshot, Table, figure::Exactness, top::TopEntry},
+    output::text::words::{marked, number, percent},
+    tui::{
+        canvas::Canvas,
+        look::Tone,
+        rows::{self, TalkerRow, TalkerRows},
+        scene::{Band, Scene},
+        state::{TalkerList, TalkerSort},
+    },
+};
+
+/// All three beside each other, or as many as there is room for: the one that was chosen first. Returns how many
+/// rows they took.
+pub(super) fn three(
+    canvas: &mut Canvas<'_>,
+    scene: &Scene<'_>,
+    snapshot: &Snapshot,
+    table: &Table,
+    by: By,
+    place: Band,
+) -> u16 {
+    let columns = canvas.columns();
+    let mut longest = 1;
+    let many: u16 = match columns {
+        0..60 => 1,
+        60..78 => 2,
+        _ => 3,
+    };
+    let chosen = scene.state.listed;
+    let all = TalkerList::ALL.iter().copied();
+    let shown: Vec<TalkerList> = match many {
+        3 => all.collect(),
+        _ => std::iter::once(chosen)
+            .chain(all.filter(|one| *one != chosen))
+            .take(many.into())
+            .collect(),
+    };
+    let width = columns / many;
+    for (number, listed) in (0..).zip(shown) {
+        let x = 1 + number * width;
+        let room = width.saturating_sub(2);
+        canvas.text(
+            x,
+            place.y,
+            room,
+            &format!("{} by {}", listed.name(), by.name()),
+            Tone::Heading,
+        );
+        let y = place.y + 1;
+        let most = place.rows.saturating_sub(1);
+        match rows::talkers(snapshot, table, (listed, by), scene.state, scene.services) {
+            TalkerRows::None(why) if most > 0 => _ = canvas.text(x, y, room, why, Tone::Faint),
+            TalkerRows::None(_) => {}
+            TalkerRows::List { rows, .. } => {
+                longest = longest.max(u16::try_from(rows.len()).unwrap_or(most).min(most));
+                for (y, row) in (y..y + most).zip(&rows) {
+                    short(canvas, (x, y, room), row, listed);
+                }
+            }
+        }
+    }
+    longest + 1
+}
+
+/// A name, a rate or a count, and a share.
+fn short(
+    canvas: &mut Canvas<'_>,
+    (x, y, width): (u16, u16, u16),
+    row: &TalkerRow<'_>,
+    listed: TalkerList,
+) {
+    const SHARE: u16 = 5;
+    let amount_width = if width < 30 { 7 } else { 10 };
+    let entry = row.entry;
+    let (amount, share) = match listed {
+        TalkerList::Holding => (count(entry), share(entry.share)),
+        TalkerList::Dropped | TalkerList::Inserted => (now(entry), share(entry.share_now)),
+    };
+    let name_width = width.saturating_sub(amount_width + SHARE);
+    let tone = if listed == TalkerList::Dropped && entry.per_s > Some(0.0) {
+        Tone::Bad
+    } else {
+        Tone::Plain
+    };
+    canvas.text(x, y, name_width, &row.name, tone);
+    canvas.right(x + name_width, y, amount_width, &amount, Tone::Plain);
+    canvas.right(x + name_width + amount_width, y, SHARE, &share, Tone::Plain);
+}
+
+fn now(entry: &TopEntry) -> String {
+    match entry.per_s {
+        Some(per_s) => marked(entry.per_s_is, &format!("{}/s", number(per_s))),
+        None => "-".to_owned(),
+    }
+}
+
+fn count(entry: &TopEntry) -> String {
+    let exactness = match (entry.estimate, entry.error) {
+        (Some(_), _) => Exactness::Estimated,
+        (None, 0) => Exactness::Exact,
+        (None, _) => Exactness::UpperBound,
+    };
+    marked(exactness, &entry.count.to_string())
+}
+
+fn share(share: Option<f64>) -> String {
+    share.map_or_else(|| "-".to_owned(), |share| format!("{:.0}%", share * 100.0))
+}
+
+/// One list, with all that is known of each row.
+pub(super) fn pane(
+    canvas: &mut Canvas<'_>,
+    scene: &Scene<'_>,
+    snapshot: &Snapshot,
+    table: &Table,
+    place: Band,
+) {
+    const NUMBERS: [(&str, u16); 5] =
+        [("now", 10), ("share", 7), ("in all", 10), ("share", 7), ("at least", 9)];
+    let Band { y, rows: room } = place;
+    let columns = canvas.columns();
+    if room < 2 {
+        return;
+    }
+    let state = scene.state;
+    let by = rows::grouping(state);
+    let listed = state.listed.name();
+    let found = rows::talkers(snapshot, table, (state.listed, by), state, scene.services);
+    let since = match &found {
+        TalkerRows::List { since: Some(since), .. } => {
+            let since = since.to_zoned(scene.zone.clone());
+            format!(" since {}", since.strftime("%H:%M:%S"))
+        }
+        _ => String::new(),
+    };
+    canvas.rule(y, &format!("{listed} by {}{since}", by.name()), Tone::Heading);
+    let rows = match found {
+        TalkerRows::None(why) => {
+            canvas.text(1, y + 1, columns - 1, why, Tone::Faint);
+            return;
+        }
+        TalkerRows::List { rows, .. } => rows,
+    };
+    let shown = match columns {
+        0..60 => 2,
+        60..78 => 4,
+        _ => 5,
+    };
+    let numbers = &NUMBERS[..shown];
+    let wide: u16 = numbers.iter().map(|(_, width)| *width).sum();
+    let name_width = columns.saturating_sub(wide + 1);
+    let sorted = match state.talker_sort {
+        TalkerSort::Now => Some(0),
+        TalkerSort::All => Some(2),
+        TalkerSort::Name => None,
+    };
+    let of = |at: Option<usize>| if sorted == at { Tone::Selected } else { Tone::Heading };
+    canvas.text(1, y + 1, name_width - 1, &format!("{} of {}", by.name(), rows.len()), of(None));
+    let mut x = 1 + name_width - 1;
+    for (at, (title, width)) in numbers.iter().enumerate() {
+        let title = if sorted == Some(at) { format!("v{title}") } else { (*title).to_owned() };
+        canvas.right(x, y + 1, *width, &title, of(Some(at)));
+        x += width;
+    }
+    let most = usize::from(room - 2);
+    let chosen = rows.iter().position(|row| Some(row.entry.key) == state.talker).unwrap_or(0);
+    let first = rows::window(chosen, rows.len(), most);
+    for (y, (at, row)) in (y + 2..).zip(rows.iter().enumerate().skip(first).take(most)) {
+        let entry = row.entry;
+        canvas.text(1, y, name_width - 1, &row.name, Tone::Plain);
+        let cells = [
+            now(entry),
+            percent(entry.share_now),
+            count(entry),
+            percent(entry.share),
+            entry.at_least().to_string(),
+        ];
+        let mut x = name_width;
+        for ((_, width), cell) in numbers.iter().zip(cells) {
+            canvas.right(x, y, *width, &cell, Tone::Plain);
+            x += width;
+        }
+        if at == chosen {
+            canvas.choose(y);
+        }
+    }
+}
