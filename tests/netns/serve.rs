@@ -54,15 +54,25 @@ fn free_port() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
+/// A machine of its own may have nothing up yet.
+fn loopback() -> Result<()> {
+    let lo = Command::new("ip").args(["link", "set", "lo", "up"]).status()?;
+    ensure!(lo.success(), "cannot set lo up");
+    Ok(())
+}
+
 impl Serve {
     /// Returns when the first reading is served.
     fn start(args: &[&str]) -> Result<Self> {
         let at = free_port()?;
+        loopback()?;
         let often: &[&str] = if args.contains(&"-i") { &[] } else { &["-i", "100ms"] };
+        let by = ["--mechanism", mechanism::current().name()];
+        let by: &[&str] = if args.contains(&"--mechanism") { &[] } else { &by };
         let mut child = ctwatch()?
             .args(["serve", "--web.listen-address", &at.to_string()])
             .args(often)
-            .args(["--mechanism", mechanism::current().name()])
+            .args(by)
             .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -692,6 +702,7 @@ fn systemd() -> Result<()> {
         fd::AsRawFd,
         unix::{net::UnixDatagram, process::CommandExt},
     };
+    loopback()?;
     let folder = tempfile::tempdir()?;
     let notify = UnixDatagram::bind(folder.path().join("notify"))?;
     notify.set_read_timeout(Some(PATIENCE))?;
