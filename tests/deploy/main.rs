@@ -1,9 +1,9 @@
 //! What is deployed beside ctwatch, judged by the tools that will read it: dist/prometheus by promtool, dist/systemd
 //! by systemd-analyze, dist/kubernetes and dist/helm by kubectl, helm and Kubernetes' schemas, the image by skopeo and
-//! umoci.
+//! umoci, packages by dpkg and bash.
 //!
 //! They are looked for on PATH. `CTWATCH_KUBERNETES` is a folder with kubectl, helm and schemas; `CTWATCH_IMAGE` is the
-//! image. A test whose tool is missing is counted as skipped.
+//! image, `CTWATCH_DIST` a folder of packages. A test whose tool is missing is counted as skipped.
 
 #![expect(
     clippy::indexing_slicing,
@@ -13,6 +13,7 @@
 
 mod image;
 mod manifests;
+mod packages;
 mod panels;
 mod queries;
 mod rules;
@@ -44,8 +45,8 @@ struct Test {
     run: fn() -> Result<()>,
 }
 
-const GROUPS: [&[Test]; 5] =
-    [rules::TESTS, queries::TESTS, unit::TESTS, manifests::TESTS, image::TESTS];
+const GROUPS: [&[Test]; 6] =
+    [rules::TESTS, queries::TESTS, unit::TESTS, manifests::TESTS, image::TESTS, packages::TESTS];
 
 impl Needs {
     fn is_there(self) -> bool {

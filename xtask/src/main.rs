@@ -1,6 +1,7 @@
 //! What a contributor types: `cargo xtask --help`.
 
 mod commands;
+mod linked;
 mod matrix;
 mod oci;
 mod summary;
@@ -39,6 +40,12 @@ enum Command {
     /// An OCI layout in a tar, made without a daemon: the same bytes from the same executable. Load it with
     /// `podman load -i`, or copy it with `skopeo copy oci-archive:FILE docker://REGISTRY/ctwatch`.
     Image(commands::image::Args),
+    /// Make packages for distributions, an image, checksums and a list of what is linked in: target/dist
+    ///
+    /// .deb, .rpm, .apk and .ipk, with the manual, completions for bash, zsh and fish, units of systemd that are
+    /// off, and the licences of every crate: the same bytes from the same commit. It prints how to use ctwatch
+    /// without installing it.
+    Dist(commands::dist::Args),
     /// Run all tests; those that need root and network namespaces are skipped without root
     ///
     /// The suite matrix is a slice of `cargo xtask matrix`: the oldest and the newest kernel,
@@ -105,6 +112,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Run(args) => commands::run::run(&args),
         Command::Build(args) => commands::build::run(&args).map(|_| ExitCode::SUCCESS),
         Command::Image(args) => commands::image::run(&args).map(|_| ExitCode::SUCCESS),
+        Command::Dist(args) => commands::dist::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Test(args) => commands::test::run(&args),
         Command::Matrix(args) => commands::matrix::run(&args),
         Command::Lab(args) => commands::lab::run(&args),

@@ -14,6 +14,7 @@ pub mod guest;
 pub mod kernels;
 pub mod kubernetes;
 pub mod minimum;
+pub mod nfpm;
 pub mod owners;
 pub mod process;
 pub mod prometheus_client;
@@ -48,6 +49,8 @@ pub enum Thing {
     Kubernetes,
     /// The oldest Rust that compiles ctwatch, by Cargo.toml.
     MinimumRust,
+    /// What packs for distributions.
+    Nfpm,
     /// Programs that own a firewall.
     Owners,
     /// What reads metrics as Prometheus has them.
@@ -63,7 +66,7 @@ pub enum Thing {
 
 impl Thing {
     /// Those of which there is one.
-    const SINGLE: [Self; 15] = [
+    const SINGLE: [Self; 16] = [
         Self::BpfLinker,
         Self::CargoDeny,
         Self::Chromium,
@@ -73,6 +76,7 @@ impl Thing {
         Self::Judges,
         Self::Kubernetes,
         Self::MinimumRust,
+        Self::Nfpm,
         Self::Owners,
         Self::PrometheusClient,
         Self::Qemu,
@@ -94,6 +98,7 @@ impl Thing {
             Self::Kernel(name) => format!("kernel-{name}"),
             Self::Kubernetes => format!("kubernetes-{}", kubernetes::VERSION),
             Self::MinimumRust => format!("rust-{}", minimum::version()),
+            Self::Nfpm => format!("nfpm-{}", nfpm::VERSION),
             Self::Owners => "owners-1".to_owned(),
             Self::PrometheusClient => format!("prometheus-client-{}", prometheus_client::VERSION),
             Self::Qemu => "qemu".to_owned(),

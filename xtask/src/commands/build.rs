@@ -23,6 +23,8 @@ pub(crate) struct Built {
     pub(crate) ctwatch: PathBuf,
     /// PID 1 of the virtual machines.
     pub(crate) init: PathBuf,
+    /// Writes the man pages and completions.
+    pub(crate) manual: PathBuf,
     /// The tests of the live kernel, for machines that have nothing but a kernel.
     pub(crate) live_tests: PathBuf,
     pub(crate) tests: Vec<Tests>,
@@ -71,7 +73,7 @@ pub(crate) fn run(args: &Options) -> Result<PathBuf> {
 pub(crate) fn tests(args: &Options) -> Result<Built> {
     let probes = probes(args.talk)?;
     let mut cargo = static_cargo("build")?;
-    cargo.args(["--profile", GATE, "--workspace", "--lib", "--bins", "--tests"]);
+    cargo.args(["--profile", GATE, "--workspace", "--lib", "--bins", "--tests", "--examples"]);
     cargo.args(["--message-format=json-render-diagnostics"]).env("CTWATCH_PROBES", &probes);
     let artifacts = artifacts(&output_with_errors(quiet_in_logs(&mut cargo))?);
     let executable = |name: &str, is_test: bool| {
@@ -81,12 +83,27 @@ pub(crate) fn tests(args: &Options) -> Result<Built> {
     Ok(Built {
         ctwatch: executable("ctwatch", false)?,
         init: executable(INIT, false)?,
+        manual: executable(MANUAL, false)?,
         live_tests: executable("netns", true)?,
         tests: artifacts.into_iter().filter(|a| a.is_test).filter_map(Artifact::tests).collect(),
     })
 }
 
 const INIT: &str = "ctwatch-vm-init";
+const MANUAL: &str = "manual";
+
+/// What is packed: the executable with all that can be left out, and what writes its manual.
+pub(crate) fn packed(args: &Options) -> Result<(PathBuf, PathBuf)> {
+    let probes = probes(args.talk)?;
+    run_process(
+        quiet_in_logs(&mut static_cargo("build")?)
+            .args(["--release", "--package", "ctwatch", "--features", "tls"])
+            .args(["--bin", "ctwatch", "--example", MANUAL])
+            .env("CTWATCH_PROBES", &probes),
+    )?;
+    let folder = root().join("target").join(host()?).join("release");
+    Ok((folder.join("ctwatch"), folder.join("examples").join(MANUAL)))
+}
 
 /// PID 1 of the virtual machines, alone.
 pub(crate) fn init() -> Result<PathBuf> {

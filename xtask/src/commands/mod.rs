@@ -2,6 +2,7 @@
 
 pub(crate) mod bench;
 pub(crate) mod build;
+pub(crate) mod dist;
 pub(crate) mod fuzz;
 pub(crate) mod image;
 pub(crate) mod lab;

@@ -19,7 +19,7 @@ use ctwatch_provision::{
 
 use super::{
     build::{self, Built, Kind, Tests},
-    image, lint,
+    dist, image, lint,
 };
 use crate::{
     matrix::{
@@ -147,6 +147,15 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         let tar = root().join("target/deploy/ctwatch-oci.tar");
         image::write(&built.ctwatch, &tar)?;
         programs.push(("CTWATCH_IMAGE", tar));
+        // Twice, for the same bytes.
+        for (name, folder) in [("CTWATCH_DIST", "dist"), ("CTWATCH_DIST_AGAIN", "dist-again")] {
+            let to = root().join("target/deploy").join(folder);
+            match dist::write(&built.ctwatch, &built.manual, &to) {
+                Ok(_) => programs.push((name, to)),
+                // The tests say that they are skipped, and count as such.
+                Err(error) => eprintln!("xtask: SOME TESTS ARE SKIPPED: {error:#}"),
+            }
+        }
     }
     for (name, judge) in judges {
         match judge.join().map_err(|_| anyhow!("fetching panicked"))? {

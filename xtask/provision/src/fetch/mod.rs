@@ -10,6 +10,7 @@ mod guest;
 mod kernels;
 mod kubernetes;
 mod minimum;
+mod nfpm;
 mod owners;
 mod prometheus_client;
 mod pypi;
@@ -48,6 +49,7 @@ pub(super) fn fetch(thing: &Thing) -> Result<()> {
         Thing::Kernel(name) => kernels::provide(store, name),
         Thing::Kubernetes => kubernetes::provide(store),
         Thing::MinimumRust => minimum::provide(store),
+        Thing::Nfpm => nfpm::provide(store),
         Thing::Owners => owners::provide(store),
         Thing::PrometheusClient => prometheus_client::provide(store),
         Thing::Qemu => qemu::provide(store),
