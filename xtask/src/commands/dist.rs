@@ -60,6 +60,7 @@ pub(crate) fn write(executable: &Path, manual: &Path, to: &Path) -> Result<Vec<P
     text(&made.join("copyright"), &linked.copyright()?)?;
     let changelog = fs::read(root().join("CHANGELOG.md"))?;
     fs::write(made.join("changelog.gz"), gzip(&changelog)?)?;
+    fs::write(made.join("changelog.Debian.gz"), gzip(debian_changelog()?.as_bytes())?)?;
     of_then(&made)?;
     let bare = to.join(format!("ctwatch-{}-{ARCH}", version()));
     fs::copy(executable, &bare).with_context(|| format!("cannot copy {}", executable.display()))?;
@@ -88,6 +89,15 @@ fn version() -> &'static str {
 
 fn text(file: &Path, text: &str) -> Result<()> {
     fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
+}
+
+/// Of the package, as Debian reads it; what changed is in the other one.
+fn debian_changelog() -> Result<String> {
+    let (version, time) = (version(), commit_time("%cD")?);
+    let who = "The ctwatch developers <ctwatch@users.noreply.github.com>";
+    Ok(format!(
+        "ctwatch ({version}-1) unstable; urgency=medium\n\n  * What changed is in changelog.gz.\n\n -- {who}  {time}\n"
+    ))
 }
 
 /// Man pages, as distributions keep them.
