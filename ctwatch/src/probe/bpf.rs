@@ -97,6 +97,9 @@ pub(super) fn load(
         // none, so they are asked for only when they are wanted.
         load_logged(name, instructions, license, when, target, &mut log).or_else(|_| {
             let text = CStr::from_bytes_until_nul(&log).unwrap_or_default().to_string_lossy();
+            if let Some(guard) = guards::cause(&text) {
+                bail!("{}", guard.why());
+            }
             let lines: Vec<&str> = text.lines().filter(|line| !line.is_empty()).collect();
             let last = lines[lines.len().saturating_sub(3)..].join("; ");
             let why = [&first.to_string(), last.as_str()].join(": ");

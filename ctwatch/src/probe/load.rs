@@ -377,6 +377,9 @@ pub(super) fn explain(error: impl std::error::Error) -> anyhow::Error {
         text = format!("{text}: {cause}");
         source = cause.source();
     }
+    if let Some(guard) = guards::cause(&text) {
+        return anyhow!("{}", guard.why());
+    }
     let statistics = ["processed ", "stack depth ", "verification time "];
     let tells = |line: &&str| !statistics.iter().any(|begin| line.starts_with(begin));
     let lines: Vec<&str> = text.lines().filter(tells).collect();

@@ -69,10 +69,15 @@ impl Settings {
 pub fn explained(error: &str) -> String {
     let named = "this kernel cannot do that (ENOTSUPP)";
     let error = error.replace("Unknown error 524 (os error 524)", named);
-    cause(&error, &in_force()).map_or(error, Guard::why)
+    cause(&error).map_or(error, Guard::why)
 }
 
-fn cause(error: &str, guards: &[Guard]) -> Option<Guard> {
+/// The guard in force that is the cause of an error, by all that the kernel says of it.
+pub fn cause(error: &str) -> Option<Guard> {
+    cause_of(error, &in_force())
+}
+
+fn cause_of(error: &str, guards: &[Guard]) -> Option<Guard> {
     let has = |words: &[&str]| words.iter().any(|words| error.contains(words));
     let is_refused = has(&["os error 1)", "os error 13)"]);
     let is_cause = |guard: &Guard| match guard {
@@ -118,12 +123,18 @@ mod tests {
                         use helper bpf_probe_read_kernel#113";
         let open = "perf_event_open failed: Permission denied (os error 13)";
         let map = "failed to create map TALLIES: Operation not permitted (os error 1)";
-        assert_eq!(cause(verifier, &[Guard::Lockdown]), Some(Guard::Lockdown));
-        assert_eq!(cause(verifier, &[Guard::PerfEventParanoid(3), Guard::LockedMemory(0)]), None);
-        assert_eq!(cause(open, &[Guard::PerfEventParanoid(3)]), Some(Guard::PerfEventParanoid(3)));
-        assert_eq!(cause(map, &[Guard::LockedMemory(65536)]), Some(Guard::LockedMemory(65536)));
-        assert_eq!(cause(open, &[]), None);
-        assert_eq!(cause("No such file or directory (os error 2)", &[Guard::Lockdown]), None);
+        assert_eq!(cause_of(verifier, &[Guard::Lockdown]), Some(Guard::Lockdown));
+        assert_eq!(
+            cause_of(verifier, &[Guard::PerfEventParanoid(3), Guard::LockedMemory(0)]),
+            None
+        );
+        assert_eq!(
+            cause_of(open, &[Guard::PerfEventParanoid(3)]),
+            Some(Guard::PerfEventParanoid(3))
+        );
+        assert_eq!(cause_of(map, &[Guard::LockedMemory(65536)]), Some(Guard::LockedMemory(65536)));
+        assert_eq!(cause_of(open, &[]), None);
+        assert_eq!(cause_of("No such file or directory (os error 2)", &[Guard::Lockdown]), None);
     }
 
     #[test]
