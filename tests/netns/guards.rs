@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::{
     On, Test, test,
-    watch::{ctwatch, finished},
+    watch::{ctwatch, finished, table},
 };
 
 /// In this order, and after all others.
@@ -138,7 +138,8 @@ fn locked_down() -> Result<()> {
         finished(ctwatch()?.args(["watch", "-n", "1", "-o", "json"]).args(netns))?;
     ensure!(code == Some(0), "{out}{err}");
     let tick: Value = serde_json::from_str(out.lines().last().context("no tick")?)?;
-    ensure!(tick.to_string().contains("\"entries\":200"), "{tick}");
+    // The collector may have taken some above 95%.
+    ensure!(table(&tick, lab.router())?["entries"].as_u64() > Some(150), "{tick}");
     let (out, _, code) = finished(ctwatch()?.args(["census", "-o", "json"]).args(netns))?;
     let census: Value = serde_json::from_str(&out)?;
     ensure!(code == Some(0) && census["entries"].as_u64() > Some(150), "{census}");
