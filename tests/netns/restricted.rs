@@ -42,8 +42,7 @@ fn only(user: &[&str]) -> Result<Vec<String>> {
 /// As systemd starts it: another user, these capabilities, a read-only file system in a mount namespace of its own
 /// that follows the host's.
 fn unit() -> Result<()> {
-    const PREPARE: &str = "ulimit -l unlimited && mount --make-rslave / && \
-                           mount -o remount,bind,ro / && exec \"$@\"";
+    const PREPARE: &str = "mount --make-rslave / && mount -o remount,bind,ro / && exec \"$@\"";
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "unchanged", "sh", "-ec", PREPARE, "sh"]);
     command.args(only(&["--reuid=61234", "--regid=61234"])?).arg(ctwatch()?.get_program());

@@ -644,10 +644,10 @@ fn cheap() -> Result<()> {
     println!("a scrape of {length} bytes: {scrape:.2?} of CPU time; a tick alone: {without:.2?}");
     let names: Vec<_> = crowd.netns().collect();
     ensure!(names.len() == 200 && length > 200 * 30 * 20, "{length}");
-    // Not optimised, it takes some times as long as what is shipped; and on an emulated machine too.
+    // Held against a reading of the same namespaces, whatever the machine: what is shipped takes less of both.
     let is_fast = is_optimised() && std::env::var_os("CTWATCH_EMULATED").is_none();
-    let most = if is_fast { 5 } else { 200 };
-    ensure!(scrape < Duration::from_millis(most), "{scrape:?}");
+    let most = if is_fast { without * 4 } else { Duration::from_millis(200) };
+    ensure!(scrape < most, "{scrape:?} of {without:?}");
     serve.stop()?;
     Ok(())
 }

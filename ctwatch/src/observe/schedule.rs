@@ -48,6 +48,10 @@ pub(super) struct Schedule {
     census: Option<CensusThread>,
     answer: Option<oneshot::Receiver<Result<Taken>>>,
     due: Instant,
+    /// And this, for the first one of a table that has just filled.
+    soon: Instant,
+    /// The last one was asked for while a table was saturated.
+    of_saturated: bool,
     /// And this, while no table is saturated.
     seldom: Instant,
     /// Why it cannot be taken at all.
@@ -61,19 +65,34 @@ impl Schedule {
         let when = wanted.as_ref().map(|wanted| wanted.when);
         let due = Instant::now();
         let (census, answer, failed) = (None, None, None);
-        Self { wanted, when, census, answer, due, seldom: due, failed, is_last: false }
+        let (soon, seldom, of_saturated) = (due, due, false);
+        Self {
+            wanted,
+            when,
+            census,
+            answer,
+            due,
+            soon,
+            of_saturated,
+            seldom,
+            failed,
+            is_last: false,
+        }
     }
 
     /// Asks for one where it is wanted and due.
     pub(super) fn look(&mut self, snapshot: &Snapshot) {
-        let is_saturated = || snapshot.tables.iter().any(|t| t.saturated && t.is_judged);
+        let is_saturated = snapshot.tables.iter().any(|t| t.saturated && t.is_judged);
         let is_wanted = match self.when {
-            Some(When::Saturated) => is_saturated(),
-            Some(When::NowAndThen) => is_saturated() || Instant::now() >= self.seldom,
+            Some(When::Saturated) => is_saturated,
+            Some(When::NowAndThen) => is_saturated || Instant::now() >= self.seldom,
             Some(When::Always) => true,
             Some(When::Last) | None => false,
         };
-        if is_wanted && self.answer.is_none() && Instant::now() >= self.due {
+        self.of_saturated &= is_saturated;
+        let due = if is_saturated && !self.of_saturated { self.soon } else { self.due };
+        if is_wanted && self.answer.is_none() && Instant::now() >= due {
+            self.of_saturated = is_saturated;
             self.ask();
         }
     }
@@ -115,6 +134,7 @@ impl Schedule {
                     _ => SHARE,
                 };
                 self.due = now + (taken.cpu * share).max(SOONEST);
+                self.soon = now + (taken.cpu * SHARE).max(SOONEST);
                 self.seldom = now + (taken.cpu * SELDOM_SHARE).max(SELDOM);
             }
             Err(_) => self.census = None,
