@@ -186,7 +186,9 @@ fn masked() -> Result<()> {
         let listed = all.iter().find(|(name, _)| name.ends_with("conntrack_-L_-o_extended"));
         listed.map_or(0, |(_, text)| text.lines().count())
     };
-    ensure!(lines(&masked) == lines(&clear), "{} of {}", lines(&masked), lines(&clear));
+    // Between the two the collector may thin a full table to 95%, and a little less.
+    let (few, all) = (lines(&masked), lines(&clear));
+    ensure!(few <= all && few * 10 >= all * 9, "{few} of {all}");
     let path = place.path().join("m.tar.gz");
     let read = findings(ctwatch()?.args(["doctor", "--output", "json", "--from"]).arg(&path))?;
     ensure!(read.iter().any(|id| id.contains("full")), "{read:?}");
