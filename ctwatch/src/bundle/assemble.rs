@@ -150,7 +150,7 @@ fn finish(
     }
 }
 
-/// `sysctl -a` with so many lines lists all that the kernel has.
+/// With at least this many lines `sysctl -a` lists all that the kernel has.
 const WHOLE: u64 = 200;
 
 impl Within {

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{host::netfilter::listing, record::entry::Held};
 
-/// So many lists in one piece are told apart.
+/// The most lists in one piece that are told apart.
 const MOST_LISTS: usize = 64;
 
 pub(super) struct EntriesPart {
@@ -39,7 +39,7 @@ struct First {
     text: Vec<u8>,
 }
 
-/// So many entries are remembered: the first ones may be gone when the table is listed again.
+/// How many entries are remembered. The first ones may be gone when the table is listed again.
 const FIRST: usize = 4;
 
 impl EntriesPart {

@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-/// So many lines that were not understood are shown; more are counted.
+/// The most lines that were not understood and are shown; the others are counted.
 const MOST_MISREAD: usize = 50;
 /// A bundle of a Kubernetes node has some hundreds.
 const MOST_NAMESPACES: usize = 4096;
@@ -94,7 +94,7 @@ pub(super) struct EntryList {
     pub(super) ipv4: FamilyList,
     pub(super) ipv6: FamilyList,
     pub(super) families: Families,
-    /// So many lines of it were not understood.
+    /// How many of its lines were not understood.
     pub(super) lost: u64,
     /// How many entries conntrack says that it listed.
     pub(super) said: Option<u64>,

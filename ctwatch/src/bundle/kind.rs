@@ -147,7 +147,7 @@ impl Printed {
             && !Self::of_file(name).is_some_and(Self::is_settings)
     }
 
-    /// Each line is a setting by itself, so that a part of the file is of use.
+    /// Each line is a whole setting, so a part of the file is still useful.
     fn is_settings(self) -> bool {
         matches!(self, Self::SysctlFile | Self::ModprobeFile)
     }
