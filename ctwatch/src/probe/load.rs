@@ -385,5 +385,5 @@ pub(super) fn explain(error: impl std::error::Error) -> anyhow::Error {
     let lines: Vec<&str> = text.lines().filter(tells).collect();
     let (first, rest) = lines.split_at(lines.len().min(2));
     let last = &rest[rest.len().saturating_sub(5)..];
-    anyhow!("{}", guards::explained(&[first, last].concat().join("; ")))
+    anyhow!("{}", guards::named(&[first, last].concat().join("; ")))
 }

@@ -67,9 +67,13 @@ impl Settings {
 
 /// An error of loading a program or making a map: where a guard in force is the cause, that alone.
 pub fn explained(error: &str) -> String {
-    let named = "this kernel cannot do that (ENOTSUPP)";
-    let error = error.replace("Unknown error 524 (os error 524)", named);
-    cause(&error).map_or(error, Guard::why)
+    cause(error).map_or_else(|| named(error), Guard::why)
+}
+
+/// With a name for the error that the C library has none for.
+pub fn named(error: &str) -> String {
+    let name = "this kernel cannot do that (ENOTSUPP)";
+    error.replace("Unknown error 524 (os error 524)", name)
 }
 
 /// The guard in force that is the cause of an error, by all that the kernel says of it.
