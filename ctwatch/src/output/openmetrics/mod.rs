@@ -387,6 +387,8 @@ impl<'a> Page<'a> {
             snapshot.is_some_and(|now| now.lists_since.iter().any(|(of, _)| *of == stream))
         };
         let has_census = snapshot.is_some_and(|snapshot| snapshot.census.is_some());
+        let mut live = self.all.iter().filter(|of| of.table.is_some());
+        let has_planes = live.any(|of| of.meters.planes().next().is_some());
         let mut figures = vec![
             ("entries".to_owned(), any(&|table| table.entries.is_some())),
             ("limit".to_owned(), any(&|table| table.limit.is_some())),
@@ -401,6 +403,7 @@ impl<'a> Page<'a> {
         figures.extend([
             ("invalid".to_owned(), measured(Meter::Invalid)),
             ("ctnetlink_refused".to_owned(), measured(Meter::RefusedCtnetlink)),
+            ("control_plane_dropped".to_owned(), has_planes),
             ("top_holding".to_owned(), has_census),
             ("top_inserting".to_owned(), lists(Stream::Insertions)),
             ("top_dropped".to_owned(), lists(Stream::Drops)),
