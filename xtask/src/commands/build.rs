@@ -51,7 +51,7 @@ pub(crate) fn run(args: &Options) -> Result<PathBuf> {
     let probes = probes(args.talk)?;
     let ctwatch = root().join("target").join(host()?).join("release/ctwatch");
     if !ctwatch.is_file() {
-        eprintln!("xtask: compiling ctwatch for the first time, which takes a minute");
+        eprintln!("xtask: compiling ctwatch for the first time, which takes some minutes");
     }
     run_process(
         quiet_in_logs(&mut static_cargo("build")?)
