@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use ctwatch_lab::{
-    Lab, Plan, judge,
+    Lab, Plan, STAYS_FULL, judge,
     traffic::{Family, Flood, Flows, Protocol, connect_locally},
 };
 
@@ -24,7 +24,6 @@ pub(crate) const TESTS: &[Test] = &[
 
 /// Every case for both.
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
-const LIMIT: u32 = 200;
 const PACKETS: u64 = 2000;
 
 fn flows(family: Family, protocol: Protocol) -> Flows {
@@ -35,7 +34,7 @@ fn flows(family: Family, protocol: Protocol) -> Flows {
 
 fn forwarded(protocol: Protocol) -> Result<()> {
     let mut lab = Lab::new(Plan::default())?;
-    lab.set_limit(LIMIT)?;
+    lab.set_limit(STAYS_FULL)?;
     let watch = Watch::start(&[])?;
     let mut before = judge::ask(lab.router())?;
     for family in FAMILIES {
@@ -50,13 +49,13 @@ fn forwarded(protocol: Protocol) -> Result<()> {
     let table = table(&last, lab.router())?;
     agrees_with(table, &verdict, 2 * PACKETS - verdict.drop)?;
     nothing_lost(&last)?;
-    ensure!(verdict.entries <= u64::from(LIMIT) && table["limit"] == LIMIT, "{table}");
+    ensure!(verdict.entries <= u64::from(STAYS_FULL) && table["limit"] == STAYS_FULL, "{table}");
     Ok(())
 }
 
 fn local() -> Result<()> {
     let mut lab = Lab::new(Plan::default())?;
-    lab.set_limit(LIMIT)?;
+    lab.set_limit(STAYS_FULL)?;
     let watch = Watch::start(&[])?;
     let (mut sent, mut refused) = (0, 0);
     for family in FAMILIES {
@@ -75,7 +74,7 @@ fn local() -> Result<()> {
 fn two_namespaces() -> Result<()> {
     let mut first = Lab::new(Plan::default())?;
     let second = Lab::new(Plan::default())?;
-    first.set_limit(LIMIT)?;
+    first.set_limit(STAYS_FULL)?;
     let watch = Watch::start(&[])?;
     let one = Flood::of(flows(Family::V4, Protocol::Udp), PACKETS);
     let other = Flood::of(flows(Family::V6, Protocol::TcpSyn), 3000);
@@ -99,7 +98,7 @@ fn two_namespaces() -> Result<()> {
 
 fn retries() -> Result<()> {
     let mut lab = Lab::new(Plan::default())?;
-    lab.set_limit(LIMIT)?;
+    lab.set_limit(STAYS_FULL)?;
     lab.send(&Flood::of(flows(Family::V4, Protocol::Udp), PACKETS))?;
     let before = judge::ask(lab.router())?;
     let watch = Watch::start(&[])?;

@@ -2,9 +2,10 @@
 //! as a monitoring server reads it.
 
 use std::{
+    fs,
     process::{Child, Command, Stdio},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -19,7 +20,7 @@ use crate::{
     On, Test,
     machine::{modprobe, unload},
     test,
-    watch::{ctwatch, finished, while_more_come},
+    watch::{PATIENCE, ctwatch, finished, while_more_come},
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -57,6 +58,30 @@ fn begin(netns: &Netns, args: &[&str]) -> Result<Child> {
     command.arg("check").args(["--netns", netns.name()]).args(args);
     let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.spawn().context("cannot start ctwatch")
+}
+
+/// Whether all of its threads sleep, as they do from when it has begun to watch until its time is over.
+fn sleeps(child: &Child) -> Result<bool> {
+    for task in fs::read_dir(format!("/proc/{}/task", child.id()))? {
+        // One that ended meanwhile is no thread that sleeps.
+        let Ok(stat) = fs::read_to_string(task?.path().join("stat")) else { return Ok(false) };
+        if !stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('S')) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Returns when they have begun to watch.
+fn all_watch(checks: &[Child]) -> Result<()> {
+    let (begun, mut looks) = (Instant::now(), 0);
+    while looks < 6 {
+        ensure!(begun.elapsed() < PATIENCE, "they do not begin");
+        let asleep = checks.iter().map(sleeps).collect::<Result<Vec<_>>>()?;
+        looks = if asleep.contains(&false) { 0 } else { looks + 1 };
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
 }
 
 fn end(child: Child) -> Result<Output> {
@@ -134,16 +159,17 @@ fn drops() -> Result<()> {
         ("drops=500000", "drops=1000000", "OK"),
     ];
     let emulated = std::env::var_os("CTWATCH_EMULATED").is_some();
-    let (seconds, begun) = if emulated { ("12s", 4) } else { ("3s", 1) };
+    let seconds = if emulated { "12s" } else { "5s" };
     let checks = limits.map(|(warning, critical, _)| {
         begin(lab.router(), &["--for", seconds, "-w", warning, "-c", critical])
     });
-    thread::sleep(Duration::from_secs(begun));
+    let checks = checks.into_iter().collect::<Result<Vec<_>>>()?;
+    all_watch(&checks)?;
     lab.send(&Flood { first: 1 << 32, ..Flood::of(UDP, 2000) })?;
     let dropped = judge::ask(lab.router())?.drop - before.drop;
     ensure!(dropped > 1000, "{dropped}");
     for (child, (warning, critical, state)) in checks.into_iter().zip(limits) {
-        let output = end(child?)?;
+        let output = end(child)?;
         ensure!(output.state == state, "{warning} {critical}: {output:?}");
         let counted = format!("dropped {dropped} packets in ");
         ensure!(state == "OK" || output.text.contains(&counted), "{dropped}: {output:?}");

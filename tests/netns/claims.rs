@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use ctwatch_lab::{
-    Lab, Plan, judge,
+    Lab, Plan, STAYS_FULL, judge,
     netns::Netns,
     plugin::{self, Output},
     traffic::{Family, Flood, Flows, Protocol},
@@ -225,8 +225,8 @@ fn bridged() -> Result<()> {
         value.is_ok_and(|value| value.trim() == "1")
     };
     let tracked = is_on(&router);
-    lab.set_limit(125)?;
-    lab.send(&Flood::of(UDP, 100))?;
+    lab.set_limit(STAYS_FULL)?;
+    lab.send(&Flood::of(UDP, 80))?;
     let said = report(&[])?;
     ensure!(found(&said, "bridge_tracked", router.name()).is_err(), "there is no bridge");
     router.run(&["ip", "link", "add", "ctwbr0", "type", "bridge"])?;

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use ctwatch_lab::{
-    Lab, Plan,
+    Lab, Plan, STAYS_FULL,
     traffic::{Family, Flood, Flows, Protocol},
 };
 use flate2::read::GzDecoder;
@@ -32,7 +32,6 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 const MODULES: &str = "/proc/modules";
-const LIMIT: u32 = 500;
 const UDP: Flows = Flows { sources: 10, ..Flows::of(Family::V4, Protocol::Udp) };
 /// For all of it, with a second between the readings.
 const TIME: Duration = Duration::from_secs(30);
@@ -79,7 +78,8 @@ fn collect(path: &Path, args: &[&str]) -> Result<BTreeMap<String, String>> {
 
 fn full() -> Result<Lab> {
     let mut lab = Lab::new(Plan::fresh())?;
-    lab.set_limit(LIMIT)?;
+    lab.set_limit(STAYS_FULL)?;
+    lab.keep_entries()?;
     lab.send(&Flood::of(UDP, 1000))?;
     Ok(lab)
 }
@@ -139,11 +139,11 @@ fn told() -> Result<()> {
             of("drop=") + of("early_drop=")
         };
         let dropped: u64 = counters.lines().map(drops).sum();
-        ensure!(dropped >= 1000 - u64::from(LIMIT) - 100, "{dropped} in {counters}");
+        ensure!(dropped >= 1000 - u64::from(STAYS_FULL) - 100, "{dropped} in {counters}");
     }
     let sysctls =
         format!("sos_commands/networking/namespaces/{router}/ip_netns_exec_{router}_sysctl_-a");
-    let wanted = format!("net.netfilter.nf_conntrack_max = {LIMIT}\n");
+    let wanted = format!("net.netfilter.nf_conntrack_max = {STAYS_FULL}\n");
     ensure!(piece(&pieces, &sysctls)?.contains(&wanted), "{}", pieces[&sysctls]);
     if Path::new(MODULES).exists() {
         ensure!(piece(&pieces, "proc/modules")?.contains("nf_conntrack"));
@@ -156,7 +156,7 @@ fn told() -> Result<()> {
     let missing: Vec<_> = live.difference(&read).collect();
     ensure!(live.len() > 1 && missing.is_empty(), "live {live:?}, from the archive {read:?}");
     let (census, said, code) = finished(ctwatch()?.arg("census").arg("--from").arg(&path))?;
-    ensure!(code == Some(0) && census.contains(&format!("of {LIMIT}")), "{census}{said}");
+    ensure!(code == Some(0) && census.contains(&format!("of {STAYS_FULL}")), "{census}{said}");
     Ok(())
 }
 
@@ -186,9 +186,7 @@ fn masked() -> Result<()> {
         let listed = all.iter().find(|(name, _)| name.ends_with("conntrack_-L_-o_extended"));
         listed.map_or(0, |(_, text)| text.lines().count())
     };
-    // Between the two the collector may thin a full table to 95%, and a little less.
-    let (few, all) = (lines(&masked), lines(&clear));
-    ensure!(few <= all && few * 10 >= all * 9, "{few} of {all}");
+    ensure!(lines(&masked) == lines(&clear), "{} of {}", lines(&masked), lines(&clear));
     let path = place.path().join("m.tar.gz");
     let read = findings(ctwatch()?.args(["doctor", "--output", "json", "--from"]).arg(&path))?;
     ensure!(read.iter().any(|id| id.contains("full")), "{read:?}");
@@ -327,7 +325,7 @@ fn hanging() -> Result<()> {
     }
     // All else is there.
     let file = format!("sos_commands/conntrack/ip_netns_exec_{router}_conntrack_-L_-o_extended");
-    ensure!(piece(&pieces, &file)?.lines().count() > 100, "{said}");
+    ensure!(piece(&pieces, &file)?.lines().count() == STAYS_FULL as usize, "{said}");
     let doctor =
         |path: &Path| findings(ctwatch()?.args(["doctor", "--output", "json", "--from"]).arg(path));
     let found = doctor(&path)?;

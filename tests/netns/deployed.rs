@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use ctwatch_lab::{
-    Lab, Plan, judge,
+    Lab, Plan, STAYS_FULL, judge,
     traffic::{Family, Flood, Flows, Protocol},
 };
 use serde_json::{Value, json};
@@ -196,7 +196,7 @@ fn grown(prometheus: &mut Server, series: &str) -> Result<f64> {
 
 fn dashboard() -> Result<()> {
     let mut lab = Lab::new(Plan::default())?;
-    lab.set_limit(500)?;
+    lab.set_limit(STAYS_FULL)?;
     lab.keep_entries()?;
     // The first census, at the start, finds it full: the next one may be minutes away on a slow machine.
     lab.send(&Flood::of(SYNS, 1000))?;

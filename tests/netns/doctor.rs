@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use ctwatch_lab::{
-    Lab, Plan, judge,
+    Lab, Plan, STAYS_FULL, judge,
     netns::Netns,
     topology::TRACKING,
     traffic::{Family, Flood, Flows, Protocol},
@@ -79,11 +79,10 @@ fn while_more_come<T>(lab: &Lab, what: impl FnOnce() -> Result<T>) -> Result<T> 
 fn full() -> Result<()> {
     let mut lab = Lab::new(Plan::fresh())?;
     lab.set_buckets(4096)?;
-    lab.set_limit(200)?;
+    lab.set_limit(STAYS_FULL)?;
     lab.keep_entries()?;
     lab.send(&Flood::of(UDP, 2000))?;
-    // The kernel's collector thins out a full table that nobody fills again.
-    let report = while_more_come(&lab, || report(&[]))?;
+    let report = report(&[])?;
     let before = judge::ask(lab.router())?;
     ensure!(before.drop > 0, "{before:?}");
     let name = lab.router().name();
@@ -103,7 +102,10 @@ fn full() -> Result<()> {
     let sent = lab.send(&Flood { first: 5000, ..Flood::of(UDP, 100) })?;
     let after = judge::ask(lab.router())?;
     ensure!(after.drop == before.drop, "packets are refused still: {before:?} {after:?}");
-    ensure!(sent.arrived == 100 && after.entries > 200, "{sent:?} {before:?} {after:?}");
+    ensure!(
+        sent.arrived == 100 && after.entries > STAYS_FULL.into(),
+        "{sent:?} {before:?} {after:?}"
+    );
     // What was written is put back; the files never were.
     let undo: Vec<&Value> = raise["undo"].as_array().context("no undo")?.iter().collect();
     let sysctls = undo.into_iter().filter(|c| !c.to_string().contains("rm -f"));
@@ -117,7 +119,7 @@ fn full() -> Result<()> {
 /// A service that fills the table by itself.
 fn talker() -> Result<()> {
     let mut lab = Lab::new(Plan::fresh())?;
-    lab.set_limit(200)?;
+    lab.set_limit(STAYS_FULL)?;
     lab.keep_entries()?;
     let flows = Flows { sources: 3, ..UDP };
     lab.send(&Flood::of(flows, 2000))?;
@@ -223,7 +225,7 @@ fn rules() -> Result<()> {
 fn nobody() -> Result<()> {
     const NOBODY: u32 = 65534;
     let mut lab = Lab::new(Plan::fresh())?;
-    lab.set_limit(200)?;
+    lab.set_limit(STAYS_FULL)?;
     lab.keep_entries()?;
     lab.send(&Flood::of(UDP, 2000))?;
     // Where it was built, not everybody may look.
@@ -277,7 +279,7 @@ fn story() -> Result<()> {
     // Now somebody adds a rule.
     let rule = "iptables-legacy -A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT";
     router.run(&rule.split(' ').collect::<Vec<_>>())?;
-    lab.set_limit(200)?;
+    lab.set_limit(STAYS_FULL)?;
     lab.keep_entries()?;
     lab.send(&Flood::of(UDP, 2000))?;
     let before = judge::ask(&router)?;
@@ -301,7 +303,7 @@ fn story() -> Result<()> {
     lab.send(&Flood { first: 5000, ..Flood::of(UDP, 100) })?;
     let after = judge::ask(&router)?;
     ensure!(after.drop == before.drop, "{before:?} {after:?}");
-    lab.set_limit(200)?;
+    lab.set_limit(STAYS_FULL)?;
     let file = format!("{place}/etc/sysctl.d/90-ctwatch-limit.conf");
     type_in(&serde_json::json!([format!("sysctl -p {file}")]))?;
     lab.send(&Flood { first: 8000, ..Flood::of(UDP, 100) })?;
@@ -377,10 +379,10 @@ fn persistent() -> Result<()> {
     let raise = {
         let mut lab = Lab::new(Plan::fresh())?;
         lab.set_buckets(4096)?;
-        lab.set_limit(200)?;
+        lab.set_limit(STAYS_FULL)?;
         lab.keep_entries()?;
         lab.send(&Flood::of(UDP, 2000))?;
-        let said = while_more_come(&lab, || report(&["--write", place]))?;
+        let said = report(&["--write", place])?;
         fix(found(&said, "table_full", lab.router().name())?, "raise the limit")?.clone()
     };
     let files = raise["files"].as_array().context("no files")?;

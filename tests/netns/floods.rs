@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use ctwatch_lab::{
-    Lab, Plan, judge,
+    Lab, Plan, STAYS_FULL, judge,
     traffic::{Family, Flood, Flows, Protocol, Sent},
 };
 use serde_json::Value;
@@ -52,7 +52,7 @@ fn flooded(lab: &Lab) -> Result<(Sent, Value)> {
 
 fn full() -> Result<()> {
     let mut lab = Lab::new(Plan::default())?;
-    lab.set_limit(200)?;
+    lab.set_limit(STAYS_FULL)?;
     let (sent, last) = flooded(&lab)?;
     let verdict = judge::ask(lab.router())?;
     ensure!(verdict.drop > many(), "{verdict:?}");
@@ -65,6 +65,7 @@ fn roomy() -> Result<()> {
     let mut lab = Lab::new(Plan::default())?;
     lab.set_limit(30_000_000)?;
     lab.set_buckets(1 << 21)?;
+    lab.keep_entries()?;
     let (sent, last) = flooded(&lab)?;
     let verdict = judge::ask(lab.router())?;
     ensure!(verdict.drop == 0 && verdict.entries == sent.arrived, "{verdict:?} {sent:?}");
@@ -100,7 +101,7 @@ fn churning() -> Result<()> {
 
 fn counters_only() -> Result<()> {
     let mut lab = Lab::new(Plan::default())?;
-    lab.set_limit(200)?;
+    lab.set_limit(STAYS_FULL)?;
     mechanism::set(Mechanism::Counters);
     let (_, last) = flooded(&lab)?;
     let verdict = judge::ask(lab.router())?;

@@ -5,7 +5,7 @@ use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use ctwatch_lab::{
-    Lab, Plan, judge,
+    Lab, Plan, STAYS_FULL, judge,
     traffic::{Family, Flood, Flows, Protocol},
 };
 use serde_json::Value;
@@ -117,7 +117,8 @@ fn locked_down() -> Result<()> {
         ensure!(code == Some(0), "{out}{err}");
     }
     let mut lab = Lab::new(Plan::default())?;
-    lab.set_limit(200)?;
+    lab.set_limit(STAYS_FULL)?;
+    lab.keep_entries()?;
     fs::write(LOCKDOWN, "confidentiality").context("this kernel cannot be locked down")?;
     lab.send(&Flood::of(UDP, 1000))?;
     let verdict = judge::ask(lab.router())?;
@@ -138,10 +139,9 @@ fn locked_down() -> Result<()> {
         finished(ctwatch()?.args(["watch", "-n", "1", "-o", "json"]).args(netns))?;
     ensure!(code == Some(0), "{out}{err}");
     let tick: Value = serde_json::from_str(out.lines().last().context("no tick")?)?;
-    // The collector may have taken some above 95%.
-    ensure!(table(&tick, lab.router())?["entries"].as_u64() > Some(150), "{tick}");
+    ensure!(table(&tick, lab.router())?["entries"] == STAYS_FULL, "{tick}");
     let (out, _, code) = finished(ctwatch()?.args(["census", "-o", "json"]).args(netns))?;
     let census: Value = serde_json::from_str(&out)?;
-    ensure!(code == Some(0) && census["entries"].as_u64() > Some(150), "{census}");
+    ensure!(code == Some(0) && census["entries"] == STAYS_FULL, "{census}");
     Ok(())
 }

@@ -112,7 +112,7 @@ pub(crate) fn holds(table: &Value, path: &str, expected: u64) -> Result<()> {
             least == expected && total.is_some_and(|total| total <= least + EARLY)
         }
         // The kernel really had no memory for somebody in that moment, and that is said.
-        "upper_bound" if short_of_memory(table, path) => {
+        "upper_bound" if short_of_memory(table, path, expected) => {
             total.is_some_and(|total| (least..=total).contains(&expected))
         }
         _ if current().promises(path, table) => false,
@@ -125,12 +125,13 @@ pub(crate) fn holds(table: &Value, path: &str, expected: u64) -> Result<()> {
     Ok(())
 }
 
-/// So many refusals at most may be doubtful because the page allocator failed meanwhile.
+/// So many drops at most may be doubtful because the page allocator failed meanwhile; of many, a tenth.
 const SHORTAGES: u64 = 16;
 
-fn short_of_memory(table: &Value, path: &str) -> bool {
+fn short_of_memory(table: &Value, path: &str, drops: u64) -> bool {
     let doubtful = table.pointer("/drops/no_memory/total").and_then(Value::as_u64);
-    path.starts_with("/drops/") && doubtful.is_some_and(|count| (1..=SHORTAGES).contains(&count))
+    let most = SHORTAGES.max(drops / 10);
+    path.starts_with("/drops/") && doubtful.is_some_and(|count| (1..=most).contains(&count))
 }
 
 /// Nothing was lost, or what a kprobe missed was admitted.

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use ctwatch_lab::{
-    Lab, Plan,
+    Lab, Plan, STAYS_FULL,
     crowd::Crowd,
     judge,
     netns::Netns,
@@ -45,7 +45,7 @@ fn reachable(object: &Value, netns: &Netns) -> Option<bool> {
 fn comes_and_goes() -> Result<()> {
     let mut watch = Watch::start(&[])?;
     let mut lab = Lab::new(Plan::fresh())?;
-    lab.set_limit(200)?;
+    lab.set_limit(STAYS_FULL)?;
     let sent = lab.send(&Flood::of(UDP, 2000))?;
     let verdict = judge::ask(lab.router())?;
     let router = lab.router().clone();

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use ctwatch_lab::{
-    Lab, Plan, judge,
+    Lab, Plan, STAYS_FULL, judge,
     traffic::{Family, Flood, Flows, Protocol},
 };
 use serde_json::Value;
@@ -34,7 +34,7 @@ const UDP: Flows = Flows { sources: 10, ..Flows::of(Family::V4, Protocol::Udp) }
 fn saturated() -> Result<Lab> {
     let mut lab = Lab::new(Plan::fresh())?;
     lab.set_buckets(4096)?;
-    lab.set_limit(200)?;
+    lab.set_limit(STAYS_FULL)?;
     lab.keep_entries()?;
     lab.send(&Flood::of(UDP, 2000))?;
     Ok(lab)

@@ -28,6 +28,8 @@ pub(crate) const TESTS: &[Test] = &[
 
 const UDP: Flows = Flows { sources: 10, ..Flows::of(Family::V4, Protocol::Udp) };
 
+pub(crate) const TICK: &str = "\"type\":\"tick\"";
+
 /// Its standard output in a file; stopped when it is dropped.
 pub(crate) struct Running(Child);
 
@@ -58,7 +60,7 @@ impl Drop for Running {
 }
 
 /// How many lines of the recording hold this, of segments that are being written.
-fn count(folder: &Path, words: &str) -> Result<usize> {
+pub(crate) fn count(folder: &Path, words: &str) -> Result<usize> {
     let mut found = 0;
     for entry in fs::read_dir(folder).into_iter().flatten() {
         let text = fs::read_to_string(entry?.path()).unwrap_or_default();
@@ -101,7 +103,7 @@ fn same_bytes() -> Result<()> {
         command.args(args).args([output, "--netns", &netns, "--mechanism", mechanism]);
         command.arg("--record").arg(&folder);
         let mut watch = Running::start(&mut command, &printed)?;
-        recorded(&folder, "\"type\":\"tick\"", 3)?;
+        recorded(&folder, TICK, 3)?;
         for _ in 0..3 {
             lab.send(&Flood::of(UDP, 1000))?;
             std::thread::sleep(Duration::from_millis(300));
@@ -134,11 +136,11 @@ fn killed() -> Result<()> {
     command.arg(&folder);
     let printed = place.path().join("before");
     let mut watch = Running::start(&mut command, &printed)?;
-    recorded(&folder, "\"type\":\"tick\"", 3)?;
+    recorded(&folder, TICK, 3)?;
     lab.send(&Flood::of(UDP, 1000))?;
     // One may be on its way that saw only a part of it.
-    let ticks = count(&folder, "\"type\":\"tick\"")?;
-    recorded(&folder, "\"type\":\"tick\"", ticks + 2)?;
+    let ticks = count(&folder, TICK)?;
+    recorded(&folder, TICK, ticks + 2)?;
     watch.signal(libc::SIGKILL)?;
     let before = judge::ask(lab.router())?;
     // What happens while nobody records.
@@ -186,7 +188,7 @@ fn told() -> Result<()> {
         .arg(&folder);
     let mut record = Running::start(&mut command, &place.path().join("out"))?;
     recorded(&folder, "\"type\":\"facts\"", 1)?;
-    recorded(&folder, "\"type\":\"tick\"", 3)?;
+    recorded(&folder, TICK, 3)?;
     let sent = lab.send(&Flood::of(UDP, 3000))?;
     recorded(&folder, "\"type\":\"census\"", 1)?;
     recorded(&folder, "\"type\":\"facts\"", 2)?;

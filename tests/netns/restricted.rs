@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use ctwatch_lab::{Lab, Plan, judge, traffic::Flood};
+use ctwatch_lab::{Lab, Plan, STAYS_FULL, judge, traffic::Flood};
 
 use crate::{
     On, Test,
@@ -127,7 +127,7 @@ fn available(page: &str) -> BTreeSet<String> {
 /// Everything is counted as it is without restrictions; a namespace that is deleted goes.
 fn restricted(command: &mut Command, user: u32) -> Result<()> {
     let mut lab = Lab::new(Plan::default())?;
-    lab.set_limit(500)?;
+    lab.set_limit(STAYS_FULL)?;
     lab.keep_entries()?;
     let folder = tempfile::tempdir()?;
     // As root first.
@@ -164,7 +164,7 @@ fn restricted(command: &mut Command, user: u32) -> Result<()> {
     let grown = |name, from| counter(&page, name).map(|now| now - from);
     ensure!(grown("ctwatch_dropped_total", first) == Some(truth), "{truth} {page}");
     ensure!(grown("ctwatch_insertions_total", inserted) == Some(let_in), "{let_in} {page}");
-    ensure!(counter(&page, "ctwatch_entries") == Some(500.0), "{page}");
+    ensure!(counter(&page, "ctwatch_entries") == Some(STAYS_FULL.into()), "{page}");
     // Who, and what it is made of, while it is saturated.
     serve.until("a census and lists", |serve| {
         let page = serve.get("/metrics")?;

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use ctwatch_lab::{
-    Lab, Plan, judge,
+    Lab, Plan, STAYS_FULL, judge,
     traffic::{Family, Flood, Flows, Protocol, Towards, connect_locally, send_segmented},
 };
 
@@ -28,7 +28,7 @@ const UDP: Flows = Flows::of(Family::V4, Protocol::Udp);
 
 fn to_the_router() -> Result<()> {
     let mut lab = Lab::new(Plan::default())?;
-    lab.set_limit(200)?;
+    lab.set_limit(STAYS_FULL)?;
     let watch = Watch::start(&[])?;
     for family in [Family::V4, Family::V6] {
         // Nobody listens there, and whatever the router answers belongs to the same flow.
@@ -48,7 +48,7 @@ fn to_the_router() -> Result<()> {
 fn evicting() -> Result<()> {
     let mut lab = Lab::new(Plan::default())?;
     lab.set_buckets(512)?;
-    lab.set_limit(200)?;
+    lab.set_limit(STAYS_FULL)?;
     let watch = Watch::start(&[])?;
     let sent = lab.send(&Flood::of(UDP, 2000))?;
     let last = watch.stop()?;
@@ -60,7 +60,7 @@ fn evicting() -> Result<()> {
 
 fn notrack() -> Result<()> {
     let mut lab = Lab::new(Plan::default())?;
-    lab.set_limit(200)?;
+    lab.set_limit(STAYS_FULL)?;
     lab.router().nft(
         "table inet raw { chain c { type filter hook prerouting priority raw; meta l4proto udp notrack; }\n }",
     )?;
@@ -100,7 +100,7 @@ fn long_chains() -> Result<()> {
 /// They are refused like packets are, by the same function; but no packet is lost.
 fn by_ctnetlink() -> Result<()> {
     let mut lab = Lab::new(Plan::default())?;
-    lab.set_limit(200)?;
+    lab.set_limit(STAYS_FULL)?;
     lab.send(&Flood::of(UDP, 2000))?;
     let before = judge::ask(lab.router())?;
     let watch = Watch::start(&[])?;
@@ -129,7 +129,7 @@ fn by_ctnetlink() -> Result<()> {
 /// A packet that is cut into ten only when it leaves is one packet to conntrack.
 fn segmented() -> Result<()> {
     let mut lab = Lab::new(Plan::default())?;
-    lab.set_limit(200)?;
+    lab.set_limit(STAYS_FULL)?;
     let watch = Watch::start(&[])?;
     let outcome = send_segmented(lab.router(), 1000, 10)?;
     let last = watch.stop()?;
@@ -145,7 +145,7 @@ fn mixed() -> Result<()> {
     const FORWARDED: u64 = 40_000;
     const LOCAL: u16 = 10_000;
     let mut lab = Lab::new(Plan::default())?;
-    lab.set_limit(1_000)?;
+    lab.set_limit(STAYS_FULL)?;
     let watch = Watch::start(&[])?;
     let flood = Flood::of(Flows { sources: 1000, services: 10, ..UDP }, FORWARDED);
     let (sent, local) = std::thread::scope(|scope| {

@@ -11,12 +11,18 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use ctwatch_lab::{
-    Lab, Plan,
+    Lab, Plan, STAYS_FULL,
     traffic::{Family, Flood, Flows, Protocol},
 };
 use rustix::process::Signal;
 
-use crate::{On, Test, mechanism, terminal::Terminal, test, watch::ctwatch};
+use crate::{
+    On, Test, mechanism,
+    recordings::{Running, TICK, count, recorded},
+    terminal::Terminal,
+    test,
+    watch::ctwatch,
+};
 
 pub(crate) const TESTS: &[Test] = &[
     test(On::Each, "top_shows_an_incident", incident),
@@ -116,8 +122,9 @@ fn is_restored(terminal: &Terminal, before: &rustix::termios::Termios) -> Result
     ensure!(after.local_modes == before.local_modes, "{after:?}");
     ensure!(after.input_modes == before.input_modes, "{after:?}");
     ensure!(after.output_modes == before.output_modes, "{after:?}");
-    ensure!(!terminal.is_alternate() && !terminal.hides_cursor(), "{}", terminal.screen());
-    Ok(())
+    // What it wrote last may still be on its way.
+    let is_left = |_: &str| !terminal.is_alternate() && !terminal.hides_cursor();
+    terminal.wait_until("the screen of before", is_left).map(|_| ())
 }
 
 fn restored() -> Result<()> {
@@ -139,7 +146,7 @@ fn restored() -> Result<()> {
         let status = terminal.wait()?;
         ensure!(status.success(), "{name}: {status}\n{}", terminal.screen());
         is_restored(&terminal, &before)?;
-        ensure!(terminal.screen().contains("s watched"), "{name}: {}", terminal.screen());
+        terminal.wait_for("s watched")?;
     }
     // An error of the session, after the screen was there.
     let mut terminal = top(&["--netns", "no-such-namespace"], 80, 24)?;
@@ -177,7 +184,7 @@ fn stuck() -> Result<()> {
 fn slow() -> Result<()> {
     let mut lab = Lab::new(Plan::default())?;
     lab.keep_entries()?;
-    lab.set_limit(100)?;
+    lab.set_limit(STAYS_FULL)?;
     let mut terminal = top(&[], 80, 24)?;
     terminal.wait_for(" live")?;
     jam(&mut terminal)?;
@@ -336,18 +343,20 @@ fn story() -> Result<()> {
 fn played() -> Result<()> {
     let mut lab = Lab::new(Plan::default())?;
     lab.keep_entries()?;
-    lab.set_limit(200)?;
+    lab.set_limit(STAYS_FULL)?;
     let folder = tempfile::tempdir()?;
-    let path = folder.path().to_str().context("an odd folder")?.to_owned();
+    let path = folder.path().join("rec");
     let mut record = ctwatch()?;
-    record.args(["record", &path, "--interval", "200ms", "--count", "20", "--free", "1MB"]);
+    record.arg("record").arg(&path).args(["--interval", "200ms", "--free", "1MB"]);
     record.args(["--mechanism", mechanism::current().name()]);
-    let mut record = record.stderr(Stdio::null()).spawn()?;
-    thread::sleep(Duration::from_secs(2));
+    let mut record = Running::start(&mut record, &folder.path().join("out"))?;
+    recorded(&path, TICK, 3)?;
     lab.send(&Flood { rate: Some(1000), ..Flood::of(UDP, 1000) })?;
-    ensure!(record.wait()?.success());
+    // One may be on its way that saw only a part of it.
+    recorded(&path, TICK, count(&path, TICK)? + 2)?;
+    record.signal(libc::SIGINT)?;
     let mut command = ctwatch()?;
-    command.args(["top", "--from", &path]);
+    command.args(["top", "--from"]).arg(&path);
     let mut terminal = Terminal::start(command, 80, 24)?;
     let before = terminal.settings()?;
     terminal.wait_for("recorded")?;
@@ -368,7 +377,7 @@ fn played() -> Result<()> {
 fn traced() -> Result<()> {
     let mut lab = Lab::new(Plan::default())?;
     lab.keep_entries()?;
-    lab.set_limit(100)?;
+    lab.set_limit(STAYS_FULL)?;
     let router = lab.router().name().to_owned();
     let mut terminal = top(&[], 120, 24)?;
     terminal.wait_for(" live")?;
@@ -443,7 +452,7 @@ fn little_more() -> Result<()> {
 fn written() -> Result<()> {
     let mut lab = Lab::new(Plan::default())?;
     lab.keep_entries()?;
-    lab.set_limit(100)?;
+    lab.set_limit(STAYS_FULL)?;
     let router = lab.router().name().to_owned();
     let folder = tempfile::tempdir()?;
     let mut command = ctwatch()?;

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 use ctwatch_lab::{
-    Lab, Plan,
+    Lab, Plan, STAYS_FULL,
     traffic::{Family, Flood, Flows, Protocol},
 };
 use serde_json::Value;
@@ -125,7 +125,7 @@ fn hidden() -> Result<()> {
 /// one of them is full.
 fn barred() -> Result<()> {
     let mut lab = Lab::new(Plan::default())?;
-    lab.set_limit(200)?;
+    lab.set_limit(STAYS_FULL)?;
     lab.keep_entries()?;
     lab.send(&Flood::of(UDP, 2000))?;
     let name = lab.router().name();

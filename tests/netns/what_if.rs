@@ -4,7 +4,7 @@ use std::{path::Path, thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use ctwatch_lab::{
-    Lab, Plan, judge,
+    Lab, Plan, STAYS_FULL, judge,
     netns::Netns,
     traffic::{Family, Flood, Flows, Protocol},
 };
@@ -14,7 +14,7 @@ use crate::{
     On, Test,
     doctor::{fix, found, type_in},
     mechanism,
-    recordings::{Running, recorded},
+    recordings::{Running, TICK, recorded},
     test,
     watch::{ctwatch, finished},
 };
@@ -28,7 +28,6 @@ const UDP: Flows = Flows { sources: 10, ..Flows::of(Family::V4, Protocol::Udp) }
 /// One is recorded when it begins, and another when a table is full.
 const FACTS: &str = "\"type\":\"facts\"";
 const CENSUS: &str = "\"type\":\"census\"";
-const TICK: &str = "\"type\":\"tick\"";
 
 /// A recording of what is sent meanwhile.
 fn record(netns: &Netns, folder: &Path, send: impl FnOnce() -> Result<()>) -> Result<()> {
@@ -87,10 +86,9 @@ fn removals_are_bounded(folder: &Path) -> Result<bool> {
 }
 
 fn room() -> Result<()> {
-    const LIMIT: u32 = 200;
     let mut lab = Lab::new(Plan::fresh())?;
     lab.set_buckets(4096)?;
-    lab.set_limit(LIMIT)?;
+    lab.set_limit(STAYS_FULL)?;
     lab.keep_entries()?;
     let place = tempfile::tempdir()?;
     let [narrow, roomy] = ["narrow", "roomy"].map(|name| place.path().join(name));
@@ -119,21 +117,21 @@ fn room() -> Result<()> {
     let most = most(&roomy)?;
     ensure!(most >= 350, "{most} entries of 350 flows");
     ensure!(reckoned.contains(&most), "{most} is not within {reckoned:?}");
-    ensure!(*reckoned.start() > LIMIT.into(), "{reckoned:?} says nothing");
+    ensure!(*reckoned.start() > STAYS_FULL.into(), "{reckoned:?} says nothing");
     let undo = cure["undo"].as_array().context("no undo")?.iter();
     type_in(&Value::Array(undo.filter(|c| !c.to_string().contains("rm -f")).cloned().collect()))
 }
 
 fn timeout() -> Result<()> {
     let mut lab = Lab::new(Plan::fresh())?;
-    lab.set_limit(200)?;
+    lab.set_limit(STAYS_FULL)?;
     lab.router().sysctl("net/netfilter/nf_conntrack_udp_timeout", "30")?;
     let place = tempfile::tempdir()?;
     let long = place.path().join("long");
     let floods = || -> Result<()> {
-        lab.send(&Flood::of(UDP, 150))?;
+        lab.send(&Flood::of(UDP, 75))?;
         thread::sleep(Duration::from_secs(12));
-        lab.send(&Flood { first: 1_000, ..Flood::of(UDP, 50) })?;
+        lab.send(&Flood { first: 1_000, ..Flood::of(UDP, 24) })?;
         Ok(())
     };
     record(lab.router(), &long, || floods().and_then(|()| recorded(&long, CENSUS, 2)))?;
@@ -150,7 +148,7 @@ fn timeout() -> Result<()> {
     let count = |name: &str| census["tables"][0][name].as_u64().with_context(|| census.to_string());
     let alive = count("entries")? - count("expired")?;
     ensure!(reckoned.contains(&alive), "{alive} is not within {reckoned:?}: {census}");
-    ensure!(*reckoned.end() < 100, "{reckoned:?} says nothing");
+    ensure!(*reckoned.end() < 50, "{reckoned:?} says nothing");
     type_in(&cure["undo"])?;
     Ok(())
 }

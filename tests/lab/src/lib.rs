@@ -18,4 +18,4 @@ pub mod strangers;
 pub mod topology;
 pub mod traffic;
 
-pub use topology::{Lab, Plan};
+pub use topology::{Lab, Plan, STAYS_FULL};

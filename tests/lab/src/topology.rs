@@ -16,6 +16,12 @@ const BACKLOG: &str = "/proc/sys/net/core/netdev_max_backlog";
 /// What a lab may change of the host.
 const HOST: [&str; 4] = [LIMIT, BUCKETS, EXPECTATIONS, BACKLOG];
 
+/// A limit with which a full table stays full. After the kernel refused a packet, in whatever namespace,
+/// its collector may thin each table at any moment of the next minute: it ends entries that are not
+/// assured while a table holds 95% of its limit or more. It reckons that as `limit / 100 * 95`, which
+/// below a hundred is 0, and then it ends none.
+pub const STAYS_FULL: u32 = 99;
+
 /// What to build.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {

@@ -4,7 +4,7 @@ use std::{process::Command, thread, time::Instant};
 
 use anyhow::{Context, Result, ensure};
 use ctwatch_lab::{
-    Lab, Plan, judge,
+    Lab, Plan, STAYS_FULL, judge,
     netns::Netns,
     topology::TRACKING,
     traffic::{Family, Flood, Flows, Protocol},
@@ -128,7 +128,7 @@ impl Made {
 fn full(rules: impl FnOnce(&Netns) -> Result<()>, to: &str) -> Result<Lab> {
     let mut lab = Lab::new(Plan::without_tracking())?;
     rules(lab.router())?;
-    lab.set_limit(300)?;
+    lab.set_limit(STAYS_FULL)?;
     lab.keep_entries()?;
     datagrams(&lab.client().clone(), 20_000..20_600, to)?;
     Ok(lab)
@@ -191,7 +191,7 @@ pub(super) fn close_wait() -> Result<Made> {
 /// kind#2240
 pub(super) fn container() -> Result<Made> {
     let mut lab = Lab::new(Plan::fresh())?;
-    lab.set_limit(300)?;
+    lab.set_limit(STAYS_FULL)?;
     lab.keep_entries()?;
     datagrams(&lab.client().clone(), 20_000..20_600, "10.100.0.2:9000")?;
     Ok(Made { is_inside: true, ..Made::of(lab, &["table_full"]) })
@@ -247,8 +247,8 @@ pub(super) fn owned() -> Result<Made> {
 /// Proxmox, GNS3
 pub(super) fn bridge() -> Result<Made> {
     let mut lab = Lab::new(Plan::fresh())?;
-    lab.set_limit(125)?;
-    lab.send(&Flood::of(UDP, 100))?;
+    lab.set_limit(STAYS_FULL)?;
+    lab.send(&Flood::of(UDP, 80))?;
     let router = lab.router();
     router.sysctl(BRIDGED.trim_start_matches("/proc/sys/"), "1")?;
     router.run(&["ip", "link", "add", "ctwbr0", "type", "bridge"])?;
@@ -282,7 +282,7 @@ pub(super) fn gone() -> Result<Made> {
 /// BGP, BFD and SSH, to the router itself.
 pub(super) fn control_plane() -> Result<Made> {
     let mut lab = Lab::new(Plan::fresh())?;
-    lab.set_limit(300)?;
+    lab.set_limit(STAYS_FULL)?;
     lab.keep_entries()?;
     let client = lab.client().clone();
     datagrams(&client, 20_000..20_350, "10.100.0.2:9000")?;
