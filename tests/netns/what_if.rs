@@ -86,6 +86,7 @@ fn removals_are_bounded(folder: &Path) -> Result<bool> {
 }
 
 fn room() -> Result<()> {
+    const FLOWS: u64 = 200;
     let mut lab = Lab::new(Plan::fresh())?;
     lab.set_buckets(4096)?;
     lab.set_limit(STAYS_FULL)?;
@@ -95,7 +96,7 @@ fn room() -> Result<()> {
     // Twice the same: what was dropped comes again, and is no further entry.
     let floods = || -> Result<()> {
         for _ in 0..2 {
-            lab.send(&Flood::of(UDP, 350))?;
+            lab.send(&Flood::of(UDP, FLOWS))?;
             thread::sleep(Duration::from_millis(500));
         }
         Ok(())
@@ -115,7 +116,7 @@ fn room() -> Result<()> {
     record(lab.router(), &roomy, floods)?;
     ensure!(judge::ask(lab.router())?.drop == dropped, "the fix is not in force");
     let most = most(&roomy)?;
-    ensure!(most >= 350, "{most} entries of 350 flows");
+    ensure!(most >= FLOWS, "{most} entries of {FLOWS} flows");
     ensure!(reckoned.contains(&most), "{most} is not within {reckoned:?}");
     ensure!(*reckoned.start() > STAYS_FULL.into(), "{reckoned:?} says nothing");
     let undo = cure["undo"].as_array().context("no undo")?.iter();

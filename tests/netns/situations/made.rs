@@ -128,7 +128,7 @@ impl Made {
 fn full(rules: impl FnOnce(&Netns) -> Result<()>, to: &str) -> Result<Lab> {
     let mut lab = Lab::new(Plan::without_tracking())?;
     rules(lab.router())?;
-    lab.set_limit(STAYS_FULL)?;
+    lab.set_limit(300)?;
     lab.keep_entries()?;
     datagrams(&lab.client().clone(), 20_000..20_600, to)?;
     Ok(lab)
@@ -191,7 +191,7 @@ pub(super) fn close_wait() -> Result<Made> {
 /// kind#2240
 pub(super) fn container() -> Result<Made> {
     let mut lab = Lab::new(Plan::fresh())?;
-    lab.set_limit(STAYS_FULL)?;
+    lab.set_limit(300)?;
     lab.keep_entries()?;
     datagrams(&lab.client().clone(), 20_000..20_600, "10.100.0.2:9000")?;
     Ok(Made { is_inside: true, ..Made::of(lab, &["table_full"]) })
@@ -282,7 +282,7 @@ pub(super) fn gone() -> Result<Made> {
 /// BGP, BFD and SSH, to the router itself.
 pub(super) fn control_plane() -> Result<Made> {
     let mut lab = Lab::new(Plan::fresh())?;
-    lab.set_limit(STAYS_FULL)?;
+    lab.set_limit(300)?;
     lab.keep_entries()?;
     let client = lab.client().clone();
     datagrams(&client, 20_000..20_350, "10.100.0.2:9000")?;
