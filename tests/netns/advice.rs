@@ -190,6 +190,25 @@ pub(crate) fn datagrams(from: &Netns, ports: std::ops::Range<u16>, to: &str) -> 
     })?
 }
 
+/// Packets that came to the server.
+fn arrived(lab: &Lab) -> Result<u64> {
+    let said = lab.server().run(&["ip", "-s", "-j", "link", "show", "down0"])?;
+    let links: Value = serde_json::from_str(&said)?;
+    links[0]["stats64"]["rx"]["packets"].as_u64().context("no packets")
+}
+
+/// Sends, and waits until as many packets came to the server.
+pub(crate) fn go_through(lab: &Lab, ports: std::ops::Range<u16>, to: &str) -> Result<()> {
+    let (before, sent) = (arrived(lab)?, u64::from(ports.end - ports.start));
+    datagrams(lab.client(), ports, to)?;
+    let until = Instant::now() + PATIENCE;
+    while arrived(lab)? < before + sent {
+        ensure!(Instant::now() < until, "{} of {sent} arrive", arrived(lab)? - before);
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
 pub(crate) fn entries(netns: &Netns, words: &[&str]) -> Result<usize> {
     let listed = netns.run(&[&["conntrack", "-L"], words].concat())?;
     Ok(listed.lines().count())
@@ -353,20 +372,12 @@ fn tunnel() -> Result<()> {
     let cure = fix(talkers, "do not track the tunnels of VXLAN (udp/4789)")?;
     ensure!(!cure["now"].to_string().contains("8443"), "{cure:#}");
     ensure!(cure["expect"].to_string().contains("its 600 entries"), "{cure:#}");
-    let arrived = || -> Result<u64> {
-        let said = lab.server().run(&["ip", "-s", "-j", "link", "show", "down0"])?;
-        let links: Value = serde_json::from_str(&said)?;
-        links[0]["stats64"]["rx"]["packets"].as_u64().context("no packets")
-    };
     let of_tunnel = || entries(&router, &["-p", "udp", "--dport", "4789"]);
     let of_service = entries(&router, &["-p", "tcp", "--dport", "8443"])?;
     ensure!(of_tunnel()? == 600 && of_service == 240, "{} {of_service}", of_tunnel()?);
     type_in(&cure["arm"])?;
     type_in(&cure["now"])?;
-    let came = arrived()?;
-    datagrams(&client, 30_000..30_100, VXLAN)?;
-    thread::sleep(Duration::from_millis(500));
-    ensure!(arrived()? >= came + 100, "packets of the tunnel are lost");
+    go_through(&lab, 30_000..30_100, VXLAN).context("packets of the tunnel are lost")?;
     ensure!(of_tunnel()? == 600, "it is tracked still: {}", of_tunnel()?);
     ensure!(entries(&router, &["-p", "tcp"])? == 240, "the service is tracked as before");
     ensure!(check(cure)?.contains("counter packets 100 "), "{}", check(cure)?);
@@ -797,16 +808,8 @@ fn policy() -> Result<()> {
     let said = report(&[])?;
     let talkers = found(&said, "top_talkers", router.name())?;
     let cure = fix(talkers, "do not track udp/9000 of 10.100.0.2")?;
-    let arrived = || -> Result<u64> {
-        let said = lab.server().run(&["ip", "-s", "-j", "link", "show", "down0"])?;
-        let links: Value = serde_json::from_str(&said)?;
-        links[0]["stats64"]["rx"]["packets"].as_u64().context("no packets")
-    };
     type_in(&cure["now"])?;
-    let came = arrived()?;
-    datagrams(&client, 30_000..30_100, "10.100.0.2:9000")?;
-    thread::sleep(Duration::from_millis(500));
-    ensure!(arrived()? >= came + 100, "it is cut off");
+    go_through(&lab, 30_000..30_100, "10.100.0.2:9000").context("it is cut off")?;
     undo(cure)?;
     // A map of states says what it does with packets that are not tracked, or that they go on.
     router.nft("delete table inet mine")?;
@@ -828,10 +831,7 @@ fn policy() -> Result<()> {
     let said = report(&[])?;
     let cure = fix(found(&said, "top_talkers", router.name())?, "do not track udp/9000")?.clone();
     type_in(&cure["now"])?;
-    let came = arrived()?;
-    datagrams(&client, 40_000..40_100, "10.100.0.2:9000")?;
-    thread::sleep(Duration::from_millis(500));
-    ensure!(arrived()? >= came + 100, "it is cut off");
+    go_through(&lab, 40_000..40_100, "10.100.0.2:9000").context("it is cut off")?;
     undo(&cure)?;
     // Where there are several ways out, the mark of a connection may say which.
     let marks = ["nft", "iptables-nft", "iptables-legacy"];

@@ -15,7 +15,7 @@ use crate::{
     On, Test,
     machine::{modprobe, unload},
     test,
-    watch::{Background, Watch, ctwatch, finished, table},
+    watch::{Background, PATIENCE, Watch, ctwatch, finished, table},
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -42,7 +42,7 @@ fn programs() -> usize {
 
 /// The kernel frees programs in its own time after the last holder is gone.
 pub(crate) fn until_no_programs() -> Result<()> {
-    let until = Instant::now() + Duration::from_secs(10);
+    let until = Instant::now() + PATIENCE;
     while programs() > 0 {
         ensure!(Instant::now() < until, "{} programs are loaded", programs());
         std::thread::sleep(Duration::from_millis(50));
@@ -91,7 +91,7 @@ fn killed_lab() -> Result<()> {
     victim.kill()?;
     victim.wait()?;
     let router = ctwatch_lab::netns::Netns::named(&name);
-    let until = Instant::now() + Duration::from_secs(10);
+    let until = Instant::now() + PATIENCE;
     while router.path().exists() {
         ensure!(Instant::now() < until, "{name} is still there");
         std::thread::sleep(Duration::from_millis(50));

@@ -106,6 +106,7 @@ fn pin(netns: &Netns, number: u16) -> Result<()> {
 fn fill() -> Result<()> {
     let mut lab = Lab::new(Plan::default())?;
     lab.set_limit(1000)?;
+    lab.keep_entries()?;
     lab.send(&Flood::of(UDP, 480))?;
     (0..20).try_for_each(|number| pin(lab.router(), number))?;
     let verdict = judge::ask(lab.router())?;
@@ -208,6 +209,7 @@ fn full() -> Result<()> {
 fn nobody() -> Result<()> {
     let mut lab = Lab::new(Plan::default())?;
     lab.set_limit(1000)?;
+    lab.keep_entries()?;
     lab.send(&Flood::of(UDP, 500))?;
     let run = |args: &[&str]| -> Result<Output> {
         let mut command = lab.router().command("setpriv")?;
@@ -263,6 +265,7 @@ fn not_loaded() -> Result<()> {
 fn hostile() -> Result<()> {
     let mut lab = Lab::new(Plan::default())?;
     lab.set_limit(1000)?;
+    lab.keep_entries()?;
     lab.send(&Flood::of(UDP, 500))?;
     let netns = lab.add_netns("\u{1b}[31m|x=1;2\u{202e}")?;
     netns.nft(ctwatch_lab::topology::TRACKING)?;

@@ -214,6 +214,7 @@ fn large() -> Result<()> {
     const MOST: usize = 200_000;
     let mut lab = Lab::new(Plan::fresh())?;
     lab.set_limit(300_000)?;
+    lab.keep_entries()?;
     lab.send(&Flood::of(Flows { sources: 200, ..UDP }, FLOWS))?;
     let router = lab.router().name().to_owned();
     let place = tempfile::tempdir()?;

@@ -18,7 +18,7 @@ use crate::{
     On, Test,
     mechanism::{self, Mechanism},
     test,
-    watch::{Watch, ctwatch, finished, table},
+    watch::{PATIENCE, Watch, ctwatch, finished, table},
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -41,7 +41,7 @@ pub(crate) fn modprobe(args: &[&str]) -> Result<()> {
 
 /// With all that is built on it. Rules let go of it in the kernel's own time.
 pub(crate) fn unload() -> Result<()> {
-    let until = Instant::now() + Duration::from_secs(20);
+    let until = Instant::now() + PATIENCE;
     while fs::exists("/sys/module/nf_conntrack")? {
         if let Err(error) = unload_with_users("nf_conntrack") {
             ensure!(Instant::now() < until, "{error:#}");

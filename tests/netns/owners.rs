@@ -20,10 +20,10 @@ use serde_json::Value;
 
 use crate::{
     On, Test,
-    advice::{State, datagrams, entries, hasty},
+    advice::{State, datagrams, entries, go_through, hasty},
     doctor::{fix, found},
     test,
-    watch::ctwatch,
+    watch::{PATIENCE, ctwatch},
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -348,26 +348,10 @@ fn promises_what_is_there(router: &Netns, report: &Value, filled: &Filled) -> Re
 /// in the table.
 fn passes(lab: &Lab, filled: &Filled, when: &str) -> Result<()> {
     match filled.is_tunnel {
-        true => goes_through(lab, filled, when),
-        false => is_answered(lab, filled).with_context(|| when.to_owned()),
+        true => go_through(lab, 20_000..20_100, filled.to),
+        false => is_answered(lab, filled),
     }
-}
-
-fn arrived(lab: &Lab) -> Result<u64> {
-    let said = lab.server().run(&["ip", "-s", "-j", "link", "show", "down0"])?;
-    let links: Value = serde_json::from_str(&said)?;
-    links[0]["stats64"]["rx"]["packets"].as_u64().context("no packets")
-}
-
-fn goes_through(lab: &Lab, filled: &Filled, when: &str) -> Result<()> {
-    let before = arrived(lab)?;
-    datagrams(lab.client(), 20_000..20_100, filled.to)?;
-    let until = Instant::now() + Duration::from_secs(3);
-    while arrived(lab)? < before + 100 {
-        ensure!(Instant::now() < until, "{when}: {} of 100 arrive", arrived(lab)? - before);
-        thread::sleep(Duration::from_millis(50));
-    }
-    Ok(())
+    .with_context(|| when.to_owned())
 }
 
 fn is_answered(lab: &Lab, filled: &Filled) -> Result<()> {
@@ -657,7 +641,7 @@ fn unconfirmed() -> Result<()> {
     machine.all(&hasty(&cure["arm"], "sleep 2;"))?;
     machine.all(&cure["now"])?;
     ensure!(State::of(&router)? != before, "nothing is changed by {cure:#}");
-    let until = Instant::now() + Duration::from_secs(20);
+    let until = Instant::now() + PATIENCE;
     while State::of(&router)? != before {
         ensure!(Instant::now() < until, "it is not undone: {cure:#}");
         thread::sleep(Duration::from_millis(200));

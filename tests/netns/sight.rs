@@ -53,6 +53,7 @@ fn measured() -> Result<()> {
     const PROCESSES: &str = "mount -t proc -o subset=pid proc /proc";
     let mut lab = Lab::new(Plan::default())?;
     lab.set_limit(1000)?;
+    lab.keep_entries()?;
     lab.send(&Flood::of(UDP, 500))?;
     let name = lab.router().name().to_owned();
     for hide in [NETFILTER, SYSCTLS, PROCESSES] {
