@@ -300,13 +300,13 @@ fn story() -> Result<()> {
     // More room.
     let raise = fix(full, "raise the limit")?;
     type_in(&raise["now"])?;
-    lab.send(&Flood { first: 5000, ..Flood::of(UDP, 100) })?;
+    lab.send(&Flood { first: 5000, ..Flood::of(UDP, 50) })?;
     let after = judge::ask(&router)?;
     ensure!(after.drop == before.drop, "{before:?} {after:?}");
     lab.set_limit(STAYS_FULL)?;
     let file = format!("{place}/etc/sysctl.d/90-ctwatch-limit.conf");
     type_in(&serde_json::json!([format!("sysctl -p {file}")]))?;
-    lab.send(&Flood { first: 8000, ..Flood::of(UDP, 100) })?;
+    lab.send(&Flood { first: 8000, ..Flood::of(UDP, 50) })?;
     let after = judge::ask(&router)?;
     ensure!(after.drop == before.drop, "by file: {before:?} {after:?}");
 
