@@ -29,7 +29,6 @@ use crate::{
         escape::escaped,
         services::Services,
         text::{
-            census,
             shown::ShownTops,
             watch::{Style, Text},
         },
@@ -44,7 +43,6 @@ use crate::{
         history::{self, History, HistoryBounds},
         keys::Press,
         look::{Colours, Environment, Glyphs, Palette},
-        rows,
         scene::Scene,
         state::{Pane, TopState},
         view,
@@ -138,6 +136,7 @@ pub async fn run(args: TopArgs, mask: Option<Mask>) -> Result<()> {
             },
         };
         is_due = true;
+        source.focus(top.state.state_of());
         match demand {
             // The second time, without a last reading.
             Demand::Quit if top.is_stopping || is_recorded => break Ok(()),
@@ -164,7 +163,6 @@ struct Top {
     sample: Option<Box<Sample>>,
     doctor: Doctoring,
     advice: Vec<AdviceRow>,
-    census: Vec<String>,
     tracing: TracePane,
     traced: Vec<String>,
     no_trace: String,
@@ -199,7 +197,6 @@ impl Top {
             traced: Vec::new(),
             no_trace: String::new(),
             advice: Vec::new(),
-            census: Vec::new(),
             state: TopState::new(by, is_recorded),
             history: History::new(if is_recorded { KEPT_OF_RECORDING } else { KEPT }),
             header: None,
@@ -220,7 +217,6 @@ impl Top {
             let under = Under {
                 history: &self.history,
                 services: &self.services,
-                census_rows: self.census.len(),
                 trace_rows: self.traced.len(),
                 doctor_rows: self.advice.len(),
             };
@@ -255,16 +251,19 @@ impl Top {
         let fix = row
             .filter(|_| self.state.pane == Pane::Doctor)
             .and_then(|row| advice::fix(&self.doctor.report()?.findings, row));
-        let (text, what) = match fix {
-            Some(fix) => (advice::commands(fix), fix.title.clone()),
-            None if self.state.pane == Pane::Doctor => {
+        let line = self.state.trace_row.min(self.traced.len().saturating_sub(1));
+        let name = match self.state.pane {
+            Pane::Doctor => None,
+            Pane::Trace => self.traced.get(line).cloned(),
+            _ => self.state.row_name(&self.history, &self.services),
+        };
+        let (text, what) = match (fix, name) {
+            (Some(fix), _) => (advice::commands(fix), fix.title.clone()),
+            (None, Some(name)) => (escaped(&name), name),
+            (None, None) => {
                 self.notice = Some("there is nothing to copy".to_owned());
                 return;
             }
-            None => match self.state.row_name(&self.history, &self.services) {
-                Some(name) => (escaped(&name), name),
-                None => return,
-            },
         };
         console.copy(&text);
         self.notice = Some(format!("copied, where the terminal lets it: {what}"));
@@ -281,13 +280,9 @@ impl Top {
         }
         if is_doctor {
             let findings = self.doctor.report().map_or(&[][..], |report| &report.findings);
-            self.advice = advice::rows(findings, self.size.0);
+            self.advice = advice::matching(advice::rows(findings, self.size.0), &self.state);
         }
         self.trace();
-        self.census = match self.state.shown(&self.history) {
-            Some(snapshot) if self.state.pane == Pane::Census => self.census_of(snapshot),
-            _ => Vec::new(),
-        };
     }
 
     /// While the pane is looked at and not frozen.
@@ -312,25 +307,10 @@ impl Top {
             Ok(told) => told,
             Err(why) => (Vec::new(), format!("cannot trace: {why:#}")),
         };
-    }
-
-    fn census_of(&self, snapshot: &Snapshot) -> Vec<String> {
-        let Some(table) = rows::selected(snapshot, &self.state) else { return Vec::new() };
-        let Some((taken, _)) = &snapshot.census else {
-            return vec!["no census yet".to_owned()];
-        };
-        let shown = census::Shown {
-            columns: usize::from(self.size.0.saturating_sub(1)),
-            states: true,
-            zones: true,
-            groupings: Vec::new(),
-            most_groups: 0,
-            services: self.services.clone(),
-            limit: table.limit,
-        };
-        match census::lines(taken, table.id, &shown) {
-            lines if lines.is_empty() => vec!["the census found no entries here".to_owned()],
-            lines => lines,
+        let is_any = !self.traced.is_empty();
+        self.traced.retain(|line| self.state.is_filtered_in(Pane::Trace, line));
+        if is_any && self.traced.is_empty() {
+            self.no_trace = format!("no drop matches /{}", self.state.filter());
         }
     }
 
@@ -394,7 +374,6 @@ impl Top {
             zone: &self.zone,
             notice: self.notice.as_deref(),
             waiting: &self.waiting,
-            census: &self.census,
             advice: &self.advice,
             no_advice: &self.doctor.why,
             traced: &self.traced,

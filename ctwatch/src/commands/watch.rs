@@ -8,8 +8,7 @@ use super::{WrongUsage, setup, signals::Signals, size, writer::Writer};
 use crate::{
     cli::{self, Output, WatchArgs},
     host::machine::zone,
-    model::Snapshot,
-    model::loading::Loaded,
+    model::{Snapshot, census::StateOf, loading::Loaded},
     observe::{
         event::Event,
         loading::News,
@@ -145,6 +144,14 @@ impl EventSource {
         match self {
             Self::Live(session) | Self::Masked(session, _) => session.stop(),
             Self::Recorded(player) => player.stop(),
+        }
+    }
+
+    /// Who holds the entries in this state is to be counted too. Of a recording only what was counted is known.
+    pub(super) fn focus(&mut self, of: Option<StateOf>) {
+        match self {
+            Self::Live(session) | Self::Masked(session, _) => session.focus(of),
+            Self::Recorded(_) => {}
         }
     }
 

@@ -11,7 +11,10 @@ use ctwatch_abi::{
 
 use serde::{Deserialize, Serialize};
 
+mod focus;
 mod joined;
+
+pub use focus::{StateHolders, StateOf};
 
 use super::{figure::Exactness, ties::Ties, top::TopEntry};
 use crate::record::{
@@ -248,6 +251,10 @@ struct Places {
     last: usize,
 }
 
+fn tops(by: &[By]) -> Tops {
+    by.iter().map(|by| (*by, vec![Set::default(); SETS])).collect()
+}
+
 /// Each way in code of its own: there are a million of these to a second.
 fn offer(set: &mut Set, by: By, whole: &Key, hash: u64) {
     match by {
@@ -259,11 +266,16 @@ fn offer(set: &mut Set, by: By, whole: &Key, hash: u64) {
     }
 }
 
+/// Who holds most, told apart in each way.
+type Tops = Vec<(By, Vec<Set>)>;
+
 /// All that was counted.
 pub struct Census {
     tables: Vec<TableCensus>,
     last: usize,
-    tops: Vec<(By, Vec<Set>)>,
+    tops: Tops,
+    /// Of the entries in one state, where that was asked for.
+    focus: Option<(StateOf, Tops)>,
     /// Namespaces whose entries are another's.
     joined: Vec<(NetnsId, NetnsId)>,
     seed: Seed,
@@ -274,24 +286,33 @@ pub struct Census {
 impl Census {
     /// `seed`: what nobody knows, so that nobody can choose keys that meet.
     pub fn new(by: &[By], seed: Seed) -> Self {
-        let room = || vec![Set::default(); SETS];
-        let tops = by.iter().map(|by| (*by, room())).collect();
-        Self { tables: Vec::new(), last: 0, tops, joined: Vec::new(), seed, unplaced: 0 }
+        let (tops, focus) = (tops(by), None);
+        Self { tables: Vec::new(), last: 0, tops, focus, joined: Vec::new(), seed, unplaced: 0 }
     }
 
     /// Takes in one entry.
     pub fn enter(&mut self, held: &Held) {
         let hashes = held.key.hashes(|at| self.seed.0[at]);
-        for (by, sets) in &mut self.tops {
-            let (whole, hash) = match by.is_of_replies() {
-                false => (&held.key, hashes.of(*by)),
-                true => {
-                    let hashes = held.translated.hashes(|at| self.seed.0[at]);
-                    (&held.translated, hashes.of(*by))
-                }
-            };
-            let at = usize::try_from(hash).map_or(0, |hash| hash % SETS);
-            offer(&mut sets[at], *by, whole, hash);
+        let seed = &self.seed;
+        let offer_all = |tops: &mut Tops| {
+            for (by, sets) in tops {
+                let (whole, hash) = match by.is_of_replies() {
+                    false => (&held.key, hashes.of(*by)),
+                    true => {
+                        let hashes = held.translated.hashes(|at| seed.0[at]);
+                        (&held.translated, hashes.of(*by))
+                    }
+                };
+                let at = usize::try_from(hash).map_or(0, |hash| hash % SETS);
+                offer(&mut sets[at], *by, whole, hash);
+            }
+        };
+        offer_all(&mut self.tops);
+        if let Some((of, tops)) = &mut self.focus
+            && of.netns == held.key.netns
+            && (of.protocol, of.state) == (held.key.protocol, state_of(held))
+        {
+            offer_all(tops);
         }
         let Some(table) = self.table(held.key.netns) else {
             self.unplaced += 1;
@@ -390,7 +411,8 @@ impl Census {
         }
         // Stable: the lists of one namespace stay in the order that was asked for.
         tops.sort_by_key(|list| list.netns);
-        CensusCounts { tables: self.tables, tops, unplaced: self.unplaced }
+        let of_state = self.focus.take().map(|(of, sets)| self.holders(of, &sets, most));
+        CensusCounts { tables: self.tables, tops, of_state, unplaced: self.unplaced }
     }
 }
 
@@ -477,6 +499,8 @@ pub struct CensusCounts {
     pub tables: Vec<TableCensus>,
     /// In the order of the namespaces' numbers, too.
     tops: Vec<Holders>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    of_state: Option<StateHolders>,
     pub unplaced: u64,
 }
 

@@ -31,7 +31,7 @@ use crate::{
             visit::{Source, Visit, Visitor},
         },
     },
-    model::census::{self, KernelCount, Taken},
+    model::census::{self, KernelCount, StateOf, Taken},
     probe::census::Walker,
     threads,
 };
@@ -62,21 +62,24 @@ pub struct Question {
 
 /// A thread that takes a census when it is asked to.
 pub struct CensusThread {
-    requests: mpsc::Sender<oneshot::Sender<Result<Taken>>>,
+    requests: mpsc::Sender<CensusRequest>,
 }
+
+/// In which state entries are of more interest, and who wants to know.
+type CensusRequest = (Option<StateOf>, oneshot::Sender<Result<Taken>>);
 
 impl CensusThread {
     pub fn start(way: Way, cookies: bool, question: Question) -> Result<Self> {
-        let (requests, inbox) = mpsc::channel::<oneshot::Sender<Result<Taken>>>();
+        let (requests, inbox) = mpsc::channel::<CensusRequest>();
         threads::start("census", move || {
             let mut taker = None;
-            for reply in inbox {
+            for (focus, reply) in inbox {
                 let begin = cpu_time();
                 let taken = match &mut taker {
                     Some(taker) => Ok(taker),
                     none => Taker::new(way, cookies).map(|taker| none.insert(taker)),
                 };
-                let taken = taken.and_then(|taker| taker.take(&question));
+                let taken = taken.and_then(|taker| taker.look(&question, focus));
                 // What it took to get ready is a cost too.
                 let cpu = cpu_time().saturating_sub(begin);
                 // Whoever asked may have gone; there is nobody to tell.
@@ -86,9 +89,9 @@ impl CensusThread {
         Ok(Self { requests })
     }
 
-    pub fn ask(&self) -> Result<oneshot::Receiver<Result<Taken>>> {
+    pub fn ask(&self, focus: Option<StateOf>) -> Result<oneshot::Receiver<Result<Taken>>> {
         let (reply, answer) = oneshot::channel();
-        self.requests.send(reply).ok().context("the thread of the census has ended")?;
+        self.requests.send((focus, reply)).ok().context("the thread of the census has ended")?;
         Ok(answer)
     }
 }
@@ -144,13 +147,17 @@ impl Taker {
     }
 
     pub fn take(&mut self, question: &Question) -> Result<Taken> {
+        self.look(question, None)
+    }
+
+    fn look(&mut self, question: &Question, focus: Option<StateOf>) -> Result<Taken> {
         let (begin, cpu) = (Instant::now(), cpu_time());
         let found = self.find(&question.scope)?;
         let mut notes: Vec<String> =
             self.why.iter().map(|why| format!("not by walk: {why}")).collect();
         let mut kernel = self.counts(question, &found, &mut notes)?;
         let seed = Seed(host::secrets());
-        let new = || census::Census::new(&question.by, seed);
+        let new = || census::Census::with_focus(&question.by, seed, focus);
         let (census, by, strayed) = match &mut self.walker {
             Some(walker) => {
                 let wanted: HashSet<NetnsId> = kernel.iter().map(|count| count.netns).collect();

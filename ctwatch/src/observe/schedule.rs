@@ -6,10 +6,15 @@ use anyhow::{Context, Result};
 use tokio::{sync::oneshot, time::Instant};
 
 use super::census::{CensusThread, Question, Way};
-use crate::model::{Snapshot, census::Taken};
+use crate::model::{
+    Snapshot,
+    census::{StateOf, Taken},
+};
 
 /// A census may take no more than this share of one CPU where a person watches.
 const SHARE: u32 = 100;
+/// And this, for the first one after a person asked for a state.
+const ASKED_SHARE: u32 = 10;
 /// And where a recorder does, which is always there.
 const RECORDER_SHARE: u32 = 400;
 /// Nobody reads faster than that.
@@ -54,6 +59,12 @@ pub(super) struct Schedule {
     of_saturated: bool,
     /// And this, while no table is saturated.
     seldom: Instant,
+    /// And this, for the first one after a person asked for a state.
+    asked: Instant,
+    /// Who holds the entries in this state is to be counted too.
+    focus: Option<StateOf>,
+    /// No census has looked for it yet.
+    is_new_focus: bool,
     /// Why it cannot be taken at all.
     failed: Option<anyhow::Error>,
     /// The one before the last reading was asked for.
@@ -65,7 +76,7 @@ impl Schedule {
         let when = wanted.as_ref().map(|wanted| wanted.when);
         let due = Instant::now();
         let (census, answer, failed) = (None, None, None);
-        let (soon, seldom, of_saturated) = (due, due, false);
+        let (soon, seldom, asked, of_saturated) = (due, due, due, false);
         Self {
             wanted,
             when,
@@ -75,9 +86,18 @@ impl Schedule {
             soon,
             of_saturated,
             seldom,
+            asked,
+            focus: None,
+            is_new_focus: false,
             failed,
             is_last: false,
         }
+    }
+
+    /// From now on, who holds the entries in this state is counted too.
+    pub(super) fn focus(&mut self, of: Option<StateOf>) {
+        self.is_new_focus = of.is_some() && (self.is_new_focus || of != self.focus);
+        self.focus = of;
     }
 
     /// Asks for one where it is wanted and due.
@@ -90,7 +110,11 @@ impl Schedule {
             Some(When::Last) | None => false,
         };
         self.of_saturated &= is_saturated;
-        let due = if is_saturated && !self.of_saturated { self.soon } else { self.due };
+        let due = match () {
+            () if self.is_new_focus => self.asked,
+            () if is_saturated && !self.of_saturated => self.soon,
+            () => self.due,
+        };
         if is_wanted && self.answer.is_none() && Instant::now() >= due {
             self.of_saturated = is_saturated;
             self.ask();
@@ -114,7 +138,8 @@ impl Schedule {
                 Err(error) => self.failed = Some(error),
             }
         }
-        self.answer = self.census.as_ref().and_then(|census| census.ask().ok());
+        self.is_new_focus = false;
+        self.answer = self.census.as_ref().and_then(|census| census.ask(self.focus).ok());
     }
 
     /// Waits for the one that was asked for. After a failure there is no other.
@@ -135,6 +160,7 @@ impl Schedule {
                 };
                 self.due = now + (taken.cpu * share).max(SOONEST);
                 self.soon = now + (taken.cpu * SHARE).max(SOONEST);
+                self.asked = now + (taken.cpu * ASKED_SHARE).max(SOONEST);
                 self.seldom = now + (taken.cpu * SELDOM_SHARE).max(SELDOM);
             }
             Err(_) => self.census = None,

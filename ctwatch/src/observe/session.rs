@@ -19,7 +19,11 @@ use super::{
 };
 use crate::{
     host::kernel::modules::{self, ABSENT, Life, Presence},
-    model::{Model, census::Taken, loading::Loaded},
+    model::{
+        Model,
+        census::{StateOf, Taken},
+        loading::Loaded,
+    },
     record::{
         counters::KEPT_UP,
         sample::Sample,
@@ -68,6 +72,8 @@ pub struct Session {
     /// When it was last read.
     last_seen: Option<Instant>,
     is_stopping: bool,
+    /// Who holds the entries in this state is counted too.
+    focus: Option<StateOf>,
     ready: VecDeque<Event>,
     state: State,
 }
@@ -130,6 +136,7 @@ impl Session {
             lives: 0,
             last_seen: None,
             is_stopping: false,
+            focus: None,
             ready: VecDeque::new(),
             state: State::Waiting(false),
         }
@@ -138,6 +145,14 @@ impl Session {
     /// After one last reading, the end.
     pub fn stop(&mut self) {
         self.is_stopping = true;
+    }
+
+    /// From the next census on, who holds the entries in this state is counted too.
+    pub fn focus(&mut self, of: Option<StateOf>) {
+        self.focus = of;
+        if let State::Living(living) = &mut self.state {
+            living.schedule.focus(of);
+        }
     }
 
     /// Modules that were loaded, and from when on that is seen; `None` where it is not.
@@ -231,11 +246,13 @@ impl Session {
             // missed.
             timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         }
+        let mut schedule = Schedule::new(census);
+        schedule.focus(self.focus);
         self.state = State::Living(Box::new(Living {
             life,
             collector,
             model: Model::with_tops(self.wishes.most, &self.wishes.by),
-            schedule: Schedule::new(census),
+            schedule,
             asking,
             header: Some(Box::new(header)),
             reading: Some(reading),

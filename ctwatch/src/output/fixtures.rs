@@ -11,7 +11,7 @@ use ctwatch_abi::{
 use crate::{
     model::{
         Model, Snapshot,
-        census::{Census, KernelCount, SEED, Taken},
+        census::{Census, KernelCount, SEED, StateOf, Taken},
         figure::{Bounds, Exactness},
         incident::{Cause, Ending, Incident, LastCensus, PeakEntries, Stage, Tick},
         incidents::{Incidents, Turn},
@@ -387,8 +387,13 @@ pub(crate) fn incidents() -> Vec<Incident> {
 
 /// A census of the same namespaces, and of one that nothing leads into.
 pub(crate) fn taken_of_several() -> Taken {
-    let mut census =
-        Census::new(&[By::Source, By::Service, By::Backend, By::ReplyDestination], SEED);
+    taken_in_state(None)
+}
+
+/// The same, and who holds the entries in this state.
+pub(crate) fn taken_in_state(of: Option<StateOf>) -> Taken {
+    let by = [By::Source, By::Service, By::Backend, By::ReplyDestination];
+    let mut census = Census::with_focus(&by, SEED, of);
     let mut hold = |netns, key: Key, times: u32, assured: bool, state, seconds| {
         let status = Status(1 << 3 | if assured { 1 << 2 | 1 << 1 } else { 0 });
         let (key, left) = (Key { netns, ..key }, Left::Seconds(seconds));

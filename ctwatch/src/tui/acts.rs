@@ -8,6 +8,7 @@ use super::{
     keys::{Action, Press, action},
     rows::{self, TalkerRows},
     state::{NarrowStep, Narrowing, Pane, TalkerList, TalkerSort, TopState},
+    states::{self, STATE_COLUMNS, StateRow},
 };
 use crate::output::{services::Services, text::words::name};
 
@@ -30,7 +31,6 @@ pub struct Under<'a> {
     pub history: &'a History,
     pub services: &'a Services,
     /// Rows of panes that are not made from snapshots.
-    pub census_rows: usize,
     pub trace_rows: usize,
     pub doctor_rows: usize,
 }
@@ -44,7 +44,7 @@ impl TopState {
             self.type_filter(press);
             return Demand::Nothing;
         }
-        let Some(action) = action(press) else { return Demand::Nothing };
+        let Some(action) = action(press, self.pane) else { return Demand::Nothing };
         if self.help.is_some() && !matches!(action, Action::Quit | Action::Suspend | Action::Redraw)
         {
             self.in_help(action);
@@ -59,14 +59,24 @@ impl TopState {
             Press::Enter => self.is_typing = false,
             Press::Escape | Press::Ctrl('c') => {
                 self.is_typing = false;
-                self.filter.clear();
+                self.filter_mut().clear();
             }
-            Press::Backspace => _ = self.filter.pop(),
-            Press::Char(char) if self.filter.len() < LONGEST => self.filter.push(char),
+            Press::Backspace => _ = self.filter_mut().pop(),
+            Press::Char(char) if self.filter().len() < LONGEST => self.filter_mut().push(char),
             _ => {}
         }
-        self.chosen = None;
-        self.talker = None;
+        self.choose_first();
+    }
+
+    /// Of this pane.
+    fn choose_first(&mut self) {
+        match self.pane {
+            Pane::Namespaces => self.chosen = None,
+            Pane::Talkers => self.talker = None,
+            Pane::Census => self.census = None,
+            Pane::Trace => self.trace_row = 0,
+            Pane::Doctor => self.doctor_row = 0,
+        }
     }
 
     fn in_help(&mut self, action: Action) {
@@ -159,21 +169,21 @@ impl TopState {
     }
 
     fn sort(&mut self, by: isize) {
+        // As it comes by itself, and then by each column.
+        let next = |sorted: Option<usize>, columns: usize| {
+            let at = sorted.map_or(0, |at| at as isize + 1);
+            (at + by).rem_euclid(columns as isize + 1).unsigned_abs().checked_sub(1)
+        };
         match self.pane {
-            Pane::Namespaces => {
-                // The worst first, and then each column.
-                let all = COLUMNS.len() as isize + 1;
-                let at = self.table_sort.map_or(0, |at| at as isize + 1);
-                let next = (at + by).rem_euclid(all).unsigned_abs();
-                self.table_sort = next.checked_sub(1);
+            Pane::Namespaces => self.table_sort = next(self.table_sort, COLUMNS.len()),
+            Pane::Census => self.census_sort = next(self.census_sort, STATE_COLUMNS.len()),
+            Pane::Talkers => {
+                let all = &TalkerSort::ALL;
+                let at = all.iter().position(|sort| *sort == self.talker_sort).unwrap_or(0);
+                let next = (at as isize + by).rem_euclid(all.len() as isize).unsigned_abs();
+                self.talker_sort = all.get(next).copied().unwrap_or_default();
             }
-            _ => {
-                const ALL: [TalkerSort; 3] = [TalkerSort::Now, TalkerSort::All, TalkerSort::Name];
-                self.talker_sort = match by {
-                    1 => after(&ALL, self.talker_sort),
-                    _ => after(&ALL, after(&ALL, self.talker_sort)),
-                };
-            }
+            Pane::Trace | Pane::Doctor => {}
         }
     }
 
@@ -191,10 +201,21 @@ impl TopState {
                 let at = keys.iter().position(|key| Some(*key) == self.talker).unwrap_or(0);
                 self.talker = keys.get(moved(at, keys.len())).copied();
             }
-            Pane::Census => self.census_row = moved(self.census_row, under.census_rows),
+            Pane::Census => {
+                let rows = self.states(under.history);
+                let at = moved(states::chosen(&rows, self), rows.len());
+                self.census = rows.get(at).map(StateRow::id);
+            }
             Pane::Trace => self.trace_row = moved(self.trace_row, under.trace_rows),
             Pane::Doctor => self.doctor_row = moved(self.doctor_row, under.doctor_rows),
         }
+    }
+
+    fn states(&self, history: &History) -> Vec<StateRow> {
+        let rows = self
+            .shown(history)
+            .and_then(|snapshot| states::states(snapshot, rows::selected(snapshot, self)?, self));
+        rows.unwrap_or_default()
     }
 
     fn talker_keys(&self, under: &Under<'_>) -> Vec<Key> {
@@ -216,8 +237,14 @@ impl TopState {
     pub fn row_name(&self, history: &History, services: &Services) -> Option<String> {
         let snapshot = self.shown(history)?;
         let table = rows::selected(snapshot, self)?;
-        if self.pane != Pane::Talkers {
-            return Some(name(table));
+        match self.pane {
+            Pane::Talkers => {}
+            Pane::Census => {
+                let rows = self.states(history);
+                return rows.get(states::chosen(&rows, self)).map(|row| row.name.clone());
+            }
+            Pane::Namespaces => return Some(name(table)),
+            Pane::Trace | Pane::Doctor => return None,
         }
         match rows::talkers(snapshot, table, (self.listed, rows::grouping(self)), self, services) {
             TalkerRows::None(_) => None,
@@ -253,12 +280,21 @@ impl TopState {
                 }
             }
         }
+        if self.pane == Pane::Census && self.state().is_none() {
+            let rows = self.states(under.history);
+            let step = |row: &StateRow| Narrowing::State {
+                protocol: row.protocol,
+                state: row.state,
+                name: row.name.clone(),
+            };
+            steps.extend(rows.get(states::chosen(&rows, self)).map(step));
+        }
         if steps.is_empty() {
             return;
         }
         let from = self.pane;
         self.narrowed.extend(steps.into_iter().map(|to| NarrowStep { to, from }));
-        self.filter.clear();
+        self.clear_filters();
         self.talker = None;
         if self.pane == Pane::Namespaces {
             self.pane = Pane::Talkers;
@@ -266,13 +302,15 @@ impl TopState {
     }
 
     fn widen(&mut self) {
-        if !self.filter.is_empty() {
-            self.filter.clear();
+        if !self.filter().is_empty() {
+            self.filter_mut().clear();
         } else if let Some(step) = self.narrowed.pop() {
             self.pane = step.from;
             self.talker = None;
-            if let Narrowing::Netns { id, .. } = step.to {
-                self.chosen = Some(id);
+            match step.to {
+                Narrowing::Netns { id, .. } => self.chosen = Some(id),
+                Narrowing::State { protocol, state, .. } => self.census = Some((protocol, state)),
+                Narrowing::Key { .. } => {}
             }
         } else if self.pane != Pane::Namespaces {
             self.pane = Pane::Namespaces;

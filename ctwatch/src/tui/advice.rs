@@ -1,6 +1,10 @@
 //! What the doctor finds, as rows; and what of it is copied.
 
-use super::{grid::wide, look::Tone};
+use super::{
+    grid::wide,
+    look::Tone,
+    state::{Pane, TopState},
+};
 use crate::{
     diagnosis::report::{Finding, Fix, Severity},
     output::{
@@ -52,6 +56,14 @@ pub fn rows(findings: &[Finding], columns: u16) -> Vec<AdviceRow> {
             }
         }
     }
+    rows
+}
+
+/// Findings in which the text occurs that rows are filtered by, whole.
+pub fn matching(mut rows: Vec<AdviceRow>, state: &TopState) -> Vec<AdviceRow> {
+    let within = rows.iter().filter(|row| state.is_filtered_in(Pane::Doctor, &row.text));
+    let found: Vec<usize> = within.map(|row| row.finding).collect();
+    rows.retain(|row| found.contains(&row.finding));
     rows
 }
 

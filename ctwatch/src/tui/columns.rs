@@ -1,4 +1,4 @@
-//! The columns of namespaces: what stands in each, and what they are sorted by.
+//! Columns of figures, and those of namespaces: what stands in each, and what rows are sorted by.
 
 use std::cmp::Ordering;
 
@@ -7,27 +7,27 @@ use crate::{
     output::text::words::{count, marked, number, percent, signed, time_to_full},
 };
 
-pub struct TableColumn {
+pub struct ShownColumn<T> {
     pub title: &'static str,
     pub width: u16,
     /// How soon it is left out of a narrow terminal; 0: never.
     pub rank: u8,
-    pub cell: fn(&Table) -> String,
+    pub cell: fn(&T) -> String,
     /// What is larger comes first; `None`, not measured, last.
-    pub key: fn(&Table) -> Option<f64>,
+    pub key: fn(&T) -> Option<f64>,
 }
 
-const fn column(
+pub(super) const fn column<T>(
     title: &'static str,
     width: u16,
     rank: u8,
-    cell: fn(&Table) -> String,
-    key: fn(&Table) -> Option<f64>,
-) -> TableColumn {
-    TableColumn { title, width, rank, cell, key }
+    cell: fn(&T) -> String,
+    key: fn(&T) -> Option<f64>,
+) -> ShownColumn<T> {
+    ShownColumn { title, width, rank, cell, key }
 }
 
-pub const COLUMNS: &[TableColumn] = &[
+pub const COLUMNS: &[ShownColumn<Table>] = &[
     column("fill", 6, 0, |t| percent(t.fill), |t| t.fill),
     column("full in", 7, 2, time_to_full, |t| t.time_to_full_s.map(|seconds| -seconds)),
     column("drop/s", 8, 0, |t| rate(&t.dropped), |t| t.dropped.per_s),
@@ -68,7 +68,7 @@ pub fn worst(a: &Table, b: &Table) -> Ordering {
     pairs.fold(Ordering::Equal, |so_far, (b, a)| so_far.then(b.total_cmp(&a))).then(a.id.cmp(&b.id))
 }
 
-pub fn by_column(column: &TableColumn, a: &Table, b: &Table) -> Ordering {
+pub fn by_column(column: &ShownColumn<Table>, a: &Table, b: &Table) -> Ordering {
     let key =
         |table: &Table| (column.key)(table).map_or(f64::NEG_INFINITY, |key| coarse(Some(key)));
     key(b).total_cmp(&key(a)).then(a.id.cmp(&b.id))
@@ -85,9 +85,9 @@ pub fn coarse(value: Option<f64>) -> f64 {
 }
 
 /// Those that fit beside what else is in a row, the least needed left out first.
-pub fn fitting(width: u16) -> Vec<(usize, &'static TableColumn)> {
+pub fn fitting(width: u16) -> Vec<(usize, &'static ShownColumn<Table>)> {
     let mut columns: Vec<_> = COLUMNS.iter().enumerate().collect();
-    let wide = |columns: &[(usize, &TableColumn)]| {
+    let wide = |columns: &[(usize, &ShownColumn<Table>)]| {
         columns.iter().fold(0, |sum: u16, (_, column)| sum + column.width + 1)
     };
     while wide(&columns) > width {

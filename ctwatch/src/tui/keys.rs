@@ -1,4 +1,6 @@
-//! Which key does what: one table, which the help screen renders and a test walks.
+//! Which key does what in which pane: one table, which the help screen and docs/top.md render and a test walks.
+
+use super::state::Pane;
 
 /// A key, as it was pressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -43,8 +45,20 @@ impl Press {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Action {
+/// With a list of all of them, so that a test finds one that no key is bound to.
+macro_rules! actions {
+    ($($action:ident),* $(,)?) => {
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Action { $($action),* }
+
+        impl Action {
+            #[cfg(test)]
+            pub const ALL: &[Self] = &[$(Self::$action),*];
+        }
+    };
+}
+
+actions![
     Up,
     Down,
     PageUp,
@@ -75,20 +89,36 @@ pub enum Action {
     Redraw,
     Suspend,
     Quit,
-}
+];
 
 pub struct Binding {
     pub keys: &'static [Press],
     pub action: Action,
+    /// Elsewhere these keys do nothing, or what another row says.
+    pub panes: &'static [Pane],
     /// What the help screen says of it.
     pub says: &'static str,
 }
 
+/// In each pane.
 const fn binding(keys: &'static [Press], action: Action, says: &'static str) -> Binding {
-    Binding { keys, action, says }
+    within(&Pane::ALL, keys, action, says)
 }
 
+const fn within(
+    panes: &'static [Pane],
+    keys: &'static [Press],
+    action: Action,
+    says: &'static str,
+) -> Binding {
+    Binding { keys, action, panes, says }
+}
+
+use Pane::{Census, Doctor, Namespaces, Talkers, Trace};
 use Press::{Char, Ctrl};
+
+/// The panes whose rows have columns.
+const COLUMNED: &[Pane] = &[Namespaces, Talkers, Census];
 
 pub const TABLE: &[Binding] = &[
     binding(&[Press::Up, Char('k')], Action::Up, "one row up"),
@@ -99,14 +129,21 @@ pub const TABLE: &[Binding] = &[
     binding(&[Press::End], Action::Last, "last row"),
     binding(&[Press::Tab], Action::NextPane, "next pane"),
     binding(&[Press::BackTab], Action::PreviousPane, "previous pane"),
-    binding(&[Press::Enter], Action::Narrow, "narrow to the row"),
+    within(
+        &[Namespaces, Trace, Doctor],
+        &[Press::Enter],
+        Action::Narrow,
+        "narrow to the namespace",
+    ),
+    within(&[Talkers], &[Press::Enter], Action::Narrow, "narrow to the talker"),
+    within(&[Census], &[Press::Enter], Action::Narrow, "narrow to the state"),
     binding(&[Press::Escape], Action::Widen, "back: one step wider"),
     binding(&[Char('/')], Action::Filter, "filter rows by text"),
-    binding(&[Char('<')], Action::SortLeft, "sort by the column before"),
-    binding(&[Char('>')], Action::SortRight, "sort by the next column"),
-    binding(&[Char('d')], Action::Stream, "dropped/inserted/holding"),
-    binding(&[Char('g')], Action::Group, "group by the next key"),
-    binding(&[Char(' ')], Action::Freeze, "freeze; counting goes on"),
+    within(COLUMNED, &[Char('<')], Action::SortLeft, "sort by the column before"),
+    within(COLUMNED, &[Char('>')], Action::SortRight, "sort by the next column"),
+    within(&[Namespaces, Talkers], &[Char('d')], Action::Stream, "dropped/inserted/holding"),
+    within(COLUMNED, &[Char('g')], Action::Group, "group by the next key"),
+    binding(&[Char(' ')], Action::Freeze, "freeze, or play"),
     binding(&[Char('['), Press::Left, Char('h')], Action::Back, "one reading back"),
     binding(&[Char(']'), Press::Right, Char('l')], Action::Forward, "one reading forward"),
     binding(&[Char('{')], Action::BackFar, "ten readings back"),
@@ -114,7 +151,9 @@ pub const TABLE: &[Binding] = &[
     binding(&[Char('n')], Action::NextDrop, "to the next drops"),
     binding(&[Char('N')], Action::PreviousDrop, "to the drops before"),
     binding(&[Char('0')], Action::Now, "to the newest reading"),
-    binding(&[Char('y')], Action::Copy, "copy the fix, or the row"),
+    within(&[Namespaces, Talkers, Census], &[Char('y')], Action::Copy, "copy the row's name"),
+    within(&[Trace], &[Char('y')], Action::Copy, "copy the row"),
+    within(&[Doctor], &[Char('y')], Action::Copy, "copy the fix and its undo"),
     binding(&[Char('s')], Action::Save, "save the screen as text"),
     binding(&[Char('r')], Action::Report, "write an HTML report"),
     binding(&[Char('?')], Action::Help, "this help"),
@@ -123,44 +162,11 @@ pub const TABLE: &[Binding] = &[
     binding(&[Char('q'), Ctrl('c')], Action::Quit, "quit"),
 ];
 
-pub fn action(press: Press) -> Option<Action> {
-    TABLE.iter().find(|binding| binding.keys.contains(&press)).map(|binding| binding.action)
+/// What there is in a pane.
+pub fn bindings(pane: Pane) -> impl Iterator<Item = &'static Binding> {
+    TABLE.iter().filter(move |binding| binding.panes.contains(&pane))
 }
 
-#[cfg(test)]
-mod tests {
-    use std::collections::HashSet;
-
-    use super::*;
-
-    #[test]
-    fn each_key_does_one_thing() {
-        let mut keys = HashSet::new();
-        let mut actions = HashSet::new();
-        for binding in TABLE {
-            assert!(!binding.keys.is_empty() && actions.insert(binding.action), "{}", binding.says);
-            for key in binding.keys {
-                assert!(keys.insert(*key), "{} is bound twice", key.name());
-                assert_eq!(action(*key), Some(binding.action));
-            }
-            assert!(binding.says.len() <= 25, "{}", binding.says);
-        }
-    }
-
-    #[test]
-    fn keys_are_those_that_users_know() {
-        for (key, wanted) in [
-            (Char('q'), Action::Quit),
-            (Char('?'), Action::Help),
-            (Char('/'), Action::Filter),
-            (Char('<'), Action::SortLeft),
-            (Char('>'), Action::SortRight),
-            (Char(' '), Action::Freeze),
-            (Press::Tab, Action::NextPane),
-            (Char('j'), Action::Down),
-            (Char('k'), Action::Up),
-        ] {
-            assert_eq!(action(key), Some(wanted), "{}", key.name());
-        }
-    }
+pub fn action(press: Press, pane: Pane) -> Option<Action> {
+    bindings(pane).find(|binding| binding.keys.contains(&press)).map(|binding| binding.action)
 }

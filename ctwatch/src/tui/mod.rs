@@ -13,8 +13,11 @@ pub mod look;
 pub mod rows;
 pub mod scene;
 pub mod state;
+pub mod states;
 pub mod view;
 pub mod wire;
 
+#[cfg(test)]
+mod keys_tests;
 #[cfg(test)]
 mod screens;

@@ -7,7 +7,7 @@ use ctwatch_abi::{
 
 use super::{
     columns::{COLUMNS, by_column, coarse, worst},
-    state::{Narrowing, TalkerList, TalkerSort, TopState},
+    state::{Narrowing, Pane, TalkerList, TalkerSort, TopState},
 };
 use crate::{
     model::{Snapshot, Table, top::TopEntry},
@@ -21,7 +21,7 @@ use crate::{
 pub fn tables<'a>(snapshot: &'a Snapshot, state: &TopState) -> Vec<&'a Table> {
     let wanted = |table: &&Table| match state.netns() {
         Some(netns) => table.id == netns,
-        None => state.is_filtered_in(&name(table)),
+        None => state.is_filtered_in(Pane::Namespaces, &name(table)),
     };
     let mut tables: Vec<&Table> = snapshot.tables.iter().filter(wanted).collect();
     match state.table_sort.and_then(|at| COLUMNS.get(at)) {
@@ -54,7 +54,7 @@ pub enum TalkerRows<'a> {
 pub fn grouping(state: &TopState) -> By {
     let mut keys = state.narrowed.iter().rev().filter_map(|step| match &step.to {
         Narrowing::Key { by, .. } => Some(*by),
-        Narrowing::Netns { .. } => None,
+        Narrowing::Netns { .. } | Narrowing::State { .. } => None,
     });
     match keys.next() {
         Some(By::Source | By::Destination | By::Service) => By::Flow,
@@ -78,7 +78,17 @@ pub fn talkers<'a>(
             if !by.is_of_entries() {
                 return TalkerRows::None("entries do not know it");
             }
-            match taken.counted.lists(table.id).find(|list| list.by == by) {
+            let list = match state.state_of() {
+                None => taken.counted.lists(table.id).find(|list| list.by == by),
+                Some(of) => match taken.counted.holders_in(of) {
+                    Some(lists) => lists.iter().find(|list| list.by == by),
+                    None if state.is_recorded => {
+                        return TalkerRows::None("not recorded by state");
+                    }
+                    None => return TalkerRows::None("the next census tells"),
+                },
+            };
+            match list {
                 Some(list) => (&list.entries, None),
                 None => return TalkerRows::None("none at the census"),
             }
@@ -98,8 +108,9 @@ pub fn talkers<'a>(
     // Without anything certain, a name is only the last of many that came by.
     let shown = entries.iter().filter(|entry| entry.at_least() > 0 || entry.per_s > Some(0.0));
     let wanted = shown.filter(|entry| is_within(by, &entry.key, state)).map(row);
-    let mut rows: Vec<TalkerRow<'a>> =
-        wanted.filter(|row| state.netns().is_none() || state.is_filtered_in(&row.name)).collect();
+    let is_shown =
+        |name: &str| state.pane != Pane::Talkers || state.is_filtered_in(Pane::Talkers, name);
+    let mut rows: Vec<TalkerRow<'a>> = wanted.filter(|row| is_shown(&row.name)).collect();
     let now = |row: &TalkerRow<'_>| coarse(row.entry.per_s);
     let all = |row: &TalkerRow<'_>| row.entry.count;
     match state.talker_sort {
@@ -107,6 +118,8 @@ pub fn talkers<'a>(
             now(b).total_cmp(&now(a)).then(all(b).cmp(&all(a))).then(a.name.cmp(&b.name))
         }),
         TalkerSort::All => rows.sort_by(|a, b| all(b).cmp(&all(a)).then(a.name.cmp(&b.name))),
+        TalkerSort::Least => rows
+            .sort_by(|a, b| b.entry.at_least().cmp(&a.entry.at_least()).then(a.name.cmp(&b.name))),
         TalkerSort::Name => rows.sort_by(|a, b| a.name.cmp(&b.name)),
     }
     match rows.is_empty() {
@@ -118,7 +131,7 @@ pub fn talkers<'a>(
 /// Whether it belongs to what the screen is narrowed to, as far as such a key tells.
 fn is_within(by: By, key: &Key, state: &TopState) -> bool {
     state.narrowed.iter().all(|step| match &step.to {
-        Narrowing::Netns { .. } => true,
+        Narrowing::Netns { .. } | Narrowing::State { .. } => true,
         Narrowing::Key { by: narrow, key: of, .. } => {
             let src = || key.src == of.src && key.family == of.family;
             let dst = || key.dst == of.dst && key.family == of.family;

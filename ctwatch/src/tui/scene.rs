@@ -17,8 +17,6 @@ pub struct Scene<'a> {
     pub notice: Option<&'a str>,
     /// Why nothing is there to show.
     pub waiting: &'a str,
-    /// Lines of the last census of the selected namespace.
-    pub census: &'a [String],
     /// What the doctor finds, or why there is nothing.
     pub advice: &'a [AdviceRow],
     pub no_advice: &'a str,

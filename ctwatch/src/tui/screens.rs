@@ -1,6 +1,6 @@
 //! Screens, each from values and in three sizes.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use ctwatch_abi::top::{By, Stream};
 use expect_test::{ExpectFile, expect_file};
@@ -10,7 +10,7 @@ use super::{
     advice::{self, AdviceRow},
     grid::Grid,
     history::{History, HistoryBounds},
-    keys::{Press, TABLE},
+    keys::{Press, TABLE, bindings},
     look::{Colours, Glyphs, Palette},
     scene::Scene,
     state::{Pane, TopState},
@@ -18,9 +18,9 @@ use super::{
 };
 use crate::{
     diagnosis::report::{Finding, Fix, Severity},
-    model::{Snapshot, figure::Exactness, planes::ControlPlane, top::TopList},
+    model::{Snapshot, census::StateOf, figure::Exactness, planes::ControlPlane, top::TopList},
     output::{
-        fixtures::{header, several, top_entry},
+        fixtures::{header, several, taken_in_state, top_entry},
         services::Services,
     },
 };
@@ -31,23 +31,21 @@ const ASCII: Palette = Palette { colours: Colours::None, glyphs: Glyphs::Ascii }
 const GROUPINGS: [By; 4] = [By::Source, By::Service, By::Interface, By::Process];
 
 /// A screen and the keys that are pressed on it.
-struct Bench {
-    census: Vec<String>,
-    advice: Vec<AdviceRow>,
-    traced: Vec<String>,
-    state: TopState,
-    history: History,
-    services: Services,
+pub(super) struct Bench {
+    pub(super) advice: Vec<AdviceRow>,
+    pub(super) traced: Vec<String>,
+    pub(super) state: TopState,
+    pub(super) history: History,
+    pub(super) services: Services,
     look: Palette,
 }
 
 impl Bench {
-    fn new(snapshots: Vec<Snapshot>) -> Self {
+    pub(super) fn new(snapshots: Vec<Snapshot>) -> Self {
         let mut history = History::new(HistoryBounds { readings: 600, bytes: 1 << 20 });
         snapshots.into_iter().for_each(|snapshot| history.push(Box::new(snapshot)));
         let services = Services::parse("domain 53/udp\nbgp 179/tcp\n");
         Self {
-            census: Vec::new(),
             advice: Vec::new(),
             traced: Vec::new(),
             state: TopState::new(GROUPINGS.to_vec(), false),
@@ -58,7 +56,7 @@ impl Bench {
     }
 
     /// A calm reading, and one in which much happens.
-    fn incident() -> Self {
+    pub(super) fn incident() -> Self {
         let mut snapshots = several();
         snapshots.truncate(2);
         if let Some(table) = snapshots[1].tables.iter_mut().find(|table| table.id == 42) {
@@ -74,22 +72,21 @@ impl Bench {
         Self::new(snapshots)
     }
 
-    fn press(&mut self, press: Press) -> Demand {
+    pub(super) fn press(&mut self, press: Press) -> Demand {
         let under = Under {
             history: &self.history,
             services: &self.services,
-            census_rows: self.census.len(),
             trace_rows: self.traced.len(),
             doctor_rows: self.advice.len(),
         };
         self.state.press(press, &under)
     }
 
-    fn type_all(&mut self, text: &str) {
+    pub(super) fn type_all(&mut self, text: &str) {
         text.chars().for_each(|char| _ = self.press(Press::Char(char)));
     }
 
-    fn drawn(&self, columns: u16, rows: u16) -> Grid {
+    pub(super) fn drawn(&self, columns: u16, rows: u16) -> Grid {
         let header = header();
         let scene = Scene {
             state: &self.state,
@@ -99,7 +96,6 @@ impl Bench {
             zone: &jiff::tz::TimeZone::UTC,
             notice: None,
             waiting: "waiting for the first reading",
-            census: &self.census,
             advice: &self.advice,
             no_advice: "looking at rules and settings",
             traced: &self.traced,
@@ -154,21 +150,24 @@ fn the_help_screen_shows_every_key() {
     let mut bench = Bench::incident();
     bench.press(Press::Char('?'));
     bench.looks_like(expect_file!["../../../tests/golden/top/help.txt"]);
-    let said = bench.drawn(80, 24).text();
-    for binding in TABLE {
-        assert!(said.contains(binding.says), "{}", binding.says);
-    }
-    // On a small terminal it scrolls.
-    let mut seen = String::new();
-    for _ in 0..40 {
-        seen += &bench.drawn(40, 12).text();
-        bench.press(Press::Down);
-    }
-    for binding in TABLE {
-        assert!(seen.contains(&binding.says[..binding.says.len().min(20)]), "{}", binding.says);
-    }
     bench.press(Press::Escape);
-    assert_eq!(bench.state.help, None);
+    for pane in Pane::ALL {
+        bench.state.pane = pane;
+        bench.press(Press::Char('?'));
+        let said = bench.drawn(80, 24).text();
+        // On a small terminal it scrolls.
+        let mut seen = String::new();
+        for _ in 0..40 {
+            seen += &bench.drawn(40, 12).text();
+            bench.press(Press::Down);
+        }
+        for binding in bindings(pane) {
+            assert!(said.contains(binding.says), "{}: {said}", binding.says);
+            assert!(seen.contains(&binding.says[..binding.says.len().min(20)]), "{}", binding.says);
+        }
+        bench.press(Press::Escape);
+        assert_eq!(bench.state.help, None);
+    }
 }
 
 #[test]
@@ -200,6 +199,75 @@ fn enter_narrows_and_escape_goes_back() {
     bench.press(Press::Escape);
     assert_eq!((bench.state.netns(), bench.state.pane), (None, Pane::Namespaces));
     assert!(!bench.drawn(80, 24).text().contains("ctwatch >"));
+}
+
+/// The census of the incident again, and who holds the entries that wait for their end.
+fn in_time_wait(bench: &mut Bench) {
+    let of = StateOf { netns: 42, protocol: 6, state: 7 };
+    let mut snapshot = several().remove(1);
+    snapshot.census = Some((Arc::new(taken_in_state(Some(of))), Duration::from_secs(1)));
+    bench.history.push(Box::new(snapshot));
+}
+
+#[test]
+fn a_census_is_sorted_filtered_and_narrowed() {
+    let mut bench = Bench::incident();
+    bench.state.pane = Pane::Census;
+    bench.looks_like(expect_file!["../../../tests/golden/top/census.txt"]);
+    let first = |bench: &Bench| {
+        let said = bench.drawn(200, 60).text();
+        let at = said.lines().position(|line| line.starts_with(" state"));
+        said.lines().nth(at.unwrap() + 1).unwrap().split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert!(first(&bench).starts_with("udp 1500 75.0%"), "{}", first(&bench));
+    // By the column before the first: the longest time left.
+    bench.press(Press::Char('<'));
+    assert!(first(&bench).starts_with("tcp ESTABLISHED 60 3.0%"), "{}", first(&bench));
+    bench.press(Press::Char('/'));
+    bench.type_all("WAIT");
+    bench.press(Press::Enter);
+    assert!(first(&bench).starts_with("tcp TIME_WAIT 440 22.0%"), "{}", first(&bench));
+    bench.press(Press::Enter);
+    let names: Vec<&str> = bench.state.narrowed.iter().map(|step| step.to.name()).collect();
+    assert_eq!((names, bench.state.filter()), (vec!["rt", "tcp TIME_WAIT"], ""));
+    let said = bench.drawn(80, 24).text();
+    assert!(said.contains("the next census tells") && !said.contains("ESTABLISHED"), "{said}");
+    in_time_wait(&mut bench);
+    let said = bench.drawn(80, 24).text();
+    let row = said.lines().find(|line| line.contains("10.128.0.36")).unwrap_or_default();
+    assert!(row.contains("440") && row.contains("100%"), "{said}");
+    bench.looks_like(expect_file!["../../../tests/golden/top/state.txt"]);
+    bench.press(Press::Escape);
+    assert_eq!((bench.state.state(), bench.state.census), (None, Some((6, 7))));
+    assert_eq!(bench.state.netns(), Some(42));
+}
+
+#[test]
+fn what_has_no_state_says_so() {
+    let mut bench = Bench::incident();
+    bench.state.pane = Pane::Census;
+    bench.press(Press::Down);
+    bench.press(Press::Enter);
+    in_time_wait(&mut bench);
+    for (pane, words) in [
+        (Pane::Namespaces, "tcp TIME_WAIT: 440 entries, 22.0% (1 s ago); *: of all states"),
+        (Pane::Namespaces, "dropped by source *"),
+        (Pane::Talkers, "; of all states: they are in none"),
+        (Pane::Trace, "single drops of tcp, the newest first; they are in no state"),
+    ] {
+        bench.state.pane = pane;
+        let said = bench.drawn(80, 24).text();
+        assert!(said.contains(words), "{pane:?}: {said}");
+    }
+    // Who holds them is known.
+    bench.state.pane = Pane::Talkers;
+    bench.press(Press::Char('d'));
+    bench.press(Press::Char('d'));
+    let said = bench.drawn(80, 24).text();
+    assert!(said.contains("10.128.0.36") && !said.contains("10.128.0.35"), "{said}");
+    bench.state.is_recorded = true;
+    bench.history.push(Box::new(several().remove(1)));
+    assert!(bench.drawn(80, 24).text().contains("not recorded by state"));
 }
 
 #[test]
@@ -260,7 +328,6 @@ fn a_hostile_name_reaches_no_screen_unescaped() {
 fn lines_of_panes_are_scrolled_and_kept_within() {
     let mut bench = Bench::incident();
     bench.traced = (0..100).map(|number| format!("drop {number} of a\u{1b}[2J")).collect();
-    bench.census = (0..100).map(|number| format!("state {number}")).collect();
     let finding = Finding {
         id: "full",
         severity: Severity::Critical,
@@ -274,7 +341,6 @@ fn lines_of_panes_are_scrolled_and_kept_within() {
     };
     bench.advice = advice::rows(&[finding], 80);
     for (pane, first, last) in [
-        (Pane::Census, "state 0", "state 99"),
         (Pane::Trace, "drop 0", "drop 99"),
         (Pane::Doctor, "1. CRITICAL: the table of rt is full", "nft add rule"),
     ] {

@@ -6,7 +6,7 @@ use ctwatch_abi::{
 };
 
 use super::history::History;
-use crate::model::Snapshot;
+use crate::model::{Snapshot, census::StateOf};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Pane {
@@ -73,20 +73,38 @@ pub enum TalkerSort {
     #[default]
     Now,
     All,
+    Least,
     Name,
+}
+
+impl TalkerSort {
+    pub const ALL: [Self; 4] = [Self::Now, Self::All, Self::Least, Self::Name];
 }
 
 /// To what the screen is narrowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Narrowing {
-    Netns { id: NetnsId, name: String },
-    Key { by: By, key: Key, name: String },
+    Netns {
+        id: NetnsId,
+        name: String,
+    },
+    Key {
+        by: By,
+        key: Key,
+        name: String,
+    },
+    /// Of a census.
+    State {
+        protocol: u8,
+        state: u8,
+        name: String,
+    },
 }
 
 impl Narrowing {
     pub fn name(&self) -> &str {
         match self {
-            Self::Netns { name, .. } | Self::Key { name, .. } => name,
+            Self::Netns { name, .. } | Self::Key { name, .. } | Self::State { name, .. } => name,
         }
     }
 }
@@ -105,16 +123,20 @@ pub struct TopState {
     pub chosen: Option<NetnsId>,
     /// The row in the list of talkers.
     pub talker: Option<Key>,
+    /// The row in the census: a protocol and a state of it.
+    pub census: Option<(u8, u8)>,
     /// The rows of other panes.
-    pub census_row: usize,
     pub trace_row: usize,
     pub doctor_row: usize,
     pub narrowed: Vec<NarrowStep>,
-    pub filter: String,
+    /// Of each pane its own.
+    filters: [String; Pane::ALL.len()],
     /// The filter is being typed.
     pub is_typing: bool,
     pub table_sort: Option<usize>,
     pub talker_sort: TalkerSort,
+    /// `None`: as the census has them, the most entries first.
+    pub census_sort: Option<usize>,
     pub listed: TalkerList,
     pub by: By,
     /// By what there are lists.
@@ -136,14 +158,15 @@ impl TopState {
             pane: Pane::default(),
             chosen: None,
             talker: None,
-            census_row: 0,
+            census: None,
             trace_row: 0,
             doctor_row: 0,
             narrowed: Vec::new(),
-            filter: String::new(),
+            filters: Default::default(),
             is_typing: false,
             table_sort: None,
             talker_sort: TalkerSort::default(),
+            census_sort: None,
             listed: TalkerList::default(),
             cursor: None,
             is_playing: false,
@@ -155,12 +178,44 @@ impl TopState {
     pub fn netns(&self) -> Option<NetnsId> {
         self.narrowed.iter().find_map(|step| match step.to {
             Narrowing::Netns { id, .. } => Some(id),
-            Narrowing::Key { .. } => None,
+            Narrowing::Key { .. } | Narrowing::State { .. } => None,
         })
     }
 
-    pub fn is_filtered_in(&self, text: &str) -> bool {
-        self.filter.is_empty() || text.to_lowercase().contains(&self.filter.to_lowercase())
+    /// The protocol and the state of it that the screen is narrowed to, and what it is called.
+    pub fn state(&self) -> Option<((u8, u8), &str)> {
+        self.narrowed.iter().find_map(|step| match &step.to {
+            Narrowing::State { protocol, state, name } => Some(((*protocol, *state), &**name)),
+            Narrowing::Key { .. } | Narrowing::Netns { .. } => None,
+        })
+    }
+
+    /// The entries that it is narrowed to.
+    pub fn state_of(&self) -> Option<StateOf> {
+        let (netns, ((protocol, state), _)) = (self.netns()?, self.state()?);
+        Some(StateOf { netns, protocol, state })
+    }
+
+    /// By what the rows of a pane are filtered.
+    pub fn filter_of(&self, pane: Pane) -> &str {
+        &self.filters[pane as usize]
+    }
+
+    pub fn filter(&self) -> &str {
+        self.filter_of(self.pane)
+    }
+
+    pub(super) fn filter_mut(&mut self) -> &mut String {
+        &mut self.filters[self.pane as usize]
+    }
+
+    pub(super) fn clear_filters(&mut self) {
+        self.filters.iter_mut().for_each(String::clear);
+    }
+
+    pub fn is_filtered_in(&self, pane: Pane, text: &str) -> bool {
+        let filter = self.filter_of(pane);
+        filter.is_empty() || text.to_lowercase().contains(&filter.to_lowercase())
     }
 
     pub fn shown<'a>(&self, history: &'a History) -> Option<&'a Snapshot> {

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     model::{
-        census::{self, KernelCount, StateCount, TableCensus, Taken},
+        census::{self, KernelCount, StateCount, TableCensus, Taken, state_name},
         groups::{Group, Grouping, Key, groups},
         names::{protocol, word},
     },
@@ -210,17 +210,22 @@ fn row(indent: &str, name: &str, wide: usize, amount: &str, share: &str) -> Vec<
     above.into_iter().chain([row]).collect()
 }
 
-/// Of one namespace; nothing where the census found none of its entries.
-pub(crate) fn lines(taken: &Taken, netns: NetnsId, shown: &Shown) -> Vec<String> {
+/// Of one namespace, in few lines: how many entries, and of what kind; nothing where the census found none.
+pub(crate) fn head(taken: &Taken, netns: NetnsId, limit: Option<u32>) -> Vec<String> {
     let tables = tables(taken);
     let of = tables.iter().find(|(count, _)| count.netns == netns);
-    of.map_or_else(Vec::new, |(count, table)| of_table(taken, count, table, shown))
+    of.map_or_else(Vec::new, |(count, table)| head_of(taken, count, table, limit))
 }
 
-fn of_table(taken: &Taken, count: &KernelCount, table: &TableCensus, shown: &Shown) -> Vec<String> {
+fn head_of(
+    taken: &Taken,
+    count: &KernelCount,
+    table: &TableCensus,
+    limit: Option<u32>,
+) -> Vec<String> {
     let name = name_of(count);
     let entries = table.holds.all();
-    let of = match shown.limit {
+    let of = match limit {
         Some(limit) if limit > 0 => {
             format!(" of {limit} ({})", percent(Some(entries as f64 / f64::from(limit))))
         }
@@ -234,6 +239,12 @@ fn of_table(taken: &Taken, count: &KernelCount, table: &TableCensus, shown: &Sho
     if count.is_torn {
         lines.push(format!("  none of these numbers is exact: {}", census::TORN));
     }
+    lines
+}
+
+fn of_table(taken: &Taken, count: &KernelCount, table: &TableCensus, shown: &Shown) -> Vec<String> {
+    let entries = table.holds.all();
+    let mut lines = head_of(taken, count, table, shown.limit);
     if shown.states {
         let width = Width::of(shown.columns);
         lines.push(state_header(&width));
@@ -274,6 +285,15 @@ fn difference(taken: &Taken, count: &KernelCount) -> String {
     }
 }
 
+/// `tcp TIME_WAIT`, `udp`
+pub(crate) fn state_label(of: u8, state: u8) -> String {
+    let protocol = protocol(of);
+    match state_name(of, state) {
+        Some(name) => format!("{protocol} {name}"),
+        None => protocol,
+    }
+}
+
 fn state_header(width: &Width) -> String {
     let title = if width.limits.is_empty() { "by state" } else { "by state, time left" };
     let mut line = format!("  {title:<0$} {1:>9} {2:>7}", width.name, "entries", "share");
@@ -287,11 +307,7 @@ fn state_header(width: &Width) -> String {
 
 fn state_row(state: &StateCount, entries: u64, width: &Width) -> String {
     let all = state.holds.all();
-    let protocol = protocol(state.protocol);
-    let name = match state.name() {
-        Some(name) => format!("{protocol} {name}"),
-        None => protocol,
-    };
+    let name = state_label(state.protocol, state.state);
     let share = percent(Some(all as f64 / entries.max(1) as f64));
     let mut line = format!("  {name:<0$} {all:>9} {share:>7}", width.name);
     if width.details {

@@ -41,6 +41,11 @@ fn share_of(width: u16, share: f64) -> u16 {
     (0..=width).rev().find(|cells| f64::from(*cells) <= share * f64::from(width) + 0.5).unwrap_or(0)
 }
 
+/// So many readings of a chart fit.
+pub(super) fn windows(_canvas: &Canvas<'_>, width: u16) -> usize {
+    usize::from(width)
+}
+
 /// One row, from 0 to `most`; nothing where nothing was read.
 pub(super) fn chart(
     canvas: &mut Canvas<'_>,

@@ -20,6 +20,8 @@ use crate::{
         look::Tone,
         rows::grouping,
         scene::{Band, Scene, WINDOW},
+        state::TopState,
+        states::states,
     },
 };
 
@@ -60,7 +62,13 @@ pub(super) fn draw(
         y += 1;
     }
     if free(y) > 0 {
-        canvas.text(1, y, columns - 1, &holding(snapshot, table, columns), Tone::Plain);
+        canvas.text(
+            1,
+            y,
+            columns - 1,
+            &holding(scene.state, snapshot, table, columns),
+            Tone::Plain,
+        );
         y += 1;
     }
     let tall = if rows >= 30 { 4 } else { 1 };
@@ -175,9 +183,15 @@ fn planes(table: &Table) -> Option<String> {
 }
 
 /// By the last census, which may be of before: its age is told.
-fn holding(snapshot: &Snapshot, table: &Table, columns: u16) -> String {
+fn holding(state: &TopState, snapshot: &Snapshot, table: &Table, columns: u16) -> String {
     let Some((taken, age)) = &snapshot.census else { return "holding: no census yet".to_owned() };
     let age = age.as_secs();
+    if let Some((_, name)) = state.state() {
+        let rows = states(snapshot, table, state).unwrap_or_default();
+        let (entries, share) = rows.first().map_or((0, None), |row| (row.entries, row.share));
+        let share = percent(share);
+        return format!("{name}: {entries} entries, {share} ({age} s ago); *: of all states");
+    }
     match snapshot.census(table).map(|census| &census.holds).filter(|holds| holds.all() > 0) {
         Some(holds) if columns >= 100 => {
             format!("holding: {}; census by {} {age} s ago", shares(holds), taken.by)
@@ -203,9 +217,10 @@ fn charts(canvas: &mut Canvas<'_>, scene: &Scene<'_>, table: &Table, y: u16, tal
     let columns = canvas.columns();
     let width = columns.saturating_sub(LABEL + SCALE + 1);
     let until = scene.state.cursor.unwrap_or(u64::MAX);
+    let windows = bars::windows(canvas, width);
     let of = |value: &dyn Fn(&Table) -> Option<f64>| {
         let value = |snapshot: &Snapshot| value(history::table(snapshot, table.id)?);
-        scene.history.series(until, usize::from(width), WINDOW, value)
+        scene.history.series(until, windows, WINDOW, value)
     };
     let fills = of(&|table| table.fill);
     let drops = of(&|table| table.dropped.per_s.or(table.drops.table_full.per_s));

@@ -16,7 +16,7 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, scene: &Scene<'_>) {
         time_line(canvas, scene, y - 1);
     }
     if scene.state.is_typing {
-        let end = canvas.text(0, y, columns, &format!("/{}", scene.state.filter), Tone::Heading);
+        let end = canvas.text(0, y, columns, &format!("/{}", scene.state.filter()), Tone::Heading);
         canvas.text(end, y, columns - end, "_  Enter: keep, Esc: all rows", Tone::Plain);
         return;
     }

@@ -1,10 +1,13 @@
-//! Panes that are lines: a census, what the doctor finds, single packets.
+//! Panes that are lines: what the doctor finds, single packets.
 
-use crate::tui::{
-    canvas::Canvas,
-    look::Tone,
-    rows,
-    scene::{Band, Scene},
+use crate::{
+    model::names::protocol,
+    tui::{
+        canvas::Canvas,
+        look::Tone,
+        rows,
+        scene::{Band, Scene},
+    },
 };
 
 /// A heading, and the lines around the chosen one.
@@ -31,19 +34,6 @@ pub(super) fn draw(
     }
 }
 
-pub(super) fn census(canvas: &mut Canvas<'_>, scene: &Scene<'_>, band: Band) {
-    let lines: Vec<(&str, Tone)> =
-        scene.census.iter().map(|line| (line.trim_end(), Tone::Plain)).collect();
-    let chosen = scene.state.census_row.min(lines.len().saturating_sub(1));
-    draw(
-        canvas,
-        band,
-        "census: states by time left, and who holds the table",
-        &lines,
-        Some(chosen),
-    );
-}
-
 pub(super) fn doctor(canvas: &mut Canvas<'_>, scene: &Scene<'_>, band: Band) {
     let rows: Vec<(&str, Tone)> =
         scene.advice.iter().map(|row| (row.text.as_str(), row.tone)).collect();
@@ -58,10 +48,17 @@ pub(super) fn doctor(canvas: &mut Canvas<'_>, scene: &Scene<'_>, band: Band) {
 pub(super) fn trace(canvas: &mut Canvas<'_>, scene: &Scene<'_>, band: Band) {
     let lines: Vec<(&str, Tone)> =
         scene.traced.iter().map(|line| (line.as_str(), Tone::Plain)).collect();
+    let heading = match scene.state.state() {
+        None => "trace: single drops, the newest first".to_owned(),
+        Some(((of, _), _)) => format!(
+            "trace: single drops of {}, the newest first; they are in no state",
+            protocol(of)
+        ),
+    };
     if lines.is_empty() {
-        draw(canvas, band, "trace", &[(scene.no_trace, Tone::Plain)], None);
+        draw(canvas, band, &heading, &[(scene.no_trace, Tone::Plain)], None);
         return;
     }
     let chosen = scene.state.trace_row.min(lines.len() - 1);
-    draw(canvas, band, "trace: single drops, the newest first", &lines, Some(chosen));
+    draw(canvas, band, &heading, &lines, Some(chosen));
 }

@@ -26,11 +26,7 @@ pub(super) fn three(
 ) -> u16 {
     let columns = canvas.columns();
     let mut longest = 1;
-    let many: u16 = match columns {
-        0..60 => 1,
-        60..78 => 2,
-        _ => 3,
-    };
+    let many = beside(columns);
     let chosen = scene.state.listed;
     let all = TalkerList::ALL.iter().copied();
     let shown: Vec<TalkerList> = match many {
@@ -44,27 +40,75 @@ pub(super) fn three(
     for (number, listed) in (0..).zip(shown) {
         let x = 1 + number * width;
         let room = width.saturating_sub(2);
-        canvas.text(
-            x,
-            place.y,
-            room,
-            &format!("{} by {}", listed.name(), by.name()),
-            Tone::Heading,
-        );
-        let y = place.y + 1;
-        let most = place.rows.saturating_sub(1);
-        match rows::talkers(snapshot, table, (listed, by), scene.state, scene.services) {
-            TalkerRows::None(why) if most > 0 => _ = canvas.text(x, y, room, why, Tone::Faint),
-            TalkerRows::None(_) => {}
-            TalkerRows::List { rows, .. } => {
-                longest = longest.max(u16::try_from(rows.len()).unwrap_or(most).min(most));
-                for (y, row) in (y..y + most).zip(&rows) {
-                    short(canvas, (x, y, room), row, listed);
-                }
-            }
-        }
+        let mark = if is_of_all_states(scene, listed) { " *" } else { "" };
+        let heading = format!("{} by {}{mark}", listed.name(), by.name());
+        canvas.text(x, place.y, room, &heading, Tone::Heading);
+        let place = Band { y: place.y + 1, rows: place.rows.saturating_sub(1) };
+        let found = rows::talkers(snapshot, table, (listed, by), scene.state, scene.services);
+        longest = longest.max(list(canvas, (x, room), place, &found, listed));
     }
     longest + 1
+}
+
+/// A packet that is dropped has no entry, and a new entry is in no state for long: these are not narrowed to one.
+fn is_of_all_states(scene: &Scene<'_>, listed: TalkerList) -> bool {
+    scene.state.state().is_some() && listed != TalkerList::Holding
+}
+
+/// Returns how many rows it took.
+fn list(
+    canvas: &mut Canvas<'_>,
+    (x, room): (u16, u16),
+    place: Band,
+    found: &TalkerRows<'_>,
+    listed: TalkerList,
+) -> u16 {
+    match found {
+        TalkerRows::None(why) if place.rows > 0 => {
+            canvas.text(x, place.y, room, why, Tone::Faint);
+            1
+        }
+        TalkerRows::None(_) => 0,
+        TalkerRows::List { rows, .. } => {
+            for (y, row) in (place.y..place.y + place.rows).zip(rows) {
+                short(canvas, (x, y, room), row, listed);
+            }
+            u16::try_from(rows.len()).unwrap_or(place.rows).min(place.rows)
+        }
+    }
+}
+
+/// Who holds the table, or the entries in the state that it is narrowed to: by as many groupings as there is room for.
+pub(super) fn holding(
+    canvas: &mut Canvas<'_>,
+    scene: &Scene<'_>,
+    snapshot: &Snapshot,
+    table: &Table,
+    place: Band,
+) {
+    let first = rows::grouping(scene.state);
+    let others = scene.state.groupings.iter().copied().filter(|by| *by != first);
+    let all = std::iter::once(first).chain(others).filter(|by| by.is_of_entries());
+    let all: Vec<By> = all.take(beside(canvas.columns()).into()).collect();
+    let width = canvas.columns() / u16::try_from(all.len().max(1)).unwrap_or(1);
+    for (number, by) in (0..).zip(all) {
+        let x = 1 + number * width;
+        let room = width.saturating_sub(2);
+        canvas.text(x, place.y, room, &format!("holding by {}", by.name()), Tone::Heading);
+        let listed = TalkerList::Holding;
+        let found = rows::talkers(snapshot, table, (listed, by), scene.state, scene.services);
+        let place = Band { y: place.y + 1, rows: place.rows.saturating_sub(1) };
+        list(canvas, (x, room), place, &found, listed);
+    }
+}
+
+/// So many lists fit beside each other.
+fn beside(columns: u16) -> u16 {
+    match columns {
+        0..60 => 1,
+        60..78 => 2,
+        _ => 3,
+    }
 }
 
 /// A name, a rate or a count, and a share.
@@ -138,7 +182,11 @@ pub(super) fn pane(
         }
         _ => String::new(),
     };
-    canvas.rule(y, &format!("{listed} by {}{since}", by.name()), Tone::Heading);
+    let narrowed = match is_of_all_states(scene, state.listed) {
+        true => "; of all states: they are in none",
+        false => "",
+    };
+    canvas.rule(y, &format!("{listed} by {}{since}{narrowed}", by.name()), Tone::Heading);
     let rows = match found {
         TalkerRows::None(why) => {
             canvas.text(1, y + 1, columns - 1, why, Tone::Faint);
@@ -157,6 +205,7 @@ pub(super) fn pane(
     let sorted = match state.talker_sort {
         TalkerSort::Now => Some(0),
         TalkerSort::All => Some(2),
+        TalkerSort::Least => Some(4),
         TalkerSort::Name => None,
     };
     let of = |at: Option<usize>| if sorted == at { Tone::Selected } else { Tone::Heading };

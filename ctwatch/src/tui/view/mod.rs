@@ -1,6 +1,7 @@
 //! One screen, from values.
 
 mod bars;
+mod census;
 mod detail;
 mod foot;
 mod help;
@@ -32,7 +33,7 @@ pub fn draw(scene: &Scene<'_>, look: Palette, columns: u16, rows: u16) -> Grid {
     title::draw(&mut canvas, scene);
     let snapshot = scene.state.shown(scene.history);
     match (scene.state.help, snapshot) {
-        (Some(from), _) => help::draw(&mut canvas, from),
+        (Some(from), _) => help::draw(&mut canvas, scene.state.pane, from),
         (None, None) => {
             canvas.text(0, 2, columns, scene.waiting, Tone::Plain);
         }
@@ -57,7 +58,7 @@ fn body(canvas: &mut Canvas<'_>, scene: &Scene<'_>, snapshot: &Snapshot) {
     let place = Band { y, rows: end.saturating_sub(y) };
     match scene.state.pane {
         Pane::Talkers => lists::pane(canvas, scene, snapshot, table, place),
-        Pane::Census => lines::census(canvas, scene, place),
+        Pane::Census => census::draw(canvas, scene, snapshot, table, place),
         Pane::Trace => lines::trace(canvas, scene, place),
         Pane::Doctor => lines::doctor(canvas, scene, place),
         Pane::Namespaces => detail::draw(canvas, scene, snapshot, table, place),

@@ -47,9 +47,11 @@ pub(super) fn draw(
     let cells = fitting(columns.saturating_sub(left));
     let state = scene.state;
     let more = tables.len().saturating_sub(usize::from(most));
-    let heading = match more {
-        0 => "netns".to_owned(),
-        _ => format!("netns ({})", tables.len()),
+    let hidden = state.table_sort.filter(|sorted| cells.iter().all(|(at, _)| at != sorted));
+    let heading = match (hidden.and_then(|at| COLUMNS.get(at)), more) {
+        (Some(column), _) => format!("by {}", column.title),
+        (None, 0) => "netns".to_owned(),
+        (None, _) => format!("netns ({})", tables.len()),
     };
     canvas.text(1, y, name_width, &heading, Tone::Heading);
     let mut x = left;
@@ -98,7 +100,7 @@ pub(super) fn draw(
         row += 1;
     }
     if tables.is_empty() {
-        let none = match state.filter.as_str() {
+        let none = match state.filter_of(Pane::Namespaces) {
             "" => "no network namespace is there".to_owned(),
             filter => format!("no namespace matches /{filter}"),
         };

@@ -3,7 +3,7 @@
 use crate::{
     model::{Snapshot, Table, planes::ControlPlane},
     output::text::words::{marked, name, number},
-    tui::{canvas::Canvas, grid::wide, look::Tone, rows, scene::Scene},
+    tui::{canvas::Canvas, grid::wide, look::Tone, rows, scene::Scene, state::Pane},
 };
 
 pub(super) fn draw(canvas: &mut Canvas<'_>, scene: &Scene<'_>) {
@@ -26,14 +26,15 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, scene: &Scene<'_>) {
         x = canvas.text(x, 0, room - x, " > ", Tone::Plain);
         x = canvas.text(x, 0, room - x, step.to.name(), Tone::Heading);
     }
-    if !scene.state.filter.is_empty() && !scene.state.is_typing {
-        canvas.text(
-            x,
-            0,
-            room.saturating_sub(x),
-            &format!(" /{}", scene.state.filter),
-            Tone::Heading,
-        );
+    // That some namespaces are left out shows in each pane.
+    let mut filters = vec![scene.state.filter_of(Pane::Namespaces), scene.state.filter()];
+    filters.dedup_by(|_, _| scene.state.pane == Pane::Namespaces);
+    if scene.state.is_typing {
+        filters.pop();
+    }
+    for filter in filters.into_iter().filter(|filter| !filter.is_empty()) {
+        let room = room.saturating_sub(x);
+        x = canvas.text(x, 0, room, &format!(" /{filter}"), Tone::Heading);
     }
     let tone = if scene.state.cursor.is_some() { Tone::Selected } else { Tone::Plain };
     canvas.right(0, 0, columns, &when, tone);
