@@ -171,20 +171,25 @@ pub(super) fn report(
     census: Option<(Arc<Taken>, Timestamp)>,
     facts: &Facts,
 ) -> Report {
-    let case = Case {
-        facts,
-        census: census
-            .as_ref()
-            .map(|(taken, _)| taken.as_ref())
-            .ok_or("no census was recorded near that time"),
-        live: Some(snapshot),
-        settings: Default::default(),
-    };
+    let case = case(snapshot, census.as_ref().map(|(taken, _)| taken.as_ref()), facts);
     Report {
         tracking: tracking::tracking(facts),
         findings: diagnosis::findings(&case),
         census: census.as_ref().map(|(_, time)| *time),
         ..measurement::past(header, facts.form)
+    }
+}
+
+pub(super) fn case<'a>(
+    snapshot: &'a Snapshot,
+    census: Option<&'a Taken>,
+    facts: &'a Facts,
+) -> Case<'a> {
+    Case {
+        facts,
+        census: census.ok_or("no census was recorded near that time"),
+        live: Some(snapshot),
+        settings: Default::default(),
     }
 }
 

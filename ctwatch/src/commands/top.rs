@@ -250,7 +250,7 @@ impl Top {
         let row = self.advice.get(self.state.doctor_row.min(self.advice.len().saturating_sub(1)));
         let fix = row
             .filter(|_| self.state.pane == Pane::Doctor)
-            .and_then(|row| advice::fix(&self.doctor.report()?.findings, row));
+            .and_then(|row| advice::fix(self.doctor.findings(), row));
         let line = self.state.trace_row.min(self.traced.len().saturating_sub(1));
         let name = match self.state.pane {
             Pane::Doctor => None,
@@ -273,14 +273,15 @@ impl Top {
     fn prepare(&mut self) {
         let is_doctor = self.state.pane == Pane::Doctor;
         if is_doctor
-            && self.doctor.is_due()
+            && self.doctor.is_due(self.state.netns())
             && let (Some(header), Some(snapshot)) = (&self.header, self.state.shown(&self.history))
         {
-            self.doctor.find(header, snapshot, self.sample.as_deref());
+            self.doctor.find(header, snapshot, self.sample.as_deref(), self.state.netns());
         }
         if is_doctor {
-            let findings = self.doctor.report().map_or(&[][..], |report| &report.findings);
-            self.advice = advice::matching(advice::rows(findings, self.size.0), &self.state);
+            let is_narrowed = self.state.netns().is_some();
+            let rows = advice::rows(self.doctor.findings(), self.size.0, is_narrowed);
+            self.advice = advice::matching(rows, &self.state);
         }
         self.trace();
     }

@@ -181,6 +181,7 @@ mod tests {
             title: "ill".to_owned(),
             evidence: Vec::new(),
             fixes: vec![fix],
+            about: Vec::new(),
         }
     }
 

@@ -89,5 +89,13 @@ pub(super) fn percent(share: f64) -> String {
 }
 
 pub(super) fn finding(id: &'static str, severity: Severity, title: String) -> Finding {
-    Finding { id, severity, title, evidence: Vec::new(), fixes: Vec::new() }
+    Finding { id, severity, title, evidence: Vec::new(), fixes: Vec::new(), about: Vec::new() }
+}
+
+impl Finding {
+    /// It is about these namespaces, and not about the host as a whole.
+    pub(super) fn about<'a>(mut self, of: impl IntoIterator<Item = &'a Namespace>) -> Self {
+        self.about = of.into_iter().map(|namespace| namespace.id).collect();
+        self
+    }
 }

@@ -178,7 +178,7 @@ pub(super) fn bridges(case: &Case<'_>) -> Vec<Finding> {
             namespace.called(),
             super::case::so_many(namespace.bridges.unwrap_or(0), "bridge", "bridges"),
         );
-        let mut found = finding("bridge_tracked", Severity::Info, title);
+        let mut found = finding("bridge_tracked", Severity::Info, title).about([namespace]);
         const NEED: &str = "rules of iptables and nftables' ip and inet tables that are meant for \
                             bridged packets: those between containers or guests on one bridge \
                             (Docker, Kubernetes, libvirt, Proxmox VE's firewall), -m physdev, and \

@@ -36,7 +36,7 @@ fn full_one(case: &Case<'_>, namespace: &Namespace) -> Option<Finding> {
         number(entries),
         number(limit),
     );
-    let mut found = finding("table_full", Severity::Critical, title);
+    let mut found = finding("table_full", Severity::Critical, title).about([namespace]);
     found.evidence = evidence(case, namespace);
     found.fixes.extend(raise(case, entries, limit));
     found.fixes.extend(causes::limit_source(case, namespace));
@@ -49,7 +49,7 @@ pub(super) fn filling(case: &Case<'_>) -> Vec<Finding> {
         let fill = case.fill(namespace).filter(|fill| (MUCH..FULL).contains(fill))?;
         let (entries, limit) = (*namespace.entries.as_ref().ok()?, case.limit()?);
         let title = format!("the table of {} is {} full", namespace.called(), percent(fill));
-        let mut found = finding("table_filling", Severity::Warning, title);
+        let mut found = finding("table_filling", Severity::Warning, title).about([namespace]);
         found.evidence = evidence(case, namespace);
         found.fixes.extend(raise(case, entries, limit));
         found.fixes.extend(causes::limit_source(case, namespace));

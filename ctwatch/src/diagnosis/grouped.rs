@@ -34,6 +34,7 @@ fn joined(group: Vec<Finding>) -> Option<Finding> {
     whole.title += &format!("; and {} more like it", number(others as u64));
     let mut left_out = 0_u64;
     for (at, other) in group.enumerate() {
+        whole.about.extend(other.about);
         match at {
             0..TITLES => whole.evidence.push(other.title),
             _ => left_out += 1,
@@ -59,7 +60,15 @@ fn joined(group: Vec<Finding>) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::diagnosis::report::{Fix, Severity};
+    use crate::{
+        diagnosis::{
+            Case,
+            cases::facts,
+            findings, findings_about,
+            report::{Fix, Severity},
+        },
+        record::facts::Namespace,
+    };
 
     fn finding(id: &'static str, of: usize) -> Finding {
         let fix = Fix { title: "cure".to_owned(), now: vec!["all".to_owned()], ..Fix::default() };
@@ -70,6 +79,7 @@ mod tests {
             title: format!("{id} of {of}"),
             evidence: vec![format!("seen in {of}")],
             fixes: vec![fix, own],
+            about: Vec::new(),
         }
     }
 
@@ -90,5 +100,34 @@ mod tests {
         assert!(evidence.contains("and 29 more") && evidence.contains("seen in 2"), "{evidence}");
         let now: Vec<&str> = one.fixes.iter().map(|fix| fix.now[0].as_str()).collect();
         assert_eq!(now, ["all", "only 1", "only 2"]);
+    }
+
+    #[test]
+    fn one_namespace_is_told_apart_from_others() {
+        let mut facts = facts(1000);
+        facts.namespaces[0].bridges = Some(1);
+        for id in 2..=6 {
+            let one = facts.namespaces[0].clone();
+            facts.namespaces.push(Namespace { id, inode: 1, ..one });
+        }
+        facts.namespaces[5].entries = Ok(1);
+        facts.limit = Ok(1000);
+        facts.buckets = Ok(2);
+        let case =
+            Case { facts: &facts, census: Err("none"), live: None, settings: Default::default() };
+        let full = |found: &[Finding]| {
+            let full = found.iter().find(|finding| finding.id == "table_full");
+            full.map(|finding| (finding.about.clone(), finding.title.contains("more like it")))
+        };
+        // All of them are one finding, and by itself each is whole.
+        let (all, one) = (findings(&case), findings_about(&case, 3));
+        assert_eq!(full(&all), Some((vec![1, 2, 3, 4, 5], true)));
+        assert_eq!(full(&one), Some((vec![3], false)));
+        assert_eq!(full(&findings_about(&case, 6)), None);
+        // What is about the host as a whole stays.
+        for found in [&all, &one, &findings_about(&case, 6)] {
+            let host = found.iter().find(|finding| finding.id == "few_buckets").unwrap();
+            assert!(host.about.is_empty());
+        }
     }
 }

@@ -51,7 +51,7 @@ fn one(case: &Case<'_>, namespace: &Namespace) -> Option<Finding> {
             format!("the table of {called} may have been full: {packets} dropped {since}{last}")
         }
     };
-    let mut found = finding("was_full", Severity::Warning, title);
+    let mut found = finding("was_full", Severity::Warning, title).about([namespace]);
     found.evidence.push(format!(
         "the kernel's counters: drop {}, of which up to {} for a full table (or for want of memory, \
          or by a protocol's tracker) and {} in clashes; early_drop {}",

@@ -23,7 +23,7 @@ pub(super) fn chains(case: &Case<'_>) -> Vec<Finding> {
             number(refused),
             namespace.called(),
         );
-        let mut found = finding("chain_too_long", Severity::Warning, title);
+        let mut found = finding("chain_too_long", Severity::Warning, title).about([namespace]);
         let (entries, buckets) =
             (*namespace.entries.as_ref().ok()?, *case.facts.buckets.as_ref().ok()?);
         found.evidence.push(format!(
@@ -94,7 +94,7 @@ pub(super) fn expectations(case: &Case<'_>) -> Vec<Finding> {
                 .to_owned(),
         )
     };
-    let mut found = finding("expectations_full", severity, title);
+    let mut found = finding("expectations_full", severity, title).about(full.iter().copied());
     if let Some((full, _)) = logged {
         let lines = so_many(full.lines, "line", "lines");
         found
@@ -242,7 +242,7 @@ pub(super) fn nat_ports(case: &Case<'_>) -> Vec<Finding> {
                 ),
             ),
         };
-        let mut found = finding(id, severity, title);
+        let mut found = finding(id, severity, title).about([namespace]);
         let fill = case.fill(namespace).map_or("unknown".to_owned(), percent);
         found.evidence.push(format!(
             "insert_failed {} {}, {} of it for other reasons than a chain too long, drop \
@@ -330,7 +330,7 @@ pub(super) fn memory(case: &Case<'_>) -> Vec<Finding> {
                 ),
             ),
         };
-        let mut found = finding("no_memory", severity, title);
+        let mut found = finding("no_memory", severity, title).about([namespace]);
         found.evidence.push("counted just now, where entries are allocated".to_owned());
         Some(found)
     };
@@ -368,7 +368,7 @@ pub(super) fn allowances(case: &Case<'_>) -> Vec<Finding> {
             so_many(dropped, "packet", "packets"),
             namespace.called(),
         );
-        let mut found = finding("cloud_allowance", Severity::Warning, title);
+        let mut found = finding("cloud_allowance", Severity::Warning, title).about([namespace]);
         for allowance in over {
             let available = allowance.available.map_or_else(String::new, |available| {
                 format!(", conntrack_allowance_available {}", number(available))
@@ -466,7 +466,8 @@ fn invalid(case: &Case<'_>, rules: &[(&Namespace, &RuleTable, &RuleUse)]) -> Opt
     };
     let title =
         format!("{rule} of {of}, and not the table, {dropped}: those that conntrack calls INVALID");
-    let mut found = finding("invalid_rule", Severity::Info, title);
+    let of = rules.iter().map(|(namespace, ..)| *namespace);
+    let mut found = finding("invalid_rule", Severity::Info, title).about(of);
     for (namespace, table, rule) in rules.iter().take(TOLD) {
         let invalid = namespace.totals.as_ref().map(|totals| totals.invalid);
         found.evidence.push(format!(

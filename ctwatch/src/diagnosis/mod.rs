@@ -2,6 +2,7 @@
 //! command is run. Each finding is a row of [`ROWS`]; adding one is adding one row.
 
 pub use case::{Case, number};
+use ctwatch_abi::NetnsId;
 use report::Finding;
 
 use crate::record::facts::{Facts, Namespace};
@@ -57,9 +58,20 @@ const ROWS: &[Row] = &[
 
 /// The worst first; among equals, what helps most.
 pub fn findings(case: &Case<'_>) -> Vec<Finding> {
+    grouped::grouped(each(case))
+}
+
+/// Of those, what is about one namespace, and what is about the host as a whole.
+pub fn findings_about(case: &Case<'_>, netns: NetnsId) -> Vec<Finding> {
+    let mut findings = each(case);
+    findings.retain(|finding| finding.about.is_empty() || finding.about.contains(&netns));
+    grouped::grouped(findings)
+}
+
+fn each(case: &Case<'_>) -> Vec<Finding> {
     let mut findings: Vec<Finding> = ROWS.iter().flat_map(|row| row(case)).collect();
     findings.sort_by_key(|finding| finding.severity);
-    grouped::grouped(findings)
+    findings
 }
 
 /// Whether any table is so full, or so many insertions failed, that it is worth counting what is

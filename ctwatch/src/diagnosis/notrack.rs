@@ -95,7 +95,7 @@ fn one(case: &Case<'_>, namespace: &Namespace) -> Option<Finding> {
             many => format!("{} services and tunnels", many.len()),
         },
     );
-    let mut found = finding("top_talkers", Severity::Warning, title);
+    let mut found = finding("top_talkers", Severity::Warning, title).about([namespace]);
     for (talk, (count, _)) in &talks {
         found.evidence.push(format!("{}: {} entries", talk.name(), number(*count)));
     }

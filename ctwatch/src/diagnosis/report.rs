@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use ctwatch_abi::NetnsId;
 use serde::Serialize;
 
 use crate::model::effect::Effect;
@@ -191,6 +192,9 @@ pub struct Finding {
     pub evidence: Vec<String>,
     /// What helps most first.
     pub fixes: Vec<Fix>,
+    /// The namespaces that it is about; empty: it is about the host as a whole.
+    #[serde(skip)]
+    pub about: Vec<NetnsId>,
 }
 
 #[derive(Clone, Debug, Default, Serialize)]

@@ -118,7 +118,7 @@ pub(super) fn timeouts(case: &Case<'_>) -> Vec<Finding> {
             }
             _ => Severity::Info,
         };
-        let mut found = finding("timeouts", severity, title);
+        let mut found = finding("timeouts", severity, title).about([namespace]);
         found.evidence = table.states.iter().take(6).map(|state| held(namespace, state)).collect();
         found.fixes = gains.into_iter().map(|(_, fix)| fix).collect();
         Some(found)

@@ -243,7 +243,8 @@ pub(super) fn needed(case: &Case<'_>) -> Vec<Finding> {
         "{} why the connections of full tables are tracked at all",
         so_many(needs.len() as u64 + unnamed, "rule is", "rules are"),
     );
-    let mut found = finding("needed_by", Severity::Info, title);
+    let full = case.facts.namespaces.iter().filter(|namespace| case.is_full(namespace));
+    let mut found = finding("needed_by", Severity::Info, title).about(full);
     found.evidence.extend(needs.iter().take(MOST).map(|need| in_words(need)));
     let more = (needs.len() as u64).saturating_sub(MOST as u64) + unnamed;
     if more > 0 {

@@ -627,6 +627,7 @@ fn everything() -> Report {
             elsewhere: Some(Elsewhere { place: "the host".to_owned(), commands: Vec::new() }),
             ..Fix::default()
         }],
+        about: Vec::new(),
     };
     let known = report();
     let mut namespaces = known.tracking.namespaces;

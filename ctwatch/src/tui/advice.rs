@@ -21,8 +21,13 @@ pub struct AdviceRow {
     pub fix: Option<usize>,
 }
 
+/// What is said of a finding that stays, whatever the screen is narrowed to.
+const OF_HOST: &str = "   (of the host as a whole)";
+
 /// Words break between words; a command never does: a line that is cut in two is another command.
-pub fn rows(findings: &[Finding], columns: u16) -> Vec<AdviceRow> {
+///
+/// `is_narrowed`: to one namespace; what is about the host as a whole says so then.
+pub fn rows(findings: &[Finding], columns: u16, is_narrowed: bool) -> Vec<AdviceRow> {
     let mut rows = Vec::new();
     for (number, finding) in findings.iter().enumerate() {
         let tone = match finding.severity {
@@ -44,6 +49,9 @@ pub fn rows(findings: &[Finding], columns: u16) -> Vec<AdviceRow> {
         };
         for (at, line) in found(finding, number + 1).into_iter().enumerate() {
             add(line, if at == 0 { tone } else { Tone::Plain }, None);
+            if at == 0 && is_narrowed && finding.about.is_empty() {
+                add(DoctorLine::Text(OF_HOST.to_owned()), Tone::Faint, None);
+            }
         }
         for (at, fix) in finding.fixes.iter().enumerate() {
             for (line, of) in cure(fix).into_iter().zip(0..) {
@@ -116,13 +124,14 @@ mod tests {
                 now: vec!["nft add rule a very long rule that is longer than a row".to_owned()],
                 ..Fix::default()
             }],
+            about: Vec::new(),
         }
     }
 
     #[test]
     fn a_fix_is_copied_with_its_undo() {
         let findings = [finding()];
-        let rows = rows(&findings, 30);
+        let rows = rows(&findings, 30, false);
         for row in &rows {
             let copied = commands(fix(&findings, row).unwrap());
             let lines: Vec<&str> = copied.lines().collect();
@@ -135,9 +144,21 @@ mod tests {
     }
 
     #[test]
+    fn of_the_host_is_marked_where_it_is_narrowed() {
+        let findings = [finding(), Finding { about: vec![7], ..finding() }];
+        let marked: Vec<usize> = rows(&findings, 80, true)
+            .iter()
+            .filter(|row| row.text == OF_HOST)
+            .map(|row| row.finding)
+            .collect();
+        assert_eq!(marked, [0]);
+        assert!(rows(&findings, 80, false).iter().all(|row| row.text != OF_HOST));
+    }
+
+    #[test]
     fn words_are_wrapped_and_commands_are_not() {
         let findings = [finding()];
-        let rows = rows(&findings, 30);
+        let rows = rows(&findings, 30, false);
         assert_eq!(rows[0].text, "1. CRITICAL: the table of rt");
         assert_eq!(rows[1].text, "  is full and drops packets");
         assert!(rows.iter().any(|row| row.text.ends_with("longer than a row")));

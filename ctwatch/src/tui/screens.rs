@@ -338,8 +338,9 @@ fn lines_of_panes_are_scrolled_and_kept_within() {
             now: vec!["nft add rule ip raw prerouting udp dport 53 notrack".to_owned()],
             ..Fix::default()
         }],
+        about: Vec::new(),
     };
-    bench.advice = advice::rows(&[finding], 80);
+    bench.advice = advice::rows(&[finding], 80, false);
     for (pane, first, last) in [
         (Pane::Trace, "drop 0", "drop 99"),
         (Pane::Doctor, "1. CRITICAL: the table of rt is full", "nft add rule"),

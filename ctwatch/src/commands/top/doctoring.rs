@@ -3,12 +3,16 @@
 
 use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 
+use ctwatch_abi::NetnsId;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::super::past::{as_read, report};
+use super::super::past::{as_read, case, report};
 use crate::{
-    diagnosis::report::Report,
+    diagnosis::{
+        self,
+        report::{Finding, Report},
+    },
     model::Snapshot,
     observe::surveyor::{Looking, Surveyor},
     record::{facts::Facts, sample::Sample, session::Header},
@@ -25,9 +29,17 @@ pub(super) struct Doctoring {
     surveyor: Option<Surveyor>,
     facts: Option<Box<Facts>>,
     mask: Option<Mask>,
-    found: Option<(Report, Instant)>,
+    found: Option<FoundNow>,
     /// Why there is nothing.
     pub(super) why: String,
+}
+
+/// What was found last.
+struct FoundNow {
+    all: Report,
+    /// Of one namespace, and of the host.
+    about: Option<(NetnsId, Vec<Finding>)>,
+    at: Instant,
 }
 
 impl Doctoring {
@@ -76,24 +88,44 @@ impl Doctoring {
     }
 
     /// Whether it has to be looked for anew.
-    pub(super) fn is_due(&self) -> bool {
-        self.facts.is_some() && self.found.as_ref().is_none_or(|(_, at)| at.elapsed() >= AGAIN)
+    pub(super) fn is_due(&self, netns: Option<NetnsId>) -> bool {
+        let is_known = |found: &FoundNow| {
+            found.at.elapsed() < AGAIN && found.about.as_ref().map(|(netns, _)| *netns) == netns
+        };
+        self.facts.is_some() && !self.found.as_ref().is_some_and(is_known)
     }
 
-    pub(super) fn find(&mut self, header: &Header, snapshot: &Snapshot, sample: Option<&Sample>) {
+    pub(super) fn find(
+        &mut self,
+        header: &Header,
+        snapshot: &Snapshot,
+        sample: Option<&Sample>,
+        netns: Option<NetnsId>,
+    ) {
         let Some(facts) = &self.facts else { return };
         let facts = as_read(facts.as_ref().clone(), snapshot, sample);
         let census = snapshot.census.as_ref().and_then(|(taken, age)| {
             Some((Arc::clone(taken), snapshot.time.checked_sub(*age).ok()?))
         });
-        let found = report(header, snapshot, census, &facts);
-        if found.findings.is_empty() {
+        let about = netns.map(|netns| {
+            let taken = census.as_ref().map(|(taken, _)| taken.as_ref());
+            (netns, diagnosis::findings_about(&case(snapshot, taken, &facts), netns))
+        });
+        let all = report(header, snapshot, census, &facts);
+        self.found = Some(FoundNow { all, about, at: Instant::now() });
+        if self.findings().is_empty() {
             self.why = "nothing is found".to_owned();
         }
-        self.found = Some((found, Instant::now()));
     }
 
+    /// Of everything.
     pub(super) fn report(&self) -> Option<&Report> {
-        self.found.as_ref().map(|(report, _)| report)
+        self.found.as_ref().map(|found| &found.all)
+    }
+
+    /// Of what the screen is narrowed to.
+    pub(super) fn findings(&self) -> &[Finding] {
+        let Some(found) = &self.found else { return &[] };
+        found.about.as_ref().map_or(&found.all.findings, |(_, findings)| findings)
     }
 }

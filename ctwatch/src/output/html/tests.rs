@@ -50,6 +50,7 @@ fn hostile_report() -> Report {
                 now: vec![format!("ip netns exec '{SCRIPT}' true"), BIDI.to_owned()],
                 ..Fix::default()
             }],
+            about: Vec::new(),
         },
     );
     report

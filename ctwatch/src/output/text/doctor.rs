@@ -416,6 +416,7 @@ mod tests {
                     undo: vec!["e".to_owned()],
                     expect: "less".to_owned(),
                 }],
+                about: Vec::new(),
             }],
         }
     }

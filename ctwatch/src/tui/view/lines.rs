@@ -42,7 +42,12 @@ pub(super) fn doctor(canvas: &mut Canvas<'_>, scene: &Scene<'_>, band: Band) {
         return;
     }
     let chosen = scene.state.doctor_row.min(rows.len() - 1);
-    draw(canvas, band, "doctor: y copies the commands of the fix", &rows, Some(chosen));
+    let of = match scene.state.narrowed.first() {
+        Some(step) => format!(" of {} and of the host", step.to.name()),
+        None => String::new(),
+    };
+    let heading = format!("doctor{of}: y copies the commands of the fix");
+    draw(canvas, band, &heading, &rows, Some(chosen));
 }
 
 pub(super) fn trace(canvas: &mut Canvas<'_>, scene: &Scene<'_>, band: Band) {
