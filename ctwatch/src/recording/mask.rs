@@ -399,17 +399,39 @@ impl Mask {
         masked
     }
 
+    /// What an address was before, for what filters in the kernel by one that was chosen among masked ones. It is
+    /// never to be shown.
+    pub fn original(&self, masked: IpAddr) -> IpAddr {
+        if masked.is_unspecified() {
+            return masked;
+        }
+        // From the first bit on, each tells how the next one was turned.
+        let turned_back = |masked: u128, length: u32, family: u8| {
+            (0..length).fold(masked, |original, at| original ^ self.turn(original, at, family))
+        };
+        match masked {
+            IpAddr::V4(v4) => {
+                let bits = turned_back(u128::from(v4.to_bits()) << 96, 32, 4) >> 96;
+                IpAddr::V4(Ipv4Addr::from_bits(u32::try_from(bits).unwrap_or_default()))
+            }
+            IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(turned_back(v6.to_bits(), 128, 6))),
+        }
+    }
+
     /// Each bit is turned or not by what stands before it: Crypto-PAn, with SipHash for its cipher.
     /// <https://en.wikipedia.org/wiki/Crypto-PAn>
     fn bits(&self, address: u128, length: u32, family: u8) -> u128 {
-        (0..length).fold(address, |masked, at| {
-            let prefix = if at == 0 { 0 } else { address >> (128 - at) };
-            let mut hasher = SipHasher24::new_with_key(&self.key);
-            hasher.write_u8(family);
-            hasher.write_u32(at);
-            hasher.write_u128(prefix);
-            masked ^ u128::from(hasher.finish() & 1) << (127 - at)
-        })
+        (0..length).fold(address, |masked, at| masked ^ self.turn(address, at, family))
+    }
+
+    /// The bit at this place, if it is to be turned.
+    fn turn(&self, address: u128, at: u32, family: u8) -> u128 {
+        let prefix = if at == 0 { 0 } else { address >> (128 - at) };
+        let mut hasher = SipHasher24::new_with_key(&self.key);
+        hasher.write_u8(family);
+        hasher.write_u32(at);
+        hasher.write_u128(prefix);
+        u128::from(hasher.finish() & 1) << (127 - at)
     }
 
     fn hash(&self, kind: &str, text: &str) -> u64 {
@@ -454,10 +476,13 @@ mod tests {
             let [a, b] = [one, near].map(|bits| IpAddr::V4(Ipv4Addr::from_bits(bits)));
             let (masked, also) = (mask.address(a), mask.address(b));
             assert_eq!(shared(masked, also), shared(a, b), "{a} {b}");
+            assert_eq!((mask.original(masked), mask.original(also)), (a, b));
             let long = u128::from(bits) << 64 | u128::from(other);
             let [a, b] = [long, long ^ (1 << (other % 128))]
                 .map(|bits| IpAddr::V6(Ipv6Addr::from_bits(bits)));
-            assert_eq!(shared(mask.address(a), mask.address(b)), shared(a, b), "{a} {b}");
+            let masked = mask.address(a);
+            assert_eq!(shared(masked, mask.address(b)), shared(a, b), "{a} {b}");
+            assert_eq!(mask.original(masked), a);
         }
         let address: IpAddr = "192.0.2.1".parse().unwrap();
         assert_ne!(mask.address(address), Mask::random().address(address));

@@ -55,6 +55,8 @@ pub(super) struct TraceOf {
     src: Option<IpAddr>,
     dst: Option<IpAddr>,
     service: Option<(u8, u16)>,
+    /// Of a state: a dropped packet has no entry that could be in one.
+    protocol: Option<u8>,
 }
 
 impl TraceOf {
@@ -64,7 +66,14 @@ impl TraceOf {
     ) -> Self {
         let mut of = Self { inode, ..Self::default() };
         for step in steps {
-            let Narrowing::Key { by, key, .. } = step else { continue };
+            let (by, key) = match step {
+                Narrowing::Netns { .. } => continue,
+                Narrowing::State { protocol, .. } => {
+                    of.protocol = Some(*protocol);
+                    continue;
+                }
+                Narrowing::Key { by, key, .. } => (by, key),
+            };
             if matches!(by, By::Source | By::Flow) {
                 of.src = Some(address(key.family, &key.src));
             }
@@ -78,13 +87,19 @@ impl TraceOf {
         of
     }
 
+    /// As the kernel knows them, of what was chosen among masked ones.
+    fn unmasked(self, mask: &Mask) -> Self {
+        let original = |address: Option<IpAddr>| address.map(|masked| mask.original(masked));
+        Self { src: original(self.src), dst: original(self.dst), ..self }
+    }
+
     fn args(&self, mechanism: MechanismArg) -> TraceArgs {
         let netns = self.inode.map(|inode| Word::One(NetnsArg::Inode(inode)));
         let has_ports = |protocol| ctwatch_abi::protocol::has_ports(protocol);
         TraceArgs {
             src: self.src.map(Into::into),
             dst: self.dst.map(Into::into),
-            proto: self.service.map(|(protocol, _)| Protocol(protocol)),
+            proto: self.service.map(|(protocol, _)| protocol).or(self.protocol).map(Protocol),
             dport: self
                 .service
                 .filter(|(protocol, _)| has_ports(*protocol))
@@ -148,8 +163,10 @@ impl TracePane {
 
     /// Goes on, or begins with something else. Returns the lines, the newest first, or why there are none.
     pub(super) fn look(&mut self, of: TraceOf) -> Result<(Vec<String>, String)> {
-        // What is masked is called otherwise than in the kernel, so nothing can be chosen by it.
-        let of = if self.mask.is_some() { TraceOf::default() } else { of };
+        let of = match &self.mask {
+            Some(mask) => of.unmasked(mask),
+            None => of,
+        };
         if self.running.as_ref().is_none_or(|running| running.of != of) {
             self.running = None;
             self.running = Some(self.start(of)?);
@@ -165,6 +182,7 @@ impl TracePane {
         let is_over = Arc::new(AtomicBool::new(false));
         let (tell, over) = (Arc::clone(&told), Arc::clone(&is_over));
         let args = of.args(self.mechanism);
+        let mask = self.mask.clone();
         let printer = Printer {
             output: Output::Text,
             services: self.services.clone(),
@@ -177,7 +195,9 @@ impl TracePane {
         };
         threads::start("trace", move || {
             if let Err(why) = trace(&args, printer, &tell, &over) {
-                lock(&tell).why = format!("cannot trace: {why:#}");
+                let why = format!("{why:#}");
+                let why = mask.map_or_else(|| why.clone(), |mut mask| mask.words(&why));
+                lock(&tell).why = format!("cannot trace: {why}");
             }
         })?;
         Ok(Running { of, told, is_over })
@@ -229,4 +249,49 @@ fn trace(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use ctwatch_abi::top::Key;
+
+    use super::*;
+
+    fn narrowed(steps: &[Narrowing]) -> TraceOf {
+        TraceOf::narrowed(Some(7), steps.iter())
+    }
+
+    #[test]
+    fn what_was_masked_is_traced_by_its_true_value() {
+        let mut mask = Mask::random();
+        let (src, dst): (IpAddr, IpAddr) =
+            ("192.0.2.7".parse().unwrap(), "2001:db8::1".parse().unwrap());
+        let key = |address: IpAddr| {
+            let mut bytes = [0; 16];
+            let (family, octets) = match address {
+                IpAddr::V4(v4) => (2, v4.octets().to_vec()),
+                IpAddr::V6(v6) => (10, v6.octets().to_vec()),
+            };
+            bytes[..octets.len()].copy_from_slice(&octets);
+            Key { src: bytes, dst: bytes, family, ..Key::default() }
+        };
+        for (by, address) in [(By::Source, src), (By::Destination, dst)] {
+            let masked = mask.address(address);
+            let step = Narrowing::Key { by, key: key(masked), name: masked.to_string() };
+            let of = narrowed(&[step]);
+            let shown = if by == By::Source { of.src } else { of.dst };
+            assert_eq!(shown, Some(masked));
+            let of = of.unmasked(&mask);
+            let traced = if by == By::Source { of.src } else { of.dst };
+            assert_eq!((traced, of.inode), (Some(address), Some(7)));
+        }
+    }
+
+    #[test]
+    fn a_state_is_traced_by_its_protocol() {
+        let step = Narrowing::State { protocol: 6, state: 7, name: "tcp TIME_WAIT".to_owned() };
+        let args = narrowed(&[step]).args(MechanismArg::Auto);
+        assert_eq!(args.proto.map(|Protocol(number)| number), Some(6));
+        assert_eq!((args.src, args.dst), (None, None));
+    }
 }
