@@ -27,6 +27,7 @@ use crate::{
 pub(crate) const TESTS: &[Test] = &[
     test(On::Each, "top_shows_an_incident", incident),
     test(On::Once, "top_restores_the_terminal", restored).anywhere(),
+    test(On::Once, "top_takes_a_mouse_and_gives_it_back", by_mouse).anywhere(),
     test(On::Once, "top_survives_a_resize_storm", resized).anywhere(),
     test(On::Once, "top_suspends_and_resumes", suspended).anywhere(),
     test(On::Once, "top_ends_when_its_terminal_is_gone", hung_up).anywhere(),
@@ -125,8 +126,52 @@ fn is_restored(terminal: &Terminal, before: &rustix::termios::Termios) -> Result
     ensure!(after.input_modes == before.input_modes, "{after:?}");
     ensure!(after.output_modes == before.output_modes, "{after:?}");
     // What it wrote last may still be on its way.
-    let is_left = |_: &str| !terminal.is_alternate() && !terminal.hides_cursor();
+    let is_left = |_: &str| {
+        !terminal.is_alternate() && !terminal.hides_cursor() && !terminal.tells_mouse()
+    };
     terminal.wait_until("the screen of before", is_left).map(|_| ())
+}
+
+/// Selects and scrolls, and is given back at every end.
+fn by_mouse() -> Result<()> {
+    let _lab = Lab::new(Plan::default())?;
+    let mut plain = top(&[], 80, 24)?;
+    plain.wait_for(" live")?;
+    ensure!(!plain.tells_mouse(), "nobody asked for it");
+    plain.press("q")?;
+    ensure!(plain.wait()?.success());
+    type End = fn(&mut Terminal) -> Result<()>;
+    let ends: [(&str, End); 4] = [
+        ("q", |terminal| terminal.press("q")),
+        ("SIGTERM", |terminal| terminal.signal(Signal::TERM)),
+        ("SIGHUP", |terminal| terminal.signal(Signal::HUP)),
+        ("Ctrl-Z", |terminal| {
+            terminal.press("\x1a")?;
+            terminal.wait_for_state('T')?;
+            // Or else a shell gets what the mouse does.
+            terminal.wait_until("no mouse", |_| !terminal.tells_mouse())?;
+            terminal.signal(Signal::CONT)?;
+            terminal.wait_for(" live")?;
+            ensure!(terminal.tells_mouse(), "it is not told again");
+            terminal.press("q")
+        }),
+    ];
+    for (name, end) in ends {
+        let mut terminal = top(&["--mouse"], 80, 24)?;
+        let before = terminal.settings()?;
+        let screen = terminal.wait_for(" live")?;
+        ensure!(terminal.tells_mouse(), "{name}");
+        // The pane is clicked by its name in the last row.
+        let last = screen.lines().last().context("no last row")?.to_owned();
+        let at = last.find("census").context("no pane is named")? + 1;
+        terminal.press(&format!("\x1b[<0;{at};24M\x1b[<0;{at};24m"))?;
+        terminal.wait_for("─ census")?;
+        terminal.press("\x1b[<65;1;1M")?;
+        end(&mut terminal)?;
+        ensure!(terminal.wait()?.success(), "{name}");
+        is_restored(&terminal, &before).context(name)?;
+    }
+    Ok(())
 }
 
 fn restored() -> Result<()> {

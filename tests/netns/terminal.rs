@@ -119,6 +119,13 @@ impl Terminal {
         self.shown.lock().is_ok_and(|shown| shown.screen().hide_cursor())
     }
 
+    /// It is to tell what the mouse does.
+    pub(crate) fn tells_mouse(&self) -> bool {
+        self.shown.lock().is_ok_and(|shown| {
+            shown.screen().mouse_protocol_mode() != vt100::MouseProtocolMode::None
+        })
+    }
+
     /// Bytes that the program has sent by now.
     pub(crate) fn received(&self) -> usize {
         self.received.load(Relaxed)

@@ -11,8 +11,8 @@ use ctwatch_abi::top;
 use ipnet::IpNet;
 pub(crate) use values::interval;
 pub use values::{
-    By, CensusBy, CensusMechanism, CheckOutput, ColoursArg, Compat, LimitArgs, MechanismArg,
-    NetnsArg, Output, Port, Protocol, Reason, Word,
+    By, CensusBy, CensusMechanism, ChartsArg, CheckOutput, ColoursArg, Compat, LimitArgs,
+    MechanismArg, NetnsArg, Output, Port, Protocol, Reason, Word,
 };
 use values::{
     bytes, count, days, distinct, listen_address, moment, period, prefix, telemetry_path,
@@ -293,6 +293,13 @@ pub struct TopArgs {
     /// Use none, 8 or 16 colours [default: by TERM]
     #[arg(long, value_enum, value_name = "HOW", hide_possible_values = true)]
     pub colours: Option<ColoursArg>,
+    /// Draw charts and bars in braille, blocks or ascii [default: by TERM]
+    #[arg(long, value_enum, value_name = "HOW", hide_short_help = true)]
+    #[arg(hide_possible_values = true)]
+    pub charts: Option<ChartsArg>,
+    /// Select and scroll with the mouse
+    #[arg(long, hide_short_help = true)]
+    pub mouse: bool,
     /// Read settings from FILE
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,

@@ -292,6 +292,13 @@ pub enum ColoursArg {
     Sixteen,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ChartsArg {
+    Braille,
+    Blocks,
+    Ascii,
+}
+
 /// What one `--netns` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Word {

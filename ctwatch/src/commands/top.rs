@@ -21,7 +21,7 @@ use tracing::{TraceOf, TracePane};
 
 use super::{setup, watch};
 use crate::{
-    cli::{ColoursArg, TopArgs},
+    cli::{ChartsArg, ColoursArg, TopArgs},
     host::machine::zone,
     model::Snapshot,
     observe::{event::Event, session::absent},
@@ -43,6 +43,7 @@ use crate::{
         history::{self, History, HistoryBounds},
         keys::Press,
         look::{Colours, Environment, Glyphs, Palette},
+        pointing::ClickArea,
         scene::Scene,
         state::{Pane, TopState},
         view,
@@ -75,8 +76,8 @@ pub async fn run(args: TopArgs, mask: Option<Mask>) -> Result<()> {
         looking.set(Some(setup::looking(&prepared, &beginning.means)));
         Ok(beginning)
     })?;
-    let mut console = Console::open()?;
-    let mut decoder = KeyDecoder::default();
+    let mut console = Console::open(args.mouse)?;
+    let mut decoder = KeyDecoder::new(args.mouse);
     let mut plays = interval(args.interval());
     plays.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut escape_at = Instant::now();
@@ -113,7 +114,9 @@ pub async fn run(args: TopArgs, mask: Option<Mask>) -> Result<()> {
             () = sleep_until(draws_at), if is_due && console.is_entered() => {
                 top.size = Console::size();
                 top.prepare();
-                console.show(top.draw());
+                let (screen, areas) = top.draw();
+                top.areas = areas;
+                console.show(screen);
                 (drawn_at, is_due) = (Instant::now(), false);
                 continue;
             }
@@ -163,6 +166,8 @@ struct Top {
     sample: Option<Box<Sample>>,
     doctor: Doctoring,
     advice: Vec<AdviceRow>,
+    /// What lies where on the screen that was drawn last.
+    areas: Vec<ClickArea>,
     tracing: TracePane,
     traced: Vec<String>,
     no_trace: String,
@@ -197,6 +202,7 @@ impl Top {
             traced: Vec::new(),
             no_trace: String::new(),
             advice: Vec::new(),
+            areas: Vec::new(),
             state: TopState::new(by, is_recorded),
             history: History::new(if is_recorded { KEPT_OF_RECORDING } else { KEPT }),
             header: None,
@@ -216,6 +222,7 @@ impl Top {
             self.notice = None;
             let under = Under {
                 history: &self.history,
+                areas: &self.areas,
                 services: &self.services,
                 trace_rows: self.traced.len(),
                 doctor_rows: self.advice.len(),
@@ -224,7 +231,7 @@ impl Top {
                 demand @ (Demand::Quit | Demand::Suspend) => return demand,
                 Demand::Redraw => console.forget(),
                 Demand::Copy => self.copy(console),
-                Demand::Save => self.saved(saving::screen(&self.draw().text(), &self.zone)),
+                Demand::Save => self.saved(saving::screen(&self.draw().0.text(), &self.zone)),
                 Demand::Report => {
                     let header = self.header.as_deref();
                     let report = self.doctor.report();
@@ -366,7 +373,7 @@ impl Top {
         }
     }
 
-    fn draw(&self) -> Grid {
+    fn draw(&self) -> (Grid, Vec<ClickArea>) {
         let scene = Scene {
             state: &self.state,
             history: &self.history,
@@ -380,7 +387,7 @@ impl Top {
             traced: &self.traced,
             no_trace: &self.no_trace,
         };
-        view::draw(&scene, self.look, self.size.0, self.size.1)
+        view::drawn(&scene, self.look, self.size.0, self.size.1)
     }
 
     /// What it came to.
@@ -414,7 +421,13 @@ fn look(args: &TopArgs) -> Palette {
         ColoursArg::Sixteen => Colours::Sixteen,
     });
     Palette {
-        glyphs: if args.ascii { Glyphs::Ascii } else { look.glyphs },
+        glyphs: match args.charts {
+            _ if args.ascii => Glyphs::Ascii,
+            Some(ChartsArg::Ascii) => Glyphs::Ascii,
+            Some(ChartsArg::Blocks) => Glyphs::Blocks,
+            Some(ChartsArg::Braille) => Glyphs::Braille,
+            None => look.glyphs,
+        },
         colours: colours.unwrap_or(look.colours),
     }
 }

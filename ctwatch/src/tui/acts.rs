@@ -6,6 +6,7 @@ use super::{
     columns::COLUMNS,
     history::History,
     keys::{Action, Press, action},
+    pointing::{ClickArea, ClickTarget, target},
     rows::{self, TalkerRows},
     state::{NarrowStep, Narrowing, Pane, TalkerList, TalkerSort, TopState},
     states::{self, STATE_COLUMNS, StateRow},
@@ -29,6 +30,8 @@ pub enum Demand {
 /// What a key is pressed over.
 pub struct Under<'a> {
     pub history: &'a History,
+    /// What lies where on the screen.
+    pub areas: &'a [ClickArea],
     pub services: &'a Services,
     /// Rows of panes that are not made from snapshots.
     pub trace_rows: usize,
@@ -44,6 +47,13 @@ impl TopState {
             self.type_filter(press);
             return Demand::Nothing;
         }
+        if let Press::Click(x, y) = press {
+            self.help = None;
+            if let Some(target) = target(under.areas, x, y) {
+                self.click(target);
+            }
+            return Demand::Nothing;
+        }
         let Some(action) = action(press, self.pane) else { return Demand::Nothing };
         if self.help.is_some() && !matches!(action, Action::Quit | Action::Suspend | Action::Redraw)
         {
@@ -51,6 +61,20 @@ impl TopState {
             return Demand::Nothing;
         }
         self.act(action, under)
+    }
+
+    fn click(&mut self, target: ClickTarget) {
+        match target {
+            ClickTarget::Pane(pane) => self.pane = pane,
+            ClickTarget::Netns(id) => self.chosen = Some(id),
+            ClickTarget::Talker(key) => self.talker = Some(key),
+            ClickTarget::State(protocol, state) => self.census = Some((protocol, state)),
+            ClickTarget::Line(row) if self.pane == Pane::Trace => self.trace_row = row,
+            ClickTarget::Line(row) => self.doctor_row = row,
+            ClickTarget::TableColumn(at) => self.table_sort = Some(at),
+            ClickTarget::TalkerColumn(sort) => self.talker_sort = sort,
+            ClickTarget::StateColumn(at) => self.census_sort = Some(at),
+        }
     }
 
     fn type_filter(&mut self, press: Press) {

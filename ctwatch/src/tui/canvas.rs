@@ -3,17 +3,20 @@
 use super::{
     grid::{Grid, cut, wide},
     look::{Glyphs, Palette, Tone},
+    pointing::{ClickArea, ClickTarget},
 };
 use crate::output::escape::escaped;
 
 pub struct Canvas<'a> {
     grid: &'a mut Grid,
     pub look: Palette,
+    /// What a mouse points at.
+    pub areas: Vec<ClickArea>,
 }
 
 impl<'a> Canvas<'a> {
     pub fn new(grid: &'a mut Grid, look: Palette) -> Self {
-        Self { grid, look }
+        Self { grid, look, areas: Vec::new() }
     }
 
     pub fn columns(&self) -> u16 {
@@ -64,6 +67,11 @@ impl<'a> Canvas<'a> {
     pub fn tint(&mut self, y: u16, tone: Tone) {
         let face = self.look.face(tone);
         self.grid.tint(y, face);
+    }
+
+    /// A click there is on this.
+    pub fn target(&mut self, (x, y, width): (u16, u16, u16), target: ClickTarget) {
+        self.areas.push(ClickArea { x, y, width, target });
     }
 
     /// The chosen row.

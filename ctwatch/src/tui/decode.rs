@@ -9,6 +9,8 @@ const LONGEST: usize = 32;
 #[derive(Debug, Default)]
 pub struct KeyDecoder {
     pending: Vec<u8>,
+    /// What a mouse does is told.
+    mouse: bool,
 }
 
 enum Step {
@@ -19,12 +21,16 @@ enum Step {
 }
 
 impl KeyDecoder {
+    pub fn new(mouse: bool) -> Self {
+        Self { mouse, ..Self::default() }
+    }
+
     pub fn feed(&mut self, bytes: &[u8]) -> Vec<Press> {
         self.pending.extend_from_slice(bytes);
         let mut keys = Vec::new();
         let mut at = 0;
         while at < self.pending.len() {
-            match step(&self.pending[at..]) {
+            match step(&self.pending[at..], self.mouse) {
                 Step::Key(press, length) => {
                     keys.push(press);
                     at += length;
@@ -50,10 +56,10 @@ impl KeyDecoder {
     }
 }
 
-fn step(bytes: &[u8]) -> Step {
+fn step(bytes: &[u8], mouse: bool) -> Step {
     let [first, rest @ ..] = bytes else { return Step::More };
     match *first {
-        b'\x1b' => escape(rest),
+        b'\x1b' => escape(rest, mouse),
         b'\r' | b'\n' => Step::Key(Press::Enter, 1),
         b'\t' => Step::Key(Press::Tab, 1),
         b'\x08' | b'\x7f' => Step::Key(Press::Backspace, 1),
@@ -78,10 +84,10 @@ fn step(bytes: &[u8]) -> Step {
 }
 
 /// What follows an escape.
-fn escape(rest: &[u8]) -> Step {
+fn escape(rest: &[u8], mouse: bool) -> Step {
     match rest {
         [] => Step::More,
-        [b'[', parameters @ ..] => control_sequence(parameters),
+        [b'[', parameters @ ..] => control_sequence(parameters, mouse),
         [b'O', key, ..] => named(*key, 3),
         [b'O'] => Step::More,
         // The escape key, and what was pressed after it.
@@ -89,15 +95,24 @@ fn escape(rest: &[u8]) -> Step {
     }
 }
 
-fn control_sequence(bytes: &[u8]) -> Step {
+fn control_sequence(bytes: &[u8], mouse: bool) -> Step {
     // The Linux console's function keys.
     if bytes.first() == Some(&b'[') {
         return if bytes.len() > 1 { Step::Nothing(4) } else { Step::More };
+    }
+    // A terminal that knows only the old way tells a mouse in three more bytes.
+    if mouse && bytes.first() == Some(&b'M') {
+        return if bytes.len() > 3 { Step::Nothing(6) } else { Step::More };
     }
     match bytes.iter().position(|byte| (0x40..=0x7e).contains(byte)) {
         Some(end) => {
             let length = end + 3;
             match (&bytes[..end], bytes[end]) {
+                ([b'<', parameters @ ..], b'M') if mouse => match pointed(parameters) {
+                    Some(press) => Step::Key(press, length),
+                    None => Step::Nothing(length),
+                },
+                ([b'<', ..], _) => Step::Nothing(length),
                 (b"1" | b"7", b'~') => Step::Key(Press::Home, length),
                 (b"4" | b"8", b'~') => Step::Key(Press::End, length),
                 (b"5", b'~') => Step::Key(Press::PageUp, length),
@@ -108,6 +123,21 @@ fn control_sequence(bytes: &[u8]) -> Step {
         }
         None if bytes.len() > LONGEST => Step::Nothing(bytes.len() + 2),
         None => Step::More,
+    }
+}
+
+/// A button, and where: `0;12;3`.
+fn pointed(parameters: &[u8]) -> Option<Press> {
+    /// Shift, Meta and Control are held.
+    const HELD: u16 = 4 | 8 | 16;
+    let text = std::str::from_utf8(parameters).ok()?;
+    let mut numbers = text.split(';').map(str::parse::<u16>);
+    let (button, x, y) = (numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?);
+    match button & !HELD {
+        0 => Some(Press::Click(x.checked_sub(1)?, y.checked_sub(1)?)),
+        64 => Some(Press::WheelUp),
+        65 => Some(Press::WheelDown),
+        _ => None,
     }
 }
 
@@ -169,6 +199,19 @@ mod tests {
         assert_eq!(decoder.flush(), None);
         assert_eq!(keys(b"\x1bq"), [Press::Escape, Press::Char('q')]);
         assert_eq!(keys(b"\x1b\x1b[A"), [Press::Escape, Press::Up]);
+    }
+
+    #[test]
+    fn a_mouse_is_told_where_it_is_wanted() {
+        let sent = b"\x1b[<0;12;3M\x1b[<0;12;3m\x1b[<64;1;1M\x1b[<65;1;1M\x1b[<2;1;1M\x1b[<0;0;1Mq";
+        let wanted = [Press::Click(11, 2), Press::WheelUp, Press::WheelDown, Press::Char('q')];
+        assert_eq!(KeyDecoder::new(true).feed(sent), wanted);
+        assert_eq!(KeyDecoder::new(false).feed(sent), [Press::Char('q')]);
+        // In the old way, whatever the bytes are.
+        assert_eq!(KeyDecoder::new(true).feed(b"\x1b[M q!q"), [Press::Char('q')]);
+        let mut decoder = KeyDecoder::new(true);
+        let slowly: Vec<Press> = sent.iter().flat_map(|byte| decoder.feed(&[*byte])).collect();
+        assert_eq!(slowly, wanted);
     }
 
     #[test]

@@ -109,19 +109,22 @@ impl History {
     }
 
     /// For windows of time of this width, the last of which holds the reading `until`: what is largest in
-    /// each; `None` where nothing was read. Windows begin at multiples of their width, so that a chart stays
-    /// as it is until a window is over.
+    /// each; `None` where nothing was read. Windows begin at multiples of their width, and so many of them that share
+    /// a sign at multiples of those, so that a chart stays as it is until a window is over.
     pub fn series(
         &self,
         until: u64,
-        windows: usize,
+        (signs, each): (usize, usize),
         width: Duration,
         value: impl Fn(&Snapshot) -> Option<f64>,
     ) -> Vec<Option<f64>> {
+        let windows = signs * each;
         let mut series = vec![None; windows];
         let width = i64::try_from(width.as_millis()).unwrap_or(i64::MAX).max(1);
         let window = |snapshot: &Snapshot| snapshot.time.as_millisecond().div_euclid(width);
         let Some(last) = self.at(until).map(|kept| window(&kept.snapshot)) else { return series };
+        let each = i64::try_from(each).unwrap_or(1).max(1);
+        let last = last.div_euclid(each) * each + each - 1;
         let end = self.kept.partition_point(|kept| kept.number <= until);
         for kept in self.kept.range(..end).rev() {
             // A clock that was set back: what is after the end is not shown.
@@ -229,9 +232,12 @@ mod tests {
         }
         let width = Duration::from_secs(5);
         let entries = |snapshot: &Snapshot| table(snapshot, 1)?.entries.map(f64::from);
-        let series = history.series(5, 4, width, entries);
+        let series = history.series(5, (4, 1), width, entries);
         assert_eq!(series, [None, Some(100.0), None, Some(100.0)]);
-        assert_eq!(history.series(2, 2, width, entries), [None, Some(100.0)]);
-        assert_eq!(history.series(2, 2, width, |_| None), [None, None]);
+        assert_eq!(history.series(2, (2, 1), width, entries), [None, Some(100.0)]);
+        assert_eq!(history.series(2, (2, 1), width, |_| None), [None, None]);
+        // Two to a sign: the third window is the left half of the last sign.
+        let series = history.series(5, (2, 2), width, entries);
+        assert_eq!(series, [Some(100.0), None, Some(100.0), None]);
     }
 }

@@ -20,6 +20,10 @@ pub enum Press {
     End,
     PageUp,
     PageDown,
+    WheelUp,
+    WheelDown,
+    /// With the mouse, at this column and row.
+    Click(u16, u16),
 }
 
 impl Press {
@@ -41,6 +45,8 @@ impl Press {
             Self::End => "End".to_owned(),
             Self::PageUp => "PgUp".to_owned(),
             Self::PageDown => "PgDn".to_owned(),
+            Self::WheelUp | Self::WheelDown => "wheel".to_owned(),
+            Self::Click(..) => "click".to_owned(),
         }
     }
 }
@@ -121,8 +127,8 @@ use Press::{Char, Ctrl};
 const COLUMNED: &[Pane] = &[Namespaces, Talkers, Census];
 
 pub const TABLE: &[Binding] = &[
-    binding(&[Press::Up, Char('k')], Action::Up, "one row up"),
-    binding(&[Press::Down, Char('j')], Action::Down, "one row down"),
+    binding(&[Press::Up, Char('k'), Press::WheelUp], Action::Up, "one row up"),
+    binding(&[Press::Down, Char('j'), Press::WheelDown], Action::Down, "one row down"),
     binding(&[Press::PageUp, Ctrl('b')], Action::PageUp, "ten rows up"),
     binding(&[Press::PageDown, Ctrl('f')], Action::PageDown, "ten rows down"),
     binding(&[Press::Home], Action::First, "first row"),

@@ -38,6 +38,12 @@ pub struct Palette {
     pub glyphs: Glyphs,
 }
 
+/// From nothing to all.
+const ASCII: [&str; 8] = ["_", ".", ":", "-", "=", "+", "*", "#"];
+const BLOCKS: [&str; 8] = [
+    "\u{2581}", "\u{2582}", "\u{2583}", "\u{2584}", "\u{2585}", "\u{2586}", "\u{2587}", "\u{2588}",
+];
+
 /// What the environment says of the terminal.
 #[derive(Clone, Debug, Default)]
 pub struct Environment {
@@ -65,7 +71,7 @@ impl Palette {
         let is_utf8 = locale.contains("utf-8") || locale.contains("utf8");
         // Fonts of consoles lack most of them.
         let is_console = is(&["dumb", "vt", "linux", "ansi", "cons25", "pcansi"]);
-        let glyphs = if is_utf8 && !is_console { Glyphs::Blocks } else { Glyphs::Ascii };
+        let glyphs = if is_utf8 && !is_console { Glyphs::Braille } else { Glyphs::Ascii };
         Self { colours, glyphs }
     }
 
@@ -104,21 +110,56 @@ impl Palette {
     pub fn bar(self) -> [&'static str; 5] {
         match self.glyphs {
             Glyphs::Ascii => ["#", "=", "-", "*", "."],
-            Glyphs::Blocks | Glyphs::Braille => {
-                ["\u{2588}", "\u{2593}", "\u{2592}", "\u{25a0}", "\u{b7}"]
+            // Four, three or two dots of four are as high as what they stand for is hard to get rid of.
+            Glyphs::Braille => ["\u{28ff}", "\u{28f6}", "\u{28e4}", "\u{282d}", "\u{b7}"],
+            Glyphs::Blocks => ["\u{2588}", "\u{2593}", "\u{2592}", "\u{25a0}", "\u{b7}"],
+        }
+    }
+
+    /// How many windows of time one sign of a chart shows beside each other.
+    pub fn beside(self) -> usize {
+        if self.glyphs == Glyphs::Braille { 2 } else { 1 }
+    }
+
+    /// How many levels one sign of a chart tells apart.
+    pub fn levels(self) -> usize {
+        match self.glyphs {
+            Glyphs::Ascii => ASCII.len(),
+            Glyphs::Blocks => BLOCKS.len(),
+            Glyphs::Braille => 4,
+        }
+    }
+
+    /// The sign of a chart whose windows are so high; 0: nothing is there.
+    pub fn sign(self, levels: &[usize]) -> String {
+        let [left, right] = [0, 1].map(|at| levels.get(at).copied().unwrap_or(0));
+        match self.glyphs {
+            Glyphs::Ascii | Glyphs::Blocks => {
+                let signs = if self.glyphs == Glyphs::Ascii { &ASCII } else { &BLOCKS };
+                let sign = left.checked_sub(1).map(|at| signs[at.min(signs.len() - 1)]);
+                sign.unwrap_or(" ").to_owned()
+            }
+            Glyphs::Braille => {
+                // From the lowest dot to the highest.
+                const LEFT: [u32; 4] = [0x40, 0x04, 0x02, 0x01];
+                const RIGHT: [u32; 4] = [0x80, 0x20, 0x10, 0x08];
+                let dots = |dots: [u32; 4], level: usize| dots.iter().take(level).sum::<u32>();
+                match dots(LEFT, left) + dots(RIGHT, right) {
+                    0 => " ".to_owned(),
+                    dots => char::from_u32(0x2800 + dots).unwrap_or(' ').to_string(),
+                }
             }
         }
     }
 
-    /// From nothing to all.
-    pub fn levels(self) -> &'static [&'static str] {
-        match self.glyphs {
-            Glyphs::Ascii => &["_", ".", ":", "-", "=", "+", "*", "#"],
-            Glyphs::Blocks | Glyphs::Braille => &[
-                "\u{2581}", "\u{2582}", "\u{2583}", "\u{2584}", "\u{2585}", "\u{2586}", "\u{2587}",
-                "\u{2588}",
-            ],
-        }
+    /// Of a braille sign only the left half, where a bar ends in the middle of it.
+    pub fn half(sign: &str) -> String {
+        const LEFT: u32 = 0x47;
+        let half = sign.chars().map(|sign| match u32::from(sign) {
+            dots @ 0x2800..0x2900 => char::from_u32(0x2800 + (dots & LEFT)).unwrap_or(sign),
+            _ => sign,
+        });
+        half.collect()
     }
 
     pub fn rule(self) -> &'static str {
@@ -144,13 +185,38 @@ mod tests {
             });
             (look.colours, look.glyphs)
         };
-        assert_eq!(of("xterm-256color", "de_DE.UTF-8", false), (Colours::Sixteen, Glyphs::Blocks));
-        assert_eq!(of("xterm-256color", "C.utf8", true), (Colours::None, Glyphs::Blocks));
+        assert_eq!(of("xterm-256color", "de_DE.UTF-8", false), (Colours::Sixteen, Glyphs::Braille));
+        assert_eq!(of("xterm-256color", "C.utf8", true), (Colours::None, Glyphs::Braille));
         assert_eq!(of("xterm-256color", "C", false), (Colours::Sixteen, Glyphs::Ascii));
         assert_eq!(of("linux", "en_US.UTF-8", false), (Colours::Eight, Glyphs::Ascii));
         assert_eq!(of("vt220", "en_US.UTF-8", false), (Colours::None, Glyphs::Ascii));
         assert_eq!(of("dumb", "", false), (Colours::None, Glyphs::Ascii));
-        assert_eq!(of("screen", "C.UTF-8", false), (Colours::Eight, Glyphs::Blocks));
+        assert_eq!(of("screen", "C.UTF-8", false), (Colours::Eight, Glyphs::Braille));
+    }
+
+    #[test]
+    fn each_sign_tells_its_windows_apart() {
+        let look = |glyphs| Palette { colours: Colours::None, glyphs };
+        assert_eq!(look(Glyphs::Ascii).sign(&[8]), "#");
+        assert_eq!(look(Glyphs::Blocks).sign(&[1]), "\u{2581}");
+        let braille = look(Glyphs::Braille);
+        let signs = [[4, 4], [1, 0], [0, 1], [2, 3], [0, 0]].map(|levels| braille.sign(&levels));
+        assert_eq!(
+            signs,
+            ["\u{28ff}", "\u{2840}", "\u{2880}", "\u{28e4}", " "].map(|sign| {
+                // Two dots, and three of the other half.
+                if sign == "\u{28e4}" { "\u{28f4}" } else { sign }
+            })
+        );
+        assert_eq!(Palette::half("\u{28ff}"), "\u{2847}");
+        assert_eq!(Palette::half("#"), "#");
+        // In black and white the kinds of a bar differ too.
+        for glyphs in [Glyphs::Ascii, Glyphs::Blocks, Glyphs::Braille] {
+            let signs = look(glyphs).bar();
+            for (at, sign) in signs.iter().enumerate() {
+                assert!(signs.iter().skip(at + 1).all(|other| other != sign), "{signs:?}");
+            }
+        }
     }
 
     #[test]

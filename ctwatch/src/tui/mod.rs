@@ -10,6 +10,7 @@ pub mod grid;
 pub mod history;
 pub mod keys;
 pub mod look;
+pub mod pointing;
 pub mod rows;
 pub mod scene;
 pub mod state;

@@ -12,8 +12,9 @@ use super::{
     history::{History, HistoryBounds},
     keys::{Press, TABLE, bindings},
     look::{Colours, Glyphs, Palette},
+    pointing::ClickArea,
     scene::Scene,
-    state::{Pane, TopState},
+    state::{Pane, TalkerSort, TopState},
     view,
 };
 use crate::{
@@ -26,7 +27,7 @@ use crate::{
 };
 
 const SIZES: [(u16, u16); 3] = [(40, 12), (80, 24), (200, 60)];
-const LOOK: Palette = Palette { colours: Colours::Sixteen, glyphs: Glyphs::Blocks };
+const LOOK: Palette = Palette { colours: Colours::Sixteen, glyphs: Glyphs::Braille };
 const ASCII: Palette = Palette { colours: Colours::None, glyphs: Glyphs::Ascii };
 const GROUPINGS: [By; 4] = [By::Source, By::Service, By::Interface, By::Process];
 
@@ -38,6 +39,8 @@ pub(super) struct Bench {
     pub(super) history: History,
     pub(super) services: Services,
     look: Palette,
+    /// Of the screen at which a mouse points.
+    areas: Vec<ClickArea>,
 }
 
 impl Bench {
@@ -52,6 +55,7 @@ impl Bench {
             history,
             services,
             look: LOOK,
+            areas: Vec::new(),
         }
     }
 
@@ -75,6 +79,7 @@ impl Bench {
     pub(super) fn press(&mut self, press: Press) -> Demand {
         let under = Under {
             history: &self.history,
+            areas: &self.areas,
             services: &self.services,
             trace_rows: self.traced.len(),
             doctor_rows: self.advice.len(),
@@ -87,6 +92,10 @@ impl Bench {
     }
 
     pub(super) fn drawn(&self, columns: u16, rows: u16) -> Grid {
+        self.seen(columns, rows).0
+    }
+
+    fn seen(&self, columns: u16, rows: u16) -> (Grid, Vec<ClickArea>) {
         let header = header();
         let scene = Scene {
             state: &self.state,
@@ -101,7 +110,7 @@ impl Bench {
             traced: &self.traced,
             no_trace: "not tracing",
         };
-        view::draw(&scene, self.look, columns, rows)
+        view::drawn(&scene, self.look, columns, rows)
     }
 
     /// In each size, one below the other.
@@ -268,6 +277,51 @@ fn what_has_no_state_says_so() {
     bench.state.is_recorded = true;
     bench.history.push(Box::new(several().remove(1)));
     assert!(bench.drawn(80, 24).text().contains("not recorded by state"));
+}
+
+#[test]
+fn blocks_are_drawn_where_they_were_asked_for() {
+    let mut bench = Bench::incident();
+    bench.look = Palette { glyphs: Glyphs::Blocks, ..LOOK };
+    bench.looks_like(expect_file!["../../../tests/golden/top/blocks.txt"]);
+}
+
+/// Clicks on a word of the screen.
+fn click(bench: &mut Bench, word: &str) {
+    let (grid, areas) = bench.seen(80, 24);
+    bench.areas = areas;
+    let text = grid.text();
+    let lines: Vec<&str> = text.lines().collect();
+    let y = lines.iter().rposition(|line| line.contains(word)).unwrap();
+    let x = lines[y].split(word).next().unwrap().chars().count();
+    bench.press(Press::Click(u16::try_from(x).unwrap(), u16::try_from(y).unwrap()));
+}
+
+#[test]
+fn a_click_selects_what_it_is_on() {
+    let mut bench = Bench::incident();
+    click(&mut bench, "nat-gateway");
+    assert!(bench.drawn(80, 24).text().contains("nat-gateway-of-a-customer: 3000 of"));
+    click(&mut bench, "insert/s");
+    assert!(bench.drawn(80, 24).text().contains("vinsert/s"));
+    bench.state = TopState::new(GROUPINGS.to_vec(), false);
+    click(&mut bench, "talkers");
+    assert_eq!(bench.state.pane, Pane::Talkers);
+    click(&mut bench, "10.128.0.36");
+    assert_eq!(bench.state.row_name(&bench.history, &bench.services).unwrap(), "10.128.0.36");
+    click(&mut bench, "in all");
+    assert_eq!(bench.state.talker_sort, TalkerSort::All);
+    click(&mut bench, "census");
+    click(&mut bench, "tcp ESTABLISHED");
+    assert_eq!(bench.state.census, Some((6, 3)));
+    bench.press(Press::WheelUp);
+    assert_eq!(bench.state.census, Some((6, 7)));
+    // Where nothing is, nothing happens.
+    bench.press(Press::Click(300, 300));
+    assert_eq!(bench.state.pane, Pane::Census);
+    bench.press(Press::Char('?'));
+    click(&mut bench, "one row up");
+    assert_eq!(bench.state.help, None);
 }
 
 #[test]

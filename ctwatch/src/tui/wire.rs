@@ -8,6 +8,9 @@ use super::grid::{BLANK, Face, Grid, HALF, Spot, wide};
 pub const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l";
 /// All of that undone. A terminal without an alternate screen goes on below what it shows.
 pub const LEAVE: &str = "\x1b[m\x1b[?7h\x1b[?25h\x1b[999;1H\r\n\x1b[?1049l";
+/// Clicks and the wheel are told, and where, in decimal numbers.
+pub const MOUSE: &str = "\x1b[?1000h\x1b[?1006h";
+pub const NO_MOUSE: &str = "\x1b[?1006l\x1b[?1000l";
 /// To move by writing what is there already is cheaper up to here.
 const NEAR: usize = 4;
 /// So many blanks at the end of a row are erased rather than written.

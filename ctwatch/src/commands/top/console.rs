@@ -17,7 +17,7 @@ use crate::{
     threads,
     tui::{
         grid::Grid,
-        wire::{self, ENTER, LEAVE},
+        wire::{self, ENTER, LEAVE, MOUSE, NO_MOUSE},
     },
 };
 
@@ -30,6 +30,8 @@ pub(super) struct Console {
     /// What was typed; closed where the terminal is gone.
     typed: mpsc::UnboundedReceiver<Vec<u8>>,
     is_entered: bool,
+    /// What a mouse does is told.
+    mouse: bool,
 }
 
 /// What is to be written, by the thread that does.
@@ -71,7 +73,7 @@ fn output() -> io::Stdout {
 }
 
 impl Console {
-    pub(super) fn open() -> Result<Self> {
+    pub(super) fn open(mouse: bool) -> Result<Self> {
         if !isatty(io::stdin()) || !isatty(output()) {
             let why = "top needs a terminal; `ctwatch watch` prints lines for files and pipes";
             return Err(WrongUsage(why.to_owned()).into());
@@ -82,7 +84,7 @@ impl Console {
         let shared = Arc::clone(&outgoing);
         threads::start("screen", move || write(&shared))?;
         threads::start("keys", move || read(&send))?;
-        let mut console = Self { before, outgoing, typed, is_entered: false };
+        let mut console = Self { before, outgoing, typed, is_entered: false, mouse };
         console.enter()?;
         Ok(console)
     }
@@ -92,9 +94,10 @@ impl Console {
         let mut raw = self.before.clone();
         raw.make_raw();
         self.is_entered = true;
+        let mouse = self.mouse;
         tcsetattr(io::stdin(), OptionalActions::Now, &raw).context("cannot set up the terminal")?;
         self.outgoing.tell(|due| {
-            due.texts.push(ENTER.to_owned());
+            due.texts.push(format!("{}{ENTER}", if mouse { MOUSE } else { "" }));
             due.is_anew = true;
         });
         Ok(())
@@ -107,9 +110,10 @@ impl Console {
         }
         self.is_entered = false;
         let (tell, told) = blocking::sync_channel(1);
+        let mouse = if self.mouse { NO_MOUSE } else { "" };
         self.outgoing.tell(|due| {
             due.screen = None;
-            due.texts.push(format!("{LEAVE}{}", last_words.replace('\n', "\r\n")));
+            due.texts.push(format!("{mouse}{LEAVE}{}", last_words.replace('\n', "\r\n")));
             due.waiting = Some(tell);
         });
         // A slow terminal is waited for while it takes anything.

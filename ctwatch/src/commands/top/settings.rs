@@ -7,7 +7,7 @@ use clap::ValueEnum;
 
 use super::super::WrongUsage;
 use crate::{
-    cli::{By, ColoursArg, TopArgs},
+    cli::{By, ChartsArg, ColoursArg, TopArgs},
     host::machine::files,
 };
 
@@ -27,11 +27,17 @@ pub(super) const TEMPLATE: &str = "\
 # Draw with ASCII alone: yes or no. Without it, TERM and the locale decide
 #ascii = no
 
+# Charts and bars: braille, blocks or ascii. Without it, TERM and the locale decide
+#charts = blocks
+
+# Select and scroll with the mouse: yes or no. The terminal then selects text with Shift
+#mouse = no
+
 # Colours: none, 8 or 16. Without it, TERM and NO_COLOR decide
 #colours = 16
 ";
 
-const NAMES: [&str; 5] = ["interval", "top", "by", "ascii", "colours"];
+const NAMES: [&str; 7] = ["interval", "top", "by", "ascii", "charts", "mouse", "colours"];
 
 /// Where files of settings are looked for.
 pub(in crate::commands) fn paths(args: &TopArgs) -> Vec<PathBuf> {
@@ -109,11 +115,11 @@ fn set(args: &mut TopArgs, given: &TopArgs, name: &str, value: &str) -> Result<(
             args.by = each.collect::<Result<_, _>>()?;
         }
         "ascii" if !given.ascii => {
-            args.ascii = match value {
-                "yes" => true,
-                "no" => false,
-                _ => return Err("yes or no".to_owned()),
-            };
+            args.ascii = is_yes(value)?;
+        }
+        "mouse" if !given.mouse => args.mouse = is_yes(value)?,
+        "charts" if given.charts.is_none() && !given.ascii => {
+            args.charts = Some(ChartsArg::from_str(value, true)?);
         }
         "colours" if given.colours.is_none() => {
             args.colours = Some(ColoursArg::from_str(value, true)?);
@@ -121,6 +127,14 @@ fn set(args: &mut TopArgs, given: &TopArgs, name: &str, value: &str) -> Result<(
         _ => {}
     }
     Ok(())
+}
+
+fn is_yes(value: &str) -> Result<bool, String> {
+    match value {
+        "yes" | "true" => Ok(true),
+        "no" | "false" => Ok(false),
+        _ => Err("yes or no".to_owned()),
+    }
 }
 
 /// Of those, what is there: for what may read nothing else.
@@ -145,19 +159,22 @@ mod tests {
     fn options_come_before_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("top.conf");
-        let text =
-            "# mine\ninterval = 2s\ntop = 50 # more\nby = flow,source\nascii = yes\ncolours = 8\n";
+        let text = "# mine\ninterval = 2s\ntop = 50 # more\nby = flow,source\nascii = yes\ncolours = 8\n\
+             charts = blocks\nmouse = true\n";
         std::fs::write(&path, text).unwrap();
         let words = format!("ctwatch top --config {} --top 7", path.display());
         let set = apply(args(&words)).unwrap();
         assert_eq!((set.interval(), set.top), (Duration::from_secs(2), Some(7)));
         assert_eq!((set.by, set.ascii), (vec![By::Flow, By::Source], true));
+        assert_eq!((set.charts, set.mouse), (Some(ChartsArg::Blocks), true));
         assert_eq!(set.colours, Some(ColoursArg::Eight));
         for (wrong, why) in [
             ("nonsense", "line 1"),
             ("colour = 8", "line 1"),
             ("\ntop = 0", "1 to 10000"),
             ("ascii = maybe", "yes or no"),
+            ("mouse = perhaps", "yes or no"),
+            ("charts = lovely", "lovely"),
             ("by = nobody", "nobody"),
         ] {
             std::fs::write(&path, wrong).unwrap();

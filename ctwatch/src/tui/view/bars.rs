@@ -2,7 +2,10 @@
 
 use crate::{
     model::census::Holds,
-    tui::{canvas::Canvas, look::Tone},
+    tui::{
+        canvas::Canvas,
+        look::{Palette, Tone},
+    },
 };
 
 /// How full a table is, and of what: pinned, closing, reclaimable; of what kind is not known without a census.
@@ -16,22 +19,28 @@ pub(super) fn fill(
     let [pinned, closing, reclaimable, unknown, free] = canvas.look.bar();
     // Of what is not known there is no bar.
     let Some(fill) = fill else { return };
-    let cells = |share: f64| share_of(width, share);
-    let full = match cells(fill) {
+    // In halves of signs, where a sign has two.
+    let parts = u16::try_from(canvas.look.beside()).unwrap_or(1);
+    let full = match share_of(width * parts, fill) {
         0 if fill > 0.0 => 1,
         full => full,
     };
-    canvas.signs(x + full, y, width - full, free, Tone::Faint);
-    match holds.filter(|holds| holds.all() > 0) {
-        None => canvas.signs(x, y, full, unknown, tone),
+    canvas.signs(x, y, width, free, Tone::Faint);
+    let ends = match holds.filter(|holds| holds.all() > 0) {
+        None => vec![(full, unknown)],
         Some(holds) => {
-            let all = holds.all() as f64;
-            let of = |count: u64| share_of(full, count as f64 / all);
-            let first = of(holds.pinned);
-            let second = of(holds.pinned + holds.closing) - first;
-            canvas.signs(x, y, first, pinned, tone);
-            canvas.signs(x + first, y, second, closing, tone);
-            canvas.signs(x + first + second, y, full - first - second, reclaimable, tone);
+            let of = |count: u64| share_of(full, count as f64 / holds.all() as f64);
+            let second = of(holds.pinned + holds.closing);
+            vec![(of(holds.pinned), pinned), (second, closing), (full, reclaimable)]
+        }
+    };
+    let kind = |part: u16| ends.iter().find(|(end, _)| part < *end).map(|(_, sign)| *sign);
+    for at in 0..width {
+        // What begins in the middle of a sign begins with the next one.
+        let Some(sign) = kind(at * parts) else { break };
+        match kind(at * parts + parts - 1) {
+            Some(_) => canvas.signs(x + at, y, 1, sign, tone),
+            None => canvas.signs(x + at, y, 1, &Palette::half(sign), tone),
         }
     }
 }
@@ -41,12 +50,7 @@ fn share_of(width: u16, share: f64) -> u16 {
     (0..=width).rev().find(|cells| f64::from(*cells) <= share * f64::from(width) + 0.5).unwrap_or(0)
 }
 
-/// So many readings of a chart fit.
-pub(super) fn windows(_canvas: &Canvas<'_>, width: u16) -> usize {
-    usize::from(width)
-}
-
-/// One row, from 0 to `most`; nothing where nothing was read.
+/// One chart, from 0 to `most`, of as many windows in each sign as the terminal shows; nothing where nothing was read.
 pub(super) fn chart(
     canvas: &mut Canvas<'_>,
     (x, y, rows): (u16, u16, u16),
@@ -55,18 +59,24 @@ pub(super) fn chart(
     tone: Tone,
 ) {
     let levels = canvas.look.levels();
-    let steps = levels.len() * usize::from(rows);
-    for (at, value) in (x..).zip(series) {
-        let Some(value) = value else { continue };
+    let steps = levels * usize::from(rows);
+    let level = |value: &Option<f64>| {
+        let Some(value) = value else { return 0 };
         let share = if most > 0.0 { (value / most).clamp(0.0, 1.0) } else { 0.0 };
         let level = (1..=steps).rev().find(|level| *level as f64 <= share * steps as f64 + 0.5);
         // That it was read and is nothing shows too.
-        let level = level.unwrap_or(1);
+        level.unwrap_or(1)
+    };
+    for (at, windows) in (x..).zip(series.chunks(canvas.look.beside())) {
         for row in 0..rows {
-            let below = usize::from(row) * levels.len();
-            if let Some(sign) = level.checked_sub(below + 1).map(|over| over.min(levels.len() - 1))
-            {
-                canvas.signs(at, y + rows - 1 - row, 1, levels[sign], tone);
+            let below = usize::from(row) * levels;
+            let windows: Vec<usize> = windows
+                .iter()
+                .map(|value| level(value).saturating_sub(below).min(levels))
+                .collect();
+            if windows.iter().any(|level| *level > 0) {
+                let sign = canvas.look.sign(&windows);
+                canvas.signs(at, y + rows - 1 - row, 1, &sign, tone);
             }
         }
     }

@@ -8,6 +8,7 @@ use crate::{
         canvas::Canvas,
         history,
         look::Tone,
+        pointing::ClickTarget,
         rows,
         scene::{Band, Scene, WINDOW},
         states::{STATE_COLUMNS, StateRow, chosen, shown_columns, states},
@@ -95,6 +96,9 @@ fn of_states(canvas: &mut Canvas<'_>, scene: &Scene<'_>, found: &[StateRow], ban
         let title = if is_sorted { format!("v{}", column.title) } else { column.title.to_owned() };
         let tone = if is_sorted { Tone::Selected } else { Tone::Heading };
         canvas.right(x, band.y, column.width + 1, &title, tone);
+        if let Some(at) = at {
+            canvas.target((x, band.y, column.width + 1), ClickTarget::StateColumn(*at));
+        }
         x += column.width + 1;
     }
     let most = usize::from(band.rows.saturating_sub(1));
@@ -111,6 +115,7 @@ fn of_states(canvas: &mut Canvas<'_>, scene: &Scene<'_>, found: &[StateRow], ban
         if at == chosen && state.state().is_none() {
             canvas.choose(y);
         }
+        canvas.target((0, y, columns), ClickTarget::State(row.protocol, row.state));
         y += 1;
     }
     y - band.y
@@ -130,7 +135,7 @@ fn past(canvas: &mut Canvas<'_>, scene: &Scene<'_>, table: &Table, y: u16) {
         let known = states.iter().find(|state| (state.protocol, state.state) == of);
         Some(known.map_or(0, |state| state.holds.all()) as f64)
     };
-    let series = scene.history.series(until, bars::windows(canvas, width), WINDOW, entries);
+    let series = scene.history.series(until, (width.into(), canvas.look.beside()), WINDOW, entries);
     let most = series.iter().flatten().copied().fold(0.0, f64::max);
     canvas.text(1, y, LABEL - 1, "entries", Tone::Plain);
     bars::chart(canvas, (LABEL, y, 1), &series, most, Tone::Bar);

@@ -217,7 +217,7 @@ fn charts(canvas: &mut Canvas<'_>, scene: &Scene<'_>, table: &Table, y: u16, tal
     let columns = canvas.columns();
     let width = columns.saturating_sub(LABEL + SCALE + 1);
     let until = scene.state.cursor.unwrap_or(u64::MAX);
-    let windows = bars::windows(canvas, width);
+    let windows = (usize::from(width), canvas.look.beside());
     let of = |value: &dyn Fn(&Table) -> Option<f64>| {
         let value = |snapshot: &Snapshot| value(history::table(snapshot, table.id)?);
         scene.history.series(until, windows, WINDOW, value)

@@ -1,6 +1,11 @@
 //! The last rows: where in the past it is, what was just said, or which keys there are.
 
-use crate::tui::{canvas::Canvas, grid::wide, look::Tone, scene::Scene};
+use crate::tui::{
+    canvas::Canvas, grid::wide, look::Tone, pointing::ClickTarget, scene::Scene, state::Pane,
+};
+
+/// From here on the panes are named.
+const WITH_TABS: u16 = 78;
 
 pub(super) fn rows(scene: &Scene<'_>) -> u16 {
     1 + u16::from(has_time_line(scene))
@@ -25,9 +30,6 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, scene: &Scene<'_>) {
         return;
     }
     let keys = [
-        ("q", "quit"),
-        ("?", "keys"),
-        ("Tab", scene.state.pane.name()),
         ("Enter", "narrow"),
         ("Esc", "back"),
         ("/", "filter"),
@@ -39,7 +41,23 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, scene: &Scene<'_>) {
         ("s", "save"),
     ];
     let mut x = 0;
-    for (key, says) in keys {
+    let first = [("q", "quit"), ("?", "keys"), ("Tab", scene.state.pane.name())];
+    // All panes by name, where there is room for them.
+    let has_tabs = columns >= WITH_TABS;
+    let first = &first[..if has_tabs { 2 } else { 3 }];
+    let tabs = |canvas: &mut Canvas<'_>, mut x: u16| {
+        for pane in Pane::ALL.into_iter().filter(|_| has_tabs) {
+            let tone = if pane == scene.state.pane { Tone::Selected } else { Tone::Plain };
+            let end = canvas.text(x, y, columns - x, pane.name(), tone);
+            canvas.target((x, y, end - x), ClickTarget::Pane(pane));
+            x = end + 1;
+        }
+        x + u16::from(has_tabs)
+    };
+    for (at, (key, says)) in first.iter().chain(&keys).enumerate() {
+        if at == first.len() {
+            x = tabs(canvas, x);
+        }
         let wide = wide(key) + wide(says) + 3;
         if x + wide > columns + 2 {
             break;

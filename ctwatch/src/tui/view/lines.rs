@@ -5,6 +5,7 @@ use crate::{
     tui::{
         canvas::Canvas,
         look::Tone,
+        pointing::ClickTarget,
         rows,
         scene::{Band, Scene},
     },
@@ -28,6 +29,7 @@ pub(super) fn draw(
     let columns = canvas.columns();
     for (y, (at, (text, tone))) in (y + 1..).zip(lines.iter().enumerate().skip(first).take(most)) {
         canvas.text(1, y, columns - 1, text, *tone);
+        canvas.target((0, y, columns), ClickTarget::Line(at));
         if Some(at) == chosen {
             canvas.choose(y);
         }

@@ -8,6 +8,7 @@ use crate::{
     tui::{
         canvas::Canvas,
         look::Tone,
+        pointing::ClickTarget,
         rows::{self, TalkerRow, TalkerRows},
         scene::{Band, Scene},
         state::{TalkerList, TalkerSort},
@@ -210,10 +211,17 @@ pub(super) fn pane(
     };
     let of = |at: Option<usize>| if sorted == at { Tone::Selected } else { Tone::Heading };
     canvas.text(1, y + 1, name_width - 1, &format!("{} of {}", by.name(), rows.len()), of(None));
-    let mut x = 1 + name_width - 1;
+    canvas.target((0, y + 1, name_width), ClickTarget::TalkerColumn(TalkerSort::Name));
+    let mut x = name_width;
     for (at, (title, width)) in numbers.iter().enumerate() {
         let title = if sorted == Some(at) { format!("v{title}") } else { (*title).to_owned() };
         canvas.right(x, y + 1, *width, &title, of(Some(at)));
+        let sort = match at {
+            0 | 1 => TalkerSort::Now,
+            2 | 3 => TalkerSort::All,
+            _ => TalkerSort::Least,
+        };
+        canvas.target((x, y + 1, *width), ClickTarget::TalkerColumn(sort));
         x += width;
     }
     let most = usize::from(room - 2);
@@ -234,6 +242,7 @@ pub(super) fn pane(
             canvas.right(x, y, *width, &cell, Tone::Plain);
             x += width;
         }
+        canvas.target((0, y, columns), ClickTarget::Talker(entry.key));
         if at == chosen {
             canvas.choose(y);
         }

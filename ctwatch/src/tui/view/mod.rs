@@ -14,6 +14,7 @@ use super::{
     canvas::Canvas,
     grid::Grid,
     look::{Palette, Tone},
+    pointing::ClickArea,
     rows,
     scene::{Band, Scene},
     state::Pane,
@@ -24,11 +25,16 @@ use crate::model::Snapshot;
 const LEAST: (u16, u16) = (20, 4);
 
 pub fn draw(scene: &Scene<'_>, look: Palette, columns: u16, rows: u16) -> Grid {
+    drawn(scene, look, columns, rows).0
+}
+
+/// And what lies where on it.
+pub fn drawn(scene: &Scene<'_>, look: Palette, columns: u16, rows: u16) -> (Grid, Vec<ClickArea>) {
     let mut grid = Grid::new(columns, rows);
     let mut canvas = Canvas::new(&mut grid, look);
     if columns < LEAST.0 || rows < LEAST.1 {
         canvas.text(0, 0, columns, "too small", Tone::Plain);
-        return grid;
+        return (grid, Vec::new());
     }
     title::draw(&mut canvas, scene);
     let snapshot = scene.state.shown(scene.history);
@@ -40,7 +46,8 @@ pub fn draw(scene: &Scene<'_>, look: Palette, columns: u16, rows: u16) -> Grid {
         (None, Some(snapshot)) => body(&mut canvas, scene, snapshot),
     }
     foot::draw(&mut canvas, scene);
-    grid
+    let areas = canvas.areas;
+    (grid, areas)
 }
 
 fn body(canvas: &mut Canvas<'_>, scene: &Scene<'_>, snapshot: &Snapshot) {

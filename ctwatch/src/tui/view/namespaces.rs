@@ -11,6 +11,7 @@ use crate::{
         canvas::Canvas,
         columns::{COLUMNS, fitting},
         look::Tone,
+        pointing::ClickTarget,
         rows,
         scene::Scene,
         state::Pane,
@@ -60,6 +61,7 @@ pub(super) fn draw(
         let title = if is_sorted { format!("v{}", column.title) } else { column.title.to_owned() };
         let tone = if is_sorted { Tone::Selected } else { Tone::Heading };
         canvas.right(x, y, column.width + 1, &title, tone);
+        canvas.target((x, y, column.width + 1), ClickTarget::TableColumn(*at));
         x += column.width + 1;
     }
     let chosen = rows::selected(snapshot, state).map(|table| table.id);
@@ -97,6 +99,7 @@ pub(super) fn draw(
         if Some(table.id) == chosen && state.pane == Pane::Namespaces && tables.len() > 1 {
             canvas.choose(row);
         }
+        canvas.target((0, row, columns), ClickTarget::Netns(table.id));
         row += 1;
     }
     if tables.is_empty() {
