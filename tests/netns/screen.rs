@@ -159,7 +159,10 @@ fn by_mouse() -> Result<()> {
     for (name, end) in ends {
         let mut terminal = top(&["--mouse"], 80, 24)?;
         let before = terminal.settings()?;
-        let screen = terminal.wait_for(" live")?;
+        let screen = terminal.wait_until("the last row", |screen| {
+            screen.contains(" live")
+                && screen.lines().last().is_some_and(|row| row.contains("census"))
+        })?;
         ensure!(terminal.tells_mouse(), "{name}");
         // The pane is clicked by its name in the last row.
         let last = screen.lines().last().context("no last row")?.to_owned();

@@ -70,9 +70,9 @@ fn list(
             1
         }
         TalkerRows::None(_) => 0,
-        TalkerRows::List { rows, .. } => {
+        TalkerRows::List { by, rows, .. } => {
             for (y, row) in (place.y..place.y + place.rows).zip(rows) {
-                short(canvas, (x, y, room), row, listed);
+                short(canvas, (x, y, room), row, listed, *by);
             }
             u16::try_from(rows.len()).unwrap_or(place.rows).min(place.rows)
         }
@@ -118,15 +118,18 @@ fn short(
     (x, y, width): (u16, u16, u16),
     row: &TalkerRow<'_>,
     listed: TalkerList,
+    by: By,
 ) {
-    const SHARE: u16 = 5;
+    // A service that is cut is none: its port comes last.
+    let has_share = width >= 30 || !matches!(by, By::Service | By::Flow);
+    let share_width = if has_share { 5 } else { 0 };
     let amount_width = if width < 30 { 7 } else { 10 };
     let entry = row.entry;
     let (amount, share) = match listed {
         TalkerList::Holding => (count(entry), share(entry.share)),
         TalkerList::Dropped | TalkerList::Inserted => (now(entry), share(entry.share_now)),
     };
-    let name_width = width.saturating_sub(amount_width + SHARE);
+    let name_width = width.saturating_sub(amount_width + share_width);
     let tone = if listed == TalkerList::Dropped && entry.per_s > Some(0.0) {
         Tone::Bad
     } else {
@@ -134,7 +137,9 @@ fn short(
     };
     canvas.text(x, y, name_width, &row.name, tone);
     canvas.right(x + name_width, y, amount_width, &amount, Tone::Plain);
-    canvas.right(x + name_width + amount_width, y, SHARE, &share, Tone::Plain);
+    if has_share {
+        canvas.right(x + name_width + amount_width, y, share_width, &share, Tone::Plain);
+    }
 }
 
 fn now(entry: &TopEntry) -> String {
