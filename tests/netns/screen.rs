@@ -126,9 +126,8 @@ fn is_restored(terminal: &Terminal, before: &rustix::termios::Termios) -> Result
     ensure!(after.input_modes == before.input_modes, "{after:?}");
     ensure!(after.output_modes == before.output_modes, "{after:?}");
     // What it wrote last may still be on its way.
-    let is_left = |_: &str| {
-        !terminal.is_alternate() && !terminal.hides_cursor() && !terminal.tells_mouse()
-    };
+    let is_left =
+        |_: &str| !terminal.is_alternate() && !terminal.hides_cursor() && !terminal.tells_mouse();
     terminal.wait_until("the screen of before", is_left).map(|_| ())
 }
 
