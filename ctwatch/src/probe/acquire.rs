@@ -157,7 +157,8 @@ fn offered(privileges: Privileges) -> Offers {
         true => Ok(()),
         false => Err(config::why_not("CONFIG_BPF_SYSCALL")),
     };
-    offers.set(Need::Bpf, bpf.and(load::embedded()).and(privileged));
+    // What no setting of this machine can change, first.
+    offers.set(Need::Bpf, load::embedded().and(bpf).and(privileged));
     let procstat = procstat::counters().map(|_| ()).map_err(|error| format!("{error:#}"));
     let ctnetlink = if let Some(why) = unseen() {
         Err(why)

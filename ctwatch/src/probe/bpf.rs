@@ -131,7 +131,8 @@ fn load_logged(
     program.license = address(license.as_ptr());
     // The last byte stays zero.
     for (to, from) in program.prog_name[..15].iter_mut().zip(name.bytes()) {
-        *to = from.cast_signed();
+        // Signed on some machines and unsigned on others.
+        *to = libc::c_char::from_ne_bytes([from]);
     }
     program.attach_btf_id = target.number;
     if let Some(btf) = target.btf {
@@ -172,7 +173,8 @@ fn load_simple(
     program.license = address(LICENSE.as_ptr());
     // The last byte stays zero.
     for (to, from) in program.prog_name[..15].iter_mut().zip(name.bytes()) {
-        *to = from.cast_signed();
+        // Signed on some machines and unsigned on others.
+        *to = libc::c_char::from_ne_bytes([from]);
     }
     // SAFETY: instructions and license are as long as said and outlive the call.
     unsafe { bpf_fd(bpf_cmd::BPF_PROG_LOAD, &mut attr) }

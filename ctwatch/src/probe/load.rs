@@ -128,6 +128,10 @@ pub fn probes_tell_misses() -> bool {
 pub fn embedded() -> Result<(), String> {
     match OBJECT {
         Some(_) => Ok(()),
+        // A kernel of 32 bits runs programs, but what they would read is laid out otherwise there.
+        None if usize::BITS < u64::BITS => {
+            Err(format!("ctwatch has no probes for {}: a CPU of 32 bits", std::env::consts::ARCH))
+        }
         None => Err("this executable was built without probes (cargo xtask build)".to_owned()),
     }
 }

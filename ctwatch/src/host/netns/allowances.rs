@@ -127,7 +127,8 @@ fn ask(socket: &UnixDatagram, interface: &str, buffer: &mut [u8]) -> io::Result<
         return Err(io::Error::other("no interface has such a long name"));
     }
     for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes()) {
-        *to = from.cast_signed();
+        // Signed on some machines and unsigned on others.
+        *to = libc::c_char::from_ne_bytes([from]);
     }
     request.ifr_ifru.ifru_data = buffer.as_mut_ptr().cast();
     // SAFETY: an open socket, a request that ends with a zero, and a buffer with room for the answer.
