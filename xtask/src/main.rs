@@ -34,7 +34,7 @@ enum Command {
     ///
     /// The probes are compiled by rustup's nightly with rust-src and the bpf-linker on PATH where
     /// both are there, otherwise by Debian's rustc, unpacked into target/provision (120 MB).
-    Build(commands::build::Options),
+    Build(commands::build::Args),
     /// Make an image for containers of the executable alone: target/release/ctwatch-oci.tar
     ///
     /// An OCI layout in a tar, made without a daemon: the same bytes from the same executable. Load it with
@@ -110,7 +110,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Run(args) => commands::run::run(&args),
-        Command::Build(args) => commands::build::run(&args).map(|_| ExitCode::SUCCESS),
+        Command::Build(args) => commands::build::ask(&args).map(|_| ExitCode::SUCCESS),
         Command::Image(args) => commands::image::run(&args).map(|_| ExitCode::SUCCESS),
         Command::Dist(args) => commands::dist::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Test(args) => commands::test::run(&args),

@@ -19,10 +19,13 @@ use rustix::{
     system::{RebootCommand, reboot, sethostname},
 };
 
-/// The kernel's log.
-const CONSOLE: &str = "/dev/ttyS0";
-/// The job's output, and the verdict.
-const VERDICT: &str = "/dev/ttyS1";
+/// The kernel's log, and the job's output with the verdict.
+#[cfg(target_arch = "x86_64")]
+const SERIALS: (&str, &str) = ("/dev/ttyS0", "/dev/ttyS1");
+#[cfg(not(target_arch = "x86_64"))]
+const SERIALS: (&str, &str) = ("/dev/ttyAMA0", "/dev/ttyS0");
+const CONSOLE: &str = SERIALS.0;
+const VERDICT: &str = SERIALS.1;
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 const MOUNTS: &[(&str, &str, &str)] = &[

@@ -11,6 +11,7 @@ use crate::{
     Thing,
     crates::BPF_LINKER,
     debian_rust::DebianRust,
+    machine::Machine,
     process::{cargo, find, output, root},
 };
 
@@ -45,8 +46,9 @@ impl Toolchain {
         })
     }
 
-    /// Cargo, set up to compile for [`TARGET`].
-    pub fn cargo(&self, subcommand: &str) -> Result<Command> {
+    /// Cargo, set up to compile for [`TARGET`], for the kernel of this machine: registers have other
+    /// places on another one, so what is compiled for each has a folder of its own.
+    pub fn cargo(&self, subcommand: &str, machine: Machine) -> Result<Command> {
         let (mut cargo, linker) = match self {
             Self::Stock { linker } => {
                 // As rustup knows it: this cargo is the stable one and cannot take `+nightly`.
@@ -76,10 +78,13 @@ impl Toolchain {
         let target = TARGET.to_uppercase().replace('-', "_");
         cargo
             .args(["--package", "ctwatch-ebpf", "--target", TARGET, "--target-dir"])
-            .arg(root().join("target/bpf"))
+            .arg(folder(machine))
             .env(format!("CARGO_TARGET_{target}_LINKER"), linker)
             // A .BTF section lets the kernel, and whoever lists programs, name their maps' types.
-            .env(format!("CARGO_TARGET_{target}_RUSTFLAGS"), "-C link-arg=--btf")
+            .env(
+                format!("CARGO_TARGET_{target}_RUSTFLAGS"),
+                format!("-C link-arg=--btf --cfg=bpf_target_arch=\"{}\"", machine.name()),
+            )
             .env("CARGO_PROFILE_RELEASE_DEBUG", "2")
             .env("CARGO_PROFILE_RELEASE_STRIP", "none")
             .env("CARGO_PROFILE_RELEASE_LTO", "off")
@@ -90,13 +95,13 @@ impl Toolchain {
     /// Clippy over the probes, as the BPF target compiles them.
     pub fn clippy(&self) -> Result<Command> {
         let Self::Debian { rust, .. } = self else {
-            let mut cargo = self.cargo("clippy")?;
+            let mut cargo = self.cargo("clippy", Machine::of_this()?)?;
             cargo.args(["--package", "ctwatch-abi", "--lib", "--bins", "--release"]);
             cargo.args(["--", "-D", "warnings"]);
             return Ok(cargo);
         };
         // What `cargo clippy` does, with the clippy that goes with this rustc.
-        let mut cargo = self.cargo("check")?;
+        let mut cargo = self.cargo("check", Machine::of_this()?)?;
         cargo
             .args(["--package", "ctwatch-abi", "--lib", "--bins", "--release"])
             .env("RUSTC_WORKSPACE_WRAPPER", rust.clippy_driver())
@@ -105,6 +110,13 @@ impl Toolchain {
             .env("CLIPPY_ARGS", "-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__");
         Ok(cargo)
     }
+}
+
+/// Where it builds for that machine.
+pub fn folder(machine: Machine) -> PathBuf {
+    let own = Machine::of_this().is_ok_and(|own| own == machine);
+    let name = if own { "bpf".to_owned() } else { format!("bpf-{}", machine.name()) };
+    root().join("target").join(name)
 }
 
 fn has_rust_src() -> bool {

@@ -10,20 +10,20 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::{Thing, bpf::multiarch, tools::below};
+use crate::{Thing, bpf::multiarch, machine::Machine, tools::below};
 
 pub struct Guest(PathBuf);
 
 impl Guest {
-    pub fn provide() -> Result<Self> {
-        Thing::Guest.provide().map(Self)
+    pub fn provide(machine: Machine) -> Result<Self> {
+        Thing::Guest(machine).provide().map(Self)
     }
 
     pub fn root(&self) -> &Path {
         &self.0
     }
 
-    /// One of its programs, to run on this machine.
+    /// One of its programs, to run on this machine, which the guest's must be like.
     pub fn command(&self, program: &str) -> Result<Command> {
         let arch = multiarch()?;
         let places = ["usr/lib", "lib"].map(|lib| self.0.join(lib).join(&arch));

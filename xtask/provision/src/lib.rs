@@ -8,11 +8,13 @@
 pub mod bpf;
 pub mod chromium;
 pub mod crates;
+pub mod cross;
 pub mod debian_rust;
 pub mod duckdb;
 pub mod guest;
 pub mod kernels;
 pub mod kubernetes;
+pub mod machine;
 pub mod minimum;
 pub mod nfpm;
 pub mod owners;
@@ -26,6 +28,7 @@ use std::{path::PathBuf, process::Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use machine::Machine;
 use process::{cargo, root};
 
 /// A folder of `target/provision`. Its name is also what the executable is told to fetch.
@@ -35,12 +38,14 @@ pub enum Thing {
     CargoDeny,
     /// A browser, to look at the pages that ctwatch writes.
     Chromium,
+    /// Rust's and the C library of another machine.
+    Cross(Machine),
     /// Debian's rustc, with a core for BPF.
     DebianRust,
     /// A database, to ask it what docs/ says that it answers.
     DuckDb,
     /// What runs in a virtual machine besides the tests.
-    Guest,
+    Guest(Machine),
     /// What judges the files of dist/.
     Judges,
     /// By the beginning of its version, or [`kernels::NEWEST`].
@@ -56,6 +61,8 @@ pub enum Thing {
     /// What reads metrics as Prometheus has them.
     PrometheusClient,
     Qemu,
+    /// The same for machines with an Arm CPU.
+    QemuArm,
     /// What the benchmark compares with.
     Rivals,
     /// What makes support archives, for the root file system of the owners.
@@ -63,6 +70,9 @@ pub enum Thing {
     /// What the lab and the tests call.
     Tools,
 }
+
+/// Of this machine; those of others have its name behind this.
+const GUEST: &str = "guest-4";
 
 impl Thing {
     /// Those of which there is one.
@@ -72,7 +82,6 @@ impl Thing {
         Self::Chromium,
         Self::DebianRust,
         Self::DuckDb,
-        Self::Guest,
         Self::Judges,
         Self::Kubernetes,
         Self::MinimumRust,
@@ -80,6 +89,7 @@ impl Thing {
         Self::Owners,
         Self::PrometheusClient,
         Self::Qemu,
+        Self::QemuArm,
         Self::Rivals,
         Self::Sos,
         Self::Tools,
@@ -91,9 +101,13 @@ impl Thing {
             Self::BpfLinker => crates::BPF_LINKER.folder(),
             Self::CargoDeny => crates::CARGO_DENY.folder(),
             Self::Chromium => "chromium".to_owned(),
+            Self::Cross(machine) => format!("cross-{}", machine.name()),
             Self::DebianRust => "debian-rust".to_owned(),
             Self::DuckDb => format!("duckdb-{}", duckdb::VERSION),
-            Self::Guest => "guest-4".to_owned(),
+            Self::Guest(machine) => match Machine::of_this() {
+                Ok(own) if own == *machine => GUEST.to_owned(),
+                _ => format!("{GUEST}-{}", machine.name()),
+            },
             Self::Judges => "judges".to_owned(),
             Self::Kernel(name) => format!("kernel-{name}"),
             Self::Kubernetes => format!("kubernetes-{}", kubernetes::VERSION),
@@ -102,6 +116,7 @@ impl Thing {
             Self::Owners => "owners-1".to_owned(),
             Self::PrometheusClient => format!("prometheus-client-{}", prometheus_client::VERSION),
             Self::Qemu => "qemu".to_owned(),
+            Self::QemuArm => "qemu-arm".to_owned(),
             Self::Rivals => "rivals".to_owned(),
             Self::Sos => "sos-1".to_owned(),
             Self::Tools => "tools".to_owned(),
@@ -112,6 +127,13 @@ impl Thing {
     pub fn named(folder: &str) -> Option<Self> {
         if let Some(kernel) = folder.strip_prefix("kernel-") {
             return Some(Self::Kernel(kernel.to_owned()));
+        }
+        if let Some(machine) = folder.strip_prefix(GUEST) {
+            let named = machine.strip_prefix('-').map(Machine::named);
+            return named.unwrap_or_else(|| Machine::of_this().ok()).map(Self::Guest);
+        }
+        if let Some(machine) = folder.strip_prefix("cross-") {
+            return Machine::named(machine).map(Self::Cross);
         }
         Self::SINGLE.into_iter().find(|thing| thing.folder() == folder)
     }
@@ -159,7 +181,8 @@ mod tests {
     #[test]
     fn each_thing_is_found_by_its_folder() {
         let kernel = Thing::Kernel("6.1".to_owned());
-        for thing in Thing::SINGLE.into_iter().chain([kernel]) {
+        let others = Machine::ALL.into_iter().flat_map(|m| [Thing::Cross(m), Thing::Guest(m)]);
+        for thing in Thing::SINGLE.into_iter().chain([kernel]).chain(others) {
             assert_eq!(Thing::named(&thing.folder()), Some(thing));
         }
         assert_eq!(Thing::named("guest"), None);

@@ -1,18 +1,32 @@
 //! `cargo xtask build`: the probes, then the executable that carries them.
 
-use std::{env, fs, path::PathBuf, process::Command, sync::OnceLock};
+use std::{collections::BTreeMap, env, fs, path::PathBuf, process::Command, sync::OnceLock};
 
 use anyhow::{Context, Result, ensure};
 use ctwatch_provision::{
-    bpf::{TARGET, Toolchain},
+    bpf::{self, TARGET, Toolchain},
+    cross::Cross,
+    machine::Machine,
     process::{cargo, output, output_with_errors, quiet_in_logs, root, run as run_process},
 };
 
-#[derive(clap::Args)]
+#[derive(Clone, Copy, clap::Args)]
 pub(crate) struct Options {
     /// Build probes that report every event they count (aya-log); for finding faults in them
     #[arg(long)]
     talk: bool,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    options: Options,
+    /// Build for this machine: target/cross/TARGET/release/ctwatch
+    ///
+    /// By Debian's rustc, with the standard library and the C library of that machine unpacked into
+    /// target/provision (200 MB). armv7, of 32 bits, has no probes.
+    #[arg(long, value_name = "MACHINE", value_parser = Machine::ALL.map(Machine::name))]
+    machine: Option<String>,
 }
 
 /// The profile that tests are built with: see Cargo.toml.
@@ -21,13 +35,22 @@ const GATE: &str = "gate";
 /// What was built for tests.
 pub(crate) struct Built {
     pub(crate) ctwatch: PathBuf,
-    /// PID 1 of the virtual machines.
-    pub(crate) init: PathBuf,
+    /// What goes into the virtual machines, by whose instructions they run.
+    pub(crate) guests: BTreeMap<Machine, Inside>,
     /// Writes the man pages and completions.
     pub(crate) manual: PathBuf,
     /// The tests of the live kernel, for machines that have nothing but a kernel.
     pub(crate) live_tests: PathBuf,
     pub(crate) tests: Vec<Tests>,
+}
+
+/// What runs in a virtual machine.
+#[derive(Clone)]
+pub(crate) struct Inside {
+    pub(crate) ctwatch: PathBuf,
+    /// Its PID 1.
+    pub(crate) init: PathBuf,
+    pub(crate) live_tests: PathBuf,
 }
 
 /// An executable of tests.
@@ -46,9 +69,47 @@ pub(crate) enum Kind {
     Integration,
 }
 
+/// `cargo xtask build`.
+pub(crate) fn ask(args: &Args) -> Result<PathBuf> {
+    match args.machine.as_deref().and_then(Machine::named) {
+        Some(machine) => for_machine(machine, &args.options),
+        None => run(&args.options),
+    }
+}
+
+/// The executable for this machine or another one, to be used, the probes inside.
+pub(crate) fn for_machine(machine: Machine, args: &Options) -> Result<PathBuf> {
+    if Machine::of_this().is_ok_and(|own| own == machine) {
+        return run(args);
+    }
+    let cross = Cross::provide(machine)?;
+    let mut cargo = cross_cargo(&cross, args)?;
+    run_process(quiet_in_logs(&mut cargo).args([
+        "--release",
+        "--package",
+        "ctwatch",
+        "--bin",
+        "ctwatch",
+    ]))?;
+    let ctwatch = cross.built("release").join("ctwatch");
+    ensure!(ctwatch.is_file(), "cargo built no {}", ctwatch.display());
+    Ok(ctwatch)
+}
+
+/// Cargo that builds for another machine, with the probes for its kernel where it has any.
+fn cross_cargo(cross: &Cross, args: &Options) -> Result<Command> {
+    let mut cargo = cross.cargo("build")?;
+    if cross.machine.has_probes() {
+        cargo.env("CTWATCH_PROBES", probes(args.talk, cross.machine)?);
+    } else {
+        cargo.env_remove("CTWATCH_PROBES");
+    }
+    Ok(cargo)
+}
+
 /// The executable to be used, the probes inside.
 pub(crate) fn run(args: &Options) -> Result<PathBuf> {
-    let probes = probes(args.talk)?;
+    let probes = probes(args.talk, Machine::of_this()?)?;
     let ctwatch = root().join("target").join(host()?).join("release/ctwatch");
     if !ctwatch.is_file() {
         eprintln!("xtask: compiling ctwatch for the first time, which takes some minutes");
@@ -71,7 +132,7 @@ pub(crate) fn run(args: &Options) -> Result<PathBuf> {
 /// Everything that is tested and that tests, in one go: what a second call of cargo selects differently
 /// it would compile again.
 pub(crate) fn tests(args: &Options) -> Result<Built> {
-    let probes = probes(args.talk)?;
+    let probes = probes(args.talk, Machine::of_this()?)?;
     let mut cargo = static_cargo("build")?;
     cargo.args(["--profile", GATE, "--workspace", "--lib", "--bins", "--tests", "--examples"]);
     cargo.args(["--message-format=json-render-diagnostics"]).env("CTWATCH_PROBES", &probes);
@@ -80,12 +141,37 @@ pub(crate) fn tests(args: &Options) -> Result<Built> {
         let found = artifacts.iter().find(|a| a.name == name && a.is_test == is_test);
         found.map(|a| a.executable.clone()).with_context(|| format!("cargo built no {name}"))
     };
-    Ok(Built {
+    let inside = Inside {
         ctwatch: executable("ctwatch", false)?,
         init: executable(INIT, false)?,
+        live_tests: executable("netns", true)?,
+    };
+    Ok(Built {
+        ctwatch: executable("ctwatch", false)?,
+        guests: BTreeMap::from([(Machine::of_this()?, inside)]),
         manual: executable(MANUAL, false)?,
         live_tests: executable("netns", true)?,
         tests: artifacts.into_iter().filter(|a| a.is_test).filter_map(Artifact::tests).collect(),
+    })
+}
+
+/// What runs in virtual machines of another kind, built for tests.
+pub(crate) fn inside(machine: Machine, args: &Options) -> Result<Inside> {
+    let cross = Cross::provide(machine)?;
+    let mut cargo = cross_cargo(&cross, args)?;
+    cargo.args(["--profile", GATE, "--package", "ctwatch", "--package", "ctwatch-vm"]);
+    cargo.args(["--bin", "ctwatch", "--bin", INIT, "--test", "netns"]);
+    cargo.arg("--message-format=json-render-diagnostics");
+    let artifacts = artifacts(&output_with_errors(quiet_in_logs(&mut cargo))?);
+    let executable = |name: &str| {
+        let found = artifacts.iter().find(|artifact| artifact.name == name);
+        let found = found.map(|artifact| artifact.executable.clone());
+        found.with_context(|| format!("cargo built no {name} for {}", machine.name()))
+    };
+    Ok(Inside {
+        ctwatch: executable("ctwatch")?,
+        init: executable(INIT)?,
+        live_tests: executable("netns")?,
     })
 }
 
@@ -94,7 +180,7 @@ const MANUAL: &str = "manual";
 
 /// What is packed: the executable with all that can be left out, and what writes its manual.
 pub(crate) fn packed(args: &Options) -> Result<(PathBuf, PathBuf)> {
-    let probes = probes(args.talk)?;
+    let probes = probes(args.talk, Machine::of_this()?)?;
     run_process(
         quiet_in_logs(&mut static_cargo("build")?)
             .args(["--release", "--package", "ctwatch", "--features", "tls"])
@@ -178,18 +264,19 @@ pub(crate) fn host() -> Result<&'static str> {
     Ok(HOST.get_or_init(|| host.to_owned()))
 }
 
-fn probes(talk: bool) -> Result<PathBuf> {
+fn probes(talk: bool, machine: Machine) -> Result<PathBuf> {
     let toolchain = Toolchain::provide()?;
-    let mut cargo = toolchain.cargo("build")?;
+    let mut cargo = toolchain.cargo("build", machine)?;
     cargo.args(["--release", "--bin", "ctwatch-ebpf"]);
     if talk {
         cargo.args(["--features", "talk"]);
     }
     run_process(quiet_in_logs(&mut cargo))?;
-    let object = root().join("target/bpf").join(TARGET).join("release/ctwatch-ebpf");
+    let folder = bpf::folder(machine);
+    let object = folder.join(TARGET).join("release/ctwatch-ebpf");
     // Cargo keeps one object for each set of features and puts the one it was asked for in place
     // with the age it has, which the next build would take for "unchanged".
-    let probes = root().join("target/bpf/probes.o");
+    let probes = folder.join("probes.o");
     let built =
         fs::read(&object).with_context(|| format!("cargo built no {}", object.display()))?;
     if fs::read(&probes).ok().as_ref() != Some(&built) {

@@ -1,8 +1,9 @@
 //! `cargo xtask matrix`: the tests of the live kernel on every kernel and with every mechanism.
 
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::{collections::btree_map::Entry, fs, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};
+use ctwatch_provision::{kernels::Kind, machine::Machine};
 
 use super::build;
 use crate::{
@@ -51,7 +52,11 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let wanted = |name: &str| args.kernels.is_empty() || args.kernels.iter().any(|k| k == name);
+    let wanted = |name: &str| match args.kernels.as_slice() {
+        // Instructions of another machine are not compared with these.
+        [] => !args.bench || matches!(Kind::of(name), (_, Kind::Own)),
+        some => some.iter().any(|kernel| kernel == name),
+    };
     let names: Vec<String> =
         kernel_names().iter().filter(|name| wanted(name)).map(|name| (*name).to_owned()).collect();
     // Of what is built now, whatever is committed meanwhile.
@@ -60,7 +65,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let mut ledger = Ledger::read()?;
     let (outcome, place) = if args.bench {
         // What is measured is what is used.
-        built.ctwatch = build::run(&args.build)?;
+        let released = build::run(&args.build)?;
+        if let Some(inside) = built.guests.get_mut(&Machine::of_this()?) {
+            inside.ctwatch = released;
+        }
         let filter = if args.bars { Some(COSTS) } else { args.filter.as_deref() };
         let beside = args.beside.as_deref();
         let what = What::Benchmarks { kernels: &names, filter, beside, bars: args.bars };
@@ -74,6 +82,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
         let parts = Parts::provide(&slice.kernels())?;
+        for machine in parts.kernels().iter().map(|kernel| kernel.machine) {
+            if let Entry::Vacant(place) = built.guests.entry(machine) {
+                place.insert(build::inside(machine, &args.build)?);
+            }
+        }
         let matrix = Matrix::run(&parts, &built, &What::Tests(&slice), &ledger)?;
         matrix.enter_into(&mut ledger);
         ledger.write()?;

@@ -12,7 +12,9 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, ensure};
 use ctwatch_provision::{
-    chromium, duckdb, kubernetes, owners,
+    chromium, duckdb, kubernetes,
+    machine::Machine,
+    owners,
     process::{output, root},
     prometheus_client, sos, tools,
 };
@@ -104,6 +106,12 @@ const MATRIX: &str = "matrix";
 const COST: &str = "costs";
 const LINT: &str = "lint";
 
+/// Machines besides this one that the matrix has.
+const OTHERS: [Machine; 1] = [Machine::Aarch64];
+
+/// The priority of what is done in the time that tests leave.
+const BESIDE: i32 = 19;
+
 fn suites() -> Vec<&'static str> {
     SUITES.iter().map(|suite| suite.name).chain([MATRIX, COST]).collect()
 }
@@ -130,7 +138,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     // Prometheus is asked by a test of the live kernel too.
     let judged = (wanted(DEPLOY) || wanted("netns")).then(|| thread::spawn(tools::judges));
-    let built = build::tests(&args.build)?;
+    let mut built = build::tests(&args.build)?;
     let mut path = tools::path()?;
     if let Some(judged) = judged {
         match judged.join().map_err(|_| anyhow!("fetching panicked"))? {
@@ -167,11 +175,28 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if wanted("netns") {
         programs.extend(roots_for(args, &built)?);
     }
+    // Beside the tests, which mostly wait: what other machines run.
+    let options = args.build;
+    let others = wanted(MATRIX).then(|| {
+        thread::spawn(move || {
+            let _ = rustix::process::setpriority_process(None, BESIDE);
+            OTHERS.map(|machine| build::inside(machine, &options).map(|inside| (machine, inside)))
+        })
+    });
     let linting = args.lint.then(|| thread::spawn(lint_beside));
     let mut rows = Vec::new();
     for suite in SUITES.iter().filter(|suite| wanted(suite.name)) {
         eprintln!("xtask: {} tests", suite.name);
         rows.push(run_suite(suite, args, &built, &path, &programs)?);
+    }
+    if let Some(others) = others {
+        for inside in others.join().map_err(|_| anyhow!("building panicked"))? {
+            // What is to run there then fails, and says why.
+            match inside {
+                Ok((machine, inside)) => drop(built.guests.insert(machine, inside)),
+                Err(error) => eprintln!("xtask: {error:#}"),
+            }
+        }
     }
     if let Some(parts) = parts {
         let parts = parts.join().map_err(|_| anyhow!("fetching kernels panicked"))?;
@@ -226,7 +251,7 @@ fn roots_for(args: &Args, built: &Built) -> Result<Vec<(&'static str, PathBuf)>>
 fn lint_beside() -> Ran {
     let begun = Instant::now();
     // A thread has a priority of its own, which its children inherit.
-    let _ = rustix::process::setpriority_process(None, 19);
+    let _ = rustix::process::setpriority_process(None, BESIDE);
     let outcome = lint::all_but_formatting();
     let succeeded = outcome.is_ok();
     if let Err(error) = outcome {

@@ -6,7 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
+use ctwatch_provision::{kernels::Kind, machine::Machine};
 
 use super::build;
 use crate::{
@@ -44,12 +45,21 @@ impl Named for String {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let names: Vec<String> = match args.kernels.as_slice() {
-        [] => kernel_names().map(str::to_owned).to_vec(),
+        // Those that this machine's executable runs on.
+        [] => {
+            let own = |name: &&str| matches!(Kind::of(name), (_, Kind::Own | Kind::RealTime));
+            kernel_names().into_iter().filter(own).map(str::to_owned).collect()
+        }
         some => some.to_vec(),
     };
     let ctwatch = build::run(&args.build)?;
     let init = build::init()?;
     let parts = Parts::provide(&names)?;
+    let own = Machine::of_this()?;
+    ensure!(
+        parts.kernels().iter().all(|kernel| kernel.machine == own),
+        "a kernel of another machine is for cargo xtask matrix"
+    );
     let job = Job {
         argv: match args.command.as_slice() {
             [] if args.shell => Vec::new(),

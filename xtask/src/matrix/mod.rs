@@ -16,14 +16,20 @@ pub(crate) use slice::{Slice, chosen_for_the_gate};
 pub(crate) use trials::{Cell, Trial, Trials, trials};
 
 /// Those of the distributions that switches and routers are built on, and what is to come; and by
-/// which mechanisms ctwatch must be able to count on each. The oldest first, the newest last.
-pub(crate) const KERNELS: [(&str, &[&str]); 4] = [
+/// which mechanisms ctwatch must be able to count on each. The oldest first; behind the newest those of
+/// other kinds.
+pub(crate) const KERNELS: [(&str, &[&str]); 6] = [
     // Without the BTF of modules.
     ("5.10", &["kprobe", "tracepoint", "counters"]),
     ("6.1", ALL),
     ("6.12", ALL),
     (NEWEST, ALL),
+    // PREEMPT_RT.
+    ("6.12-rt", ALL),
+    (ARM, ALL),
 ];
+/// The kernel of another machine that each change is tried on.
+pub(crate) const ARM: &str = "6.12-arm64";
 /// The benchmark that is held against bars, and the kernel that each change is held against them on:
 /// one that has all mechanisms and does not change from day to day.
 pub(crate) const COSTS: &str = "what_each_mechanism_costs";

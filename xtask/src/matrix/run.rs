@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::{
     Cell, KERNELS, Ledger, Slice,
@@ -15,7 +15,7 @@ use super::{
     ledger::{Entry, Outcome},
 };
 use crate::{
-    commands::build::Built,
+    commands::build::{Built, Inside},
     summary::{Counts, result},
     vm::{
         image,
@@ -107,11 +107,13 @@ impl Matrix {
             let begun = Instant::now();
             let patience = PATIENCE.max(job.expected * TIMES);
             let logs = format!("{}-{number}", job.kernel);
-            let machine = guest_job(job, built, what);
             let outcome =
-                parts.run_one(of, &logs, clock, &built.init, &machine, patience, |line| {
-                    take(job, line);
-                });
+                built.guests.get(&of.machine).context("it was not built for this machine");
+            let outcome = outcome.and_then(|inside| {
+                let machine = guest_job(job, inside, what);
+                let init = &inside.init;
+                parts.run_one(of, &logs, clock, init, &machine, patience, |line| take(job, line))
+            });
             let mut matrix = matrix.lock().unwrap_or_else(PoisonError::into_inner);
             matrix.end(job, what, &outcome);
             let (count, took) = (job.trials.len(), begun.elapsed().as_secs_f64());
@@ -251,7 +253,7 @@ fn is_worth_showing(line: &str) -> bool {
 }
 
 /// What the machine is to do.
-fn guest_job(job: &Job, built: &Built, what: &What<'_>) -> image::Job {
+fn guest_job(job: &Job, inside: &Inside, what: &What<'_>) -> image::Job {
     let offered = KERNELS.iter().find(|(name, _)| *name == job.kernel);
     let mechanisms = offered.map_or(String::new(), |(_, mechanisms)| mechanisms.join(" "));
     let mut argv = vec!["/usr/bin/live-tests".to_owned(), "--test-threads=1".to_owned()];
@@ -261,8 +263,8 @@ fn guest_job(job: &Job, built: &Built, what: &What<'_>) -> image::Job {
         ("CTWATCH_EMULATED", "1".to_owned()),
     ];
     let mut files = vec![
-        (built.ctwatch.clone(), "usr/bin/ctwatch".to_owned()),
-        (built.live_tests.clone(), "usr/bin/live-tests".to_owned()),
+        (inside.ctwatch.clone(), "usr/bin/ctwatch".to_owned()),
+        (inside.live_tests.clone(), "usr/bin/live-tests".to_owned()),
     ];
     let mut texts = Vec::new();
     match what {

@@ -9,8 +9,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Cell, KERNELS, Ledger, Trial, Trials, kernel_names};
-use ctwatch_provision::process::root;
+use super::{ARM, Cell, KERNELS, Ledger, Trial, Trials, kernel_names};
+use ctwatch_provision::{kernels::NEWEST, process::root};
 
 /// Cells, in the order of the executable.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -83,21 +83,36 @@ impl Slice {
     }
 }
 
+/// What each change is tried with on another machine: a full table, NAT without ports, a clash, two
+/// namespaces, a census.
+const ON_ARM: [&str; 6] = [
+    "udp_into_a_full_table",
+    "nat_runs_out_of_ports",
+    "refusals_at_confirmation_are_traced",
+    "two_namespaces_have_their_own_numbers",
+    "a_census_agrees_with_conntrack_l",
+    "a_census_agrees_on_nat_and_on_times",
+];
+
 /// For every change: on the oldest and the newest kernel each scenario once, with the mechanism that
-/// it was not run with for the longest time; what depends on the kernel and not on a mechanism; and
-/// what failed when it was run last, wherever. `turn` moves on where the ledger does not.
+/// it was not run with for the longest time; what depends on the kernel and not on a mechanism; a few
+/// scenarios on another machine; and what failed when it was run last, wherever. `turn` moves on where
+/// the ledger does not.
 pub(crate) fn chosen_for_the_gate(trials: &Trials, ledger: &Ledger, turn: usize) -> Slice {
     let mut wanted: BTreeSet<Cell> = ledger.failed().cloned().collect();
-    let [oldest, .., newest] = KERNELS;
-    for (kernel, _) in [oldest, newest] {
+    for kernel in [KERNELS[0].0, NEWEST, ARM] {
+        // Emulated, another machine takes ten times as long.
+        let is_few = kernel == ARM;
         let mut scenarios: BTreeMap<&str, Vec<&Trial>> = BTreeMap::new();
         for trial in trials.get(kernel).into_iter().flatten() {
             match trial.mechanism() {
-                Some((_, scenario)) => scenarios.entry(scenario).or_default().push(trial),
-                None if trial.of_kernel => {
+                Some((_, scenario)) if !is_few || ON_ARM.contains(&scenario) => {
+                    scenarios.entry(scenario).or_default().push(trial);
+                }
+                None if trial.of_kernel && !is_few || ON_ARM.contains(&trial.name.as_str()) => {
                     wanted.insert(Cell::new(kernel, &trial.name));
                 }
-                None => {}
+                _ => {}
             }
         }
         for (number, mut choice) in scenarios.into_values().enumerate() {
@@ -155,7 +170,7 @@ mod tests {
             seen.extend(slice.0);
         }
         let all = |kernel: &str, trial: &Trial| {
-            [KERNELS[0].0, KERNELS[3].0].contains(&kernel) && trial.of_kernel
+            [KERNELS[0].0, NEWEST].contains(&kernel) && trial.of_kernel
         };
         assert_eq!(seen, Slice::of(&trials, all).0.into_iter().collect());
     }
@@ -169,9 +184,19 @@ mod tests {
     }
 
     #[test]
+    fn a_few_scenarios_run_on_another_machine() {
+        let all = |mechanism: &str| ON_ARM.map(|name| trial(&format!("{mechanism}::{name}"), true));
+        let mut trials = trials();
+        trials.insert(ARM.to_owned(), [all("fexit"), all("kprobe")].concat());
+        let slice = chosen_for_the_gate(&trials, &Ledger::default(), 0);
+        let on_arm = slice.0.iter().filter(|cell| cell.kernel == ARM).count();
+        assert_eq!(on_arm, ON_ARM.len(), "each once");
+    }
+
+    #[test]
     fn first_runs_spread_over_mechanisms() {
         let slice = chosen_for_the_gate(&trials(), &Ledger::default(), 0);
-        let newest = slice.0.iter().filter(|cell| cell.kernel == KERNELS[3].0);
+        let newest = slice.0.iter().filter(|cell| cell.kernel == NEWEST);
         let by: BTreeSet<&str> =
             newest.filter_map(|c| c.trial.split_once("::")).map(|s| s.0).collect();
         assert_eq!(by.len(), 3);

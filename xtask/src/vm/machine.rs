@@ -14,7 +14,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use ctwatch_provision::qemu::Qemu;
+use ctwatch_provision::{machine::Machine, qemu::Qemu};
 
 /// The line that PID 1 ends with.
 const VERDICT: &str = "ctwatch-vm: ";
@@ -48,7 +48,7 @@ impl Accelerator {
     }
 }
 
-pub(crate) struct Machine<'a> {
+pub(crate) struct Virtual<'a> {
     pub(crate) qemu: &'a Qemu,
     pub(crate) kernel: PathBuf,
     pub(crate) initrd: &'a Path,
@@ -58,15 +58,27 @@ pub(crate) struct Machine<'a> {
     pub(crate) logs: PathBuf,
 }
 
-impl Machine<'_> {
+impl Virtual<'_> {
     fn command(&self) -> Result<std::process::Command> {
         let mut qemu = self.qemu.command()?;
         qemu.args(["-nodefaults", "-display", "none", "-no-reboot"]);
+        let cpu = match self.qemu.machine {
+            Machine::X86_64 => "max",
+            // Signing return addresses as the architecture does it takes the emulator most of its time.
+            Machine::Aarch64 => {
+                qemu.args(["-machine", "virt"]);
+                "max,pauth-impdef=on"
+            }
+            Machine::Armv7 => {
+                qemu.args(["-machine", "virt"]);
+                "cortex-a15"
+            }
+        };
         match self.accelerator {
             Accelerator::Kvm => qemu.args(["-accel", "kvm", "-cpu", "host"]),
             // All CPUs of it in one thread: with a thread for each, the emulator now and then runs an
             // instruction that the kernel patched away (`int3` in a jump label), and panics it.
-            Accelerator::None => qemu.args(["-accel", "tcg,thread=single", "-cpu", "max"]),
+            Accelerator::None => qemu.args(["-accel", "tcg,thread=single", "-cpu", cpu]),
         };
         qemu.args(["-m", MEMORY]);
         match self.clock {
@@ -76,9 +88,13 @@ impl Machine<'_> {
         qemu.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(self.initrd);
         // No mitigations: a guest that is emulated has nothing to guard against. A stall of the
         // machine underneath is no fault of the guest's, nor is a timer that comes late at boot.
-        let arguments = "console=ttyS0 panic=-1 oops=panic mitigations=off no_timer_check \
+        let console = match self.qemu.machine {
+            Machine::X86_64 => "ttyS0",
+            Machine::Aarch64 | Machine::Armv7 => "ttyAMA0",
+        };
+        let arguments = "panic=-1 oops=panic mitigations=off no_timer_check \
                          rcupdate.rcu_cpu_stall_suppress=1 rcupdate.rcu_expedited=1 nosoftlockup";
-        qemu.args(["-append", arguments]);
+        qemu.args(["-append", &format!("console={console} {arguments}")]);
         Ok(qemu)
     }
 
@@ -92,7 +108,7 @@ impl Machine<'_> {
             .command()?
             .arg("-serial")
             .arg(format!("file:{}", console.display()))
-            .args(["-serial", "stdio"])
+            .args(self.second_serial())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -124,6 +140,16 @@ impl Machine<'_> {
         let tail: Vec<_> = text.lines().rev().take(15).collect();
         let tail: Vec<_> = tail.into_iter().rev().collect();
         bail!("it stopped without a verdict: {}\n{}", said.trim(), tail.join("\n"))
+    }
+
+    /// For what the job says. The machines with an Arm CPU have one line only, and get another.
+    fn second_serial(&self) -> &'static [&'static str] {
+        match self.qemu.machine {
+            Machine::X86_64 => &["-serial", "stdio"],
+            Machine::Aarch64 | Machine::Armv7 => {
+                &["-chardev", "stdio,id=job", "-device", "pci-serial,chardev=job"]
+            }
+        }
     }
 
     /// A shell on this terminal.

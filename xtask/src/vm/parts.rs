@@ -1,6 +1,7 @@
 //! What virtual machines are made of, and running one.
 
 use std::{
+    collections::{BTreeMap, btree_map::Entry},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
     thread,
@@ -8,11 +9,13 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use ctwatch_provision::{guest::Guest, kernels::Kernel, process::root, qemu::Qemu};
+use ctwatch_provision::{
+    guest::Guest, kernels::Kernel, machine::Machine, process::root, qemu::Qemu,
+};
 
 use super::{
     image::{self, Job},
-    machine::{Accelerator, Clock, Machine},
+    machine::{Accelerator, Clock, Virtual},
 };
 
 /// What a router has loaded.
@@ -22,17 +25,26 @@ pub(crate) const MODULES: [&str; 3] = ["veth", "nf_conntrack", "nf_conntrack_net
 const ACCELERATED_BOOT: Duration = Duration::from_secs(20);
 
 pub(crate) struct Parts {
-    qemu: Qemu,
-    guest: Guest,
+    /// Of each machine that a kernel is for.
+    hardware: BTreeMap<Machine, (Qemu, Guest)>,
     kernels: Vec<Kernel>,
 }
 
 impl Parts {
     pub(crate) fn provide(names: &[String]) -> Result<Self> {
-        let qemu = Qemu::provide()?;
-        let guest = Guest::provide()?;
         let kernels = names.iter().map(|name| Kernel::provide(name));
-        Ok(Self { qemu, kernels: kernels.collect::<Result<_>>()?, guest })
+        let kernels: Vec<Kernel> = kernels.collect::<Result<_>>()?;
+        let mut hardware = BTreeMap::new();
+        for machine in kernels.iter().map(|kernel| kernel.machine) {
+            if let Entry::Vacant(place) = hardware.entry(machine) {
+                place.insert((Qemu::provide(machine)?, Guest::provide(machine)?));
+            }
+        }
+        Ok(Self { hardware, kernels })
+    }
+
+    fn hardware(&self, of: &Kernel) -> Result<&(Qemu, Guest)> {
+        self.hardware.get(&of.machine).context("a kernel for a machine that was not provided")
     }
 
     pub(crate) fn kernels(&self) -> &[Kernel] {
@@ -45,22 +57,22 @@ impl Parts {
         logs: &str,
         image: &'a Path,
         by: Accelerator,
-    ) -> Machine<'a> {
-        Machine {
-            qemu: &self.qemu,
+    ) -> Result<Virtual<'a>> {
+        Ok(Virtual {
+            qemu: &self.hardware(of)?.0,
             kernel: of.image(),
             initrd: image,
             clock: Clock::Real,
             accelerator: by,
             logs: logs_of(logs),
-        }
+        })
     }
 
     fn image(&self, kernel: &Kernel, logs: &str, init: &Path, job: &Job) -> Result<PathBuf> {
         let dir = logs_of(logs);
         std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
         let path = dir.join("image.cpio");
-        image::write(&path, &[self.guest.root(), &kernel.modules()], init, job)?;
+        image::write(&path, &[self.hardware(kernel)?.1.root(), &kernel.modules()], init, job)?;
         Ok(path)
     }
 
@@ -107,10 +119,10 @@ impl Parts {
     ) -> Result<i32> {
         let image = self.image(kernel, logs, init, job)?;
         let by = match clock {
-            Clock::Real => self.accelerator(init),
+            Clock::Real => self.accelerator(kernel, init),
             Clock::Instructions => Accelerator::None,
         };
-        let machine = Machine { clock, ..self.machine(kernel, logs, &image, by) };
+        let machine = Virtual { clock, ..self.machine(kernel, logs, &image, by)? };
         let outcome = machine.run(patience, each);
         // Large, and made anew for each job; the logs stay.
         let _ = std::fs::remove_file(&image);
@@ -120,15 +132,19 @@ impl Parts {
     /// A shell on this terminal.
     pub(crate) fn shell(&self, kernel: &Kernel, init: &Path, job: &Job) -> Result<()> {
         let image = self.image(kernel, &kernel.name, init, job)?;
-        self.machine(kernel, &kernel.name, &image, self.accelerator(init)).shell()
+        self.machine(kernel, &kernel.name, &image, self.accelerator(kernel, init))?.shell()
     }
 
-    /// KVM, if a machine is really there within a moment: opening its device says little.
-    fn accelerator(&self, init: &Path) -> Accelerator {
+    /// KVM, if a machine is really there within a moment: opening its device says little. Another
+    /// CPU's instructions are emulated.
+    fn accelerator(&self, of: &Kernel, init: &Path) -> Accelerator {
+        if !Machine::of_this().is_ok_and(|own| own == of.machine) {
+            return Accelerator::None;
+        }
         static FOUND: Mutex<Option<Accelerator>> = Mutex::new(None);
         let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
         *found.get_or_insert_with(|| {
-            let (accelerator, why) = match self.boots_accelerated(init) {
+            let (accelerator, why) = match self.boots_accelerated(of, init) {
                 Ok(took) => (Accelerator::Kvm, format!("a machine was there in {took:.1?}")),
                 Err(error) => (Accelerator::None, format!("{error:#}")),
             };
@@ -137,17 +153,16 @@ impl Parts {
         })
     }
 
-    fn boots_accelerated(&self, init: &Path) -> Result<Duration> {
+    fn boots_accelerated(&self, kernel: &Kernel, init: &Path) -> Result<Duration> {
         std::fs::File::options()
             .read(true)
             .write(true)
             .open("/dev/kvm")
             .context("/dev/kvm cannot be opened")?;
-        let kernel = self.kernels.last().context("no kernel to try it with")?;
         let job = Job { argv: vec!["/bin/true".to_owned()], ..Job::default() };
         let image = self.image(kernel, "accelerated", init, &job)?;
         let begun = Instant::now();
-        let machine = self.machine(kernel, "accelerated", &image, Accelerator::Kvm);
+        let machine = self.machine(kernel, "accelerated", &image, Accelerator::Kvm)?;
         let code = machine.run(ACCELERATED_BOOT, |_| {});
         let _ = std::fs::remove_file(&image);
         anyhow::ensure!(code.context("no machine by KVM")? == 0, "its first job failed");

@@ -11,7 +11,10 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 
 use super::{Store, say};
-use ctwatch_provision::process::{find, output, run};
+use ctwatch_provision::{
+    machine::Machine,
+    process::{find, output, run},
+};
 
 /// Read by apt after its own configuration. The hooks of `apt-get update` are other packages'
 /// commands, which as root empty the system's caches and wake its daemons; translations and the
@@ -30,6 +33,8 @@ APT::Sandbox::User "root";
 /// have any more is passed over.
 const KERNEL_SUITES: [&str; 6] =
     ["bullseye", "bookworm", "bookworm-backports", "trixie", "trixie-backports", "sid"];
+/// The release that packages for few machines are looked for in too.
+const LATER: &str = "trixie";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// Older lists name packages that security updates have replaced since.
@@ -60,23 +65,58 @@ impl Apt {
 
     /// The lists of all suites that kernels come from, by the mirror that this machine uses. What
     /// is installed here is of no meaning for them.
-    pub(super) fn of_kernels(store: &Store) -> Result<Self> {
+    pub(super) fn of_kernels(store: &Store, machine: Machine) -> Result<Self> {
         let sites = output(Command::new("apt-get").args(["indextargets", "--format", "$(SITE)"]))?;
         let site = sites.lines().find(|site| site.ends_with("/debian"));
         let site = site.context("this machine's package sources name no mirror of Debian")?;
-        let dir = store.path("apt-kernels");
-        let signed = Path::new(KEYRING).is_file();
-        let by = if signed { format!(" [signed-by={KEYRING}]") } else { String::new() };
+        let by = signed_by();
         let sources: String =
             KERNEL_SUITES.map(|suite| format!("deb{by} {site} {suite} main\n")).concat();
-        let list = store.path("apt-kernels.list");
+        if Machine::of_this().is_ok_and(|own| own == machine) {
+            return Self::of_list(store, "apt-kernels", &sources, "");
+        }
+        let name = format!("apt-kernels-{}", machine.debian());
+        Self::of_list(store, &name, &sources, &foreign(machine))
+    }
+
+    /// The lists for another machine, from where this one's come, and from Debian's next release: it
+    /// has what was built for few machines only.
+    pub(super) fn of_machine(store: &Store, machine: Machine) -> Result<Self> {
+        let name = format!("apt-{}", machine.debian());
+        let targets = output(Command::new("apt-get").args([
+            "indextargets",
+            "--format",
+            "$(SITE) $(RELEASE)",
+        ]))?;
+        let is_debians = |line: &&str| {
+            let site = line.split(' ').next().unwrap_or_default();
+            site.ends_with("/debian") || site.ends_with("/debian-security")
+        };
+        let mut sources: Vec<&str> = targets.lines().filter(is_debians).collect();
+        sources.sort_unstable();
+        sources.dedup();
+        let own = sources.first().and_then(|line| line.split_once(' '));
+        let (_, release) = own.context("this machine's package sources name no Debian")?;
+        let mut lines: Vec<String> = sources.iter().map(|line| (*line).to_owned()).collect();
+        let later = sources.iter().map(|line| line.replace(release, LATER));
+        lines.extend(later.filter(|line| !sources.contains(&line.as_str())));
+        let by = signed_by();
+        let list: String = lines.iter().map(|line| format!("deb{by} {line} main\n")).collect();
+        let more = foreign(machine) + &format!("APT::Default-Release \"{release}\";\n");
+        Self::of_list(store, &name, &list, &more)
+    }
+
+    /// Of sources that are named here and not this machine's; nothing is installed.
+    fn of_list(store: &Store, name: &str, sources: &str, more: &str) -> Result<Self> {
+        let list = store.path(&format!("{name}.list"));
         fs::write(&list, sources).with_context(|| format!("cannot write {}", list.display()))?;
         let configuration = format!(
             "{CONFIGURATION}Dir::Etc::SourceList \"{}\";\nDir::Etc::SourceParts \"/dev/null\";\n\
-             Dir::State::status \"/dev/null\";\n",
+             Dir::State::status \"/dev/null\";\n{more}",
             list.display()
         );
-        Self::with_lists(store, "apt-kernels", &configuration)
+        let dir = store.path(name);
+        Self::with_lists(store, name, &configuration)
             .with_context(|| format!("cannot read package lists in {}", dir.display()))
     }
 
@@ -136,6 +176,19 @@ impl Apt {
         let simulate = ["-s", "install", "--no-install-recommends"];
         let args = [&nothing[..], &simulate[..], packages].concat();
         Ok(to_be_installed(&self.ask("apt-get", &args)?))
+    }
+
+    /// All versions of a package that the lists have.
+    pub(super) fn versions(&self, package: &str) -> Result<Vec<String>> {
+        let lines = self.ask("apt-cache", &["madison", package])?;
+        let versions = lines.lines().filter_map(|line| line.split('|').nth(1));
+        Ok(versions.map(|version| version.trim().to_owned()).collect())
+    }
+
+    /// This version of it.
+    pub(super) fn look_up_version(&self, package: &str, version: &str) -> Result<Package> {
+        let shown = self.ask("apt-cache", &["show", &format!("{package}={version}")])?;
+        packages(&shown).pop().with_context(|| format!("apt shows no {package} {version}"))
     }
 
     /// The newest version of each package, or which of them there is none of.
@@ -210,6 +263,17 @@ fn update(dir: &Path, configuration: &str) -> Result<()> {
         return Ok(());
     }
     updated.and_then(|()| bail!("none came: is there a network, and are sources configured?"))
+}
+
+/// Packages for another machine alone.
+fn foreign(machine: Machine) -> String {
+    let architecture = machine.debian();
+    format!("#clear APT::Architectures;\nAPT::Architecture \"{architecture}\";\n")
+}
+
+fn signed_by() -> String {
+    let signed = Path::new(KEYRING).is_file();
+    if signed { format!(" [signed-by={KEYRING}]") } else { String::new() }
 }
 
 fn age(path: &Path) -> Option<Duration> {

@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::symlink, path::Path};
 
 use anyhow::{Context, Result};
-use ctwatch_provision::Thing;
+use ctwatch_provision::{Thing, machine::Machine};
 
 use super::{
     Of, Store,
@@ -41,12 +41,15 @@ const SPARED: [&str; 8] = [
     "lib/udev/hwdb.d",
 ];
 
-pub(super) fn provide(store: &Store) -> Result<()> {
-    store.folder(&Thing::Guest, Of::Itself, |dir| unpack(store, dir))
+pub(super) fn provide(store: &Store, machine: Machine) -> Result<()> {
+    store.folder(&Thing::Guest(machine), Of::Itself, |dir| unpack(store, machine, dir))
 }
 
-fn unpack(store: &Store, dir: &Path) -> Result<()> {
-    let apt = Apt::open(store)?;
+fn unpack(store: &Store, machine: Machine, dir: &Path) -> Result<()> {
+    let apt = match Machine::of_this()? == machine {
+        true => Apt::open(store)?,
+        false => Apt::of_machine(store, machine)?,
+    };
     let packages = apt.look_up(&apt.everything_for(&PACKAGES)?)?;
     say(&format!(
         "fetching what runs in the virtual machines from Debian, for target/ only: {}",

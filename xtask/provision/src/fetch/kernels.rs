@@ -3,7 +3,13 @@
 use std::{cmp::Ordering, fs, path::Path, time::Duration};
 
 use anyhow::{Context, Result};
-use ctwatch_provision::{Thing, guest::Guest, kernels::NEWEST, process::run};
+use ctwatch_provision::{
+    Thing,
+    guest::Guest,
+    kernels::{Kind, NEWEST},
+    machine::Machine,
+    process::run,
+};
 
 use super::{
     Of, Store,
@@ -11,31 +17,35 @@ use super::{
     say,
 };
 
-/// The flavour that is smallest and boots fastest in a virtual machine. Its configuration of
-/// conntrack, BPF and BTF is that of Debian's other flavours.
-#[cfg(target_arch = "x86_64")]
-const FLAVOUR: &str = "cloud-amd64";
-#[cfg(not(target_arch = "x86_64"))]
-const FLAVOUR: &str = "cloud-arm64";
+/// As Debian calls a kernel of this kind.
+fn flavour(kind: Kind) -> Result<String> {
+    let machine = kind.machine()?.debian();
+    Ok(match kind {
+        Kind::Own | Kind::Arm64 => format!("cloud-{machine}"),
+        Kind::RealTime => format!("rt-{machine}"),
+    })
+}
 
 /// One that was found longer ago is looked for again: Debian mends its kernels about as often.
 const FRESH: Duration = Duration::from_secs(14 * 24 * 3600);
 
 /// Modules outside of these are of no use to a network in a virtual machine.
-const KEPT: [&str; 5] = ["net", "lib", "crypto", "arch", "drivers/net"];
+const KEPT: [&str; 6] = ["net", "lib", "crypto", "arch", "drivers/net", "drivers/char"];
 
 pub(super) fn provide(store: &Store, name: &str) -> Result<()> {
     // Before the lists are: whoever fetches it needs them too.
-    let guest = Guest::provide()?;
+    let guest = Guest::provide(Machine::of_this()?)?;
     let thing = Thing::Kernel(name.to_owned());
     store.folder(&thing, Of::Newest(FRESH), |dir| fetch(store, &guest, name, dir))
 }
 
 fn fetch(store: &Store, guest: &Guest, name: &str, dir: &Path) -> Result<()> {
-    let apt = Apt::of_kernels(store)?;
-    let all = apt.names(&format!("^linux-image-[0-9].*-{FLAVOUR}$"))?;
-    let package = newest(&all, name)
-        .with_context(|| format!("Debian's suites offer no linux-image-{name}…-{FLAVOUR}"))?;
+    let (version, kind) = Kind::of(name);
+    let flavour = flavour(kind)?;
+    let apt = Apt::of_kernels(store, kind.machine()?)?;
+    let all = apt.names(&format!("^linux-image-[0-9].*-{flavour}$"))?;
+    let package = newest(&all, version)
+        .with_context(|| format!("Debian's suites offer no linux-image-{version}…-{flavour}"))?;
     let release = package.trim_start_matches("linux-image-");
     // Newer ones are split into several packages of one version.
     let parts = apt.dependencies(package)?.into_iter();
@@ -55,7 +65,10 @@ fn fetch(store: &Store, guest: &Guest, name: &str, dir: &Path) -> Result<()> {
     fs::create_dir_all(to.join("kernel/drivers"))?;
     for kept in KEPT {
         let (from, to) = (from.join("kernel").join(kept), to.join("kernel").join(kept));
-        fs::rename(&from, &to).with_context(|| format!("no modules {}", from.display()))?;
+        // Some have all of a kind built in.
+        if from.is_dir() {
+            fs::rename(&from, &to).with_context(|| format!("no modules {}", from.display()))?;
+        }
     }
     for list in ["modules.order", "modules.builtin", "modules.builtin.modinfo"] {
         fs::rename(from.join(list), to.join(list)).with_context(|| format!("no {list}"))?;

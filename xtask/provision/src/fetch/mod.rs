@@ -4,6 +4,7 @@ mod apt;
 mod cache;
 mod chromium;
 mod crates;
+mod cross;
 mod debian_rust;
 mod duckdb;
 mod guest;
@@ -42,9 +43,10 @@ pub(super) fn fetch(thing: &Thing) -> Result<()> {
         Thing::BpfLinker => crates::build(store, thing, &BPF_LINKER),
         Thing::CargoDeny => crates::build(store, thing, &CARGO_DENY),
         Thing::Chromium => chromium::provide(store),
+        Thing::Cross(machine) => cross::provide(store, *machine),
         Thing::DebianRust => debian_rust::provide(store),
         Thing::DuckDb => duckdb::provide(store),
-        Thing::Guest => guest::provide(store),
+        Thing::Guest(machine) => guest::provide(store, *machine),
         Thing::Judges => tools::provide(store, thing, JUDGES),
         Thing::Kernel(name) => kernels::provide(store, name),
         Thing::Kubernetes => kubernetes::provide(store),
@@ -52,7 +54,8 @@ pub(super) fn fetch(thing: &Thing) -> Result<()> {
         Thing::Nfpm => nfpm::provide(store),
         Thing::Owners => owners::provide(store),
         Thing::PrometheusClient => prometheus_client::provide(store),
-        Thing::Qemu => qemu::provide(store),
+        Thing::Qemu => qemu::provide(store, thing, "qemu-system-x86"),
+        Thing::QemuArm => qemu::provide(store, thing, "qemu-system-arm"),
         Thing::Rivals => tools::provide(store, thing, RIVALS),
         Thing::Sos => sos::provide(store),
         Thing::Tools => tools::provide(store, thing, TOOLS),
@@ -72,7 +75,9 @@ enum Of {
     Itself,
     /// The packages that are installed here are left out.
     ThisMachine,
-    /// The same, and these are all that was asked for.
+    /// It goes with this version of something else.
+    With(String),
+    /// As `ThisMachine`, and these are all that was asked for.
     Programs(String),
     /// It is built here.
     ThisCompiler,
@@ -84,6 +89,7 @@ impl Of {
     fn what(&self) -> Result<String> {
         Ok(match self {
             Self::Itself | Self::Newest(_) => String::new(),
+            Self::With(version) => version.clone(),
             Self::Programs(names) => Self::ThisMachine.what()? + names,
             Self::ThisMachine => {
                 let format = "--showformat=${Package} ${Version} ${db:Status-Status}\n";

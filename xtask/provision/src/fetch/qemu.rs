@@ -9,12 +9,10 @@ use super::{
     say,
 };
 
-const PACKAGE: &str = "qemu-system-x86";
-
-pub(super) fn provide(store: &Store) -> Result<()> {
-    store.folder(&Thing::Qemu, Of::ThisMachine, |dir| {
+pub(super) fn provide(store: &Store, thing: &Thing, package: &str) -> Result<()> {
+    store.folder(thing, Of::ThisMachine, |dir| {
         let apt = Apt::open(store)?;
-        let packages = apt.look_up(&apt.missing_for(&[PACKAGE])?)?;
+        let packages = apt.look_up(&apt.missing_for(&[package])?)?;
         say(&format!("fetching QEMU from Debian, for target/ only: {}", summary(&packages)));
         apt.unpack(&packages, dir)
     })

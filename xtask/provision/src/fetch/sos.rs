@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use ctwatch_provision::Thing;
+use ctwatch_provision::{Thing, machine::Machine};
 
 use super::{
     Of, Store,
@@ -42,7 +42,7 @@ fn unpack(store: &Store, dir: &Path) -> Result<()> {
         ));
         apt.unpack(&packages, dir)?;
     }
-    let apt = Apt::of_kernels(store)?;
+    let apt = Apt::of_kernels(store, Machine::of_this()?)?;
     let packages = apt.look_up_in(SUITE, &["sos".to_owned()])?;
     say(&format!("fetching sos from Debian's {SUITE}, for target/ only: {}", summary(&packages)));
     apt.unpack(&packages, dir)
