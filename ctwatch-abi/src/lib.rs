@@ -197,13 +197,23 @@ impl NetnsTally {
         self.counts[count as usize]
     }
 
-    /// Writes down whose place this is.
+    /// Writes down whose place this is. Inode and owner are one store, which no CPU shows in halves:
+    /// whoever finds both an id and an inode has the owner too, in whatever order the stores are shown.
     #[inline(always)]
     pub fn name(&mut self, of: &Self) {
-        // Who finds a name here finds the rest too.
-        self.inode = of.inode;
-        self.owner = of.owner;
-        self.id = of.id;
+        let place = core::ptr::from_mut(self).cast::<u8>();
+        // SAFETY: two numbers of 32 bits side by side, where one of 64 may be (the assertions below); the
+        // pointer is to all of this.
+        unsafe {
+            let both: u64 = core::mem::transmute([of.inode, of.owner]);
+            place.add(core::mem::offset_of!(Self, inode)).cast::<u64>().write_volatile(both);
+            (&raw mut self.id).write_volatile(of.id);
+        }
+    }
+
+    /// Whether it has been said whose place this is, as far as this CPU has been shown.
+    pub fn is_named(&self) -> bool {
+        self.id != 0 && self.inode != 0
     }
 
     /// Adds one event.
@@ -418,6 +428,8 @@ pub struct Layout {
 
 const _: () = {
     assert!(size_of::<NetnsTally>() == 8 * Count::ALL + 16);
+    assert!(core::mem::offset_of!(NetnsTally, inode).is_multiple_of(8));
+    assert!(core::mem::offset_of!(NetnsTally, owner) == core::mem::offset_of!(NetnsTally, inode) + 4);
     assert!(MOST_STRIPES.is_power_of_two());
     assert!(size_of::<HostTally>() == 8 * HostCount::ALL);
     assert!(size_of::<Layout>() == 2 * 16 + 28 * 4 + 8 * HALVES);
@@ -466,6 +478,19 @@ mod tests {
         assert_eq!(a.get(Count::DroppedUntracked), 1);
         assert_eq!(a.get(Count::NeverInserted), 0);
     }
+    #[test]
+    fn a_place_is_named_whole() {
+        let mut place = NetnsTally::default();
+        place.bump(Count::Removed);
+        assert!(!place.is_named());
+        place.name(&NetnsTally::new(9, 7).owned_by(Some(1000)));
+        assert_eq!((place.id(), place.inode(), place.owner()), (9, 7, Some(1000)));
+        assert_eq!(place.get(Count::Removed), 1);
+        assert!(place.is_named());
+        // The id is shown, and what was stored before it is not yet.
+        assert!(!NetnsTally::new(9, 0).is_named());
+    }
+
     #[test]
     fn an_owner_outlives_cpus_that_never_counted() {
         let mut sum = NetnsTally::default();

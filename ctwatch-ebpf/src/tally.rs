@@ -98,7 +98,8 @@ const LINE: usize = 8;
 /// A power of two. CPUs that share one take more time, and count the same.
 const LASTS: usize = 64;
 
-/// When the page allocator had not a single page last, by the kernel's clock of ticks.
+/// When the page allocator had not a single page last, by the kernel's clock of ticks. One word, which
+/// the CPU that asks has written itself, or another one many ticks ago: no order is needed.
 #[unsafe(no_mangle)]
 static mut SHORT: u64 = 0;
 
@@ -626,8 +627,15 @@ fn take_frame(key: u64) -> Option<Frame> {
         // SAFETY: a live map value.
         let call = unsafe { &mut *FRAMES.get_ptr_mut((first + way) & (CALLS - 1))? };
         if call.key == key {
-            call.key = 0;
-            return Some(call.frame);
+            // Given back only after it was read, also where a CPU shows a store before an earlier read
+            // is done: the store depends on what was read, and a call has an argument.
+            // SAFETY: as above.
+            let frame = unsafe { (&raw const call.frame).read_volatile() };
+            if frame.0 != 0 {
+                // SAFETY: as above.
+                unsafe { (&raw mut call.key).write_volatile(0) };
+            }
+            return Some(frame);
         }
     }
     None

@@ -72,8 +72,9 @@ impl Tallies {
     }
 
     fn at(&self, place: u32) -> NetnsTally {
-        // Whose it is, first: what is counted in a place that has no name yet is read the next time.
-        self.sum(place, self.stripe(place, 0).filter(|first| first.id() != 0))
+        // Whose it is, first: what is counted in a place that has no name yet, or one that this CPU is
+        // shown half of, is read the next time.
+        self.sum(place, self.stripe(place, 0).filter(NetnsTally::is_named))
     }
 
     fn sum(&self, place: u32, first: Option<NetnsTally>) -> NetnsTally {
