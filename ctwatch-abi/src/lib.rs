@@ -429,7 +429,9 @@ pub struct Layout {
 const _: () = {
     assert!(size_of::<NetnsTally>() == 8 * Count::ALL + 16);
     assert!(core::mem::offset_of!(NetnsTally, inode).is_multiple_of(8));
-    assert!(core::mem::offset_of!(NetnsTally, owner) == core::mem::offset_of!(NetnsTally, inode) + 4);
+    assert!(
+        core::mem::offset_of!(NetnsTally, owner) == core::mem::offset_of!(NetnsTally, inode) + 4
+    );
     assert!(MOST_STRIPES.is_power_of_two());
     assert!(size_of::<HostTally>() == 8 * HostCount::ALL);
     assert!(size_of::<Layout>() == 2 * 16 + 28 * 4 + 8 * HALVES);

@@ -50,7 +50,9 @@ enum Command {
     ///
     /// The suite matrix is a slice of `cargo xtask matrix`: the oldest and the newest kernel,
     /// each scenario once on each, with the mechanism that was run longest ago by tests/matrix.tsv,
-    /// and what failed there when it was run last. The file is written; commit it with the change.
+    /// and what failed there when it was run last; and some scenarios on Debian's kernel for arm64. The
+    /// file is written, and docs/platforms.md of it; commit both with the change.
+    /// The suite armv7 has the command line of the executable for armv7 run by QEMU on this kernel.
     /// The last suite, costs, measures on one kernel, by a clock that counts instructions, what an event
     /// costs with the default lists, and fails where that exceeds the limits in tests/netns/cost.rs.
     /// Where QEMU cannot be had, both are skipped.
@@ -66,8 +68,9 @@ enum Command {
     /// Run the tests of the live kernel on other kernels, with each mechanism they offer
     ///
     /// All cells, or those that options choose. Debian's kernels 5.10, 6.1, 6.12 and the newest there
-    /// is, emulated where KVM boots none (no privileges needed); the table of what held is written to
-    /// target/vm/matrix.md, and what each cell took to tests/matrix.tsv.
+    /// is, 6.12 with PREEMPT_RT, and 6.12 for arm64, emulated where KVM boots none (no privileges needed);
+    /// the table of what held is written to target/vm/matrix.md, and what each cell took to
+    /// tests/matrix.tsv.
     Matrix(commands::matrix::Args),
     /// Build a router with a small table in network namespaces, saturate it, watch, clean up (root)
     Lab(commands::lab::Args),

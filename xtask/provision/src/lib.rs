@@ -63,6 +63,8 @@ pub enum Thing {
     Qemu,
     /// The same for machines with an Arm CPU.
     QemuArm,
+    /// What runs a single program of another machine.
+    QemuUser,
     /// What the benchmark compares with.
     Rivals,
     /// What makes support archives, for the root file system of the owners.
@@ -76,7 +78,7 @@ const GUEST: &str = "guest-4";
 
 impl Thing {
     /// Those of which there is one.
-    const SINGLE: [Self; 16] = [
+    const SINGLE: [Self; 17] = [
         Self::BpfLinker,
         Self::CargoDeny,
         Self::Chromium,
@@ -90,6 +92,7 @@ impl Thing {
         Self::PrometheusClient,
         Self::Qemu,
         Self::QemuArm,
+        Self::QemuUser,
         Self::Rivals,
         Self::Sos,
         Self::Tools,
@@ -117,6 +120,7 @@ impl Thing {
             Self::PrometheusClient => format!("prometheus-client-{}", prometheus_client::VERSION),
             Self::Qemu => "qemu".to_owned(),
             Self::QemuArm => "qemu-arm".to_owned(),
+            Self::QemuUser => "qemu-user".to_owned(),
             Self::Rivals => "rivals".to_owned(),
             Self::Sos => "sos-1".to_owned(),
             Self::Tools => "tools".to_owned(),

@@ -6,6 +6,9 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{Thing, bpf::multiarch, machine::Machine, process::find};
 
+/// Runs a single program for armv7.
+pub const USER: &str = "qemu-arm-static";
+
 pub struct Qemu {
     /// The machine that it is.
     pub machine: Machine,
@@ -39,6 +42,15 @@ impl Qemu {
         }
         Ok(command)
     }
+}
+
+/// Where that is, which runs it on this machine's kernel.
+pub fn user() -> Result<PathBuf> {
+    if let Some(program) = find(USER) {
+        return Ok(program);
+    }
+    let dir = Thing::QemuUser.provide().context("QEMU for single programs could not be had")?;
+    Ok(dir.join("usr/bin").join(USER))
 }
 
 fn program(machine: Machine) -> &'static str {

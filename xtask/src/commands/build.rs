@@ -155,6 +155,15 @@ pub(crate) fn tests(args: &Options) -> Result<Built> {
     })
 }
 
+/// ctwatch alone for another machine, built for tests.
+pub(crate) fn alone(machine: Machine, args: &Options) -> Result<PathBuf> {
+    let cross = Cross::provide(machine)?;
+    let mut cargo = cross_cargo(&cross, args)?;
+    cargo.args(["--profile", GATE, "--package", "ctwatch", "--bin", "ctwatch"]);
+    run_process(quiet_in_logs(&mut cargo))?;
+    Ok(cross.built(GATE).join("ctwatch"))
+}
+
 /// What runs in virtual machines of another kind, built for tests.
 pub(crate) fn inside(machine: Machine, args: &Options) -> Result<Inside> {
     let cross = Cross::provide(machine)?;

@@ -3,11 +3,13 @@
 use std::{
     env,
     ffi::OsStr,
+    fs,
     io::{BufRead, BufReader, Write},
-    path::PathBuf,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -16,7 +18,7 @@ use ctwatch_provision::{
     machine::Machine,
     owners,
     process::{output, root},
-    prometheus_client, sos, tools,
+    prometheus_client, qemu, sos, tools,
 };
 
 use super::{
@@ -104,6 +106,8 @@ fn is(tests: &Tests, name: &str) -> bool {
 const MATRIX: &str = "matrix";
 /// What an event costs, on one kernel, by a clock that counts instructions.
 const COST: &str = "costs";
+/// The command line again, of the executable for armv7, which the emulator runs on this kernel.
+const ARMV7: &str = "armv7";
 const LINT: &str = "lint";
 
 /// Machines besides this one that the matrix has.
@@ -113,7 +117,7 @@ const OTHERS: [Machine; 1] = [Machine::Aarch64];
 const BESIDE: i32 = 19;
 
 fn suites() -> Vec<&'static str> {
-    SUITES.iter().map(|suite| suite.name).chain([MATRIX, COST]).collect()
+    SUITES.iter().map(|suite| suite.name).chain([MATRIX, COST, ARMV7]).collect()
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
@@ -183,6 +187,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             OTHERS.map(|machine| build::inside(machine, &options).map(|inside| (machine, inside)))
         })
     });
+    let armv7 = wanted(ARMV7).then(|| {
+        thread::spawn(move || {
+            let _ = rustix::process::setpriority_process(None, BESIDE);
+            by_emulator(&build::alone(Machine::Armv7, &options)?)
+        })
+    });
     let linting = args.lint.then(|| thread::spawn(lint_beside));
     let mut rows = Vec::new();
     for suite in SUITES.iter().filter(|suite| wanted(suite.name)) {
@@ -197,6 +207,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
                 Err(error) => eprintln!("xtask: {error:#}"),
             }
         }
+    }
+    if let Some(armv7) = armv7 {
+        eprintln!("xtask: {ARMV7} tests");
+        let built_for = armv7.join().map_err(|_| anyhow!("building panicked"))?;
+        rows.push(run_armv7(args, &built, &path, built_for)?);
     }
     if let Some(parts) = parts {
         let parts = parts.join().map_err(|_| anyhow!("fetching kernels panicked"))?;
@@ -307,6 +322,46 @@ fn run_matrix(args: &Args, built: &Built, parts: &Parts) -> Result<(Counts, bool
     let table = matrix.write_table(&commit(), false)?;
     eprintln!("xtask: kernels, mechanisms and scenarios are set out in {}", table.display());
     Ok(matrix.counts())
+}
+
+/// A program of this machine that runs this one of armv7.
+fn by_emulator(ctwatch: &Path) -> Result<PathBuf> {
+    let emulator = qemu::user()?;
+    let script = root().join("target/cross/ctwatch-armv7");
+    // Under the name that it has where it is installed.
+    let text = format!(
+        "#!/bin/sh\nexec \"{}\" -0 ctwatch \"{}\" \"$@\"\n",
+        emulator.display(),
+        ctwatch.display()
+    );
+    fs::write(&script, text)
+        .and_then(|()| fs::set_permissions(&script, fs::Permissions::from_mode(0o755)))
+        .with_context(|| format!("cannot write {}", script.display()))?;
+    Ok(script)
+}
+
+/// Where the emulator or what it takes to build cannot be had, it counts as a test that was skipped.
+fn run_armv7(args: &Args, built: &Built, path: &OsStr, ctwatch: Result<PathBuf>) -> Result<Ran> {
+    let suite = Suite {
+        name: ARMV7,
+        needs: "Debian's packages",
+        of: |tests| is(tests, "cli"),
+        alone: false,
+    };
+    match ctwatch {
+        Ok(ctwatch) => run_suite(&suite, args, built, path, &[("CTWATCH_BIN", ctwatch)]),
+        Err(error) => {
+            eprintln!("xtask: NO TEST RUNS ON ARMV7: {error:#}");
+            let counts = Counts { skipped: 1, ..Counts::default() };
+            Ok(Ran {
+                suite: ARMV7,
+                counts,
+                needs: suite.needs,
+                succeeded: true,
+                took: Duration::ZERO,
+            })
+        }
+    }
 }
 
 /// Shows its output while it runs.

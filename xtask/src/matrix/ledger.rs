@@ -7,12 +7,12 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::Cell;
+use super::{Cell, platforms};
 use ctwatch_provision::process::{output, root};
 
 const FILE: &str = "tests/matrix.tsv";
 /// What runs of cells write.
-const WRITTEN: [&str; 3] = [FILE, "docs/matrix.md", "docs/costs.md"];
+const WRITTEN: [&str; 4] = [FILE, "docs/matrix.md", "docs/costs.md", platforms::FILE];
 const HEAD: &str = "# The cells of the matrix: the number of the run in which each was run last, the \
                     seconds it took,\n# and what came of it. Written by cargo xtask test and cargo \
                     xtask matrix; commit it.\n# kernel\ttrial\trun\tseconds\toutcome\n";
@@ -63,7 +63,8 @@ impl Ledger {
         let (path, partial) = (path(), path().with_extension("tsv.partial"));
         fs::write(&partial, self.text())
             .and_then(|()| fs::rename(&partial, &path))
-            .with_context(|| format!("cannot write {FILE}"))
+            .with_context(|| format!("cannot write {FILE}"))?;
+        platforms::write(self)
     }
 
     fn parse(text: &str) -> Result<Self> {
@@ -93,6 +94,12 @@ impl Ledger {
 
     pub(crate) fn get(&self, cell: &Cell) -> Option<&Entry> {
         self.0.get(cell)
+    }
+
+    /// What came of the trials on this kernel.
+    pub(crate) fn of(&self, kernel: &str) -> impl Iterator<Item = (&str, Outcome)> {
+        let here = self.0.iter().filter(move |(cell, _)| cell.kernel == kernel);
+        here.map(|(cell, entry)| (cell.trial.as_str(), entry.outcome))
     }
 
     pub(crate) fn put(&mut self, cell: Cell, entry: Entry) {

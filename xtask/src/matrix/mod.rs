@@ -3,6 +3,7 @@
 mod changed;
 mod jobs;
 mod ledger;
+mod platforms;
 mod run;
 mod slice;
 mod table;

@@ -56,6 +56,7 @@ pub(super) fn fetch(thing: &Thing) -> Result<()> {
         Thing::PrometheusClient => prometheus_client::provide(store),
         Thing::Qemu => qemu::provide(store, thing, "qemu-system-x86"),
         Thing::QemuArm => qemu::provide(store, thing, "qemu-system-arm"),
+        Thing::QemuUser => qemu::provide(store, thing, "qemu-user-static"),
         Thing::Rivals => tools::provide(store, thing, RIVALS),
         Thing::Sos => sos::provide(store),
         Thing::Tools => tools::provide(store, thing, TOOLS),
