@@ -67,7 +67,7 @@ impl Cross {
         Ok(cargo)
     }
 
-    /// What a C compiler would do for a static executable that may be loaded anywhere.
+    /// What a C compiler would do for a static executable, one that may be loaded anywhere if possible.
     fn flags(&self) -> Result<Vec<String>> {
         let libraries = self.dir.join("usr/lib").join(self.machine.multiarch());
         let compilers = self.dir.join("usr/lib/gcc").join(self.machine.multiarch());
@@ -85,15 +85,28 @@ impl Cross {
             format!("-Lnative={}", text(libraries.clone())?),
             format!("-Lnative={}", text(gcc.clone())?),
         ];
-        for first in [libraries.join("rcrt1.o"), libraries.join("crti.o"), gcc.join("crtbeginS.o")]
-        {
+        // Debian's C library for armhf has no start for an executable that may be loaded anywhere.
+        let anywhere = libraries.join("rcrt1.o").is_file();
+        let (start, begin, end) = match anywhere {
+            true => ("rcrt1.o", "crtbeginS.o", "crtendS.o"),
+            false => ("crt1.o", "crtbeginT.o", "crtend.o"),
+        };
+        for first in [libraries.join(start), libraries.join("crti.o"), gcc.join(begin)] {
             flags.push(format!("-Zpre-link-arg={}", text(first)?));
+        }
+        if anywhere {
+            // Rust knows that of few targets.
+            for wanted in ["-pie", "--no-dynamic-linker", "-ztext"] {
+                flags.push(format!("-Zpre-link-arg={wanted}"));
+            }
+        } else {
+            flags.push("-Crelocation-model=static".to_owned());
         }
         // They need each other.
         for library in ["--start-group", "-lgcc", "-lgcc_eh", "-lc", "--end-group"] {
             flags.push(format!("-Clink-arg={library}"));
         }
-        for last in [gcc.join("crtendS.o"), libraries.join("crtn.o")] {
+        for last in [gcc.join(end), libraries.join("crtn.o")] {
             flags.push(format!("-Clink-arg={}", text(last)?));
         }
         Ok(flags)
