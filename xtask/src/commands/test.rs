@@ -14,7 +14,9 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, ensure};
 use ctwatch_provision::{
-    chromium, duckdb, kubernetes,
+    chromium, duckdb,
+    kernels::Kind,
+    kubernetes,
     machine::Machine,
     owners,
     process::{output, root},
@@ -126,7 +128,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         lint::formatting()?;
     }
     // Fetched while the compiler is at work.
-    let names = kernel_names().map(str::to_owned);
+    let names = kernels_of_the_gate(&Ledger::read()?);
+    let kernels = names.len();
     let of_costs =
         wanted(COST) && args.filter.as_ref().is_none_or(|filter| COSTS.contains(filter.as_str()));
     let parts = (wanted(MATRIX) || of_costs).then(|| thread::spawn(move || Parts::provide(&names)));
@@ -221,7 +224,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         let parts = parts.ok();
         if wanted(MATRIX) {
             eprintln!("xtask: {MATRIX} tests");
-            rows.push(in_machines(MATRIX, kernel_names().len(), parts.as_ref(), |parts| {
+            rows.push(in_machines(MATRIX, kernels, parts.as_ref(), |parts| {
                 run_matrix(args, &built, parts)
             })?);
         }
@@ -237,6 +240,13 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let (summary, good) = summarise(&rows, in_ci);
     println!("\n{summary}");
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The largest one only where something failed on it: no change is tried on it otherwise.
+fn kernels_of_the_gate(ledger: &Ledger) -> Vec<String> {
+    let failed = |name: &str| ledger.failed().any(|cell| cell.kernel == name);
+    let wanted = |name: &&str| Kind::of(name).1 != Kind::RealTime || failed(name);
+    kernel_names().into_iter().filter(wanted).map(str::to_owned).collect()
 }
 
 /// Where owners of a firewall, and sos, are unpacked, if tests that run them are to be run.

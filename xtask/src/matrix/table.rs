@@ -84,7 +84,7 @@ impl Matrix {
         let mut text = format!(
             "# Kernels, mechanisms, scenarios\n\n\
              Made by `cargo xtask matrix --write` of {commit}: each test of the live kernel, on \
-             Debian's cloud\nkernels in virtual machines, with each mechanism that the kernel \
+             Debian's\nkernels in virtual machines, with each mechanism that the kernel \
              offers. Every figure is compared with conntrack's\nown counters and with what was sent: \
              equal where it is marked exact, inside its bounds where it is not.\n\n{}\n\
              f: fexit, k: kprobe, t: tracepoint, c: counters; capital where it failed, \

@@ -47,7 +47,13 @@ const ALLOWED: &[c_long] = &[
 ];
 
 /// These get memory, which must not be for code.
-const WITHOUT_CODE: [c_long; 2] = [libc::SYS_mmap, libc::SYS_mprotect];
+const WITHOUT_CODE: [c_long; 2] = [MMAP, libc::SYS_mprotect];
+
+/// 32 bits of an offset were too few.
+#[cfg(target_arch = "arm")]
+const MMAP: c_long = libc::SYS_mmap2;
+#[cfg(not(target_arch = "arm"))]
+const MMAP: c_long = libc::SYS_mmap;
 
 /// Of `seccomp_data`: the number of the call, the architecture, and the lower half of the third argument.
 /// <https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/seccomp.h>
