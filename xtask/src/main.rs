@@ -46,6 +46,12 @@ enum Command {
     /// off, and the licences of every crate: the same bytes from the same commit. It prints how to use ctwatch
     /// without installing it.
     Dist(commands::dist::Args),
+    /// Make a version of what is checked out, up to the tag, which it prints
+    ///
+    /// It checks that the tree is clean, that the docs are true and that what they measured is of this code; cuts
+    /// CHANGELOG.md's Unreleased part to the version, with today's date; and writes the version wherever it stands.
+    /// It commits, tags and pushes nothing. docs/release.md is the whole list.
+    Release(commands::release::Args),
     /// Run all tests; those that need root and network namespaces are skipped without root
     ///
     /// The suite matrix is a slice of `cargo xtask matrix`: the oldest and the newest kernel,
@@ -116,6 +122,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Build(args) => commands::build::ask(&args).map(|_| ExitCode::SUCCESS),
         Command::Image(args) => commands::image::run(&args).map(|_| ExitCode::SUCCESS),
         Command::Dist(args) => commands::dist::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Release(args) => commands::release::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Test(args) => commands::test::run(&args),
         Command::Matrix(args) => commands::matrix::run(&args),
         Command::Lab(args) => commands::lab::run(&args),

@@ -9,6 +9,7 @@ pub(crate) mod lab;
 pub(crate) mod lint;
 pub(crate) mod live;
 pub(crate) mod matrix;
+pub(crate) mod release;
 pub(crate) mod run;
 pub(crate) mod test;
 pub(crate) mod vm;
