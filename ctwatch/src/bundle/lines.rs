@@ -22,17 +22,9 @@ pub(super) enum Next {
     End,
 }
 
-/// The length of the line with its newline; compares as many bytes at a time as a processor can.
+/// The length of the line with its newline.
 fn end_of_line(bytes: &[u8]) -> Option<usize> {
-    const BLOCK: usize = 32;
-    let mut at = 0;
-    for block in bytes.chunks(BLOCK) {
-        if block.iter().fold(false, |found, byte| found | (*byte == b'\n')) {
-            return block.iter().position(|byte| *byte == b'\n').map(|within| at + within + 1);
-        }
-        at += block.len();
-    }
-    None
+    memchr::memchr(b'\n', bytes).map(|at| at + 1)
 }
 
 /// Reads the next line into `line`, without its newline.

@@ -82,22 +82,21 @@ impl<'a> Words<'a> {
         self.0 = &self.0[word.len()..];
     }
 
-    /// The next word, and where in it a name ends: each byte is looked at once.
+    /// The next word, and where in it a name ends. Each byte is looked at once, by the shortest of loops: this is
+    /// where most of the time goes.
     fn named(&mut self) -> Option<(&'a [u8], Option<usize>)> {
         let begin = self.0.iter().position(|byte| *byte > b' ')?;
-        let (rest, mut name) = (&self.0[begin..], None);
-        let mut end = rest.len();
-        for (at, byte) in rest.iter().enumerate() {
-            if *byte <= b' ' {
-                end = at;
-                break;
-            }
-            if *byte == b'=' && name.is_none() {
-                name = Some(at);
-            }
-        }
+        let rest = &self.0[begin..];
+        let first = rest.iter().position(|byte| *byte <= b' ' || *byte == b'=');
+        let first = first.unwrap_or(rest.len());
+        let is_named = rest.get(first) == Some(&b'=');
+        let end = match is_named {
+            true => rest[first..].iter().position(|byte| *byte <= b' '),
+            false => Some(0),
+        };
+        let end = end.map_or(rest.len(), |after| first + after);
         self.0 = &rest[end..];
-        Some((&rest[..end], name))
+        Some((&rest[..end], is_named.then_some(first)))
     }
 }
 
