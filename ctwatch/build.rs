@@ -1,16 +1,35 @@
-//! Finds the compiled probes, so that they are part of the executable.
+//! Packs the compiled probes, so that they are part of the executable.
 //!
-//! `cargo xtask build` compiles them and says where they are. Without it (an editor, a lint) the
-//! executable is built with none, and says so when it runs.
+//! `cargo xtask build` compiles them and says where they are. An archive of the sources has them compiled, as
+//! ctwatch/probes.o. Without either (an editor, a lint) the executable is built with none, and says so when it runs.
 
-fn main() {
+use std::{
+    env,
+    error::Error,
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use flate2::{Compression, write::ZlibEncoder};
+
+/// Beside Cargo.toml, where a build script is started.
+const COMPILED: &str = "probes.o";
+
+fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-env-changed=CTWATCH_PROBES");
     println!("cargo::rustc-check-cfg=cfg(probes)");
-    if let Some(path) = std::env::var_os("CTWATCH_PROBES") {
-        let path = std::path::PathBuf::from(path);
-        assert!(path.is_file(), "CTWATCH_PROBES={} is no file", path.display());
+    let named = env::var_os("CTWATCH_PROBES").map(PathBuf::from);
+    let beside = Path::new(COMPILED);
+    if let Some(path) = named.or_else(|| beside.is_file().then(|| beside.to_path_buf())) {
+        let probes = fs::read(&path)
+            .map_err(|error| format!("cannot read the probes {}: {error}", path.display()))?;
+        let mut packed = ZlibEncoder::new(Vec::new(), Compression::best());
+        packed.write_all(&probes)?;
+        let place = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo names no OUT_DIR")?);
+        fs::write(place.join("probes.zlib"), packed.finish()?)?;
         println!("cargo::rerun-if-changed={}", path.display());
-        println!("cargo::rustc-env=CTWATCH_PROBES={}", path.display());
         println!("cargo::rustc-cfg=probes");
     }
+    Ok(())
 }

@@ -1,6 +1,7 @@
 //! What a contributor types: `cargo xtask --help`.
 
 mod commands;
+mod dwarf;
 mod linked;
 mod matrix;
 mod oci;

@@ -22,6 +22,7 @@ use super::{
     functions::HookedFunction,
     layout::Resolved,
     lean,
+    object::{PACKED, object},
     plan::Plan,
     ticks::ticks_per_second,
     top, trace,
@@ -32,11 +33,6 @@ use crate::{
     host::{self, kernel::guards},
     record::measurement::{Mechanism, Signal},
 };
-
-#[cfg(probes)]
-static OBJECT: Option<&[u8]> = Some(aya::include_bytes_aligned!(env!("CTWATCH_PROBES")));
-#[cfg(not(probes))]
-static OBJECT: Option<&[u8]> = None;
 
 /// Of the kernel's clock, at most: taken where it cannot be told, it leaves the lists a smaller budget.
 const MOST_TICKS: u32 = 1000;
@@ -126,7 +122,7 @@ pub fn probes_tell_misses() -> bool {
 
 /// Whether this executable carries the programs at all.
 pub fn embedded() -> Result<(), String> {
-    match OBJECT {
+    match PACKED {
         Some(_) => Ok(()),
         // A kernel of 32 bits runs programs, but what they would read is laid out otherwise there.
         None if usize::BITS < u64::BITS => {
@@ -169,8 +165,9 @@ pub(super) fn load(
     asked: Asked,
 ) -> Result<LoadedProbes, LoadRefused> {
     let of_all = |error| LoadRefused { mechanism: None, error };
+    let object = object().map_err(of_all)?;
     let mut loaded = LoadedProbes {
-        ebpf: maps(resolved, asked).map_err(of_all)?,
+        ebpf: maps(&object, resolved, asked).map_err(of_all)?,
         traced: Vec::new(),
         probes: Vec::new(),
     };
@@ -179,7 +176,7 @@ pub(super) fn load(
     let any = |mechanism| plan.chosen.iter().any(|(_, chosen)| *chosen == mechanism);
     let refused = |mechanism| move |error| LoadRefused { mechanism: Some(mechanism), error };
     let tracing = match any(Mechanism::Fexit) || resolved.drop_tracepoint.is_some() {
-        true => Some(object().and_then(|it| Tracing::open(it, &loaded.ebpf)).map_err(of_all)?),
+        true => Some(Tracing::open(&object, &loaded.ebpf).map_err(of_all)?),
         false => None,
     };
     let wanted = |attachment: &&Attachment| match attachment.program {
@@ -198,11 +195,7 @@ pub(super) fn load(
     Ok(loaded)
 }
 
-fn object() -> Result<&'static [u8]> {
-    OBJECT.context("this executable was built without probes")
-}
-
-fn maps(resolved: &Resolved, asked: Asked) -> Result<Ebpf> {
+fn maps(object: &[u8], resolved: &Resolved, asked: Asked) -> Result<Ebpf> {
     let mut layout = resolved.layout;
     let mut loader = lean::loader()?;
     let stripes = stripes()?;
@@ -227,7 +220,7 @@ fn maps(resolved: &Resolved, asked: Asked) -> Result<Ebpf> {
     let layout = Value(layout);
     loader
         .override_global("LAYOUT", &layout, true)
-        .load(object()?)
+        .load(object)
         .map_err(explain)
         .context("the kernel refused the probes' maps")
 }
@@ -251,7 +244,7 @@ pub(super) fn census(layout: &Layout) -> Result<Ebpf> {
     loader
         .map_max_entries("HELD", RECORDS)
         .override_global("LAYOUT", &layout, true)
-        .load(object()?)
+        .load(&object()?)
         .map_err(explain)
         .context("the kernel refused the census' maps")
 }
@@ -263,7 +256,7 @@ pub(super) fn loading(layout: &loading::Layout) -> Result<Ebpf> {
     let mut ebpf = loader
         .map_max_entries("LOADING", LOADING_ROOM)
         .override_global("TASK", &layout, true)
-        .load(object()?)
+        .load(&object()?)
         .map_err(explain)
         .context("the kernel refused the maps for what is loaded")?;
     raw_tracepoint(&mut ebpf, "module_asked", "module_request")?;

@@ -13,6 +13,7 @@ pub mod load;
 mod log;
 mod mapped;
 pub mod modules;
+mod object;
 pub mod offsets;
 pub mod plan;
 pub mod running;
