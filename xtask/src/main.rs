@@ -6,6 +6,7 @@ mod linked;
 mod matrix;
 mod oci;
 mod summary;
+mod vendored;
 mod vm;
 
 use std::process::ExitCode;

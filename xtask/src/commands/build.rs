@@ -194,8 +194,15 @@ pub(crate) fn inside(machine: Machine, args: &Options) -> Result<Inside> {
 const INIT: &str = "ctwatch-vm-init";
 const MANUAL: &str = "manual";
 
-/// What is packed: the executable with all that can be left out, and what writes its manual.
-pub(crate) fn packed(args: &Options) -> Result<(PathBuf, PathBuf)> {
+/// What is packed.
+pub(crate) struct Packed {
+    /// With all that can be left out.
+    pub(crate) ctwatch: PathBuf,
+    pub(crate) manual: PathBuf,
+    pub(crate) probes: PathBuf,
+}
+
+pub(crate) fn packed(args: &Options) -> Result<Packed> {
     let probes = probes(args.talk, Machine::of_this()?)?;
     run_process(
         quiet_in_logs(&mut static_cargo("build")?)
@@ -204,7 +211,8 @@ pub(crate) fn packed(args: &Options) -> Result<(PathBuf, PathBuf)> {
             .env("CTWATCH_PROBES", &probes),
     )?;
     let folder = root().join("target").join(host()?).join("release");
-    Ok((folder.join("ctwatch"), folder.join("examples").join(MANUAL)))
+    let (ctwatch, manual) = (folder.join("ctwatch"), folder.join("examples").join(MANUAL));
+    Ok(Packed { ctwatch, manual, probes })
 }
 
 /// PID 1 of the virtual machines, alone.

@@ -8,18 +8,18 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
     process::Command,
-    time::{Duration, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context, Result, bail, ensure};
 use ctwatch_provision::{
     nfpm,
-    process::{output, root, run as run_process},
+    process::{find, output, root, run as run_process},
 };
 use flate2::{Compression, GzBuilder};
 
 use super::{build, image};
-use crate::linked::Linked;
+use crate::{linked::Linked, vendored};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -33,51 +33,180 @@ pub(crate) struct Args {
 /// As nfpm calls them.
 const PACKAGERS: [&str; 4] = ["deb", "rpm", "apk", "ipk"];
 
+/// What is packed, and for which machine, as its kernel calls it.
+pub(crate) struct Shipped<'a> {
+    pub(crate) machine: &'a str,
+    pub(crate) executable: &'a Path,
+    /// Writes the man pages and completions.
+    pub(crate) manual: &'a Path,
+    /// With an archive of the sources, these in it.
+    pub(crate) probes: Option<&'a Path>,
+}
+
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let (executable, manual) = build::packed(&args.build)?;
+    let built = build::packed(&args.build)?;
     let to = args.output.clone().unwrap_or_else(|| root().join("target/dist"));
-    for file in write(&executable, &manual, &to)? {
+    let shipped = Shipped {
+        machine: ARCH,
+        executable: &built.ctwatch,
+        manual: &built.manual,
+        probes: Some(&built.probes),
+    };
+    let files = shipped.write(&to)?;
+    for file in &files {
         println!("{}", file.display());
+        judged(file)?;
     }
-    println!("\n{}", one_liner(&to));
+    let bare = files.first().context("nothing was made")?;
+    println!("\nwithout installing it:\n  {}", one_liner(&bare.display().to_string()));
     Ok(())
 }
 
-/// Everything, into a folder of its own. `manual` writes the man pages and completions.
-pub(crate) fn write(executable: &Path, manual: &Path, to: &Path) -> Result<Vec<PathBuf>> {
-    let nfpm = nfpm::provide()?;
-    if to.exists() {
-        ensure!(to.join(SUMS).is_file() || is_empty(to)?, "{} holds something else", to.display());
-        fs::remove_dir_all(to)?;
+impl Shipped<'_> {
+    /// Everything, into a folder of its own; the executable alone is the first.
+    pub(crate) fn write(&self, to: &Path) -> Result<Vec<PathBuf>> {
+        let nfpm = nfpm::provide()?;
+        if to.exists() {
+            ensure!(
+                to.join(SUMS).is_file() || is_empty(to)?,
+                "{} holds something else",
+                to.display()
+            );
+            fs::remove_dir_all(to)?;
+        }
+        let made = to.join("made");
+        fs::create_dir_all(&made)?;
+        run_process(Command::new(self.manual).arg(root().join("docs")).arg(&made))?;
+        let (linked, commit) = (Linked::read()?, Commit::read()?);
+        for folder in ["man", "man5"] {
+            packed(&made.join(folder))?;
+        }
+        text(&made.join("copyright"), &linked.copyright()?)?;
+        let changelog = fs::read(root().join("CHANGELOG.md"))?;
+        fs::write(made.join("changelog.gz"), gzip(&changelog)?)?;
+        let of_debian = debian_changelog(&commit);
+        fs::write(made.join("changelog.Debian.gz"), gzip(of_debian.as_bytes())?)?;
+        of_then(&made, UNIX_EPOCH + Duration::from_secs(commit.seconds.parse()?))?;
+        let name = format!("ctwatch-{}-{}", version(), self.machine);
+        let bare = to.join(&name);
+        fs::copy(self.executable, &bare)
+            .with_context(|| format!("cannot copy {}", self.executable.display()))?;
+        let sbom = to.join(format!("{name}.cdx.json"));
+        text(&sbom, &linked.sbom(version())?)?;
+        let oci = to.join(format!("{name}-oci.tar"));
+        image::write(self.executable, &oci)?;
+        let mut files = vec![bare, sbom, oci];
+        for packager in PACKAGERS {
+            let configured = self.configuration(packager, &made, &commit)?;
+            files.push(package(&nfpm, packager, &configured, &commit, to)?);
+        }
+        fs::remove_dir_all(&made)?;
+        if let Some(probes) = self.probes {
+            files.push(vendored::write(version(), &commit.seconds, probes, to)?);
+        }
+        files.push(sums(to, &files)?);
+        Ok(files)
     }
-    let made = to.join("made");
-    fs::create_dir_all(&made)?;
-    run_process(Command::new(manual).arg(root().join("docs")).arg(&made))?;
-    let linked = Linked::read()?;
-    for folder in ["man", "man5"] {
-        packed(&made.join(folder))?;
+
+    /// nfpm takes variables in a few fields only, so they are put in here.
+    fn configuration(&self, packager: &str, made: &Path, commit: &Commit) -> Result<PathBuf> {
+        let arch = match self.machine {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            other => bail!("no package is made for {other}"),
+        };
+        let mut text = fs::read_to_string(root().join("dist/packages/nfpm.yaml"))?;
+        let (doc, license, licenses) = match packager {
+            "rpm" => ("doc", "license", "/usr/share/licenses/ctwatch"),
+            _ => ("\"\"", "\"\"", "/usr/share/doc/ctwatch"),
+        };
+        let (executable, root) = (path(self.executable)?, root());
+        let values = [
+            // First: it has variables of its own.
+            ("PAGES", pages(made)?),
+            ("EXECUTABLE", executable.to_owned()),
+            ("MADE", path(made)?.to_owned()),
+            ("ROOT", path(&root)?.to_owned()),
+            ("VERSION", version().to_owned()),
+            ("ARCH", arch.to_owned()),
+            ("MADE_AT", commit.iso.clone()),
+            ("DOC", doc.to_owned()),
+            ("LICENSE", license.to_owned()),
+            ("LICENSES", licenses.to_owned()),
+        ];
+        for (name, value) in values {
+            text = text.replace(&format!("${{{name}}}"), &value);
+        }
+        ensure!(!text.contains("${"), "dist/packages/nfpm.yaml has a variable that nobody knows");
+        if packager == "rpm" {
+            let changelog = made.join("changelog.yaml");
+            fs::write(&changelog, rpm_changelog(commit))?;
+            text.push_str(&format!("changelog: {}\n", path(&changelog)?));
+        }
+        let file = made.join("nfpm.yaml");
+        fs::write(&file, text)?;
+        Ok(file)
     }
-    text(&made.join("copyright"), &linked.copyright()?)?;
-    let changelog = fs::read(root().join("CHANGELOG.md"))?;
-    fs::write(made.join("changelog.gz"), gzip(&changelog)?)?;
-    fs::write(made.join("changelog.Debian.gz"), gzip(debian_changelog()?.as_bytes())?)?;
-    of_then(&made)?;
-    let bare = to.join(format!("ctwatch-{}-{ARCH}", version()));
-    fs::copy(executable, &bare).with_context(|| format!("cannot copy {}", executable.display()))?;
-    let sbom = to.join(format!("ctwatch-{}.cdx.json", version()));
-    text(&sbom, &linked.sbom(version())?)?;
-    let oci = to.join(format!("ctwatch-{}-{ARCH}-oci.tar", version()));
-    image::write(executable, &oci)?;
-    let mut files = vec![bare, sbom, oci];
-    for packager in PACKAGERS {
-        files.push(package(&nfpm, packager, executable, &made, to)?);
+}
+
+fn path(path: &Path) -> Result<&str> {
+    path.to_str().with_context(|| format!("{} is no text", path.display()))
+}
+
+/// An entry for each man page: a whole folder has no type.
+fn pages(made: &Path) -> Result<String> {
+    let mut entries = Vec::new();
+    for (folder, section) in [("man", "man8"), ("man5", "man5")] {
+        for page in listed(&made.join(folder))? {
+            let name = page.file_name().unwrap_or_default().display().to_string();
+            entries.push(format!(
+                "  - src: ${{MADE}}/{folder}/{name}\n    dst: /usr/share/man/{section}/{name}\n    type: ${{DOC}}"
+            ));
+        }
     }
-    fs::remove_dir_all(&made)?;
-    files.push(sums(to, &files)?);
-    Ok(files)
+    entries.sort();
+    Ok(entries.join("\n"))
+}
+
+/// When what is packed was committed: everything is of that moment, and so of the same bytes tomorrow.
+struct Commit {
+    seconds: String,
+    iso: String,
+    /// As mail has it.
+    mail: String,
+}
+
+impl Commit {
+    fn read() -> Result<Self> {
+        let mut git = Command::new("git");
+        git.current_dir(root()).args(["log", "-1", "--format=%ct%n%cI%n%cD"]);
+        let said = output(&mut git)?;
+        let mut lines = said.lines().map(str::to_owned);
+        let mut next = || lines.next().context("git names no time of the commit");
+        Ok(Self { seconds: next()?, iso: next()?, mail: next()? })
+    }
 }
 
 const SUMS: &str = "SHA256SUMS";
+
+/// By the tools of those who will take it, where they are; a complaint that is not stated beside nfpm.yaml is an error.
+fn judged(file: &Path) -> Result<()> {
+    let rpmlintrc = root().join("dist/packages/rpmlintrc");
+    let (judge, args): (&str, Vec<&OsStr>) = match file.extension().and_then(OsStr::to_str) {
+        Some("deb") => ("lintian", vec!["--fail-on".as_ref(), "error,warning".as_ref()]),
+        Some("rpm") => {
+            ("rpmlint", vec!["--strict".as_ref(), "--rpmlintrc".as_ref(), rpmlintrc.as_ref()])
+        }
+        _ => return Ok(()),
+    };
+    match find(judge) {
+        Some(program) => run_process(Command::new(program).args(args).arg(file)),
+        None => {
+            eprintln!("xtask: NOT JUDGED: there is no {judge} here");
+            Ok(())
+        }
+    }
+}
 
 fn is_empty(folder: &Path) -> Result<bool> {
     Ok(fs::read_dir(folder)?.next().is_none())
@@ -91,13 +220,22 @@ fn text(file: &Path, text: &str) -> Result<()> {
     fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
 }
 
+const WHO: &str = "The ctwatch developers <ctwatch@users.noreply.github.com>";
+
 /// Of the package, as Debian reads it; what changed is in the other one.
-fn debian_changelog() -> Result<String> {
-    let (version, time) = (version(), commit_time("%cD")?);
-    let who = "The ctwatch developers <ctwatch@users.noreply.github.com>";
-    Ok(format!(
-        "ctwatch ({version}-1) unstable; urgency=medium\n\n  * What changed is in changelog.gz.\n\n -- {who}  {time}\n"
-    ))
+fn debian_changelog(commit: &Commit) -> String {
+    let (version, time) = (version(), &commit.mail);
+    format!(
+        "ctwatch ({version}-1) unstable; urgency=medium\n\n  * What changed is in changelog.gz.\n\n -- {WHO}  {time}\n"
+    )
+}
+
+/// The same, as nfpm reads it for .rpm.
+fn rpm_changelog(commit: &Commit) -> String {
+    let (version, time) = (version(), &commit.iso);
+    format!(
+        "- semver: {version}\n  date: {time}\n  packager: {WHO}\n  changes:\n    - note: What changed is in changelog.gz.\n"
+    )
 }
 
 /// Man pages, as distributions keep them.
@@ -111,12 +249,11 @@ fn packed(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What was made now is of the commit's time: the same bytes tomorrow.
-fn of_then(folder: &Path) -> Result<()> {
-    let then = UNIX_EPOCH + Duration::from_secs(commit_time("%ct")?.parse()?);
+/// What was made now gets the commit's time.
+fn of_then(folder: &Path, then: SystemTime) -> Result<()> {
     for path in listed(folder)? {
         if path.is_dir() {
-            of_then(&path)?;
+            of_then(&path, then)?;
         }
         fs::File::open(&path)?.set_modified(then)?;
     }
@@ -133,21 +270,15 @@ fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
 fn package(
     nfpm: &Path,
     packager: &str,
-    executable: &Path,
-    made: &Path,
+    configured: &Path,
+    commit: &Commit,
     to: &Path,
 ) -> Result<PathBuf> {
-    let arch = match ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => bail!("no package is made for {other}"),
-    };
     let before: Vec<PathBuf> = listed(to)?;
     let mut command = Command::new(nfpm);
     command.current_dir(root()).args(["package", "--packager", packager, "--config"]);
-    command.arg(configuration(executable, made, arch)?).arg("--target").arg(to);
-    // Of the change that is packed, not of the moment.
-    command.env("SOURCE_DATE_EPOCH", commit_time("%ct")?);
+    command.arg(configured).arg("--target").arg(to);
+    command.env("SOURCE_DATE_EPOCH", &commit.seconds);
     output(&mut command).with_context(|| format!("nfpm made no {packager}"))?;
     let new = listed(to)?.into_iter().find(|file| !before.contains(file));
     new.with_context(|| format!("nfpm made no {packager}"))
@@ -155,33 +286,6 @@ fn package(
 
 fn listed(folder: &Path) -> Result<Vec<PathBuf>> {
     fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect()
-}
-
-/// nfpm takes variables in a few fields only, so they are put in here.
-fn configuration(executable: &Path, made: &Path, arch: &str) -> Result<PathBuf> {
-    let mut text = fs::read_to_string(root().join("dist/packages/nfpm.yaml"))?;
-    let root = root();
-    let paths: [(&str, &OsStr); 3] = [
-        ("EXECUTABLE", executable.as_os_str()),
-        ("MADE", made.as_os_str()),
-        ("ROOT", root.as_os_str()),
-    ];
-    for (name, path) in paths {
-        let path = path.to_str().with_context(|| format!("{} is no text", path.display()))?;
-        text = text.replace(&format!("${{{name}}}"), path);
-    }
-    text = text.replace("${VERSION}", version()).replace("${ARCH}", arch);
-    text = text.replace("${MADE_AT}", &commit_time("%cI")?);
-    ensure!(!text.contains("${"), "dist/packages/nfpm.yaml has a variable that nobody knows");
-    let file = made.join("nfpm.yaml");
-    fs::write(&file, text)?;
-    Ok(file)
-}
-
-fn commit_time(format: &str) -> Result<String> {
-    let mut git = Command::new("git");
-    git.current_dir(root()).args(["log", "-1", &format!("--format={format}")]);
-    Ok(output(&mut git)?.trim().to_owned())
 }
 
 /// As `sha256sum --check` reads it.
@@ -194,12 +298,21 @@ fn sums(to: &Path, files: &[PathBuf]) -> Result<PathBuf> {
     Ok(place)
 }
 
-/// How it is used without being installed.
-fn one_liner(to: &Path) -> String {
-    let file = to.join(format!("ctwatch-{}-{ARCH}", version()));
+/// How it is used without being installed: it exits as ctwatch does, and leaves nothing.
+fn one_liner(executable: &str) -> String {
     format!(
-        "without installing it:\n  ssh root@HOST 'f=$(mktemp) && cat > \"$f\" && chmod 700 \"$f\" && \"$f\" doctor; \
-         rm -f \"$f\"' < {}",
-        file.display()
+        "ssh root@HOST 'f=$(mktemp) && trap \"rm -f $f\" EXIT && trap \"exit 129\" HUP INT TERM && cat > $f && \
+         chmod 700 $f && $f doctor' < {executable}"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_docs_have_the_line_that_is_printed() {
+        let docs = fs::read_to_string(root().join("docs/deploy.md")).unwrap();
+        assert!(docs.lines().any(|line| line == one_liner("ctwatch")), "{}", one_liner("ctwatch"));
+    }
 }
