@@ -22,18 +22,23 @@ const TARGETS: [&str; 5] = [
     "armv7-unknown-linux-gnueabihf",
 ];
 
-/// Where build.rs of ctwatch looks for them.
-const PROBES: &str = "ctwatch/probes.o";
 const CRATES: &str = "vendor";
 
 /// The commit's files: what is changed and not committed is not in it.
-pub(crate) fn write(version: &str, time: &str, probes: &Path, to: &Path) -> Result<PathBuf> {
+pub(crate) fn write(
+    version: &str,
+    time: &str,
+    (machine, probes): (&str, &Path),
+    to: &Path,
+) -> Result<PathBuf> {
     let name = format!("ctwatch-{version}");
     let scratch = to.join("vendored");
     let folder = scratch.join(&name);
     fs::create_dir_all(&folder)?;
     committed(&folder)?;
-    fs::copy(probes, folder.join(PROBES)).context("the probes are not in the archive")?;
+    // Where build.rs of ctwatch looks for them.
+    let place = folder.join("ctwatch").join(format!("probes-{machine}.o"));
+    fs::copy(probes, place).context("the probes are not in the archive")?;
     let mut vendor = cargo();
     vendor.args(["vendor", "--quiet", "--locked", "--versioned-dirs"]).arg(folder.join(CRATES));
     output(&mut vendor).context("cargo gathers no sources of crates")?;

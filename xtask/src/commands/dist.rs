@@ -102,7 +102,7 @@ impl Shipped<'_> {
         }
         fs::remove_dir_all(&made)?;
         if let Some(probes) = self.probes {
-            files.push(vendored::write(version(), &commit.seconds, probes, to)?);
+            files.push(vendored::write(version(), &commit.seconds, (self.machine, probes), to)?);
         }
         files.push(sums(to, &files)?);
         Ok(files)
