@@ -10,11 +10,12 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::{Needs, Test, read, said};
+use crate::{Needs, Test, read, root, said};
 
 /// A folder of `cargo xtask dist`, and one that was made of the same after it.
 const PACKAGES: Needs = Needs::Variable("CTWATCH_DIST");
 const AGAIN: Needs = Needs::Variable("CTWATCH_DIST_AGAIN");
+const PROGRAM: Needs = Needs::Variable("CTWATCH_BIN");
 const DPKG: Needs = Needs::Program("dpkg");
 
 pub(crate) const TESTS: &[Test] = &[
@@ -22,6 +23,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test { name: "a_package_comes_and_goes", needs: &[PACKAGES, DPKG], run: comes_and_goes },
     Test { name: "a_package_changes_no_setting", needs: &[PACKAGES, DPKG], run: no_setting },
     Test { name: "the_list_of_what_is_linked_is_whole", needs: &[PACKAGES], run: linked },
+    Test { name: "it_runs_without_being_installed", needs: &[PROGRAM], run: without_installing },
     Test { name: "bash_completes_verbs_and_options", needs: &[PACKAGES, DPKG], run: completes },
 ];
 
@@ -157,5 +159,24 @@ fn completes() -> Result<()> {
     };
     ensure!(complete("ctwatch doc", 1)?.trim() == "doctor");
     ensure!(complete("ctwatch census --netn", 2)?.trim() == "--netns");
+    Ok(())
+}
+
+/// The line of docs/deploy.md, by a shell of this host: it exits as ctwatch does, and leaves no file.
+fn without_installing() -> Result<()> {
+    let docs = read(&root().join("docs/deploy.md"))?;
+    let mut lines = docs.lines().filter_map(|line| line.strip_prefix("ssh root@HOST '"));
+    let line = lines.next().context("docs/deploy.md has no such line")?;
+    let (script, _) = line.split_once("' < ").context("it reads no file")?;
+    let program = var_os("CTWATCH_BIN").context("no ctwatch")?;
+    for (args, status) in [("--version", 0), ("--nonsense", 2), ("check --from /nowhere", 3)] {
+        let folder = tempfile::tempdir()?;
+        let script = script.replace(" doctor", &format!(" {args}"));
+        let mut sh = Command::new("sh");
+        sh.args(["-c", &script]).env("TMPDIR", folder.path()).stdin(fs::File::open(&program)?);
+        let ended = sh.output()?;
+        ensure!(ended.status.code() == Some(status), "{args}: {ended:?}");
+        ensure!(fs::read_dir(folder.path())?.next().is_none(), "{args} leaves a file");
+    }
     Ok(())
 }

@@ -85,6 +85,8 @@ impl Toolchain {
                 format!("CARGO_TARGET_{target}_RUSTFLAGS"),
                 format!("-C link-arg=--btf --cfg=bpf_target_arch=\"{}\"", machine.name()),
             )
+            // What the kernel runs is not to be small but fast, and what it can verify.
+            .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "3")
             .env("CARGO_PROFILE_RELEASE_DEBUG", "2")
             .env("CARGO_PROFILE_RELEASE_STRIP", "none")
             .env("CARGO_PROFILE_RELEASE_LTO", "off")
