@@ -194,9 +194,15 @@ fn judged(file: &Path) -> Result<()> {
     let rpmlintrc = root().join("dist/packages/rpmlintrc");
     let (judge, args): (&str, Vec<&OsStr>) = match file.extension().and_then(OsStr::to_str) {
         Some("deb") => ("lintian", vec!["--fail-on".as_ref(), "error,warning".as_ref()]),
-        Some("rpm") => {
-            ("rpmlint", vec!["--strict".as_ref(), "--rpmlintrc".as_ref(), rpmlintrc.as_ref()])
-        }
+        Some("rpm") => (
+            "rpmlint",
+            vec![
+                "--strict".as_ref(),
+                "--ignore-unused-rpmlintrc".as_ref(),
+                "--rpmlintrc".as_ref(),
+                rpmlintrc.as_ref(),
+            ],
+        ),
         _ => return Ok(()),
     };
     match find(judge) {
@@ -234,7 +240,7 @@ fn debian_changelog(commit: &Commit) -> String {
 fn rpm_changelog(commit: &Commit) -> String {
     let (version, time) = (version(), &commit.iso);
     format!(
-        "- semver: {version}\n  date: {time}\n  packager: {WHO}\n  changes:\n    - note: What changed is in changelog.gz.\n"
+        "- semver: {version}-1\n  date: {time}\n  packager: {WHO}\n  changes:\n    - note: What changed is in changelog.gz.\n"
     )
 }
 
