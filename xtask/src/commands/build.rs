@@ -65,14 +65,14 @@ pub(crate) struct Inside {
 pub(crate) struct Tests {
     /// Of its target: a crate's for unit tests, its own for others.
     pub(crate) name: String,
-    pub(crate) kind: Kind,
+    pub(crate) kind: TestKind,
     pub(crate) executable: PathBuf,
     /// The folder of its package, which is where cargo would start it.
     pub(crate) package: PathBuf,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum TestKind {
     Unit,
     Integration,
 }
@@ -235,9 +235,9 @@ struct Artifact {
 impl Artifact {
     fn tests(self) -> Option<Tests> {
         let kind = match self.kind.as_str() {
-            "test" => Kind::Integration,
+            "test" => TestKind::Integration,
             "bench" | "example" => return None,
-            _ => Kind::Unit,
+            _ => TestKind::Unit,
         };
         let package = self.manifest.parent()?.to_path_buf();
         Some(Tests { name: self.name, kind, executable: self.executable, package })
@@ -362,6 +362,9 @@ mod tests {
         assert_eq!(names, [("ctwatch", false), ("ctwatch", true), ("netns", true)]);
         let tests = found.into_iter().filter(|a| a.is_test).filter_map(Artifact::tests);
         let kinds: Vec<_> = tests.map(|tests| (tests.kind, tests.package)).collect();
-        assert_eq!(kinds, [(Kind::Unit, "/w/x".into()), (Kind::Integration, "/w/x".into())]);
+        assert_eq!(
+            kinds,
+            [(TestKind::Unit, "/w/x".into()), (TestKind::Integration, "/w/x".into())]
+        );
     }
 }

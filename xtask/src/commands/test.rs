@@ -24,7 +24,7 @@ use ctwatch_provision::{
 };
 
 use super::{
-    build::{self, Built, Kind, Tests},
+    build::{self, Built, TestKind, Tests},
     dist, image, lint,
 };
 use crate::{
@@ -60,7 +60,7 @@ struct Suite {
 }
 
 const SUITES: [Suite; 8] = [
-    Suite { name: "unit", needs: "", of: |tests| tests.kind == Kind::Unit, alone: false },
+    Suite { name: "unit", needs: "", of: |tests| tests.kind == TestKind::Unit, alone: false },
     Suite { name: "cli", needs: "", of: |tests| is(tests, "cli"), alone: false },
     Suite { name: "rooms", needs: "", of: |tests| is(tests, "rooms"), alone: false },
     Suite { name: "fuzz", needs: "", of: |tests| is(tests, "fuzz"), alone: false },
@@ -101,7 +101,7 @@ const OF_OWNERS: &str = "owner_";
 const OF_SOS: &str = "sos_";
 
 fn is(tests: &Tests, name: &str) -> bool {
-    tests.kind == Kind::Integration && tests.name == name
+    tests.kind == TestKind::Integration && tests.name == name
 }
 
 /// A slice of the tests of the live kernel again, on other kernels.
