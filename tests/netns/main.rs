@@ -46,6 +46,7 @@ mod mechanism;
 mod namespaces;
 mod offline;
 mod owners;
+mod panes;
 mod picture;
 mod pods;
 mod readme;
@@ -141,7 +142,7 @@ impl Test {
     }
 }
 
-const GROUPS: [&[Test]; 42] = [
+const GROUPS: [&[Test]; 43] = [
     cases::TESTS,
     floods::TESTS,
     recordings::TESTS,
@@ -152,6 +153,7 @@ const GROUPS: [&[Test]; 42] = [
     scenarios::TESTS,
     top::TESTS,
     screen::TESTS,
+    panes::TESTS,
     census::TESTS,
     check::TESTS,
     causes::TESTS,

@@ -90,7 +90,8 @@ pub(super) fn holding(
     let first = rows::grouping(scene.state);
     let others = scene.state.groupings.iter().copied().filter(|by| *by != first);
     let all = std::iter::once(first).chain(others).filter(|by| by.is_of_entries());
-    let all: Vec<By> = all.take(beside(canvas.columns()).into()).collect();
+    // In less room flows are cut to nothing.
+    let all: Vec<By> = all.take(usize::from(canvas.columns() / 38).max(1)).collect();
     let width = canvas.columns() / u16::try_from(all.len().max(1)).unwrap_or(1);
     for (number, by) in (0..).zip(all) {
         let x = 1 + number * width;
