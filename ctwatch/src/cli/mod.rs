@@ -61,7 +61,6 @@ const WATCH_USAGE: &str = "ctwatch [watch] [OPTIONS] [INTERVAL [COUNT]]";
 const TOP: &str = "\
 Examples:
   ctwatch top                         all namespaces; ? shows the keys
-  ctwatch top --netns rt 500ms
   ctwatch top --from /var/lib/ctwatch --since 03:00 --until 03:20";
 const RECORD: &str = "\
 Examples:
@@ -287,7 +286,7 @@ pub struct TopArgs {
     #[arg(long, value_enum, default_value_t = MechanismArg::Auto)]
     #[arg(value_name = "HOW", hide_possible_values = true, hide_default_value = true)]
     pub mechanism: MechanismArg,
-    /// Draw with ASCII alone
+    /// Draw with ASCII alone; --charts HOW: braille, blocks
     #[arg(long)]
     pub ascii: bool,
     /// Use none, 8 or 16 colours [default: by TERM]
@@ -298,7 +297,7 @@ pub struct TopArgs {
     #[arg(hide_possible_values = true)]
     pub charts: Option<ChartsArg>,
     /// Select and scroll with the mouse
-    #[arg(long, hide_short_help = true)]
+    #[arg(long)]
     pub mouse: bool,
     /// Read settings from FILE
     #[arg(long, value_name = "FILE")]

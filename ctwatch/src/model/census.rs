@@ -14,8 +14,6 @@ use serde::{Deserialize, Serialize};
 mod focus;
 mod joined;
 
-pub use focus::{StateHolders, StateOf};
-
 use super::{figure::Exactness, ties::Ties, top::TopEntry};
 use crate::record::{
     entry::{Held, Left, Status, states},
@@ -423,6 +421,21 @@ pub struct Holders {
     pub by: By,
     #[serde(with = "holder")]
     pub entries: Vec<TopEntry>,
+}
+
+/// Entries of one namespace that are of one protocol and in one state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateOf {
+    pub netns: NetnsId,
+    pub protocol: u8,
+    pub state: u8,
+}
+
+/// Who holds them, told apart in each way.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StateHolders {
+    pub of: StateOf,
+    pub lists: Vec<Holders>,
 }
 
 /// As they are written down: what no census has is left out.

@@ -2,6 +2,8 @@
 
 use std::{collections::HashSet, sync::LazyLock};
 
+use expect_test::expect_file;
+
 use super::{
     acts::Demand,
     advice::AdviceRow,
@@ -211,8 +213,7 @@ fn keys_are_those_that_users_know() {
 /// The key table of docs/top.md. `UPDATE_EXPECT=1` writes it anew.
 #[test]
 fn the_manual_lists_each_key() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/top.md");
-    let text = std::fs::read_to_string(path).unwrap();
+    let text = include_str!("../../../docs/top.md");
     let head = "| key | does | in the panes |\n| --- | --- | --- |\n";
     let begin = text.find(head).expect("docs/top.md has no table of keys");
     let end = text[begin..].find("\n\n").map(|at| begin + at + 1).unwrap();
@@ -226,9 +227,6 @@ fn the_manual_lists_each_key() {
         format!("| {} | {} | {} |\n", keys.join(" "), binding.says, panes.join(", "))
     });
     let wanted = format!("{head}{}", rows.collect::<String>());
-    if std::env::var_os("UPDATE_EXPECT").is_some() {
-        std::fs::write(path, format!("{}{wanted}{}", &text[..begin], &text[end..])).unwrap();
-        return;
-    }
-    assert_eq!(text[begin..end], wanted, "UPDATE_EXPECT=1 writes it anew");
+    let page = format!("{}{wanted}{}", &text[..begin], &text[end..]);
+    expect_file!["../../../docs/top.md"].assert_eq(&page);
 }

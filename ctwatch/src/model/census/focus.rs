@@ -1,27 +1,8 @@
 //! Who holds the entries that are in one state: counted only where a person asks for that state.
 
-use ctwatch_abi::{
-    NetnsId,
-    top::{By, Seed, Set},
-};
-use serde::{Deserialize, Serialize};
+use ctwatch_abi::top::{By, Seed, Set};
 
-use super::{Census, CensusCounts, First, Holders, Tops, held_by, tops};
-
-/// Entries of one namespace that are of one protocol and in one state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StateOf {
-    pub netns: NetnsId,
-    pub protocol: u8,
-    pub state: u8,
-}
-
-/// Who holds them, told apart in each way.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct StateHolders {
-    pub of: StateOf,
-    pub lists: Vec<Holders>,
-}
+use super::{Census, CensusCounts, First, Holders, StateHolders, StateOf, Tops, held_by, tops};
 
 impl Census {
     /// One that also tells apart who holds the entries in this state.
@@ -58,7 +39,7 @@ impl CensusCounts {
 
 #[cfg(test)]
 mod tests {
-    use ctwatch_abi::top::Key;
+    use ctwatch_abi::{NetnsId, top::Key};
 
     use super::{super::SEED, *};
     use crate::record::entry::{Held, Left, Status};
