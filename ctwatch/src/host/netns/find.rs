@@ -162,7 +162,8 @@ pub fn at(path: &Path) -> Result<Netns> {
     let file = open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
         .with_context(|| format!("cannot open {place}"))?;
     let inode = u32::try_from(fstat(&file)?.st_ino);
-    let is_of_nsfs = fstatfs(&file)?.f_type.cast_unsigned() == NSFS_MAGIC;
+    // Of 32 bits or 64, as the machine has it.
+    let is_of_nsfs = u64::try_from(fstatfs(&file)?.f_type).is_ok_and(|kind| kind == NSFS_MAGIC);
     let inode = inode.ok().filter(|_| is_of_nsfs);
     let inode = inode.with_context(|| format!("{place} is no network namespace"))?;
     // A process's file tells its kind; of a mounted one, mountinfo does.
