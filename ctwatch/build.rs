@@ -1,7 +1,8 @@
 //! Packs the compiled probes, so that they are part of the executable.
 //!
 //! `cargo xtask build` compiles them and says where they are. An archive of the sources has them compiled, as
-//! ctwatch/probes-MACHINE.o: what a kprobe finds in registers is another thing on each. Without either (an editor, a lint) the executable is built with none, and says so when it runs.
+//! ctwatch/probes-MACHINE.o: what a kprobe finds in registers is another thing on each. Without either (an editor, a
+//! lint) the executable is built with none, and says so when it runs.
 
 use std::{env, error::Error, fs, io::Write, path::PathBuf};
 
