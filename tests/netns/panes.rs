@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use ctwatch_lab::{Lab, Plan};
+use ctwatch_lab::{Lab, Plan, STAYS_FULL};
 
 use crate::{
     On, Test, mechanism,
@@ -50,7 +50,7 @@ fn traced() -> Result<()> {
 fn traced_masked() -> Result<()> {
     let mut lab = Lab::new(Plan::default())?;
     lab.keep_entries()?;
-    lab.set_limit(100)?;
+    lab.set_limit(STAYS_FULL)?;
     let router = lab.router().name().to_owned();
     let mut terminal = top(&["--mask"], 120, 24)?;
     terminal.wait_for(" live")?;
