@@ -392,7 +392,10 @@ fn planes() -> Result<()> {
     let counted = bgp["at_least"].as_u64().context("no count")?;
     ensure!((sent - room..=sent).contains(&counted), "{sent} were sent, {room} had room: {bgp}");
     let listed = list(table, "drops", "service")?;
-    ensure!(listed.iter().any(|entry| entry["estimated"] == true), "all were told apart: {table}");
+    // Another machine's instructions are emulated so slowly that the budget may do for each packet.
+    let is_slow = emulated() && cfg!(not(target_arch = "x86_64"));
+    let is_estimated = listed.iter().any(|entry| entry["estimated"] == true);
+    ensure!(is_slow || is_estimated, "all were told apart: {table}");
     Ok(())
 }
 
