@@ -116,11 +116,8 @@ fn incident() -> Result<()> {
 }
 
 /// What it was like before, it is like afterwards.
-fn is_restored(terminal: &Terminal, before: &rustix::termios::Termios) -> Result<()> {
-    let after = terminal.settings()?;
-    ensure!(after.local_modes == before.local_modes, "{after:?}");
-    ensure!(after.input_modes == before.input_modes, "{after:?}");
-    ensure!(after.output_modes == before.output_modes, "{after:?}");
+fn is_restored(terminal: &Terminal) -> Result<()> {
+    ensure!(terminal.is_set_as_before()?, "its settings are not those of before");
     // What it wrote last may still be on its way.
     let is_left =
         |_: &str| !terminal.is_alternate() && !terminal.hides_cursor() && !terminal.tells_mouse();
@@ -153,7 +150,6 @@ fn by_mouse() -> Result<()> {
     ];
     for (name, end) in ends {
         let mut terminal = top(&["--mouse"], 80, 24)?;
-        let before = terminal.settings()?;
         let screen = terminal.wait_until("the last row", |screen| {
             screen.contains(" live")
                 && screen.lines().last().is_some_and(|row| row.contains("census"))
@@ -167,7 +163,7 @@ fn by_mouse() -> Result<()> {
         terminal.press("\x1b[<65;1;1M")?;
         end(&mut terminal)?;
         ensure!(terminal.wait()?.success(), "{name}");
-        is_restored(&terminal, &before).context(name)?;
+        is_restored(&terminal).context(name)?;
     }
     Ok(())
 }
@@ -184,23 +180,21 @@ fn restored() -> Result<()> {
     ];
     for (name, end) in ends {
         let mut terminal = top(&[], 80, 24)?;
-        let before = terminal.settings()?;
         terminal.wait_for(" live")?;
         ensure!(terminal.is_alternate() && terminal.hides_cursor());
         end(&mut terminal)?;
         let status = terminal.wait()?;
         ensure!(status.success(), "{name}: {status}\n{}", terminal.screen());
-        is_restored(&terminal, &before)?;
+        is_restored(&terminal)?;
         terminal.wait_for("s watched")?;
     }
     // An error of the session, after the screen was there.
     let mut terminal = top(&["--netns", "no-such-namespace"], 80, 24)?;
-    let before = terminal.settings()?;
     let status = terminal.wait()?;
     ensure!(status.code() == Some(1), "{status}");
     terminal.wait_for("no-such-namespace")?;
     ensure!(!terminal.is_alternate() && !terminal.hides_cursor(), "{}", terminal.screen());
-    ensure!(terminal.settings()?.local_modes == before.local_modes);
+    ensure!(terminal.is_set_as_before()?);
     Ok(())
 }
 
@@ -217,12 +211,11 @@ fn jam(terminal: &mut Terminal) -> Result<()> {
 fn stuck() -> Result<()> {
     let _lab = Lab::new(Plan::default())?;
     let mut terminal = top(&[], 200, 60)?;
-    let before = terminal.settings()?;
     terminal.wait_for(" live")?;
     jam(&mut terminal)?;
     terminal.press("q")?;
     terminal.wait()?;
-    ensure!(terminal.settings()?.local_modes == before.local_modes);
+    ensure!(terminal.is_set_as_before()?);
     Ok(())
 }
 
@@ -276,7 +269,6 @@ fn resized() -> Result<()> {
 fn suspended() -> Result<()> {
     let _lab = Lab::new(Plan::default())?;
     let mut terminal = top(&[], 80, 24)?;
-    let before = terminal.settings()?;
     terminal.wait_for(" live")?;
     for way in ["the key", "the signal"] {
         match way {
@@ -284,15 +276,15 @@ fn suspended() -> Result<()> {
             _ => terminal.signal(Signal::TSTP)?,
         }
         terminal.wait_for_state('T')?;
-        is_restored(&terminal, &before)?;
+        is_restored(&terminal)?;
         terminal.signal(Signal::CONT)?;
         terminal.wait_for(" live")?;
         ensure!(terminal.is_alternate() && terminal.hides_cursor(), "{way}");
-        ensure!(terminal.settings()?.local_modes != before.local_modes, "{way}: it is not raw");
+        ensure!(!terminal.is_set_as_before()?, "{way}: it is not raw");
     }
     terminal.press("q")?;
     ensure!(terminal.wait()?.success());
-    is_restored(&terminal, &before)
+    is_restored(&terminal)
 }
 
 fn hung_up() -> Result<()> {
@@ -403,7 +395,6 @@ fn played() -> Result<()> {
     let mut command = ctwatch()?;
     command.args(["top", "--from"]).arg(&path);
     let mut terminal = Terminal::start(command, 80, 24)?;
-    let before = terminal.settings()?;
     terminal.wait_for("recorded")?;
     // To where packets are dropped, and back by a reading.
     terminal.press("n")?;
@@ -416,7 +407,7 @@ fn played() -> Result<()> {
     terminal.wait_for("table_full")?;
     terminal.press("q")?;
     ensure!(terminal.wait()?.success());
-    is_restored(&terminal, &before)
+    is_restored(&terminal)
 }
 
 /// Seconds of CPU that a process has taken.

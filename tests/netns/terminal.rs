@@ -31,6 +31,8 @@ pub(crate) struct Terminal {
     end: Option<File>,
     /// The program's end, which stays open: its settings are looked at afterwards.
     far: OwnedFd,
+    /// The settings that it had before the program was started.
+    before: Termios,
     shown: Arc<Mutex<vt100::Parser>>,
     raw: Arc<Mutex<Vec<u8>>>,
     received: Arc<AtomicUsize>,
@@ -47,6 +49,7 @@ impl Terminal {
         let name = name.to_str().context("a terminal without a name")?.to_owned();
         let far = File::options().read(true).write(true).open(&name)?;
         tcsetwinsize(&end, size(columns, rows))?;
+        let before = tcgetattr(&far)?;
         command.stdin(Stdio::from(far.try_clone()?));
         command.stdout(Stdio::from(far.try_clone()?));
         command.stderr(Stdio::from(far.try_clone()?));
@@ -83,7 +86,7 @@ impl Terminal {
                 }
             }
         });
-        Ok(Self { child, end: Some(end), far: far.into(), shown, raw, received, is_stuck })
+        Ok(Self { child, end: Some(end), far: far.into(), before, shown, raw, received, is_stuck })
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -136,8 +139,12 @@ impl Terminal {
         self.raw.lock().map(|raw| raw.clone()).unwrap_or_default()
     }
 
-    pub(crate) fn settings(&self) -> Result<Termios> {
-        Ok(tcgetattr(&self.far)?)
+    /// Whether its settings are those that it had before the program was started.
+    pub(crate) fn is_set_as_before(&self) -> Result<bool> {
+        let (before, after) = (&self.before, tcgetattr(&self.far)?);
+        Ok(after.local_modes == before.local_modes
+            && after.input_modes == before.input_modes
+            && after.output_modes == before.output_modes)
     }
 
     pub(crate) fn resize(&self, columns: u16, rows: u16) -> Result<()> {
