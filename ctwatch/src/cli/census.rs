@@ -6,8 +6,8 @@ use clap::Args;
 use ctwatch_abi::top;
 
 use super::{
-    shared::Which,
-    values::{CensusBy, CensusMechanism, Output, distinct, moment},
+    shared::{OutputArgs, Which},
+    values::{CensusBy, CensusMechanism, distinct, moment},
 };
 use crate::model::groups::Grouping;
 
@@ -32,10 +32,8 @@ pub struct CensusArgs {
     pub top: u16,
     #[command(flatten)]
     pub which: Which,
-    /// Print text or json
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
-    #[arg(value_name = "FORMAT", hide_possible_values = true)]
-    pub output: Output,
+    #[command(flatten)]
+    pub print: OutputArgs,
     /// Count only by walk, ctnetlink or procfs
     #[arg(long, value_enum, default_value_t = CensusMechanism::Auto)]
     #[arg(value_name = "HOW", hide_possible_values = true, hide_default_value = true)]

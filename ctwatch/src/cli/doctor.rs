@@ -5,8 +5,8 @@ use std::{path::PathBuf, time::Duration};
 use clap::Args;
 
 use super::{
-    shared::Which,
-    values::{MechanismArg, Output, interval, moment},
+    shared::{HowArgs, OutputArgs, Which},
+    values::{interval, moment},
 };
 
 pub(super) const EXAMPLES: &str = "\
@@ -27,14 +27,10 @@ pub struct DoctorArgs {
     pub write: Option<PathBuf>,
     #[command(flatten)]
     pub which: Which,
-    /// Print text or json
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
-    #[arg(value_name = "FORMAT", hide_possible_values = true)]
-    pub output: Output,
-    /// Count only by fexit, kprobe, tracepoint or counters
-    #[arg(long, value_enum, default_value_t = MechanismArg::Auto)]
-    #[arg(value_name = "HOW", hide_possible_values = true, hide_default_value = true)]
-    pub mechanism: MechanismArg,
+    #[command(flatten)]
+    pub print: OutputArgs,
+    #[command(flatten)]
+    pub how: HowArgs,
     #[command(flatten)]
     pub then: Then,
     /// Show what differs between what tools printed

@@ -27,7 +27,7 @@ pub use self::{
     record::RecordArgs,
     report::ReportArgs,
     serve::{DEFAULT_ADDRESS, ServeArgs},
-    shared::{MaskArgs, Past, Which},
+    shared::{HowArgs, MaskArgs, OutputArgs, Past, Which},
     top::TopArgs,
     trace::TraceArgs,
     watch::{DEFAULT_BY, WatchArgs},

@@ -5,8 +5,8 @@ use std::{path::PathBuf, time::Duration};
 use clap::Args;
 
 use super::{
-    shared::{Past, Which},
-    values::{MechanismArg, Output, bytes, count, days, interval, moment},
+    shared::{HowArgs, Which},
+    values::{bytes, count, days, interval, moment},
     watch::WatchArgs,
 };
 
@@ -39,10 +39,8 @@ pub struct RecordArgs {
     pub count: Option<u64>,
     #[command(flatten)]
     pub which: Which,
-    /// Count only by fexit, kprobe, tracepoint or counters
-    #[arg(long, value_enum, default_value_t = MechanismArg::Auto)]
-    #[arg(value_name = "HOW", hide_possible_values = true, hide_default_value = true)]
-    pub mechanism: MechanismArg,
+    #[command(flatten)]
+    pub how: HowArgs,
     /// Copy DIR, or --since --until TIME of it, into FILE
     #[arg(long, value_name = "FILE",
           conflicts_with_all = ["keep", "keep_for", "free", "interval", "count", "netns", "owner"])]
@@ -61,18 +59,9 @@ impl RecordArgs {
     /// What `watch` takes for the same.
     pub fn watch(&self) -> WatchArgs {
         WatchArgs {
-            interval_word: None,
-            count_word: None,
-            top: None,
-            by: Vec::new(),
-            interval: Some(self.interval),
             count: self.count,
-            which: self.which.clone(),
-            output: Output::Text,
-            mechanism: self.mechanism,
             record: Some(self.folder.clone()),
-            serves: false,
-            past: Past::default(),
+            ..WatchArgs::ticking(self.interval, &self.which, self.how)
         }
     }
 }

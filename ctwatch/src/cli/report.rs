@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::values::moment;
+use super::shared::RecordingArgs;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -16,13 +16,6 @@ pub struct ReportArgs {
     /// Write the page into FILE; - is standard output
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
-    /// Read the recording PATH
-    #[arg(long, value_name = "PATH", default_value = "/var/lib/ctwatch")]
-    pub from: PathBuf,
-    /// Begin at TIME: 03:00, '2026-11-26 03:00', or 90m ago
-    #[arg(long, value_name = "TIME", value_parser = moment)]
-    pub since: Option<jiff::Timestamp>,
-    /// End at TIME
-    #[arg(long, value_name = "TIME", value_parser = moment)]
-    pub until: Option<jiff::Timestamp>,
+    #[command(flatten)]
+    pub of: RecordingArgs,
 }

@@ -5,8 +5,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::Args;
 
 use super::{
-    shared::{Past, Which},
-    values::{Compat, MechanismArg, Output, interval, listen_address, telemetry_path},
+    shared::{HowArgs, Which},
+    values::{Compat, interval, listen_address, telemetry_path},
     watch::WatchArgs,
 };
 
@@ -24,6 +24,7 @@ pub const DEFAULT_ADDRESS: SocketAddr =
 // The names that all exporters have leave little room beside them.
 #[command(mut_arg("netns", |arg| arg.help("Only NAME, 'pod-*'; '!x' leaves x out")))]
 #[command(mut_arg("owner", |arg| arg.help("Only of owner host, of a UID, or all")))]
+#[command(mut_arg("mechanism", |arg| arg.help("Only fexit, kprobe, tracepoint, counters")))]
 pub struct ServeArgs {
     /// Listen here [default: 127.0.0.1:10466]
     #[arg(long = "web.listen-address", value_name = "ADDR", value_parser = listen_address)]
@@ -52,28 +53,17 @@ pub struct ServeArgs {
     pub interval: Duration,
     #[command(flatten)]
     pub which: Which,
-    /// Only fexit, kprobe, tracepoint, counters
-    #[arg(long, value_enum, default_value_t = MechanismArg::Auto)]
-    #[arg(value_name = "HOW", hide_possible_values = true, hide_default_value = true)]
-    pub mechanism: MechanismArg,
+    #[command(flatten)]
+    pub how: HowArgs,
 }
 
 impl ServeArgs {
     /// What `watch` takes for the same.
     pub fn watch(&self) -> WatchArgs {
         WatchArgs {
-            interval_word: None,
-            count_word: None,
-            top: None,
-            by: Vec::new(),
-            interval: Some(self.interval),
-            count: None,
-            which: self.which.clone(),
-            output: Output::Text,
-            mechanism: self.mechanism,
             record: self.record.clone(),
             serves: true,
-            past: Past::default(),
+            ..WatchArgs::ticking(self.interval, &self.which, self.how)
         }
     }
 

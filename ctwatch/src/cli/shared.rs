@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::values::{NetnsArg, Word, moment};
+use super::values::{MechanismArg, NetnsArg, Output, Word, moment};
 use crate::observe::wanted::Whose;
 
 /// What of a recording.
@@ -24,6 +24,38 @@ pub struct Past {
     #[arg(long, hide_short_help = true, value_name = "TIME", value_parser = moment, requires = "from",
           conflicts_with_all = ["since", "until"])]
     pub at: Option<jiff::Timestamp>,
+}
+
+/// A recording, and what of it.
+#[derive(Clone, Debug, Args)]
+pub struct RecordingArgs {
+    /// Read the recording PATH
+    #[arg(long, value_name = "PATH", default_value = "/var/lib/ctwatch")]
+    pub from: PathBuf,
+    /// Begin at TIME: 03:00, '2026-11-26 03:00', or 90m ago
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub since: Option<jiff::Timestamp>,
+    /// End at TIME
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    pub until: Option<jiff::Timestamp>,
+}
+
+/// For whom it is printed.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct OutputArgs {
+    /// Print text or json
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    #[arg(value_name = "FORMAT", hide_possible_values = true)]
+    pub output: Output,
+}
+
+/// What may count.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct HowArgs {
+    /// Count only by fexit, kprobe, tracepoint or counters
+    #[arg(long, value_enum, default_value_t = MechanismArg::Auto)]
+    #[arg(value_name = "HOW", hide_possible_values = true, hide_default_value = true)]
+    pub mechanism: MechanismArg,
 }
 
 /// Whether anybody is to learn whose it is. Of all verbs.
@@ -57,7 +89,7 @@ impl Which {
         }
     }
 
-    /// Nobody said which.
+    /// No option says which namespaces: all of them.
     pub fn is_any(&self) -> bool {
         matches!(self.netns.as_slice(), [] | [Word::One(NetnsArg::All)])
     }

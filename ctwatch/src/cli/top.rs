@@ -5,8 +5,8 @@ use std::{path::PathBuf, time::Duration};
 use clap::Args;
 
 use super::{
-    shared::{Past, Which},
-    values::{By, ChartsArg, ColoursArg, MechanismArg, Output, interval},
+    shared::{HowArgs, Past, Which},
+    values::{By, ChartsArg, ColoursArg, interval},
     watch::WatchArgs,
 };
 
@@ -33,10 +33,8 @@ pub struct TopArgs {
     pub by: Vec<By>,
     #[command(flatten)]
     pub which: Which,
-    /// Count only by fexit, kprobe, tracepoint or counters
-    #[arg(long, value_enum, default_value_t = MechanismArg::Auto)]
-    #[arg(value_name = "HOW", hide_possible_values = true, hide_default_value = true)]
-    pub mechanism: MechanismArg,
+    #[command(flatten)]
+    pub how: HowArgs,
     /// Draw with ASCII alone; --charts HOW: braille, blocks
     #[arg(long)]
     pub ascii: bool,
@@ -72,18 +70,10 @@ impl TopArgs {
             false => self.by.clone(),
         };
         WatchArgs {
-            interval_word: None,
-            count_word: None,
             top: Some(self.top.unwrap_or(20)),
             by,
-            interval: Some(self.interval()),
-            count: None,
-            which: self.which.clone(),
-            output: Output::Text,
-            mechanism: self.mechanism,
-            record: None,
             past: self.past.clone(),
-            serves: false,
+            ..WatchArgs::ticking(self.interval(), &self.which, self.how)
         }
     }
 }

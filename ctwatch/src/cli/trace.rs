@@ -4,8 +4,8 @@ use clap::Args;
 use ipnet::IpNet;
 
 use super::{
-    shared::Which,
-    values::{MechanismArg, Output, Port, Protocol, Reason, count, prefix},
+    shared::{HowArgs, OutputArgs, Which},
+    values::{Port, Protocol, Reason, count, prefix},
 };
 
 pub(super) const EXAMPLES: &str = "\
@@ -14,6 +14,7 @@ Examples:
   ctwatch trace --src 10.0.0.0/8 --dport domain -n 20";
 
 #[derive(Clone, Debug, Args)]
+#[command(mut_arg("mechanism", |arg| arg.help("Trace only by fexit, kprobe or tracepoint")))]
 pub struct TraceArgs {
     /// Only packets from this address or prefix
     #[arg(long, value_name = "ADDR", value_parser = prefix)]
@@ -40,12 +41,8 @@ pub struct TraceArgs {
     pub rate: u64,
     #[command(flatten)]
     pub which: Which,
-    /// Print text or json
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
-    #[arg(value_name = "FORMAT", hide_possible_values = true)]
-    pub output: Output,
-    /// Trace only by fexit, kprobe or tracepoint
-    #[arg(long, value_enum, default_value_t = MechanismArg::Auto)]
-    #[arg(value_name = "HOW", hide_possible_values = true, hide_default_value = true)]
-    pub mechanism: MechanismArg,
+    #[command(flatten)]
+    pub print: OutputArgs,
+    #[command(flatten)]
+    pub how: HowArgs,
 }

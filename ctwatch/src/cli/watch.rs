@@ -6,8 +6,8 @@ use clap::Args;
 use ctwatch_abi::top;
 
 use super::{
-    shared::{Past, Which},
-    values::{By, MechanismArg, Output, count, distinct, interval},
+    shared::{HowArgs, OutputArgs, Past, Which},
+    values::{By, Output, count, distinct, interval},
 };
 
 pub(super) const EXAMPLES: &str = "\
@@ -47,14 +47,10 @@ pub struct WatchArgs {
     pub count: Option<u64>,
     #[command(flatten)]
     pub which: Which,
-    /// Print text or json
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
-    #[arg(value_name = "FORMAT", hide_possible_values = true)]
-    pub output: Output,
-    /// Count only by fexit, kprobe, tracepoint or counters
-    #[arg(long, value_enum, default_value_t = MechanismArg::Auto)]
-    #[arg(value_name = "HOW", hide_possible_values = true, hide_default_value = true)]
-    pub mechanism: MechanismArg,
+    #[command(flatten)]
+    pub print: OutputArgs,
+    #[command(flatten)]
+    pub how: HowArgs,
     /// Record into DIR what is printed
     #[arg(long, value_name = "DIR", conflicts_with = "from")]
     pub record: Option<PathBuf>,
@@ -66,6 +62,24 @@ pub struct WatchArgs {
 }
 
 impl WatchArgs {
+    /// With nothing asked for beside these.
+    pub(super) fn ticking(interval: Duration, which: &Which, how: HowArgs) -> Self {
+        Self {
+            interval_word: None,
+            count_word: None,
+            top: None,
+            by: Vec::new(),
+            interval: Some(interval),
+            count: None,
+            which: which.clone(),
+            print: OutputArgs { output: Output::Text },
+            how,
+            record: None,
+            serves: false,
+            past: Past::default(),
+        }
+    }
+
     pub fn interval(&self) -> Duration {
         self.interval.or(self.interval_word).unwrap_or(Duration::from_secs(1))
     }

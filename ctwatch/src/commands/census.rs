@@ -112,7 +112,7 @@ fn print(
     (kernel, time): (&str, Option<jiff::Timestamp>),
 ) -> Result<()> {
     let mut bytes = Vec::new();
-    match args.output {
+    match args.print.output {
         Output::Text => census::write(&mut bytes, taken, &shown(args, limit))?,
         Output::Json => {
             json::census::write(&mut bytes, taken, &args.groupings(), limit, kernel, time)?;

@@ -47,11 +47,11 @@ impl Reach {
                 Some(Self { reads: args.diff.clone(), writes: None })
             }
             Command::Doctor(args) => reads(&args.then.from),
-            Command::Incidents(args) => reads(&Some(args.from.clone())),
+            Command::Incidents(args) => reads(&Some(args.of.from.clone())),
             Command::Report(args) => {
                 let is_file = args.output != Path::new("-");
                 let writes = is_file.then(|| folder(&args.output));
-                Some(Self { reads: vec![args.from.clone()], writes })
+                Some(Self { reads: vec![args.of.from.clone()], writes })
             }
             Command::Record(args) => args
                 .cut

@@ -51,7 +51,7 @@ const COUNT: Duration = Duration::from_secs(1);
 
 pub async fn run(args: DoctorArgs, mask: Option<Mask>) -> Result<()> {
     if let [first, second] = args.diff.as_slice() {
-        return diff::run([first, second], args.output, mask);
+        return diff::run([first, second], args.print.output, mask);
     }
     if let Some(path) = &args.then.from {
         // What is no recording was printed by other tools.
@@ -96,7 +96,7 @@ fn recorded(path: &Path, mask: Option<Mask>) -> Result<Report> {
 
 fn print(args: &DoctorArgs, report: &Report) -> Result<()> {
     let mut out = io::stdout().lock();
-    let written = match args.output {
+    let written = match args.print.output {
         Output::Text => text::doctor::write(&mut out, report, super::columns()),
         Output::Json => json::doctor::write(&mut out, report),
     };
@@ -115,7 +115,7 @@ async fn examine(args: &DoctorArgs, mut mask: Option<Mask>) -> Result<Report> {
         Presence::Absent => Form::Absent,
         Presence::OutOfSight(why) => bail!("{why}"),
     };
-    let request = setup::request(args.mechanism);
+    let request = setup::request(args.how.mechanism);
     let privileges = Privileges::read();
     let lists = Wanted::of(DEFAULT_BY);
     let Acquired { offers, plan, probes, cookies } =

@@ -29,9 +29,9 @@ const MOST: usize = 5;
 
 pub fn run(args: &IncidentsArgs, mask: Option<Mask>) -> Result<()> {
     let by = DEFAULT_BY.to_vec();
-    let (since, until) = (args.since, args.until);
+    let (since, until) = (args.of.since, args.of.until);
     let playing = Playing { since, until, most: None, length: MOST, by: by.clone(), mask };
-    let mut player = Player::open(&args.from, playing)?;
+    let mut player = Player::open(&args.of.from, playing)?;
     let (mut following, mut found) = (Following::default(), Vec::<Incident>::new());
     loop {
         let event = player.next_event()?;
@@ -48,14 +48,14 @@ pub fn run(args: &IncidentsArgs, mask: Option<Mask>) -> Result<()> {
         ensure!(
             !found.is_empty(),
             "no incident {id:?} is in {}: `ctwatch incidents` lists them",
-            args.from.display()
+            args.of.from.display()
         );
     }
     found.sort_by_key(|incident| incident.begin.time);
     let tops = ShownTops { always: true, most: MOST, by, services: super::services() };
     let rendering = Rendering { columns: columns(), zone: zone::local(), tops };
     let mut bytes = Vec::new();
-    match (args.output, &args.id) {
+    match (args.print.output, &args.id) {
         (Output::Text, None) => {
             incident::list(&mut bytes, &found, following.untold(), &rendering)?;
         }

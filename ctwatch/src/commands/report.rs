@@ -31,14 +31,14 @@ const MOST: usize = 10;
 
 pub fn run(args: &ReportArgs, mask: Option<Mask>) -> Result<()> {
     let playing = Playing {
-        since: args.since,
-        until: args.until,
+        since: args.of.since,
+        until: args.of.until,
         most: None,
         length: MOST,
         by: DEFAULT_BY.to_vec(),
         mask: mask.clone(),
     };
-    let mut player = Player::open(&args.from, playing)?;
+    let mut player = Player::open(&args.of.from, playing)?;
     let mut telling = Telling::default();
     loop {
         let event = player.next_event()?;
@@ -49,11 +49,11 @@ pub fn run(args: &ReportArgs, mask: Option<Mask>) -> Result<()> {
         }
     }
     let Telling { story, header, .. } = telling;
-    let nothing = || format!("nothing is recorded in {} in that time", args.from.display());
+    let nothing = || format!("nothing is recorded in {} in that time", args.of.from.display());
     let story = story.and_then(Story::finish).with_context(nothing)?;
     let header = header.with_context(nothing)?;
     // Without what it goes by there is none: then the page says what it can.
-    let report = past::examine_worst(&args.from, args.since, args.until, mask.as_ref());
+    let report = past::examine_worst(&args.of.from, args.of.since, args.of.until, mask.as_ref());
     let report = report.inspect_err(|why| aside::say(&format!("without findings: {why:#}"))).ok();
     let (services, zone) = (super::services(), zone::local());
     let text = page(&Input {

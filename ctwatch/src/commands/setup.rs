@@ -40,7 +40,7 @@ pub(super) fn prepare(args: &cli::WatchArgs) -> Result<Beginning> {
     let privileges = Privileges::read();
     let scope = scope(&args.which, privileges)?;
     let whose = whose(&args.which, &scope);
-    let request = request(args.mechanism);
+    let request = request(args.how.mechanism);
     let ctnetlink_came = modules::ctnetlink_would_be_loaded();
     let lists = match args.tops() {
         0 => Wanted::default(),
@@ -125,7 +125,7 @@ fn census(args: &cli::WatchArgs, means: &Means) -> Option<schedule::Wanted> {
             None if args.record.is_some() || args.serves => When::NowAndThen,
             None => When::Saturated,
         },
-        way: match args.mechanism {
+        way: match args.how.mechanism {
             cli::MechanismArg::Counters => Way::NoProgram,
             _ => Way::Best,
         },

@@ -198,7 +198,7 @@ impl Top {
             size: Console::size(),
             sample: None,
             doctor: Doctoring::new(mask.clone()),
-            tracing: TracePane::new(args.mechanism, services.clone(), zone::local(), mask),
+            tracing: TracePane::new(args.how.mechanism, services.clone(), zone::local(), mask),
             traced: Vec::new(),
             no_trace: String::new(),
             advice: Vec::new(),

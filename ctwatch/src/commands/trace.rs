@@ -59,7 +59,7 @@ pub async fn run(args: TraceArgs, mask: Option<Mask>) -> Result<()> {
     // By its cookie it is never another's; by its number it may be.
     let target = wanted.filter(|_| !cookies).map(|netns| netns::Target::new(netns, None));
     let asked = Asked { trace: Some(filter), ..Asked::default() };
-    let request = setup::request(args.mechanism);
+    let request = setup::request(args.how.mechanism);
     let Acquired { plan, probes, .. } = acquire(request, privileges, Depth::Enough, asked);
     let mechanism = plan.mechanism(Signal::Drops).filter(|by| by.is_programs());
     if plan.mechanism(Signal::Drops).is_some_and(|by| !by.is_programs()) {
@@ -91,7 +91,7 @@ pub async fn run(args: TraceArgs, mask: Option<Mask>) -> Result<()> {
     let writer = Writer::start()?;
     let mut trace = trace.wait_for()?;
     let mut printer = Printer {
-        output: args.output,
+        output: args.print.output,
         services,
         zone: zone::local(),
         left: args.count,

@@ -120,7 +120,7 @@ pub(super) fn wishes(args: &WatchArgs) -> Wishes {
     Wishes {
         interval: args.interval(),
         count: args.count(),
-        loading: args.mechanism != cli::MechanismArg::Counters,
+        loading: args.how.mechanism != cli::MechanismArg::Counters,
         most: args.tops(),
         by: args.by(),
         insertions: args.asks_for_lists(),
@@ -220,7 +220,7 @@ impl Screen {
 
     fn start(&mut self, header: Box<Header>, epoch: Epoch, first: &Snapshot) -> Result<Vec<u8>> {
         let (header, epoch) = self.life.insert((header, epoch));
-        match self.args.output {
+        match self.args.print.output {
             Output::Text => {
                 let text = self.text.insert(Text::new(style(&self.args)));
                 rendered(|out| text.start(out, header, *epoch, first))

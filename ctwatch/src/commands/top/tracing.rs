@@ -24,7 +24,9 @@ use super::super::{
     },
 };
 use crate::{
-    cli::{MechanismArg, NetnsArg, Output, Port, Protocol, TraceArgs, Which, Word},
+    cli::{
+        HowArgs, MechanismArg, NetnsArg, Output, OutputArgs, Port, Protocol, TraceArgs, Which, Word,
+    },
     host::{
         kernel::privileges::Privileges,
         netns::{names::Namer, visit::netns_cookie},
@@ -108,8 +110,8 @@ impl TraceOf {
             count: None,
             rate: RATE,
             which: Which { netns: netns.into_iter().collect(), owner: None },
-            output: Output::Text,
-            mechanism,
+            print: OutputArgs { output: Output::Text },
+            how: HowArgs { mechanism },
         }
     }
 }
@@ -220,7 +222,7 @@ fn trace(
     let filter = filter(args, dport).map_err(anyhow::Error::msg)?;
     let filter = Filter { netns, ..filter };
     let asked = Asked { trace: Some(filter), ..Asked::default() };
-    let request = setup::request(args.mechanism);
+    let request = setup::request(args.how.mechanism);
     let Acquired { plan, probes, .. } = acquire(request, Privileges::read(), Depth::Enough, asked);
     let mechanism = plan.mechanism(Signal::Drops).filter(|by| by.is_programs());
     let (Some(mechanism), Some(mut probes)) = (mechanism, probes) else {
