@@ -42,8 +42,9 @@ impl Cross {
         provided.with_context(|| format!("what compiles for {name} could not be had"))
     }
 
-    /// Where executables for this machine and profile are, `release` being a profile.
+    /// Where executables for this machine and profile are. What cargo calls `dev` it builds into `debug`.
     pub fn built(&self, profile: &str) -> PathBuf {
+        let profile = if profile == "dev" { "debug" } else { profile };
         folder().join(self.machine.target()).join(profile)
     }
 

@@ -61,6 +61,16 @@ pub(crate) struct Inside {
     pub(crate) live_tests: PathBuf,
 }
 
+impl Inside {
+    fn among(artifacts: &[Artifact]) -> Result<Self> {
+        Ok(Self {
+            ctwatch: executable(artifacts, "ctwatch", false)?,
+            init: executable(artifacts, INIT, false)?,
+            live_tests: executable(artifacts, "netns", true)?,
+        })
+    }
+}
+
 /// An executable of tests.
 pub(crate) struct Tests {
     /// Of its target: a crate's for unit tests, its own for others.
@@ -90,16 +100,20 @@ pub(crate) fn for_machine(machine: Machine, args: &Options) -> Result<PathBuf> {
     if Machine::of_this().is_ok_and(|own| own == machine) {
         return run(args);
     }
+    crossed(machine, args, "release")
+}
+
+/// ctwatch alone for another machine, compiled soonest: what tries it starts it for a second at a time.
+pub(crate) fn alone(machine: Machine, args: &Options) -> Result<PathBuf> {
+    crossed(machine, args, "dev")
+}
+
+fn crossed(machine: Machine, args: &Options, profile: &str) -> Result<PathBuf> {
     let cross = Cross::provide(machine)?;
     let mut cargo = cross_cargo(&cross, args)?;
-    run_process(quiet_in_logs(&mut cargo).args([
-        "--release",
-        "--package",
-        "ctwatch",
-        "--bin",
-        "ctwatch",
-    ]))?;
-    let ctwatch = cross.built("release").join("ctwatch");
+    cargo.args(["--profile", profile, "--package", "ctwatch", "--bin", "ctwatch"]);
+    run_process(quiet_in_logs(&mut cargo))?;
+    let ctwatch = cross.built(profile).join("ctwatch");
     ensure!(ctwatch.is_file(), "cargo built no {}", ctwatch.display());
     Ok(ctwatch)
 }
@@ -145,30 +159,14 @@ pub(crate) fn tests(args: &Options) -> Result<Built> {
     cargo.args(["--profile", GATE, "--workspace", "--lib", "--bins", "--tests", "--examples"]);
     cargo.args(["--message-format=json-render-diagnostics"]).env("CTWATCH_PROBES", &probes);
     let artifacts = artifacts(&output_with_errors(quiet_in_logs(&mut cargo))?);
-    let executable = |name: &str, is_test: bool| {
-        let found = artifacts.iter().find(|a| a.name == name && a.is_test == is_test);
-        found.map(|a| a.executable.clone()).with_context(|| format!("cargo built no {name}"))
-    };
-    let inside = Inside {
-        ctwatch: executable("ctwatch", false)?,
-        init: executable(INIT, false)?,
-        live_tests: executable("netns", true)?,
-    };
+    let own = Inside::among(&artifacts)?;
     Ok(Built {
-        ctwatch: executable("ctwatch", false)?,
-        guests: BTreeMap::from([(Machine::of_this()?, inside)]),
-        manual: executable(MANUAL, false)?,
-        live_tests: executable("netns", true)?,
+        ctwatch: own.ctwatch.clone(),
+        manual: executable(&artifacts, MANUAL, false)?,
+        live_tests: own.live_tests.clone(),
+        guests: BTreeMap::from([(Machine::of_this()?, own)]),
         tests: artifacts.into_iter().filter(|a| a.is_test).filter_map(Artifact::tests).collect(),
     })
-}
-
-/// ctwatch alone for another machine, compiled soonest: what tries it starts it for a second at a time.
-pub(crate) fn alone(machine: Machine, args: &Options) -> Result<PathBuf> {
-    let cross = Cross::provide(machine)?;
-    let mut cargo = cross_cargo(&cross, args)?;
-    run_process(quiet_in_logs(&mut cargo).args(["--package", "ctwatch", "--bin", "ctwatch"]))?;
-    Ok(cross.built("debug").join("ctwatch"))
 }
 
 /// What runs in virtual machines of another kind, built for tests.
@@ -179,16 +177,7 @@ pub(crate) fn inside(machine: Machine, args: &Options) -> Result<Inside> {
     cargo.args(["--bin", "ctwatch", "--bin", INIT, "--test", "netns"]);
     cargo.arg("--message-format=json-render-diagnostics");
     let artifacts = artifacts(&output_with_errors(quiet_in_logs(&mut cargo))?);
-    let executable = |name: &str| {
-        let found = artifacts.iter().find(|artifact| artifact.name == name);
-        let found = found.map(|artifact| artifact.executable.clone());
-        found.with_context(|| format!("cargo built no {name} for {}", machine.name()))
-    };
-    Ok(Inside {
-        ctwatch: executable("ctwatch")?,
-        init: executable(INIT)?,
-        live_tests: executable("netns")?,
-    })
+    Inside::among(&artifacts).with_context(|| format!("for {}", machine.name()))
 }
 
 const INIT: &str = "ctwatch-vm-init";
@@ -242,6 +231,11 @@ impl Artifact {
         let package = self.manifest.parent()?.to_path_buf();
         Some(Tests { name: self.name, kind, executable: self.executable, package })
     }
+}
+
+fn executable(artifacts: &[Artifact], name: &str, is_test: bool) -> Result<PathBuf> {
+    let found = artifacts.iter().find(|a| a.name == name && a.is_test == is_test);
+    found.map(|a| a.executable.clone()).with_context(|| format!("cargo built no {name}"))
 }
 
 /// From cargo's messages, a JSON object each.
