@@ -198,7 +198,7 @@ impl NetnsTally {
     }
 
     /// Writes down whose place this is. Inode and owner are one store, which no CPU shows in halves:
-    /// whoever finds both an id and an inode has the owner too, in whatever order the stores are shown.
+    /// a reader on another CPU that sees the inode sees the owner too.
     #[inline(always)]
     pub fn name(&mut self, of: &Self) {
         let place = core::ptr::from_mut(self).cast::<u8>();

@@ -119,7 +119,7 @@ mod tests {
             let full = found.iter().find(|finding| finding.id == "table_full");
             full.map(|finding| (finding.about.clone(), finding.title.contains("more like it")))
         };
-        // All of them are one finding, and by itself each is whole.
+        // Together the five tables are one finding; asked about one of them, the finding names that one alone.
         let (all, one) = (findings(&case), findings_about(&case, 3));
         assert_eq!(full(&all), Some((vec![1, 2, 3, 4, 5], true)));
         assert_eq!(full(&one), Some((vec![3], false)));

@@ -193,7 +193,7 @@ impl TopState {
     }
 
     fn sort(&mut self, by: isize) {
-        // As it comes by itself, and then by each column.
+        // First the order of its own, without a column, then each column in turn.
         let next = |sorted: Option<usize>, columns: usize| {
             let at = sorted.map_or(0, |at| at as isize + 1);
             (at + by).rem_euclid(columns as isize + 1).unsigned_abs().checked_sub(1)

@@ -109,8 +109,8 @@ impl History {
     }
 
     /// For windows of time of this width, the last of which holds the reading `until`: what is largest in
-    /// each; `None` where nothing was read. Windows begin at multiples of their width, and so many of them that share
-    /// a sign at multiples of those, so that a chart stays as it is until a window is over.
+    /// each; `None` where nothing was read. A window begins at a multiple of its width. Where one sign shows two
+    /// windows, the sign begins at a multiple of both, so a chart does not change before a window is over.
     pub fn series(
         &self,
         until: u64,

@@ -67,7 +67,7 @@ mod tests {
             list.entries.iter().map(|entry| (entry.key.src[3], entry.count)).collect();
         assert_eq!(told, [(6, 30), (5, 10)]);
         assert_eq!(list.entries[0].share, Some(0.75));
-        // Of a state that nobody asked for nothing is known.
+        // The census counted the holders of one state only: of another it says nothing.
         assert!(counted.holders_in(StateOf { state: 3, ..of }).is_none());
         let written = serde_json::to_string(&counted).unwrap();
         let read: CensusCounts = serde_json::from_str(&written).unwrap();
