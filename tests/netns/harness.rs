@@ -4,6 +4,7 @@
 
 use std::{
     any::Any,
+    env,
     io::{self, Write},
     panic::{AssertUnwindSafe, catch_unwind},
     process::ExitCode,
@@ -20,9 +21,16 @@ pub(crate) struct Trial {
     pub(crate) skipped: Option<&'static str>,
 }
 
+/// How often a trial that failed is run again, if this is set. What holds each time after that is no success:
+/// it is called unsteady, with what went wrong, and is counted by itself.
+const AGAIN: &str = "CTWATCH_AGAIN";
+/// Where more than so many are unsteady, the machine or the change is, and they have failed.
+const MOST_UNSTEADY: usize = 3;
+
 #[derive(Default)]
 struct Conclusion {
     passed: usize,
+    unsteady: Vec<(String, String)>,
     failed: Vec<(String, String)>,
     ignored: usize,
     filtered_out: usize,
@@ -41,6 +49,7 @@ pub(crate) fn run(args: &Arguments, trials: Vec<Trial>, ignored: bool) -> io::Re
         return Ok(ExitCode::SUCCESS);
     }
     let mut conclusion = Conclusion { filtered_out: all - trials.len(), ..Conclusion::default() };
+    let again = env::var(AGAIN).ok().and_then(|times| times.parse().ok()).unwrap_or(0);
     let plural = if trials.len() == 1 { "" } else { "s" };
     writeln!(out, "\nrunning {} test{plural}", trials.len())?;
     let width = trials.iter().map(|trial| trial.name.len()).max().unwrap_or(0);
@@ -62,11 +71,18 @@ pub(crate) fn run(args: &Arguments, trials: Vec<Trial>, ignored: bool) -> io::Re
         let started = Instant::now();
         let outcome = outcome(&*run);
         let took = started.elapsed().as_millis();
-        let word = if outcome.is_ok() { "ok" } else { "FAILED" };
+        let may_be_unsteady = again > 0 && conclusion.unsteady.len() < MOST_UNSTEADY;
+        let is_unsteady = outcome.is_err() && may_be_unsteady && holds(again, &*run);
+        let word = match outcome {
+            Ok(()) => "ok",
+            Err(_) if is_unsteady => "unsteady",
+            Err(_) => "FAILED",
+        };
         say(word)?;
         writeln!(out, "took {name} {took} {word}")?;
         match outcome {
             Ok(()) => conclusion.passed += 1,
+            Err(why) if is_unsteady => conclusion.unsteady.push((name, why)),
             Err(why) => conclusion.failed.push((name, why)),
         }
     }
@@ -81,6 +97,10 @@ fn is_wanted(args: &Arguments, name: &str) -> bool {
         false => name.contains(wanted.as_str()),
     };
     args.filter.as_ref().is_none_or(is) && !args.skip.iter().any(is)
+}
+
+fn holds(times: u32, run: &dyn Fn() -> Result<()>) -> bool {
+    (0..times).all(|_| outcome(run).is_ok())
 }
 
 /// A panic is a failure too, and the trials after it are still run.
@@ -98,7 +118,10 @@ fn said(panic: &(dyn Any + Send)) -> &str {
 
 impl Conclusion {
     fn print(&self, out: &mut impl Write, begun: Instant) -> io::Result<()> {
-        let Self { passed, failed, ignored, filtered_out } = self;
+        let Self { passed, unsteady, failed, ignored, filtered_out } = self;
+        for (name, why) in unsteady {
+            writeln!(out, "\n---- {name} failed once, and held when it was run again ----\n{why}")?;
+        }
         if !failed.is_empty() {
             writeln!(out, "\nfailures:\n")?;
             for (name, why) in failed {
@@ -112,9 +135,10 @@ impl Conclusion {
         writeln!(
             out,
             "\ntest result: {}. {passed} passed; {} failed; {ignored} ignored; 0 measured; \
-             {filtered_out} filtered out; finished in {:.2}s\n",
+             {filtered_out} filtered out; {} unsteady; finished in {:.2}s\n",
             if failed.is_empty() { "ok" } else { "FAILED" },
             failed.len(),
+            unsteady.len(),
             begun.elapsed().as_secs_f64()
         )
     }

@@ -136,6 +136,6 @@ fn short_of_memory(table: &Value, path: &str, drops: u64) -> bool {
 
 /// Nothing was lost, or what a kprobe missed was admitted.
 pub(crate) fn nothing_lost(object: &Value) -> Result<()> {
-    ensure!(current() == Mechanism::Kprobe || object["lost"] == 0, "lost {}", object["lost"]);
+    ensure!(current() == Mechanism::Kprobe || object["lost"] == 0, "events were lost: {object}");
     Ok(())
 }

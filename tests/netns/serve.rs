@@ -232,9 +232,11 @@ fn grew(
 }
 
 /// Nothing was lost, or what a kprobe missed was admitted.
-fn nothing_lost(metrics: &Metrics) -> Result<()> {
+fn nothing_lost(serve: &Serve, metrics: &Metrics) -> Result<()> {
     let lost = metrics.of("ctwatch_probe_lost_total")?;
-    ensure!(mechanism::current() == Mechanism::Kprobe || lost == 0.0, "lost {lost}");
+    if mechanism::current() != Mechanism::Kprobe && lost != 0.0 {
+        bail!("lost {lost}: {}", get(serve.at, "/api/v1/snapshot", "")?);
+    }
     Ok(())
 }
 
@@ -262,7 +264,7 @@ fn counts() -> Result<()> {
             entries == verdict.entries as f64 && entries == f64::from(STAYS_FULL),
             "{entries} {verdict:?}"
         );
-        nothing_lost(&last)?;
+        nothing_lost(&serve, &last)?;
     } else {
         let absent = last.netns("ctwatch_insertions_total", &netns, "").is_err();
         let available = last.of("ctwatch_figure_available{figure=\"insertions\"}")?;
@@ -443,7 +445,7 @@ fn clients() -> Result<()> {
     let last = serve.fresh()?;
     let verdict = judge::ask(lab.router())?;
     ensure!(grew(&first, &last, "dropped", &netns, "", verdict.drop)?, "it is not exact");
-    nothing_lost(&last)?;
+    nothing_lost(&serve, &last)?;
     let gaps = ticks.windows(2).map(|two| two[1] - two[0]).fold(0.0, f64::max);
     let (own, all) = memory(&serve)?;
     println!(

@@ -8,6 +8,8 @@ pub(crate) struct Counts {
     pub(crate) passed: u64,
     pub(crate) failed: u64,
     pub(crate) skipped: u64,
+    /// Failed once, and held when they were run again.
+    pub(crate) unsteady: u64,
 }
 
 /// What became of a suite.
@@ -50,8 +52,12 @@ pub(crate) fn summarise(rows: &[Ran], complete: bool) -> (String, bool) {
 
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { passed, failed, skipped } = self;
-        write!(f, "{passed} passed, {failed} failed, {skipped} skipped")
+        let Self { passed, failed, skipped, unsteady } = self;
+        write!(f, "{passed} passed, {failed} failed, {skipped} skipped")?;
+        match unsteady {
+            0 => Ok(()),
+            _ => write!(f, ", {unsteady} UNSTEADY (failed once, then held)"),
+        }
     }
 }
 
@@ -60,6 +66,7 @@ impl Counts {
         self.passed += more.passed;
         self.failed += more.failed;
         self.skipped += more.skipped;
+        self.unsteady += more.unsteady;
     }
 }
 
@@ -74,6 +81,7 @@ pub(crate) fn result(line: &str) -> Option<Counts> {
             "passed" => counts.passed = number,
             "failed" => counts.failed = number,
             "ignored" => counts.skipped = number,
+            "unsteady" => counts.unsteady = number,
             _ => {}
         }
     }
@@ -88,12 +96,15 @@ mod tests {
     fn results_of_the_test_harness_are_counted() {
         let line =
             "test result: FAILED. 49 passed; 2 failed; 1 ignored; 0 measured; 3 filtered out";
-        assert_eq!(result(line), Some(Counts { passed: 49, failed: 2, skipped: 1 }));
+        let counts = Counts { passed: 49, failed: 2, skipped: 1, unsteady: 0 };
+        assert_eq!(result(line), Some(counts));
+        let line = format!("{line}; 4 unsteady; finished in 0s");
+        assert_eq!(result(&line), Some(Counts { unsteady: 4, ..counts }));
         assert_eq!(result("running 3 tests"), None);
     }
 
     fn ran(passed: u64, failed: u64, skipped: u64, succeeded: bool) -> Ran {
-        let counts = Counts { passed, failed, skipped };
+        let counts = Counts { passed, failed, skipped, unsteady: 0 };
         Ran { suite: "netns", counts, needs: "root", succeeded, took: Duration::from_millis(1500) }
     }
 
@@ -107,6 +118,14 @@ mod tests {
              netns  4 passed, 0 failed, 0 skipped, 1.5 s\n\
              7 passed, 0 failed, 2 skipped"
         );
+    }
+
+    #[test]
+    fn what_is_unsteady_is_said_in_each_line_and_is_no_success_of_its_own() {
+        let mut one = ran(3, 0, 0, true);
+        one.counts.unsteady = 1;
+        let (summary, good) = summarise(&[one], true);
+        assert!(good && summary.matches("3 passed, 0 failed, 0 skipped, 1 UNSTEADY").count() == 2);
     }
 
     #[test]

@@ -87,7 +87,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
                 place.insert(build::inside(machine, &args.build)?);
             }
         }
-        let matrix = Matrix::run(&parts, &built, &What::Tests(&slice), &ledger)?;
+        let matrix =
+            Matrix::run(&parts, &built, &What::Tests { slice: &slice, again: 0 }, &ledger)?;
         matrix.enter_into(&mut ledger);
         ledger.write()?;
         println!("the slowest: {}", matrix.slowest());

@@ -21,13 +21,19 @@ const HEAD: &str = "# The cells of the matrix: the number of the run in which ea
 pub(crate) enum Outcome {
     Passed,
     Failed,
+    /// It failed once, and held when it was run again.
+    Unsteady,
     /// It has no meaning on that kernel.
     NotApplicable,
 }
 
 impl Outcome {
-    const ALL: [(&'static str, Self); 3] =
-        [("passed", Self::Passed), ("FAILED", Self::Failed), ("n/a", Self::NotApplicable)];
+    const ALL: [(&'static str, Self); 4] = [
+        ("passed", Self::Passed),
+        ("FAILED", Self::Failed),
+        ("UNSTEADY", Self::Unsteady),
+        ("n/a", Self::NotApplicable),
+    ];
 
     fn name(self) -> &'static str {
         Self::ALL.iter().find(|(_, outcome)| *outcome == self).map_or("", |(name, _)| name)
@@ -116,8 +122,10 @@ impl Ledger {
         self.0.values().map(|entry| entry.run).max().unwrap_or(0) + 1
     }
 
+    /// Also what held only when it was run again.
     pub(crate) fn failed(&self) -> impl Iterator<Item = &Cell> {
-        let failed = self.0.iter().filter(|(_, entry)| entry.outcome == Outcome::Failed);
+        let failed = |outcome| matches!(outcome, Outcome::Failed | Outcome::Unsteady);
+        let failed = self.0.iter().filter(move |(_, entry)| failed(entry.outcome));
         failed.map(|(cell, _)| cell)
     }
 }
@@ -172,6 +180,7 @@ mod tests {
         ledger.put(Cell::new("6.1", "fexit::a"), entry(3, Outcome::Passed));
         ledger.put(Cell::new("6.1", "b"), entry(7, Outcome::Failed));
         ledger.put(Cell::new("5.10", "c"), entry(2, Outcome::NotApplicable));
+        ledger.put(Cell::new("5.10", "d"), entry(2, Outcome::Unsteady));
         let text = ledger.text();
         assert!(
             text.ends_with("6.1\tb\t7\t2.5\tFAILED\n6.1\tfexit::a\t3\t2.5\tpassed\n"),
@@ -179,8 +188,9 @@ mod tests {
         );
         assert_eq!(Ledger::parse(&text).unwrap(), ledger);
         assert_eq!(ledger.next_run(), 8);
-        assert_eq!(ledger.failed().collect::<Vec<_>>(), [&Cell::new("6.1", "b")]);
-        ledger.keep(|cell| cell.trial != "b");
+        let failed = [&Cell::new("5.10", "d"), &Cell::new("6.1", "b")];
+        assert_eq!(ledger.failed().collect::<Vec<_>>(), failed);
+        ledger.keep(|cell| !["b", "d"].contains(&cell.trial.as_str()));
         assert_eq!(ledger.failed().count(), 0);
     }
 

@@ -32,7 +32,8 @@ const TIMES: u32 = 4;
 /// What is run there.
 #[derive(Clone, Debug)]
 pub(crate) enum What<'a> {
-    Tests(&'a Slice),
+    /// `again`: how often one that failed is run again, to tell what is unsteady.
+    Tests { slice: &'a Slice, again: u32 },
     /// All benchmarks with this in their names; beside them, where there is one, another ctwatch.
     Benchmarks {
         kernels: &'a [String],
@@ -84,7 +85,7 @@ impl Matrix {
     ) -> Result<Self> {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let (jobs, clock) = match what {
-            What::Tests(slice) => (jobs::jobs(slice, ledger, cpus), Clock::Real),
+            What::Tests { slice, .. } => (jobs::jobs(slice, ledger, cpus), Clock::Real),
             What::Benchmarks { kernels, filter, .. } => {
                 let job = |kernel: &String| Job {
                     kernel: kernel.clone(),
@@ -150,7 +151,7 @@ impl Matrix {
         let Some(kernel) = self.kernel(&job.kernel) else { return };
         // The executable ends with 101 where a trial failed.
         kernel.broken |= !matches!(outcome, Ok(0 | 101));
-        let What::Tests(_) = what else {
+        let What::Tests { .. } = what else {
             kernel.broken |= !matches!(outcome, Ok(0));
             return;
         };
@@ -171,6 +172,7 @@ impl Matrix {
                 match done.outcome {
                     Outcome::Passed => counts.passed += 1,
                     Outcome::Failed => counts.failed += 1,
+                    Outcome::Unsteady => counts.unsteady += 1,
                     Outcome::NotApplicable => {}
                 }
             }
@@ -235,6 +237,7 @@ fn took(line: &str) -> Option<(&str, Duration, Outcome)> {
     let outcome = match word {
         "ok" => Outcome::Passed,
         "FAILED" => Outcome::Failed,
+        "unsteady" => Outcome::Unsteady,
         _ => return None,
     };
     Some((trial, Duration::from_millis(milliseconds.parse().ok()?), outcome))
@@ -268,8 +271,9 @@ fn guest_job(job: &Job, inside: &Inside, what: &What<'_>) -> image::Job {
     ];
     let mut texts = Vec::new();
     match what {
-        What::Tests(_) => {
+        What::Tests { again, .. } => {
             env.push(("CTWATCH_TRIALS", "/job/trials".to_owned()));
+            env.push(("CTWATCH_AGAIN", again.to_string()));
             texts.push(("job/trials".to_owned(), job.trials.join("\n")));
         }
         What::Benchmarks { beside, bars, .. } => {
@@ -321,7 +325,7 @@ mod tests {
         }
         let done = &matrix.kernels[0].cells["fexit::udp"];
         assert_eq!((done.outcome, done.took), (Outcome::Passed, Duration::from_millis(1500)));
-        assert_eq!(matrix.counts(), (Counts { passed: 1, failed: 1, skipped: 0 }, false));
+        assert_eq!(matrix.counts(), (Counts { passed: 1, failed: 1, ..Counts::default() }, false));
         let mut ledger = Ledger::default();
         matrix.enter_into(&mut ledger);
         assert_eq!(ledger.failed().count(), 1);
@@ -333,17 +337,17 @@ mod tests {
         matrix.take("6.1", "took a 5 ok");
         matrix.take("6.1", "test b ... ok");
         let killed = Err(anyhow::anyhow!("no verdict"));
-        matrix.end(&job(&["a", "b", "c"]), &What::Tests(&slice), &killed);
-        assert_eq!(matrix.counts(), (Counts { passed: 1, failed: 2, skipped: 0 }, false));
+        matrix.end(&job(&["a", "b", "c"]), &What::Tests { slice: &slice, again: 0 }, &killed);
+        assert_eq!(matrix.counts(), (Counts { passed: 1, failed: 2, ..Counts::default() }, false));
     }
 
     #[test]
     fn a_machine_that_broke_is_no_success() {
         let (mut matrix, slice) = (matrix(), Slice::default());
         matrix.take("6.1", "took a 5 ok");
-        matrix.end(&job(&["a"]), &What::Tests(&slice), &Ok(0));
+        matrix.end(&job(&["a"]), &What::Tests { slice: &slice, again: 0 }, &Ok(0));
         assert!(matrix.counts().1);
-        matrix.end(&job(&["a"]), &What::Tests(&slice), &Ok(3));
+        matrix.end(&job(&["a"]), &What::Tests { slice: &slice, again: 0 }, &Ok(3));
         assert!(!matrix.counts().1);
     }
 }

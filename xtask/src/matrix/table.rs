@@ -218,7 +218,7 @@ fn cell(run: &Kernel, scenario: &str) -> String {
     for (mechanism, mark) in MARKS {
         match run.cells.get(&format!("{mechanism}::{scenario}")).map(|done| done.outcome) {
             Some(Outcome::Passed) => cell.push_str(mark),
-            Some(Outcome::Failed) => cell.push_str(&mark.to_uppercase()),
+            Some(Outcome::Failed | Outcome::Unsteady) => cell.push_str(&mark.to_uppercase()),
             Some(Outcome::NotApplicable) => cell.push('-'),
             None => {}
         }
