@@ -59,7 +59,7 @@ enum Command {
     /// The suite matrix is a slice of `cargo xtask matrix`: the oldest and the newest kernel,
     /// each scenario once on each, with the mechanism that was run longest ago by tests/matrix.tsv,
     /// and what failed there when it was run last; and some scenarios on Debian's kernel for arm64. The
-    /// file is written, and docs/platforms.md of it; commit both with the change.
+    /// file is written, and docs/matrix.md and docs/platforms.md of it; commit them with the change.
     /// The suite armv7 has the command line of the executable for armv7 run by QEMU on this kernel.
     /// The last suite, costs, measures on one kernel, by a clock that counts instructions, what an event
     /// costs with the default lists, and fails where that exceeds the limits in tests/netns/cost.rs.
@@ -77,8 +77,8 @@ enum Command {
     ///
     /// All cells, or those that options choose. Debian's kernels 5.10, 6.1, 6.12 and the newest there
     /// is, 6.12 with PREEMPT_RT, and 6.12 for arm64, emulated where KVM boots none (no privileges needed);
-    /// the table of what held is written to target/vm/matrix.md, and what each cell took to
-    /// tests/matrix.tsv.
+    /// what each cell took, and what came of it, is written to tests/matrix.tsv, and docs/matrix.md and
+    /// docs/platforms.md of that.
     Matrix(commands::matrix::Args),
     /// Build a router with a small table in network namespaces, saturate it, watch, clean up (root)
     Lab(commands::lab::Args),

@@ -3,7 +3,7 @@
 use std::{collections::btree_map::Entry, fs, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};
-use ctwatch_provision::{kernels::Kind, machine::Machine};
+use ctwatch_provision::{kernels::Kind, machine::Machine, process::root};
 
 use super::build;
 use crate::{
@@ -42,8 +42,8 @@ pub(crate) struct Args {
     /// Benchmarks measure this executable of ctwatch too, side by side
     #[arg(long, value_name = "FILE", requires = "bench")]
     beside: Option<PathBuf>,
-    /// What comes of all cells goes into docs/matrix.md, of all benchmarks into docs/costs.md
-    #[arg(long, conflicts_with_all = ["kernels", "filter", "slice", "changed", "list"])]
+    /// What comes of all benchmarks goes into docs/costs.md
+    #[arg(long, requires = "bench", conflicts_with_all = ["kernels", "filter"])]
     write: bool,
     #[command(flatten)]
     build: build::Options,
@@ -89,11 +89,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         }
         let matrix =
             Matrix::run(&parts, &built, &What::Tests { slice: &slice, again: 0 }, &ledger)?;
-        matrix.enter_into(&mut ledger);
+        matrix.enter_into(&mut ledger, &commit);
         ledger.write()?;
         println!("the slowest: {}", matrix.slowest());
-        let place = matrix.write_table(&commit, args.write)?;
-        (matrix, place)
+        (matrix, root().join("docs/matrix.md"))
     };
     let (counts, succeeded) = outcome.counts();
     eprintln!("xtask: {counts}; the table is in {}", place.display());

@@ -5,6 +5,8 @@ use std::{fmt, fs, process::Command, str::FromStr};
 use anyhow::{Context, Result, bail, ensure};
 use ctwatch_provision::process::{cargo, output, root, run as run_process};
 
+use crate::matrix::Ledger;
+
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The version: three numbers
@@ -47,11 +49,11 @@ const REPEATED: [(&str, &str, &str); 6] = [
     ("docs/deploy.md", "registry.example/ctwatch:", "\n"),
 ];
 
-/// What is generated from a run, and of which files it tells.
-const MEASURED: [(&str, &[&str]); 2] = [
-    ("docs/matrix.md", &["ctwatch/src", "ctwatch-abi/src", "ctwatch-ebpf/src"]),
-    ("docs/costs.md", &["ctwatch/src/probe", "ctwatch-abi/src", "ctwatch-ebpf/src"]),
-];
+/// What is measured, and of which files it tells.
+const CELLS: (&str, &[&str]) =
+    ("tests/matrix.tsv", &["ctwatch/src", "ctwatch-abi/src", "ctwatch-ebpf/src"]);
+const COSTS: (&str, &[&str]) =
+    ("docs/costs.md", &["ctwatch/src/probe", "ctwatch-abi/src", "ctwatch-ebpf/src"]);
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let version = args.version;
@@ -86,20 +88,22 @@ fn wrong(version: Version) -> Result<Vec<String>> {
     if !git(&["tag", "--list", &format!("v{version}")])?.is_empty() {
         wrong.push(format!("the tag v{version} exists"));
     }
-    for (page, tells_of) in MEASURED {
-        let text = read(page)?;
-        let commit = made_of(&text).with_context(|| format!("{page} names no commit"))?;
-        let range = format!("{commit}..HEAD");
-        let mut args = vec!["log", "--oneline", &range, "--"];
-        args.extend(tells_of);
-        match git(&args) {
-            Ok(log) if log.is_empty() => {}
-            Ok(log) => {
-                wrong.push(format!("{page} is of {commit}, {} changes ago", log.lines().count()));
+    let costs = read(COSTS.0)?;
+    let commit = made_of(&costs).with_context(|| format!("{} names no commit", COSTS.0))?;
+    wrong.extend(since(commit, COSTS.1).map(|why| format!("{} is {why}", COSTS.0)));
+    let ledger = Ledger::read()?;
+    for (commit, cells) in ledger.commits() {
+        let why = match commit.map(|commit| (made_of(commit), commit)) {
+            None => Some("of an unknown commit".to_owned()),
+            Some((Some(clean), commit)) if commit == format!("commit {clean}") => {
+                since(clean, CELLS.1)
             }
-            Err(error) => wrong.push(format!("{page} is of a commit that is not here: {error:#}")),
-        }
+            Some((_, commit)) => Some(format!("of {commit}")),
+        };
+        wrong.extend(why.map(|why| format!("{}: {cells} cells are {why}", CELLS.0)));
     }
+    let failed = ledger.failed().map(|cell| format!("{}: {cell} did not hold", CELLS.0));
+    wrong.extend(failed);
     // Each command line, option, field and link of the docs is held against the program there.
     let mut docs = cargo();
     docs.args(["test", "--quiet", "--locked", "--package", "ctwatch", "--test", "cli"]);
@@ -118,9 +122,21 @@ fn read(path: &str) -> Result<String> {
     fs::read_to_string(root().join(path)).with_context(|| format!("cannot read {path}"))
 }
 
-/// `… of commit 81b598a856da …`
+/// What is wrong with a measurement of this commit, if something is.
+fn since(commit: &str, tells_of: &[&str]) -> Option<String> {
+    let range = format!("{commit}..HEAD");
+    let mut args = vec!["log", "--oneline", &range, "--"];
+    args.extend(tells_of);
+    match git(&args) {
+        Ok(log) if log.is_empty() => None,
+        Ok(log) => Some(format!("of {commit}, {} changes ago", log.lines().count())),
+        Err(error) => Some(format!("of {commit}, which is not here: {error:#}")),
+    }
+}
+
+/// `… commit 81b598a856da …`
 fn made_of(page: &str) -> Option<&str> {
-    let (_, rest) = page.split_once(" of commit ")?;
+    let (_, rest) = page.split_once("commit ")?;
     let end = rest.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(rest.len());
     rest.get(..end).filter(|commit| commit.len() >= 7)
 }
@@ -279,8 +295,7 @@ mod tests {
     fn pages_name_the_commit_that_they_measured() {
         assert_eq!(made_of("Made by `x` of commit 81b598a856da: each"), Some("81b598a856da"));
         assert_eq!(made_of("Made by hand"), None);
-        for (page, _) in MEASURED {
-            assert!(made_of(&read(page).unwrap()).is_some(), "{page}");
-        }
+        assert!(made_of(&read(COSTS.0).unwrap()).is_some());
+        assert_eq!(made_of("commit 81b598a856da, with changes"), Some("81b598a856da"));
     }
 }

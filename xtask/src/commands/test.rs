@@ -325,7 +325,7 @@ fn run_costs(built: &Built, parts: &Parts) -> Result<(Counts, bool)> {
 }
 
 fn run_matrix(args: &Args, built: &Built, parts: &Parts) -> Result<(Counts, bool)> {
-    let trials = trials(&built.live_tests)?;
+    let (of, trials) = (commit(), trials(&built.live_tests)?);
     let mut ledger = Ledger::read()?;
     let mut slice = chosen_for_the_gate(&trials, &ledger, commits_since());
     if let Some(filter) = &args.filter {
@@ -335,14 +335,12 @@ fn run_matrix(args: &Args, built: &Built, parts: &Parts) -> Result<(Counts, bool
     let file = slice.write()?;
     println!("the same cells again: cargo xtask matrix --slice {}", file.display());
     let matrix = Matrix::run(parts, built, &What::Tests { slice: &slice, again: AGAIN }, &ledger)?;
-    matrix.enter_into(&mut ledger);
+    matrix.enter_into(&mut ledger, &of);
     ledger.keep(|cell| {
         trials.get(&cell.kernel).is_some_and(|all| all.iter().any(|t| t.name == cell.trial))
     });
     ledger.write()?;
     println!("the slowest: {}", matrix.slowest());
-    let table = matrix.write_table(&commit(), false)?;
-    eprintln!("xtask: kernels, mechanisms and scenarios are set out in {}", table.display());
     Ok(matrix.counts())
 }
 

@@ -2,20 +2,27 @@
 //! commands that run cells write, and which is committed with the change that was tested.
 
 use std::{
-    collections::BTreeMap, fmt::Write as _, fs, path::PathBuf, process::Command, time::Duration,
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    fs,
+    path::PathBuf,
+    process::Command,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Cell, platforms};
+use super::{Cell, platforms, table};
 use ctwatch_provision::process::{output, root};
 
 const FILE: &str = "tests/matrix.tsv";
 /// What runs of cells write.
-const WRITTEN: [&str; 4] = [FILE, "docs/matrix.md", "docs/costs.md", platforms::FILE];
+const WRITTEN: [&str; 4] = [FILE, table::FILE, "docs/costs.md", platforms::FILE];
 const HEAD: &str = "# The cells of the matrix: the number of the run in which each was run last, the \
                     seconds it took,\n# and what came of it. Written by cargo xtask test and cargo \
                     xtask matrix; commit it.\n# kernel\ttrial\trun\tseconds\toutcome\n";
+/// What was checked out in a run.
+const RUN: &str = "# run ";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -52,7 +59,11 @@ pub(crate) struct Entry {
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Ledger(BTreeMap<Cell, Entry>);
+pub(crate) struct Ledger {
+    cells: BTreeMap<Cell, Entry>,
+    /// Of which commit a run was, where that was written down.
+    runs: BTreeMap<u32, String>,
+}
 
 impl Ledger {
     /// That of this clone; an empty one where there is none yet.
@@ -70,7 +81,8 @@ impl Ledger {
         fs::write(&partial, self.text())
             .and_then(|()| fs::rename(&partial, &path))
             .with_context(|| format!("cannot write {FILE}"))?;
-        platforms::write(self)
+        platforms::write(self)?;
+        table::write(self)
     }
 
     fn parse(text: &str) -> Result<Self> {
@@ -83,15 +95,24 @@ impl Ledger {
             Some((Cell::new(kernel, trial), Entry { run: run.parse().ok()?, took, outcome }))
         };
         let entries = lines.map(|line| entry(line).with_context(|| format!("line {line:?}")));
-        let ledger = Self(entries.collect::<Result<_>>()?);
-        let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).count();
-        ensure!(ledger.0.len() == lines, "a cell stands there twice (a merge?)");
-        Ok(ledger)
+        let cells: BTreeMap<Cell, Entry> = entries.collect::<Result<_>>()?;
+        let count = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).count();
+        ensure!(cells.len() == count, "a cell stands there twice (a merge?)");
+        let run = |line: &str| {
+            let (run, commit) = line.strip_prefix(RUN)?.split_once(": ")?;
+            Some((run.parse().ok()?, commit.to_owned()))
+        };
+        Ok(Self { cells, runs: text.lines().filter_map(run).collect() })
     }
 
     fn text(&self) -> String {
         let mut text = HEAD.to_owned();
-        for (Cell { kernel, trial }, Entry { run, took, outcome }) in &self.0 {
+        for (run, commit) in &self.runs {
+            if self.cells.values().any(|entry| entry.run == *run) {
+                let _ = writeln!(text, "{RUN}{run}: {commit}");
+            }
+        }
+        for (Cell { kernel, trial }, Entry { run, took, outcome }) in &self.cells {
             let (seconds, outcome) = (took.as_secs_f64(), outcome.name());
             let _ = writeln!(text, "{kernel}\t{trial}\t{run}\t{seconds:.1}\t{outcome}");
         }
@@ -99,33 +120,57 @@ impl Ledger {
     }
 
     pub(crate) fn get(&self, cell: &Cell) -> Option<&Entry> {
-        self.0.get(cell)
+        self.cells.get(cell)
     }
 
     /// What came of the trials on this kernel.
     pub(crate) fn of(&self, kernel: &str) -> impl Iterator<Item = (&str, Outcome)> {
-        let here = self.0.iter().filter(move |(cell, _)| cell.kernel == kernel);
+        let here = self.cells.iter().filter(move |(cell, _)| cell.kernel == kernel);
         here.map(|(cell, entry)| (cell.trial.as_str(), entry.outcome))
     }
 
     pub(crate) fn put(&mut self, cell: Cell, entry: Entry) {
-        self.0.insert(cell, entry);
+        self.cells.insert(cell, entry);
     }
 
     /// Cells that are no more: trials that were renamed or taken away.
     pub(crate) fn keep(&mut self, is_there: impl Fn(&Cell) -> bool) {
-        self.0.retain(|cell, _| is_there(cell));
+        self.cells.retain(|cell, _| is_there(cell));
     }
 
     /// The number for the run that comes next.
     pub(crate) fn next_run(&self) -> u32 {
-        self.0.values().map(|entry| entry.run).max().unwrap_or(0) + 1
+        self.cells.values().map(|entry| entry.run).max().unwrap_or(0) + 1
+    }
+
+    /// The next run, and of what it is.
+    pub(crate) fn begin(&mut self, commit: &str) -> u32 {
+        let run = self.next_run();
+        self.runs.insert(run, commit.to_owned());
+        run
+    }
+
+    /// How many cells were run last of each commit. `None`: nobody wrote down of which.
+    pub(crate) fn commits(&self) -> BTreeMap<Option<&str>, usize> {
+        let mut commits = BTreeMap::new();
+        for entry in self.cells.values() {
+            *commits.entry(self.runs.get(&entry.run).map(String::as_str)).or_default() += 1;
+        }
+        commits
+    }
+
+    pub(super) fn scenarios(&self) -> BTreeSet<&str> {
+        self.cells
+            .keys()
+            .filter_map(|cell| cell.trial.split_once("::"))
+            .map(|(_, name)| name)
+            .collect()
     }
 
     /// Also what held only when it was run again.
     pub(crate) fn failed(&self) -> impl Iterator<Item = &Cell> {
         let failed = |outcome| matches!(outcome, Outcome::Failed | Outcome::Unsteady);
-        let failed = self.0.iter().filter(move |(_, entry)| failed(entry.outcome));
+        let failed = self.cells.iter().filter(move |(_, entry)| failed(entry.outcome));
         failed.map(|(cell, _)| cell)
     }
 }
@@ -181,13 +226,20 @@ mod tests {
         ledger.put(Cell::new("6.1", "b"), entry(7, Outcome::Failed));
         ledger.put(Cell::new("5.10", "c"), entry(2, Outcome::NotApplicable));
         ledger.put(Cell::new("5.10", "d"), entry(2, Outcome::Unsteady));
+        let run = ledger.begin("commit abc, with changes");
+        assert!(!ledger.text().contains("commit abc"), "no cell is of it");
+        ledger.put(Cell::new("5.10", "e"), entry(run, Outcome::Passed));
+        assert_eq!(
+            ledger.commits(),
+            BTreeMap::from([(None, 4), (Some("commit abc, with changes"), 1)])
+        );
         let text = ledger.text();
         assert!(
             text.ends_with("6.1\tb\t7\t2.5\tFAILED\n6.1\tfexit::a\t3\t2.5\tpassed\n"),
             "{text}"
         );
         assert_eq!(Ledger::parse(&text).unwrap(), ledger);
-        assert_eq!(ledger.next_run(), 8);
+        assert_eq!(ledger.next_run(), 9);
         let failed = [&Cell::new("5.10", "d"), &Cell::new("6.1", "b")];
         assert_eq!(ledger.failed().collect::<Vec<_>>(), failed);
         ledger.keep(|cell| !["b", "d"].contains(&cell.trial.as_str()));

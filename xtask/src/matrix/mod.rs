@@ -1,6 +1,7 @@
 //! The live tests on other kernels: which of them, in which machines, and what came of them.
 
 mod changed;
+mod costs;
 mod jobs;
 mod ledger;
 mod platforms;

@@ -180,8 +180,8 @@ impl Matrix {
         (counts, counts.failed == 0 && self.kernels.iter().all(|kernel| !kernel.broken))
     }
 
-    pub(crate) fn enter_into(&self, ledger: &mut Ledger) {
-        let run = ledger.next_run();
+    pub(crate) fn enter_into(&self, ledger: &mut Ledger, commit: &str) {
+        let run = ledger.begin(commit);
         for kernel in &self.kernels {
             for (trial, Done { outcome, took, .. }) in &kernel.cells {
                 let entry = Entry { run, took: *took, outcome: *outcome };
@@ -327,7 +327,7 @@ mod tests {
         assert_eq!((done.outcome, done.took), (Outcome::Passed, Duration::from_millis(1500)));
         assert_eq!(matrix.counts(), (Counts { passed: 1, failed: 1, ..Counts::default() }, false));
         let mut ledger = Ledger::default();
-        matrix.enter_into(&mut ledger);
+        matrix.enter_into(&mut ledger, "commit abc");
         assert_eq!(ledger.failed().count(), 1);
     }
 

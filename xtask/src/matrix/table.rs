@@ -1,294 +1,105 @@
-//! The cells as a page, and the costs as another.
+//! docs/matrix.md: scenario, kernel, mechanism. Made of the ledger, whenever that is written.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt::Write as _,
-    fs,
-    path::PathBuf,
-};
+use std::{fmt::Write as _, fs, path::PathBuf};
 
 use anyhow::{Context, Result};
+use ctwatch_provision::process::root;
 
 use super::{
-    ledger::Outcome,
-    run::{Kernel, Matrix},
+    Cell, kernel_names,
+    ledger::{Ledger, Outcome},
 };
-use ctwatch_provision::process::root;
+
+pub(super) const FILE: &str = "docs/matrix.md";
 
 /// Mechanisms and their marks, in this order.
 const MARKS: [(&str, &str); 4] =
     [("fexit", "f"), ("kprobe", "k"), ("tracepoint", "t"), ("counters", "c")];
 
-/// What costs are of, how they are counted, and the columns.
-const COSTS: [(&str, &str, &str); 4] = [
-    (
-        "What an event costs",
-        "Instructions a packet and their ratio to unwatched: for packets that begin a connection, for \
-         packets that\nconntrack drops because the table is full, and for packets of one connection \
-         that is established, which the\nrouter forwards. The emulator counts: the clock of these \
-         machines, with one CPU, is the number of instructions. So\na nanosecond is an instruction, \
-         and packets that take 8,000 each come at 125,000 a second: more than lists may\ntell apart \
-         at their full cost. What is measured comes after 20,480 packets of the same kind. Ticks are \
-         not in it.\nWhere a ratio has another one before it, `1.33 -> 1.31`, the first is that of \
-         this page before.\nThen the programs, by the kernel's own statistics (which cost some 100 \
-         each), and how often each ran for a packet.\nOn a real CPU much of a packet's time goes into \
-         waiting for memory, of which the programs have their share\ntoo; that is not in these \
-         figures.",
-        "| | new | ratio | dropped | ratio | established | ratio | programs |\n\
-         | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ),
-    (
-        "What an event may cost",
-        "Ratios to unwatched, with the lists of `watch` without options: what is aimed at, and the \
-         limit that no change may\nexceed meanwhile, which is what was measured and 0.01, or\n1.005 where nothing runs for such a packet. \
-         `cargo xtask test` holds each change against the limits.",
-        "| | new: aim | limit | dropped: aim | limit | established: aim | limit |\n\
-         | --- | --- | --- | --- | --- | --- | --- |",
-    ),
-    (
-        "What a census takes",
-        "Instructions for each entry of a table of so many, and how many times fewer that is than \
-         `conntrack -L`\ntakes beside it.",
-        "| | entries | instructions | times fewer |\n| --- | --- | --- | --- |",
-    ),
-    (
-        "What a start takes",
-        "Instructions of the whole machine from the start of `ctwatch watch` to its first line, and of \
-         CPU time until it\nended after one tick. Where another executable was measured beside it: \
-         its own, and how much of that the\nfirst takes.",
-        "| | first line | CPU | first line, of the other | CPU, of the other |\n\
-         | --- | --- | --- | --- | --- |",
-    ),
-];
+const HEAD: &str = "# Kernels, mechanisms, scenarios
 
-/// Where ratios are in a row of costs, the name being 0.
-const RATIOS: [usize; 3] = [2, 4, 6];
+Made of [tests/matrix.tsv](../tests/matrix.tsv), which `cargo xtask test` and `cargo xtask matrix` write: what came of
+each test of the live kernel when it was run last, on Debian's kernels in virtual machines, with each mechanism that
+the kernel offers. Every figure is compared with conntrack's own counters and with what was sent: equal where it is
+marked exact, inside its bounds where it is not.
 
-impl Matrix {
-    /// The cells, of this commit; into `target/`, or where the docs are.
-    pub(crate) fn write_table(&self, commit: &str, docs: bool) -> Result<PathBuf> {
-        write("matrix.md", &self.table(commit), docs)
+f: fexit, k: kprobe, t: tracepoint, c: counters; capital where it failed, also where it held when it was run again;
+`-` where it does not apply, `.` where it was never run.
+
+";
+
+fn page(ledger: &Ledger) -> String {
+    let kernels = kernel_names();
+    let mut text = format!("{HEAD}| scenario | {} |\n| --- |", kernels.join(" | "));
+    text.push_str(&" --- |".repeat(kernels.len()));
+    text.push('\n');
+    for scenario in ledger.scenarios() {
+        let cells = kernels.map(|kernel| cell(ledger, kernel, scenario));
+        let _ = writeln!(text, "| {} | {} |", scenario.replace('_', " "), cells.join(" | "));
     }
-
-    /// The costs, likewise, beside those of the page that is in the docs now.
-    pub(crate) fn write_costs(&self, commit: &str, docs: bool) -> Result<PathBuf> {
-        let before = fs::read_to_string(root().join("docs/costs.md")).unwrap_or_default();
-        write("costs.md", &self.costs(commit, &before), docs)
-    }
-
-    fn releases(&self) -> String {
-        self.kernels.iter().map(|run| format!("- {}: {}\n", run.name, run.release)).collect()
-    }
-
-    fn table(&self, commit: &str) -> String {
-        let mut text = format!(
-            "# Kernels, mechanisms, scenarios\n\n\
-             Made by `cargo xtask matrix --write` of {commit}: each test of the live kernel, on \
-             Debian's\nkernels in virtual machines, with each mechanism that the kernel \
-             offers. Every figure is compared with conntrack's\nown counters and with what was sent: \
-             equal where it is marked exact, inside its bounds where it is not.\n\n{}\n\
-             f: fexit, k: kprobe, t: tracepoint, c: counters; capital where it failed, \
-             `-` where it does not apply.\n\n| scenario |",
-            self.releases()
-        );
-        self.kernels.iter().for_each(|run| {
-            let _ = write!(text, " {} |", run.name);
-        });
-        text.push_str("\n| --- |");
-        text.push_str(&" --- |".repeat(self.kernels.len()));
-        text.push('\n');
-        let by_mechanism =
-            self.kernels.iter().flat_map(|run| run.cells.keys()).filter_map(|t| t.split_once("::"));
-        let scenarios: BTreeSet<&str> = by_mechanism.map(|(_, scenario)| scenario).collect();
-        for scenario in scenarios {
-            let _ = write!(text, "| {} |", scenario.replace('_', " "));
-            for run in &self.kernels {
-                let _ = write!(text, " {} |", cell(run, scenario));
-            }
-            text.push('\n');
-        }
-        let mut reasons: BTreeMap<(&str, &str), &str> = BTreeMap::new();
-        for run in &self.kernels {
-            for (trial, done) in &run.cells {
-                let scenario = trial.split_once("::").map_or(trial.as_str(), |(_, name)| name);
-                reasons.extend(done.why.as_deref().map(|why| ((run.name.as_str(), scenario), why)));
-            }
-        }
-        if !reasons.is_empty() {
-            text.push('\n');
-        }
-        for ((kernel, scenario), why) in reasons {
-            let _ = writeln!(text, "- {kernel}, {}: {why}.", scenario.replace('_', " "));
-        }
-        text
-    }
-
-    fn costs(&self, commit: &str, before: &str) -> String {
-        let before = ratios(before);
-        let mut text = format!(
-            "# What it costs, in instructions\n\nMade by `cargo xtask matrix --bench --write` of \
-             {commit}, on Debian's cloud kernels in virtual machines\nwhose clock counts \
-             instructions.\n\n{}",
-            self.releases()
-        );
-        let rows: [fn(&Kernel, &Ratios) -> Vec<String>; 4] = [
-            |kernel, before| {
-                kernel.costs.iter().map(|row| beside(row, &kernel.name, before)).collect()
-            },
-            |kernel, _| kernel.bars.clone(),
-            |kernel, _| kernel.censuses.clone(),
-            |kernel, _| kernel.starts.clone(),
-        ];
-        for ((title, how, columns), rows) in COSTS.iter().zip(rows) {
-            if self.kernels.iter().all(|run| rows(run, &before).is_empty()) {
-                continue;
-            }
-            let _ = write!(text, "\n## {title}\n\n{how}\n");
-            for run in self.kernels.iter().filter(|run| !rows(run, &before).is_empty()) {
-                let _ = write!(text, "\n{}:\n\n{columns}\n", run.release);
-                for row in rows(run, &before) {
-                    let _ = writeln!(text, "{row}");
-                }
-            }
-        }
-        text
-    }
+    text
 }
 
-/// The ratios of rows, by kernel and name.
-type Ratios = BTreeMap<(String, String), Vec<String>>;
-
-/// The cells of a row; the first and the last are what is outside of it.
-fn cells(row: &str) -> Vec<String> {
-    row.trim().split('|').map(|cell| cell.trim().to_owned()).collect()
-}
-
-/// Those of a page, and of each the newest.
-fn ratios(page: &str) -> Ratios {
-    let mut releases = BTreeMap::new();
-    let (mut found, mut kernel, mut inside) = (Ratios::new(), None, false);
-    for line in page.lines() {
-        if let Some((name, release)) = line.strip_prefix("- ").and_then(|it| it.split_once(": ")) {
-            releases.insert(release, name);
-        } else if let Some(title) = line.strip_prefix("## ") {
-            inside = title == COSTS[0].0;
-        } else if let Some(release) = line.strip_suffix(':') {
-            kernel = releases.get(release).copied();
-        } else if let Some(kernel) = kernel.filter(|_| inside) {
-            let cells = cells(line);
-            let newest = |at: &usize| cells.get(at + 1)?.split_whitespace().next_back();
-            let is_ratio = |text: &&str| text.parse::<f64>().is_ok();
-            let all = RATIOS.iter().map_while(|at| newest(at).filter(is_ratio).map(str::to_owned));
-            if let Some(name) = cells.get(1) {
-                found.insert((kernel.to_owned(), name.clone()), all.collect());
-            }
-        }
-    }
-    found
-}
-
-/// A row, before each of its ratios what that was.
-fn beside(row: &str, kernel: &str, before: &Ratios) -> String {
-    let mut cells = cells(row);
-    let name = cells.get(1).cloned().unwrap_or_default();
-    // Everything else is a ratio to it.
-    if !name.starts_with("unwatched")
-        && let Some(before) = before.get(&(kernel.to_owned(), name))
-    {
-        for (at, before) in RATIOS.iter().zip(before) {
-            if let Some(cell) = cells.get_mut(at + 1) {
-                *cell = format!("{before} -> {cell}");
-            }
-        }
-    }
-    cells.join(" | ").trim().to_owned()
-}
-
-fn write(name: &str, text: &str, docs: bool) -> Result<PathBuf> {
-    let path = root().join(if docs { "docs" } else { "target/vm" }).join(name);
-    let dir = path.parent().context("no folder")?;
-    fs::create_dir_all(dir)
-        .and_then(|()| fs::write(&path, text))
-        .with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(path)
-}
-
-fn cell(run: &Kernel, scenario: &str) -> String {
+fn cell(ledger: &Ledger, kernel: &str, scenario: &str) -> String {
+    let mechanisms = super::KERNELS.iter().find(|(name, _)| *name == kernel);
+    let mechanisms = mechanisms.map_or(&[][..], |(_, mechanisms)| mechanisms);
     let mut cell = String::new();
-    for (mechanism, mark) in MARKS {
-        match run.cells.get(&format!("{mechanism}::{scenario}")).map(|done| done.outcome) {
+    for (mechanism, mark) in MARKS.iter().filter(|(name, _)| mechanisms.contains(name)) {
+        let trial = format!("{mechanism}::{scenario}");
+        match ledger.get(&Cell::new(kernel, &trial)).map(|entry| entry.outcome) {
             Some(Outcome::Passed) => cell.push_str(mark),
             Some(Outcome::Failed | Outcome::Unsteady) => cell.push_str(&mark.to_uppercase()),
             Some(Outcome::NotApplicable) => cell.push('-'),
-            None => {}
+            None if *mechanism == "counters" => {}
+            None => cell.push('.'),
         }
     }
     cell
 }
 
+pub(super) fn write(ledger: &Ledger) -> Result<()> {
+    fs::write(path(), page(ledger)).with_context(|| format!("cannot write {FILE}"))
+}
+
+fn path() -> PathBuf {
+    root().join(FILE)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::matrix::ledger::Entry;
 
     #[test]
-    fn outcomes_are_set_out_by_scenario() {
-        let mut run = Kernel::of("6.1", "6.1.0");
-        for line in [
-            "took fexit::table_full 1 ok",
-            "took kprobe::table_full 2 FAILED",
-            "n/a kprobe::chains: this kernel has no limit on chains",
-            "took behaviour_of_its_own 3 ok",
-            "cost | fexit | 12.3 | 1.01 | 9 | 1.20 | 5 | 1.003 | new: x 9 x 1.00 |",
-            "bar | fexit | 1.03 | 1.10 | 1.08 | 1.34 | 1.005 | 1.010 |",
-            "start | fexit | 81 | 99 |",
-        ] {
-            run.take(line);
+    fn the_table_is_what_the_ledger_says() {
+        let page = page(&Ledger::read().unwrap());
+        if std::env::var_os("UPDATE_EXPECT").is_some() {
+            fs::write(path(), &page).unwrap();
         }
-        assert_eq!((cell(&run, "table_full"), cell(&run, "chains")), ("fK".into(), "-".into()));
-        let matrix = Matrix { kernels: vec![run] };
-        let (table, costs) = (matrix.table("commit abc"), matrix.costs("commit abc", ""));
-        assert!(table.contains("| table full | fK |\n"), "{table}");
-        assert!(table.contains("of commit abc: each test"), "{table}");
-        assert!(table.contains("- 6.1, chains: this kernel has no limit on chains.\n"), "{table}");
         assert!(
-            costs.contains("\n| fexit | 12.3 | 1.01 | 9 | 1.20 | 5 | 1.003 | new: x 9 x 1.00 |\n")
+            fs::read_to_string(path()).unwrap_or_default() == page,
+            "{FILE} is not made of tests/matrix.tsv: UPDATE_EXPECT=1 cargo test -p xtask table"
         );
-        assert!(
-            costs.contains("\n| fexit | 1.03 | 1.10 | 1.08 | 1.34 | 1.005 | 1.010 |\n"),
-            "{costs}"
-        );
-        assert!(costs.contains("\n| fexit | 81 | 99 |\n"), "{costs}");
-        assert!(!costs.contains("What a census takes"), "{costs}");
     }
 
     #[test]
-    fn a_ratio_stands_beside_what_it_was() {
-        // Before, there was no column for what is established.
-        let page = "- 6.1: 6.1.0-50\n\n## What an event costs\n\n6.1.0-50:\n\n\
-                    | | new | ratio | refused | ratio | programs |\n| --- | --- | --- | --- |\n\
-                    | unwatched | 13 | 1.00 | 7 | 1.00 |  |\n\
-                    | fexit | 14 | 1.08 | 9 | 1.33 | x 9 x 0.50 |\n\
-                    \n## What a start takes\n\n6.1.0-50:\n\n| kprobe | 14 | 1.08 | 9 | 1.33 |\n";
-        let mut run = Kernel::of("6.1", "6.1.0-51");
-        let row = "cost | fexit | 14 | 1.03 | 8 | 1.08 | 5 | 1.001 | new: x 9 x 1.00 |";
-        for line in [row, "cost | kprobe | 1 | 1.00 | 1 | 1.00 | 1 | 1.000 | |"] {
-            run.take(line);
+    fn each_mechanism_that_a_kernel_offers_has_a_mark() {
+        let mut ledger = Ledger::default();
+        for (trial, outcome) in [
+            ("fexit::table_full", Outcome::Passed),
+            ("kprobe::table_full", Outcome::Unsteady),
+            ("kprobe::chains", Outcome::NotApplicable),
+            ("counters::table_full", Outcome::Failed),
+            ("of_the_kernel", Outcome::Passed),
+        ] {
+            let entry = Entry { run: 1, took: Duration::ZERO, outcome };
+            ledger.put(Cell::new("6.1", trial), entry);
         }
-        run.take("cost | unwatched | 13 | 1.00 | 7 | 1.00 | 5 | 1.000 | |");
-        let matrix = Matrix { kernels: vec![run] };
-        let costs = matrix.costs("commit abc", page);
-        let has = |row: &str| costs.lines().any(|line| line == row);
-        let fexit =
-            "| fexit | 14 | 1.08 -> 1.03 | 8 | 1.33 -> 1.08 | 5 | 1.001 | new: x 9 x 1.00 |";
-        assert!(has(fexit), "{costs}");
-        assert!(has("| unwatched | 13 | 1.00 | 7 | 1.00 | 5 | 1.000 |  |"), "{costs}");
-        assert!(
-            has("| kprobe | 1 | 1.00 | 1 | 1.00 | 1 | 1.000 |  |"),
-            "of another table: {costs}"
-        );
-        // And the next time.
-        let again = matrix.costs("commit abc", &costs);
-        let fexit = "| fexit | 14 | 1.03 -> 1.03 | 8 | 1.08 -> 1.08 | 5 | 1.001 -> 1.001 | new: x 9 x 1.00 |";
-        assert!(again.lines().any(|line| line == fexit), "{again}");
+        let page = page(&ledger);
+        assert!(page.contains("\n| table full | .. | fK.C | ... |"), "{page}");
+        assert!(page.contains("\n| chains | .. | .-. | ... |"), "{page}");
+        assert!(!page.contains("of the kernel"), "{page}");
     }
 }
