@@ -30,7 +30,7 @@ pub struct Looking {
     pub whose: Whose,
     pub source: Source,
     pub cookies: bool,
-    /// Nobody said which namespaces.
+    /// No option says which namespaces: then what is not looked into lacks a privilege.
     pub is_any: bool,
 }
 
