@@ -12,6 +12,7 @@
 )]
 
 mod image;
+mod machines;
 mod manifests;
 mod packages;
 mod panels;
@@ -45,8 +46,15 @@ struct Test {
     run: fn() -> Result<()>,
 }
 
-const GROUPS: [&[Test]; 6] =
-    [rules::TESTS, queries::TESTS, unit::TESTS, manifests::TESTS, image::TESTS, packages::TESTS];
+const GROUPS: [&[Test]; 7] = [
+    rules::TESTS,
+    queries::TESTS,
+    unit::TESTS,
+    manifests::TESTS,
+    image::TESTS,
+    packages::TESTS,
+    machines::TESTS,
+];
 
 impl Needs {
     fn is_there(self) -> bool {

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::{Needs, Test, read, root, said};
 
 /// A folder of `cargo xtask dist`, and one that was made of the same after it.
-const PACKAGES: Needs = Needs::Variable("CTWATCH_DIST");
+pub(crate) const PACKAGES: Needs = Needs::Variable("CTWATCH_DIST");
 const AGAIN: Needs = Needs::Variable("CTWATCH_DIST_AGAIN");
 const PROGRAM: Needs = Needs::Variable("CTWATCH_BIN");
 const DPKG: Needs = Needs::Program("dpkg");
@@ -27,7 +27,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test { name: "bash_completes_verbs_and_options", needs: &[PACKAGES, DPKG], run: completes },
 ];
 
-fn folder() -> Result<PathBuf> {
+pub(crate) fn folder() -> Result<PathBuf> {
     Ok(var_os("CTWATCH_DIST").context("no packages")?.into())
 }
 
@@ -130,7 +130,7 @@ fn linked() -> Result<()> {
     ensure!(sbom["bomFormat"] == "CycloneDX" && sbom["specVersion"] == "1.6", "{sbom}");
     let components = sbom["components"].as_array().context("nothing is linked")?;
     let names: Vec<&str> = components.iter().filter_map(|one| one["name"].as_str()).collect();
-    for name in ["aya", "clap", "tokio", "serde_json"] {
+    for name in ["aya", "clap", "tokio", "serde_json", "ring", "rustls"] {
         ensure!(names.contains(&name), "no {name}: {names:?}");
     }
     let root = CleanRoot::new()?;

@@ -5,12 +5,16 @@ use std::{
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use anyhow::{Context, Result, ensure};
-use ctwatch_provision::process::{output, root};
+use ctwatch_provision::{
+    machine::Machine,
+    process::{cargo, output, root},
+};
 use serde_json::{Value, json};
+
+use crate::commands::build::WITH_TLS;
 
 /// A crate of somebody else's.
 struct Crate {
@@ -25,20 +29,20 @@ struct Crate {
 pub(crate) struct Linked(Vec<Crate>);
 
 impl Linked {
-    pub(crate) fn read() -> Result<Self> {
-        let metadata = metadata()?;
+    /// On that machine, with all that packages have.
+    pub(crate) fn read(machine: Machine) -> Result<Self> {
+        let metadata = metadata(machine)?;
         let checksums = checksums(&fs::read_to_string(root().join("Cargo.lock"))?);
-        let wanted = linked(&metadata)?;
+        let wanted = linked(machine)?;
         let mut crates = Vec::new();
         for package in metadata["packages"].as_array().context("cargo names no packages")? {
-            let id = package["id"].as_str().unwrap_or_default();
-            // Ours has its own licence.
-            if !wanted.contains(id) || package["source"].is_null() {
-                continue;
-            }
             let of = |key: &str| package[key].as_str().map(str::to_owned);
             let (name, version) =
                 (of("name").context("no name")?, of("version").context("no version")?);
+            // Ours has its own licence.
+            if !wanted.contains(&named(&name, &version)) || package["source"].is_null() {
+                continue;
+            }
             let manifest = PathBuf::from(of("manifest_path").context("no place")?);
             let folder = manifest.parent().context("no place")?;
             crates.push(Crate {
@@ -114,43 +118,30 @@ impl Linked {
     }
 }
 
-fn metadata() -> Result<Value> {
-    let mut cargo = Command::new("cargo");
-    cargo.current_dir(root()).args(["metadata", "--format-version", "1", "--locked"]);
-    let host = output(Command::new("rustc").args(["--print", "host-tuple"]))?;
-    cargo.args(["--filter-platform", host.trim()]);
-    Ok(serde_json::from_str(&output(&mut cargo)?)?)
+fn metadata(machine: Machine) -> Result<Value> {
+    let mut asked = cargo();
+    asked.args(["metadata", "--format-version", "1", "--locked", "--features", "ctwatch/tls"]);
+    asked.args(["--filter-platform", machine.target()]);
+    Ok(serde_json::from_str(&output(&mut asked)?)?)
 }
 
-/// The ids of what ctwatch depends on, but for what only tests, builds and macros are compiled of.
-fn linked(metadata: &Value) -> Result<BTreeSet<String>> {
-    let nodes = metadata["resolve"]["nodes"].as_array().context("cargo resolves nothing")?;
-    let nodes: BTreeMap<&str, &Value> =
-        nodes.iter().filter_map(|node| Some((node["id"].as_str()?, node))).collect();
-    let packages = metadata["packages"].as_array().context("cargo names no packages")?;
-    let is_macro = |id: &str| {
-        let package = packages.iter().find(|package| package["id"] == id);
-        let mut targets =
-            package.and_then(|package| package["targets"].as_array()).into_iter().flatten();
-        targets.any(|target| target["kind"][0] == "proc-macro")
+/// What ctwatch is linked of on that machine, by name and version: not what only tests, builds and macros are
+/// compiled of, nor features that only those want, which cargo's metadata has.
+fn linked(machine: Machine) -> Result<BTreeSet<String>> {
+    let mut tree = cargo();
+    tree.args(["tree", "--locked", "--package", "ctwatch", "--target", machine.target()]);
+    tree.args(["--edges", "normal,no-proc-macro", "--prefix", "none", "--format", "{p}"]);
+    // `tokio v1.54.1`, and behind it where it comes from or that it stood there before.
+    let of = |line: &str| {
+        let (name, rest) = line.split_once(" v")?;
+        Some(named(name, rest.split(' ').next()?))
     };
-    let ours = packages.iter().find(|package| package["name"] == "ctwatch");
-    let first = ours.and_then(|package| package["id"].as_str()).context("there is no ctwatch")?;
-    let mut found = BTreeSet::new();
-    let mut next = vec![first.to_owned()];
-    while let Some(id) = next.pop() {
-        if is_macro(&id) || !found.insert(id.clone()) {
-            continue;
-        }
-        let deps = nodes.get(id.as_str()).and_then(|node| node["deps"].as_array());
-        for dep in deps.into_iter().flatten() {
-            let mut kinds = dep["dep_kinds"].as_array().into_iter().flatten();
-            if kinds.any(|kind| kind["kind"].is_null()) {
-                next.extend(dep["pkg"].as_str().map(str::to_owned));
-            }
-        }
-    }
-    Ok(found)
+    let printed = output(tree.args(WITH_TLS))?;
+    printed.lines().map(|line| of(line).with_context(|| format!("cargo tree: {line}"))).collect()
+}
+
+fn named(name: &str, version: &str) -> String {
+    format!("{name} {version}")
 }
 
 /// Files whose names say so, sorted.
@@ -192,16 +183,14 @@ mod tests {
 
     #[test]
     fn every_crate_has_a_licence_and_a_checksum() {
-        let linked = Linked::read().unwrap();
-        let has = |name: &str| linked.0.iter().any(|one| one.name == name);
-        assert!(has("aya") && has("tokio") && has("clap_builder"), "what is linked in");
-        assert!(!has("tempfile") && !has("clap_derive"), "for tests, and macros");
-        let without: Vec<&str> = linked
-            .0
-            .iter()
-            .filter(|one| one.checksum.is_none())
-            .map(|one| one.name.as_str())
-            .collect();
-        assert!(without.is_empty(), "{without:?}");
+        for machine in Machine::ALL {
+            let linked = Linked::read(machine).unwrap();
+            let has = |name: &str| linked.0.iter().any(|one| one.name == name);
+            assert!(has("aya") && has("tokio") && has("clap_builder"), "what is linked in");
+            assert!(has("rustls") && has("ring") && has("bcrypt"), "what packages have");
+            assert!(!has("tempfile") && !has("clap_derive"), "for tests, and macros");
+            let bare = linked.0.iter().find(|one| one.checksum.is_none() || one.license.is_empty());
+            assert!(bare.is_none(), "{}", bare.unwrap().name);
+        }
     }
 }

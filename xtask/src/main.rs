@@ -46,7 +46,8 @@ enum Command {
     ///
     /// .deb, .rpm, .apk and .ipk, with the manual, completions for bash, zsh and fish, units of systemd that are
     /// off, and the licences of every crate: the same bytes from the same commit. It prints how to use ctwatch
-    /// without installing it.
+    /// without installing it. For another machine nothing is emulated; where clang is not on PATH, it is unpacked into
+    /// target/provision (50 MB, and 160 MB of LLVM where that is not installed).
     Dist(commands::dist::Args),
     /// Make a version of what is checked out, up to the tag, which it prints
     ///
@@ -60,6 +61,7 @@ enum Command {
     /// each scenario once on each, with the mechanism that was run longest ago by tests/matrix.tsv,
     /// and what failed there when it was run last; and some scenarios on Debian's kernel for arm64. The
     /// file is written, and docs/matrix.md and docs/platforms.md of it; commit them with the change.
+    /// The suite packages opens packages of the executables for arm64 and armv7.
     /// The suite armv7 has the command line of the executable for armv7 run by QEMU on this kernel.
     /// The last suite, costs, measures on one kernel, by a clock that counts instructions, what an event
     /// costs with the default lists, and fails where that exceeds the limits in tests/netns/cost.rs.

@@ -8,7 +8,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use flate2::{Compression, GzBuilder};
 use serde_json::{Value, json};
 
@@ -48,12 +48,11 @@ impl Blob {
 /// The tar. It starts the first file, which must need no other.
 pub(crate) fn image(files: &[File]) -> Result<Vec<u8>> {
     let File { path: program, content, .. } = files.first().context("no files")?;
-    let architecture = architecture(content)?;
+    let platform = Platform::of(content)?;
     let plain = tar(files)?;
     let diff_id = format!("sha256:{}", sha256(&plain)?);
     let layer = Blob::of(gzip(&plain)?)?;
-    let config = Blob::json(&json!({
-        "architecture": architecture,
+    let mut config = json!({
         "os": "linux",
         "config": {
             "Entrypoint": [format!("/{program}")],
@@ -66,7 +65,9 @@ pub(crate) fn image(files: &[File]) -> Result<Vec<u8>> {
         },
         "rootfs": { "type": "layers", "diff_ids": [diff_id] },
         "history": [{ "created_by": "cargo xtask image" }],
-    }))?;
+    });
+    platform.put_into(&mut config);
+    let config = Blob::json(&config)?;
     let manifest = Blob::json(&json!({
         "schemaVersion": 2,
         "mediaType": MANIFEST,
@@ -74,7 +75,8 @@ pub(crate) fn image(files: &[File]) -> Result<Vec<u8>> {
         "layers": [layer.described(LAYER)],
     }))?;
     let mut described = manifest.described(MANIFEST);
-    described["platform"] = json!({ "architecture": architecture, "os": "linux" });
+    described["platform"] = json!({ "os": "linux" });
+    platform.put_into(&mut described["platform"]);
     described["annotations"] =
         json!({ "org.opencontainers.image.ref.name": env!("CARGO_PKG_VERSION") });
     let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [described] });
@@ -91,27 +93,49 @@ pub(crate) fn image(files: &[File]) -> Result<Vec<u8>> {
     tar(&files)
 }
 
-/// Of an executable for Linux that brings its C library with it.
-fn architecture(executable: &[u8]) -> Result<&'static str> {
-    const PT_INTERP: u32 = 3;
-    let half = |at: usize| {
-        let bytes = executable.get(at..at + 2).and_then(|bytes| bytes.try_into().ok());
-        bytes.map(u16::from_le_bytes).context("it is cut off")
-    };
-    // 64 bits, little endian.
-    ensure!(executable.starts_with(b"\x7fELF\x02\x01"), "it is no executable of 64 bits");
-    let place = executable.get(32..40).and_then(|bytes| bytes.try_into().ok());
-    let place = usize::try_from(place.map(u64::from_le_bytes).context("it is cut off")?)?;
-    let (size, count) = (usize::from(half(54)?), usize::from(half(56)?));
-    for number in 0..count {
-        let kind = place.checked_add(number * size).and_then(|at| executable.get(at..)?.get(..4));
-        let kind = kind.and_then(|bytes| bytes.try_into().ok()).map(u32::from_le_bytes);
-        ensure!(kind.context("it is cut off")? != PT_INTERP, "it is not static: it needs a loader");
+/// A machine, as images name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Platform {
+    architecture: &'static str,
+    variant: Option<&'static str>,
+}
+
+impl Platform {
+    /// Of an executable for Linux that brings its C library with it.
+    fn of(executable: &[u8]) -> Result<Self> {
+        const PT_INTERP: usize = 3;
+        let number = |at: usize, bytes: usize| {
+            let bytes = executable.get(at..at + bytes).context("it is cut off")?;
+            let digits = bytes.iter().rev().map(|byte| usize::from(*byte));
+            anyhow::Ok(digits.fold(0, |number, byte| number << 8 | byte))
+        };
+        // Little endian. Where the program headers are, in so many bytes, and their size.
+        let (place, bytes, size) = match executable.get(..6) {
+            Some(b"\x7fELF\x02\x01") => (32, 8, 54),
+            Some(b"\x7fELF\x01\x01") => (28, 4, 42),
+            _ => bail!("it is no executable"),
+        };
+        let (first, size, count) = (number(place, bytes)?, number(size, 2)?, number(size + 2, 2)?);
+        for header in 0..count {
+            let place = first.checked_add(header * size).filter(|at| *at < executable.len());
+            let kind = number(place.context("it is cut off")?, 4)?;
+            ensure!(kind != PT_INTERP, "it is not static: it needs a loader");
+        }
+        let (architecture, variant) = match (number(18, 2)?, bytes) {
+            (62, 8) => ("amd64", None),
+            (183, 8) => ("arm64", None),
+            // No other is made.
+            (40, 4) => ("arm", Some("v7")),
+            (machine, _) => bail!("it is for machine {machine} of ELF, which has no name here"),
+        };
+        Ok(Self { architecture, variant })
     }
-    match half(18)? {
-        62 => Ok("amd64"),
-        183 => Ok("arm64"),
-        machine => anyhow::bail!("it is for machine {machine} of ELF, which has no name here"),
+
+    fn put_into(self, object: &mut Value) {
+        object["architecture"] = json!(self.architecture);
+        if let Some(variant) = self.variant {
+            object["variant"] = json!(variant);
+        }
     }
 }
 
@@ -188,19 +212,38 @@ mod tests {
         header
     }
 
+    /// The same of 32 bits.
+    fn executable_32(machine: u16, kind: u32) -> Vec<u8> {
+        let mut header = b"\x7fELF\x01\x01".to_vec();
+        header.resize(52, 0);
+        header[18..20].copy_from_slice(&machine.to_le_bytes());
+        header[28] = 52;
+        header[42] = 32;
+        header[44] = 1;
+        header.extend(kind.to_le_bytes());
+        header
+    }
+
     #[test]
     fn what_needs_a_loader_is_no_image() {
-        assert_eq!(architecture(&executable(62, 1)).unwrap(), "amd64");
-        assert_eq!(architecture(&executable(183, 1)).unwrap(), "arm64");
+        let named = |bytes: Vec<u8>| {
+            let platform = Platform::of(&bytes).unwrap();
+            (platform.architecture, platform.variant)
+        };
+        assert_eq!(named(executable(62, 1)), ("amd64", None));
+        assert_eq!(named(executable(183, 1)), ("arm64", None));
+        assert_eq!(named(executable_32(40, 1)), ("arm", Some("v7")));
         let complaints = [
             (executable(62, 3), "not static"),
+            (executable_32(40, 3), "not static"),
+            (executable_32(62, 1), "machine 62"),
             (executable(3, 1), "machine 3"),
             (executable(62, 1)[..60].to_vec(), "cut off"),
             (executable(62, 1)[..66].to_vec(), "cut off"),
             (b"#!/bin/sh\n".to_vec(), "no executable"),
         ];
         for (bytes, complaint) in complaints {
-            let error = architecture(&bytes).unwrap_err().to_string();
+            let error = Platform::of(&bytes).unwrap_err().to_string();
             assert!(error.contains(complaint), "{error}");
         }
     }

@@ -9,7 +9,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use ctwatch_provision::process::{cargo, output, root, run};
+use ctwatch_provision::{
+    machine::Machine,
+    process::{cargo, output, root, run},
+};
 use serde_json::{Value, json};
 
 /// What it is built for. Of crates for other systems (Windows' are half of all) only the manifests are in it, because
@@ -28,7 +31,7 @@ const CRATES: &str = "vendor";
 pub(crate) fn write(
     version: &str,
     time: &str,
-    (machine, probes): (&str, &Path),
+    probes: &[(Machine, PathBuf)],
     to: &Path,
 ) -> Result<PathBuf> {
     let name = format!("ctwatch-{version}");
@@ -36,9 +39,11 @@ pub(crate) fn write(
     let folder = scratch.join(&name);
     fs::create_dir_all(&folder)?;
     committed(&folder)?;
-    // Where build.rs of ctwatch looks for them.
-    let place = folder.join("ctwatch").join(format!("probes-{machine}.o"));
-    fs::copy(probes, place).context("the probes are not in the archive")?;
+    for (machine, probes) in probes {
+        // Where build.rs of ctwatch looks for them.
+        let place = folder.join("ctwatch").join(format!("probes-{}.o", machine.name()));
+        fs::copy(probes, place).context("the probes are not in the archive")?;
+    }
     let mut vendor = cargo();
     vendor.args(["vendor", "--quiet", "--locked", "--versioned-dirs"]).arg(folder.join(CRATES));
     output(&mut vendor).context("cargo gathers no sources of crates")?;

@@ -14,6 +14,7 @@ use crate::{
     debian_rust::DebianRust,
     machine::Machine,
     process::{cargo, find, output, root},
+    tools,
 };
 
 /// In its folder: the version of rustc that it goes with.
@@ -66,6 +67,15 @@ impl Cross {
             // With a target named, these are not for build scripts and macros.
             .env("CARGO_ENCODED_RUSTFLAGS", self.flags()?.join("\x1f"));
         Ok(cargo)
+    }
+
+    /// Has it compile C too: clang does for every machine, and what is compiled includes nothing of a C library.
+    pub fn with_c(&self, cargo: &mut Command) -> Result<()> {
+        let name =
+            |variable: &str| format!("{variable}_{}", self.machine.target().replace('-', "_"));
+        cargo.env(name("CC"), tools::clang()?).env(name("AR"), "ar");
+        cargo.env(name("CFLAGS"), "-nostdlibinc -DRING_CORE_NOSTDLIBINC=1");
+        Ok(())
     }
 
     /// What a C compiler would do for a static executable, one that may be loaded anywhere if possible.

@@ -38,6 +38,8 @@ pub enum Thing {
     CargoDeny,
     /// A browser, to look at the pages that ctwatch writes.
     Chromium,
+    /// What compiles C for every machine.
+    Clang,
     /// Rust's and the C library of another machine.
     Cross(Machine),
     /// Debian's rustc, with a core for BPF.
@@ -78,10 +80,11 @@ const GUEST: &str = "guest-4";
 
 impl Thing {
     /// Those of which there is one.
-    const SINGLE: [Self; 17] = [
+    const SINGLE: [Self; 18] = [
         Self::BpfLinker,
         Self::CargoDeny,
         Self::Chromium,
+        Self::Clang,
         Self::DebianRust,
         Self::DuckDb,
         Self::Judges,
@@ -104,6 +107,7 @@ impl Thing {
             Self::BpfLinker => crates::BPF_LINKER.folder(),
             Self::CargoDeny => crates::CARGO_DENY.folder(),
             Self::Chromium => "chromium".to_owned(),
+            Self::Clang => "clang".to_owned(),
             Self::Cross(machine) => format!("cross-{}", machine.name()),
             Self::DebianRust => "debian-rust".to_owned(),
             Self::DuckDb => format!("duckdb-{}", duckdb::VERSION),

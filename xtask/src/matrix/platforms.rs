@@ -37,8 +37,9 @@ as 6.1 does, ctwatch says so and counts by kprobe.
 
 ## armv7
 
-`cargo xtask build --machine armv7` makes an executable without probes: a CPU of 32 bits lays out the kernel's
-structures otherwise. ctwatch says so, first of all, wherever it says how it counts.
+`cargo xtask build --machine armv7` makes an executable without probes, and `cargo xtask dist --machine armv7` packages of
+it: a CPU of 32 bits lays out the kernel's structures otherwise. ctwatch says so, first of all, wherever it says how it
+counts.
 
 | verb | armv7 |
 | --- | --- |
@@ -48,7 +49,8 @@ structures otherwise. ctwatch says so, first of all, wherever it says how it cou
 | `trace` | not there: it needs probes |
 
 The command line, `check` and all that reads files are tested in each run, under qemu-user, which knows no
-conntrack. The others are built, not run.
+conntrack. The others are built, not run. Its packages, and those for aarch64, are opened in each run: each must state its
+machine, and hold the static executable for it.
 
 ";
 

@@ -32,7 +32,7 @@ use ctwatch_provision::{
     Thing,
     crates::{BPF_LINKER, CARGO_DENY},
     process::{output, root},
-    tools::{JUDGES, RIVALS, TOOLS},
+    tools::{CLANG, JUDGES, RIVALS, TOOLS},
 };
 
 use cache::Cache;
@@ -43,6 +43,7 @@ pub(super) fn fetch(thing: &Thing) -> Result<()> {
         Thing::BpfLinker => crates::build(store, thing, &BPF_LINKER),
         Thing::CargoDeny => crates::build(store, thing, &CARGO_DENY),
         Thing::Chromium => chromium::provide(store),
+        Thing::Clang => tools::provide(store, thing, &[CLANG]),
         Thing::Cross(machine) => cross::provide(store, *machine),
         Thing::DebianRust => debian_rust::provide(store),
         Thing::DuckDb => duckdb::provide(store),

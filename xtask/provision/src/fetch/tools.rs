@@ -43,10 +43,7 @@ fn unpack(store: &Store, dir: &Path, missing: &[Tool]) -> Result<()> {
     let mut packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
     packages.dedup();
     let all = apt.look_up(&apt.missing_for(&packages)?)?;
-    say(&format!(
-        "fetching what the tests and the lab call from Debian, for target/ only: {}",
-        summary(&all)
-    ));
+    say(&format!("fetching programs from Debian, for target/ only: {}", summary(&all)));
     apt.unpack(&all, dir)?;
     fs::create_dir_all(dir.join("wrappers"))?;
     for (tool, package) in missing {
