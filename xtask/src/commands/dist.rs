@@ -98,6 +98,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     let manual = build::manual()?;
     let to = args.output.clone().unwrap_or_else(|| root().join("target/dist"));
+    // tar is started in another folder.
+    let to = std::path::absolute(to)?;
     let made = Distribution { shipped: &shipped, manual: &manual, sources: Some(&probes) };
     for file in made.write(&to)? {
         println!("{}", file.display());
