@@ -68,8 +68,9 @@ pub(crate) enum Twin {
     Other = 2,
 }
 
-/// A power of two.
-const MARK_SLOTS: u32 = 1024;
+/// A power of two. A CPU has as many marks at a time as it has tasks and softirqs between the two programs: a few.
+/// And this map takes its memory for each CPU that could come, 256 of them where two are there.
+const MARK_SLOTS: u32 = 64;
 
 /// Who it is, of each stream: as many sets as user space makes room for, those of one CPU after
 /// those of the other. User space reads them where they are.

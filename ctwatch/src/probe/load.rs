@@ -5,19 +5,19 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::Queue,
     programs::{KProbe, Program, RawTracePoint, loaded_links},
-    util::nr_cpus,
 };
 use ctwatch_abi::{
     Layout, MAX_NETNS, PLACES, REST,
     budget::Window,
     census::RECORDS,
     loading,
-    top::{By, Seed, TABLES, Wanted},
+    top::{By, Seed, Wanted},
     trace::Filter,
 };
 
 use super::{
     bpf::{self, ProgramTarget, TracedAt},
+    cpus,
     fexit::{Traced, Tracing},
     functions::HookedFunction,
     layout::Resolved,
@@ -25,7 +25,8 @@ use super::{
     object::{PACKED, object},
     plan::Plan,
     ticks::ticks_per_second,
-    top, trace,
+    top::Shape,
+    trace,
     types::MODULE,
     value::Value,
 };
@@ -144,6 +145,8 @@ pub struct Asked {
 /// The programs that run.
 pub(super) struct LoadedProbes {
     pub(super) ebpf: Ebpf,
+    /// For how many CPUs the maps are made.
+    pub(super) cpus: usize,
     pub(super) traced: Vec<Traced>,
     /// Names of probes with their links' numbers, where they have links.
     pub(super) probes: Vec<(&'static str, Option<u32>)>,
@@ -166,8 +169,10 @@ pub(super) fn load(
 ) -> Result<LoadedProbes, LoadRefused> {
     let of_all = |error| LoadRefused { mechanism: None, error };
     let object = object().map_err(of_all)?;
+    let cpus = cpus::online().map_err(of_all)?;
     let mut loaded = LoadedProbes {
-        ebpf: maps(&object, resolved, asked).map_err(of_all)?,
+        ebpf: maps(&object, resolved, asked, cpus).map_err(of_all)?,
+        cpus,
         traced: Vec::new(),
         probes: Vec::new(),
     };
@@ -195,20 +200,19 @@ pub(super) fn load(
     Ok(loaded)
 }
 
-fn maps(object: &[u8], resolved: &Resolved, asked: Asked) -> Result<Ebpf> {
+fn maps(object: &[u8], resolved: &Resolved, asked: Asked, cpus: usize) -> Result<Ebpf> {
     let mut layout = resolved.layout;
     let mut loader = lean::loader()?;
-    let stripes = stripes()?;
+    let stripes = stripes(cpus)?;
     layout.stripe_mask = stripes - 1;
     layout.top_window = Window::of(ticks_per_second().unwrap_or(MOST_TICKS));
     loader.map_max_entries("TALLIES", stripes * PLACES);
     if !asked.lists.is_none() {
-        let cpus = possible_cpus()?;
-        let sets = top::sets_for(cpus);
-        layout.top_sets = u32::try_from(sets)?;
+        let shape = Shape::of(cpus);
+        layout.top_sets = u32::try_from(shape.sets)?;
         layout.top_wanted = asked.lists;
         layout.top_seed = Seed(host::secrets());
-        loader.map_max_entries("TOP", u32::try_from(sets * cpus)? * TABLES);
+        loader.map_max_entries("TOP", u32::try_from(shape.all_sets())?);
     }
     let filter = asked.trace.map(Value);
     if let Some(filter) = &filter {
@@ -267,20 +271,15 @@ pub(super) fn loading(layout: &loading::Layout) -> Result<Ebpf> {
 /// For those who need no map that is large.
 fn small_loader<'a>() -> Result<EbpfLoader<'a>> {
     let mut loader = lean::loader()?;
-    for map in ["NETNS", "TALLIES", "FREE", "FREE_OF_STRANGERS", "MARKS", "FRAMES"] {
+    for map in ["NETNS", "TALLIES", "FREE", "FREE_OF_STRANGERS", "MARKS", "FRAMES", "PLANES"] {
         loader.map_max_entries(map, 1);
     }
     Ok(loader)
 }
 
-/// CPUs that there are or could come.
-pub(super) fn possible_cpus() -> Result<usize> {
-    nr_cpus().map_err(|(file, error)| anyhow!("cannot read {file}: {error}"))
-}
-
 /// In which all CPUs count what happens in namespaces.
-pub(super) fn stripes() -> Result<u32> {
-    Ok(ctwatch_abi::stripes(u32::try_from(possible_cpus()?)?))
+pub(super) fn stripes(cpus: usize) -> Result<u32> {
+    Ok(ctwatch_abi::stripes(u32::try_from(cpus)?))
 }
 
 fn attach(

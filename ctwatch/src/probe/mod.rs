@@ -4,6 +4,7 @@
 pub mod acquire;
 pub mod bpf;
 pub mod census;
+mod cpus;
 mod fexit;
 pub mod find_table;
 pub mod functions;

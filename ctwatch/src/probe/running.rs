@@ -21,7 +21,7 @@ use super::{
     log,
     plan::Plan,
     tallies::Tallies,
-    top::{self, TopSets},
+    top::{Shape, TopSets},
     trace::Trace,
     value::Value,
 };
@@ -52,7 +52,8 @@ impl Probes {
         let of_all = |error| LoadRefused { mechanism: None, error };
         log::listen(&mut loaded.ebpf).map_err(of_all)?;
         let counted = counted(plan, &loaded);
-        let netns = load::stripes().and_then(|stripes| Tallies::take(&mut loaded.ebpf, stripes));
+        let stripes = load::stripes(loaded.cpus);
+        let netns = stripes.and_then(|stripes| Tallies::take(&mut loaded.ebpf, stripes));
         let netns = netns.map_err(of_all)?;
         let mut map = |name| {
             let map = loaded.ebpf.take_map(name);
@@ -253,8 +254,7 @@ impl Probes {
 fn map_tops(loaded: &LoadedProbes) -> Result<TopSets> {
     let map = loaded.ebpf.map("TOP").context("the probes hold no map TOP")?;
     let Map::Array(data) = map else { bail!("the map TOP is no array") };
-    let cpus = load::possible_cpus()?;
-    TopSets::map(data.fd().as_fd(), top::sets_for(cpus), cpus)
+    TopSets::map(data.fd().as_fd(), Shape::of(loaded.cpus))
 }
 
 fn counted(plan: &Plan, loaded: &LoadedProbes) -> Counted {

@@ -15,30 +15,44 @@ use crate::record::sample::{TopCount, TopCounts};
 const MOST_BYTES: usize = 7 << 20;
 /// Of one table on one CPU.
 const MOST_SETS: usize = 128;
-/// Below that, talkers would be lost among others too soon.
-const FEWEST_SETS: usize = 8;
+/// One set in each table.
+const OF_A_CPU: usize = size_of::<Set>() * TABLES as usize;
 
-/// How many sets a table has on each CPU, so that they stay within bounds.
-pub(super) fn sets_for(cpus: usize) -> usize {
-    let of_one = size_of::<Set>() * TABLES as usize * cpus.max(1);
-    let fits = (MOST_BYTES / of_one).max(1);
-    // The largest power of two that fits.
-    let fits = 1 << fits.ilog2();
-    fits.clamp(FEWEST_SETS, MOST_SETS)
+/// CPUs that have tables, and how many sets there are in each of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shape {
+    pub(super) sets: usize,
+    pub(super) cpus: usize,
+}
+
+impl Shape {
+    /// For so many CPUs, and within bounds however many they are. What happens on a CPU without tables is in no
+    /// list, and the lists say how much that is.
+    pub(super) fn of(online: usize) -> Self {
+        let online = online.max(1);
+        let fits = (MOST_BYTES / (OF_A_CPU * online)).max(1);
+        // The largest power of two that fits.
+        let sets = (1 << fits.ilog2()).min(MOST_SETS);
+        Self { sets, cpus: online.min(MOST_BYTES / (OF_A_CPU * sets)) }
+    }
+
+    /// Of all tables.
+    pub(super) fn all_sets(self) -> usize {
+        self.sets * self.cpus * TABLES as usize
+    }
 }
 
 /// What the programs write, and how it is laid out.
 pub(super) struct TopSets {
     map: Mapped<Set>,
-    sets: usize,
-    cpus: usize,
+    shape: Shape,
 }
 
 impl TopSets {
-    pub(super) fn map(fd: BorrowedFd<'_>, sets: usize, cpus: usize) -> Result<Self> {
-        let map = Mapped::new(fd, sets * cpus * TABLES as usize)
-            .context("cannot map the tables of heavy hitters")?;
-        Ok(Self { map, sets, cpus })
+    pub(super) fn map(fd: BorrowedFd<'_>, shape: Shape) -> Result<Self> {
+        let map =
+            Mapped::new(fd, shape.all_sets()).context("cannot map the tables of heavy hitters")?;
+        Ok(Self { map, shape })
     }
 
     /// Memory of the kernel that they take.
@@ -60,21 +74,22 @@ impl TopSets {
             left_out_at_most: 0,
             counts: Vec::new(),
         };
-        let mut cpus = Vec::with_capacity(self.cpus);
+        let Shape { sets, cpus: of_cpus } = self.shape;
+        let mut cpus = Vec::with_capacity(of_cpus);
         let at = |set: usize, cpu: usize| {
-            (cpu * TABLES as usize + table(stream, by) as usize) * self.sets + set
+            (cpu * TABLES as usize + table(stream, by) as usize) * sets + set
         };
         // Before any is read again, so that time passes in between.
-        let places = (0..self.sets).flat_map(|set| (0..self.cpus).map(move |cpu| (set, cpu)));
+        let places = (0..sets).flat_map(|set| (0..of_cpus).map(move |cpu| (set, cpu)));
         let first: Vec<Option<Set>> = match SHOWS_IN_ORDER {
             true => Vec::new(),
             false => places.map(|(set, cpu)| self.set(at(set, cpu))).collect(),
         };
-        for set in 0..self.sets {
+        for set in 0..sets {
             cpus.clear();
-            for cpu in 0..self.cpus {
+            for cpu in 0..of_cpus {
                 let read = || self.set(at(set, cpu));
-                cpus.extend(match first.get(set * self.cpus + cpu) {
+                cpus.extend(match first.get(set * of_cpus + cpu) {
                     None => read(),
                     Some(first) => settled(*first, read),
                 });
@@ -178,13 +193,19 @@ mod tests {
 
     #[test]
     fn tables_stay_within_bounds_on_every_machine() {
-        for cpus in [1, 2, 8, 16, 64, 128] {
-            let sets = sets_for(cpus);
-            let bytes = size_of::<Set>() * TABLES as usize * cpus * sets;
-            assert!(sets.is_power_of_two(), "{cpus}");
-            assert!(bytes <= MOST_BYTES || sets == FEWEST_SETS, "{cpus} CPUs: {bytes}");
+        for online in [1, 2, 3, 8, 16, 100, 256, 1000, 8192] {
+            let shape = Shape::of(online);
+            let bytes = shape.all_sets() * size_of::<Set>();
+            assert!(shape.sets.is_power_of_two(), "{shape:?}");
+            assert!(bytes <= MOST_BYTES, "{online} CPUs: {bytes}");
+            assert!(shape.cpus == online || shape.sets == 1, "{online} CPUs: {shape:?}");
         }
-        assert_eq!((sets_for(1), sets_for(8)), (128, 128));
+        let of = |online| {
+            let Shape { sets, cpus } = Shape::of(online);
+            (sets, cpus)
+        };
+        assert_eq!((of(1), of(2), of(8)), ((128, 1), (128, 2), (128, 8)));
+        assert_eq!((of(16), of(256), of(8192)), ((64, 16), (4, 256), (1, 1076)));
     }
 
     #[test]
