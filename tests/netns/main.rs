@@ -38,6 +38,7 @@ mod floods;
 mod guards;
 mod harness;
 mod lab;
+mod lacking;
 mod loading;
 mod lookalikes;
 mod machine;
@@ -142,7 +143,7 @@ impl Test {
     }
 }
 
-const GROUPS: [&[Test]; 43] = [
+const GROUPS: [&[Test]; 44] = [
     cases::TESTS,
     floods::TESTS,
     recordings::TESTS,
@@ -184,6 +185,7 @@ const GROUPS: [&[Test]; 43] = [
     cost::TESTS,
     deployed::TESTS,
     restricted::TESTS,
+    lacking::TESTS,
     syscalls::TESTS,
     // The last: a lockdown is for good.
     guards::TESTS,

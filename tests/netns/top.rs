@@ -116,7 +116,7 @@ fn everybody(lab: &Lab, crowd: &Crowd) -> Result<Truth> {
     Ok(truth)
 }
 
-fn list<'a>(table: &'a Value, stream: &str, by: &str) -> Result<Vec<&'a Value>> {
+pub(crate) fn list<'a>(table: &'a Value, stream: &str, by: &str) -> Result<Vec<&'a Value>> {
     let all = table["top"][stream].as_array().context("no top list")?;
     Ok(all.iter().filter(|entry| entry["by"] == by).collect())
 }
@@ -124,7 +124,7 @@ fn list<'a>(table: &'a Value, stream: &str, by: &str) -> Result<Vec<&'a Value>> 
 /// Between what and what it is: certainly, where it is no estimate. What holds but once in a thousand
 /// times would fail here now and then: so of estimates it is twice the margin, which holds but once in
 /// many millions, and what is proven is asked for apart.
-fn bounds(entry: &Value) -> Result<(u64, u64)> {
+pub(crate) fn bounds(entry: &Value) -> Result<(u64, u64)> {
     let number = |value: &Value| value.as_u64().with_context(|| format!("no number in {entry}"));
     let count = number(&entry["count"])?;
     if entry["estimated"] != true {

@@ -58,9 +58,14 @@ pub(crate) struct Watch {
 impl Watch {
     /// Returns when the probes are attached and the first object was read.
     pub(crate) fn start(args: &[&str]) -> Result<Self> {
+        Self::by(ctwatch()?, args)
+    }
+
+    /// The same by a command that ends in ctwatch's name.
+    pub(crate) fn by(mut command: Command, args: &[&str]) -> Result<Self> {
         let often: &[&str] =
             if args.contains(&"--interval") { &[] } else { &["--interval", "100ms"] };
-        let mut child = ctwatch()?
+        let mut child = command
             .args(["watch", "--output", "json"])
             .args(often)
             .args(["--mechanism", mechanism::current().name()])

@@ -30,6 +30,9 @@ pub(crate) struct Args {
     /// A shell in one of them, with ctwatch and the tests' tools inside (Ctrl-A X switches off)
     #[arg(long, conflicts_with = "command")]
     shell: bool,
+    /// Tell the kernels to have room for N CPUs
+    #[arg(long, value_name = "N")]
+    possible_cpus: Option<u32>,
     #[command(flatten)]
     build: build::Options,
     /// Run this instead of a look at ctwatch
@@ -68,6 +71,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         },
         modules: MODULES.map(str::to_owned).to_vec(),
         files: vec![(ctwatch, "usr/bin/ctwatch".to_owned())],
+        possible_cpus: args.possible_cpus,
         ..Job::default()
     };
     if args.shell {

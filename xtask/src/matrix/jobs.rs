@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{Cell, Ledger, Slice};
+use super::{Cell, Ledger, MANY_CPUS, Slice};
 use crate::vm::parts::Named;
 
 /// What one machine runs, in the order of the executable.
@@ -12,6 +12,8 @@ pub(crate) struct Job {
     pub(crate) trials: Vec<String>,
     /// By what it took before.
     pub(crate) expected: Duration,
+    /// For how many CPUs the kernel is to have room, where that is more than there are.
+    pub(crate) possible_cpus: Option<u32>,
 }
 
 impl Named for Job {
@@ -29,7 +31,9 @@ const WORTH_A_BOOT: Duration = Duration::from_secs(90);
 pub(crate) fn jobs(slice: &Slice, ledger: &Ledger, cpus: usize) -> Vec<Job> {
     let took = |cell: &Cell| ledger.get(cell).map_or(UNKNOWN, |entry| entry.took);
     let mut kernels: BTreeMap<&str, Vec<&Cell>> = BTreeMap::new();
-    for cell in &slice.0 {
+    let (apart, together): (Vec<&Cell>, Vec<&Cell>) =
+        slice.0.iter().partition(|cell| cell.trial == MANY_CPUS.0);
+    for cell in together {
         kernels.entry(&cell.kernel).or_default().push(cell);
     }
     let all: Duration = slice.0.iter().map(took).sum();
@@ -47,6 +51,12 @@ pub(crate) fn jobs(slice: &Slice, ledger: &Ledger, cpus: usize) -> Vec<Job> {
         });
         jobs.extend(dealt(kernel, &cells, count.unwrap_or(1), took));
     }
+    jobs.extend(apart.into_iter().map(|cell| Job {
+        kernel: cell.kernel.clone(),
+        trials: vec![cell.trial.clone()],
+        expected: took(cell),
+        possible_cpus: Some(MANY_CPUS.1),
+    }));
     jobs.sort_by_key(|job| std::cmp::Reverse(job.expected));
     jobs
 }
@@ -70,7 +80,7 @@ fn dealt(
     let job = |(expected, mut hand): (Duration, Vec<usize>)| {
         hand.sort_unstable();
         let trials = hand.into_iter().map(|at| cells[at].trial.clone()).collect();
-        Job { kernel: kernel.to_owned(), trials, expected }
+        Job { kernel: kernel.to_owned(), trials, expected, possible_cpus: None }
     };
     hands.into_iter().filter(|(_, hand)| !hand.is_empty()).map(job).collect()
 }
@@ -111,6 +121,14 @@ mod tests {
         assert_eq!(jobs.len(), 2);
         assert_eq!(jobs[0].trials, ["b", "a"], "in the order of the executable");
         assert_eq!(jobs[1].kernel, "5.10");
+    }
+
+    #[test]
+    fn many_cpus_are_a_machine_of_its_own() {
+        let (slice, ledger) = of(&[("6.1", "a", 5), ("6.1", MANY_CPUS.0, 5), ("6.1", "b", 5)]);
+        let jobs = jobs(&slice, &ledger, 2);
+        let of: Vec<_> = jobs.iter().map(|job| (job.trials.join(" "), job.possible_cpus)).collect();
+        assert_eq!(of, [("a b".to_owned(), None), (MANY_CPUS.0.to_owned(), Some(MANY_CPUS.1))]);
     }
 
     #[test]

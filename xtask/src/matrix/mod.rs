@@ -36,6 +36,9 @@ pub(crate) const ARM: &str = "6.12-arm64";
 /// one that has all mechanisms and does not change from day to day.
 pub(crate) const COSTS: &str = "what_each_mechanism_costs";
 pub(crate) const KERNEL_OF_COSTS: &str = "6.12";
+/// The trial whose kernel is told to have room for so many CPUs. Not for all trials: each namespace takes memory for
+/// each of them.
+pub(crate) const MANY_CPUS: (&str, u32) = ("more_cpus_are_possible_than_online", 256);
 
 const ALL: &[&str] = &["fexit", "kprobe", "tracepoint", "counters"];
 

@@ -91,6 +91,7 @@ impl Matrix {
                     kernel: kernel.clone(),
                     trials: filter.map(str::to_owned).into_iter().collect(),
                     expected: Duration::from_secs(600),
+                    possible_cpus: None,
                 };
                 (kernels.iter().map(job).collect(), Clock::Instructions)
             }
@@ -292,6 +293,7 @@ fn guest_job(job: &Job, inside: &Inside, what: &What<'_>) -> image::Job {
         modules: MODULES.map(str::to_owned).to_vec(),
         files,
         texts,
+        possible_cpus: job.possible_cpus,
     }
 }
 
@@ -301,7 +303,7 @@ mod tests {
 
     fn job(trials: &[&str]) -> Job {
         let trials = trials.iter().map(|trial| (*trial).to_owned()).collect();
-        Job { kernel: "6.1".to_owned(), trials, expected: Duration::ZERO }
+        Job { kernel: "6.1".to_owned(), trials, expected: Duration::ZERO, possible_cpus: None }
     }
 
     fn matrix() -> Matrix {

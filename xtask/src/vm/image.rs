@@ -21,6 +21,8 @@ pub(crate) struct Job {
     pub(crate) files: Vec<(PathBuf, String)>,
     /// Files that are only there: where, and what is in them.
     pub(crate) texts: Vec<(String, String)>,
+    /// For how many CPUs its kernel is to have room, where that is more than there are.
+    pub(crate) possible_cpus: Option<u32>,
 }
 
 /// Writes an archive of these folders, on top of each other, with `init` as PID 1.

@@ -54,6 +54,8 @@ pub(crate) struct Virtual<'a> {
     pub(crate) initrd: &'a Path,
     pub(crate) clock: Clock,
     pub(crate) accelerator: Accelerator,
+    /// More than there are, where a kernel lets itself be told: x86 up to Linux 6.8.
+    pub(crate) possible_cpus: Option<u32>,
     /// Where the logs go: `console.log`, what the kernel says, and `output.log`, what the job says.
     pub(crate) logs: PathBuf,
 }
@@ -94,7 +96,9 @@ impl Virtual<'_> {
         };
         let arguments = "panic=-1 oops=panic mitigations=off no_timer_check \
                          rcupdate.rcu_cpu_stall_suppress=1 rcupdate.rcu_expedited=1 nosoftlockup";
-        qemu.args(["-append", &format!("console={console} {arguments}")]);
+        let possible = self.possible_cpus.map(|cpus| format!(" possible_cpus={cpus}"));
+        let possible = possible.unwrap_or_default();
+        qemu.args(["-append", &format!("console={console} {arguments}{possible}")]);
         Ok(qemu)
     }
 

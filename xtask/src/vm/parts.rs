@@ -57,6 +57,7 @@ impl Parts {
         logs: &str,
         image: &'a Path,
         by: Accelerator,
+        possible_cpus: Option<u32>,
     ) -> Result<Virtual<'a>> {
         Ok(Virtual {
             qemu: &self.hardware(of)?.0,
@@ -64,6 +65,7 @@ impl Parts {
             initrd: image,
             clock: Clock::Real,
             accelerator: by,
+            possible_cpus,
             logs: logs_of(logs),
         })
     }
@@ -122,7 +124,8 @@ impl Parts {
             Clock::Real => self.accelerator(kernel, init),
             Clock::Instructions => Accelerator::None,
         };
-        let machine = Virtual { clock, ..self.machine(kernel, logs, &image, by)? };
+        let machine =
+            Virtual { clock, ..self.machine(kernel, logs, &image, by, job.possible_cpus)? };
         let outcome = machine.run(patience, each);
         // Large, and made anew for each job; the logs stay.
         let _ = std::fs::remove_file(&image);
@@ -132,7 +135,8 @@ impl Parts {
     /// A shell on this terminal.
     pub(crate) fn shell(&self, kernel: &Kernel, init: &Path, job: &Job) -> Result<()> {
         let image = self.image(kernel, &kernel.name, init, job)?;
-        self.machine(kernel, &kernel.name, &image, self.accelerator(kernel, init))?.shell()
+        let by = self.accelerator(kernel, init);
+        self.machine(kernel, &kernel.name, &image, by, job.possible_cpus)?.shell()
     }
 
     /// KVM, if a machine is really there within a moment: opening its device says little. Another
@@ -162,7 +166,7 @@ impl Parts {
         let job = Job { argv: vec!["/bin/true".to_owned()], ..Job::default() };
         let image = self.image(kernel, "accelerated", init, &job)?;
         let begun = Instant::now();
-        let machine = self.machine(kernel, "accelerated", &image, Accelerator::Kvm)?;
+        let machine = self.machine(kernel, "accelerated", &image, Accelerator::Kvm, None)?;
         let code = machine.run(ACCELERATED_BOOT, |_| {});
         let _ = std::fs::remove_file(&image);
         anyhow::ensure!(code.context("no machine by KVM")? == 0, "its first job failed");

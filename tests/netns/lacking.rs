@@ -1,0 +1,150 @@
+//! Machines that lack something: what ctwatch counts by there, what it says, and that the figures hold.
+
+use std::{collections::HashMap, fs, process::Command, thread};
+
+use anyhow::{Context, Result, ensure};
+use ctwatch_lab::{
+    Lab, Plan, STAYS_FULL, judge,
+    traffic::{Family, Flood, Flows, Protocol},
+};
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+use crate::{
+    On, Test, test,
+    top::{bounds, list},
+    watch::{Watch, agrees_with, ctwatch, finished, table},
+};
+
+pub(crate) const TESTS: &[Test] = &[
+    // xtask knows its name, and gives it a machine with room for 256 CPUs.
+    test(On::OnceAlone, "more_cpus_are_possible_than_online", many_cpus),
+];
+
+const UDP: Flows = Flows { sources: 10, ..Flows::of(Family::V4, Protocol::Udp) };
+
+/// A table that is full, and stays so.
+fn full() -> Result<Lab> {
+    let mut lab = Lab::new(Plan::default())?;
+    lab.set_limit(STAYS_FULL)?;
+    lab.keep_entries()?;
+    Ok(lab)
+}
+
+/// ctwatch where these commands of a shell have changed what it sees of the file system; nobody else sees that.
+fn seeing(changes: &str) -> Result<Command> {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-ec", &format!("{changes}; exec \"$@\""), "sh"]);
+    command.arg(ctwatch()?.get_program());
+    Ok(command)
+}
+
+/// What its outputs say together.
+fn said(mut command: Command, args: &[&str]) -> Result<String> {
+    let (out, err, _) = finished(command.args(args))?;
+    Ok(out + &err)
+}
+
+const CPUS: &str = "/sys/devices/system/cpu";
+const SECOND: &str = "/sys/devices/system/cpu/cpu1/online";
+
+/// As many as are in a list like `0-255`.
+fn cpus(file: &str) -> Result<u64> {
+    let text = fs::read_to_string(format!("{CPUS}/{file}"))?;
+    let last = text.trim().rsplit(['-', ',']).next().context("no CPU")?;
+    Ok(last.parse::<u64>().with_context(|| text.clone())? + 1)
+}
+
+/// One CPU less, for as long as this lives.
+struct OneLess;
+
+impl OneLess {
+    fn begin() -> Result<Self> {
+        fs::write(SECOND, "0").with_context(|| format!("cannot write {SECOND}"))?;
+        Ok(Self)
+    }
+}
+
+impl Drop for OneLess {
+    fn drop(&mut self) {
+        let _ = fs::write(SECOND, "1");
+    }
+}
+
+/// Sends from this CPU, which is the one that conntrack then runs on: the lab's links are veths.
+fn send_from(cpu: usize, lab: &Lab, first: u64, packets: u64) -> Result<()> {
+    let send = || -> Result<()> {
+        let mut only = CpuSet::new();
+        only.set(cpu);
+        sched_setaffinity(None, &only).context("cannot stay on one CPU")?;
+        let sent = lab.send(&Flood { first, ..Flood::of(UDP, packets) })?;
+        ensure!(sent.arrived == packets, "{sent:?}");
+        Ok(())
+    };
+    // A thread of its own: its CPUs are nobody else's.
+    let joined = thread::scope(|scope| scope.spawn(send).join());
+    joined.map_err(|_| anyhow::anyhow!("the sender panicked"))?
+}
+
+/// What a process' maps are, each once, as the kernel says in /proc/PID/fdinfo.
+fn maps(pid: u32) -> Result<HashMap<u64, HashMap<String, u64>>> {
+    let mut maps = HashMap::new();
+    for file in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
+        // One that was closed meanwhile.
+        let Ok(text) = fs::read_to_string(file?.path()) else { continue };
+        let fields = text.lines().filter_map(|line| line.split_once(':'));
+        let fields: HashMap<String, u64> = fields
+            .filter_map(|(name, value)| Some((name.to_owned(), value.trim().parse().ok()?)))
+            .collect();
+        if let (Some(id), true) = (fields.get("map_id"), fields.contains_key("map_type")) {
+            maps.insert(*id, fields);
+        }
+    }
+    Ok(maps)
+}
+
+/// Memory goes by the CPUs that are online; what happens on one that comes later is counted whole, and the lists,
+/// which have no room for it, say so by their bounds.
+fn many_cpus() -> Result<()> {
+    const PER_CPU_ARRAY: u64 = 6;
+    const PACKETS: u64 = 1000;
+    let lab = full()?;
+    let less = OneLess::begin()?;
+    let (online, possible) = (cpus("online")?, cpus("possible")?);
+    ensure!((online, possible > 1) == (1, true), "{online} of {possible} CPUs");
+    let watch = Watch::start(&["--top", "20", "--by", "source"])?;
+    let maps = maps(watch.pid())?;
+    let sizes = maps.values().map(|map| (map["map_type"], map["value_size"] * map["max_entries"]));
+    let sizes: Vec<(u64, u64)> = sizes.collect();
+    let per_cpu: u64 =
+        sizes.iter().filter(|(of, _)| *of == PER_CPU_ARRAY).map(|(_, size)| size).sum();
+    ensure!((1..=5200).contains(&per_cpu), "{per_cpu} bytes for each CPU: {sizes:?}");
+    let largest = sizes.iter().map(|(_, size)| *size).max();
+    ensure!(largest.is_some_and(|bytes| bytes < 1 << 20), "{largest:?} bytes: {sizes:?}");
+    send_from(0, &lab, 0, PACKETS)?;
+    let listed = judge::ask(lab.router())?.drop;
+    drop(less);
+    send_from(1, &lab, 1 << 32, PACKETS)?;
+    let last = watch.stop()?;
+    let verdict = judge::ask(lab.router())?;
+    let inserted = u64::from(STAYS_FULL) + verdict.early_drop;
+    ensure!(verdict.drop + inserted == 2 * PACKETS, "{verdict:?}");
+    let rt = table(&last, lab.router())?;
+    agrees_with(rt, &verdict, inserted)?;
+    let unlisted = verdict.drop - listed;
+    let bounds = list(rt, "drops", "source")?.into_iter().map(bounds);
+    let bounds: Vec<(u64, u64)> = bounds.collect::<Result<_>>()?;
+    let certain: u64 = bounds.iter().map(|(least, _)| least).sum();
+    ensure!((bounds.len(), certain) == (10, listed), "{listed} and {unlisted}: {bounds:?}");
+    let says = |(least, most): &(u64, u64)| most - least >= unlisted;
+    ensure!(unlisted > 500 && bounds.iter().all(says), "{listed} and {unlisted}: {bounds:?}");
+    // As many as are said to be online have room, within what is promised.
+    for (online, megabytes) in [("0", "0.8"), ("0-1", "1.7"), ("0-7", "6.7"), ("0-255", "6.7")] {
+        let file = tempfile::NamedTempFile::new()?;
+        fs::write(file.path(), online)?;
+        let hide = format!("mount --bind {} {CPUS}/online", file.path().display());
+        let text = said(seeing(&hide)?, &["watch", "-n", "1", "--top", "5"])?;
+        let line = format!("top lists in {megabytes} MB of the kernel's memory, no more");
+        ensure!(text.lines().any(|said| said == line), "{online}: {text}");
+    }
+    Ok(())
+}
