@@ -8,6 +8,7 @@ use ctwatch_lab::{
     traffic::{Family, Flood, Flows, Protocol},
 };
 use rustix::thread::{CpuSet, sched_setaffinity};
+use serde_json::Value;
 
 use crate::{
     On, Test, test,
@@ -18,6 +19,7 @@ use crate::{
 pub(crate) const TESTS: &[Test] = &[
     // xtask knows its name, and gives it a machine with room for 256 CPUs.
     test(On::OnceAlone, "more_cpus_are_possible_than_online", many_cpus),
+    test(On::Once, "without_btf_the_counters_are_left", without_btf),
 ];
 
 const UDP: Flows = Flows { sources: 10, ..Flows::of(Family::V4, Protocol::Udp) };
@@ -146,5 +148,68 @@ fn many_cpus() -> Result<()> {
         let line = format!("top lists in {megabytes} MB of the kernel's memory, no more");
         ensure!(text.lines().any(|said| said == line), "{online}: {text}");
     }
+    Ok(())
+}
+
+/// Counts by the kernel's counters alone, and the figures are right.
+fn by_counters(command: Command, lab: &Lab, first: u64) -> Result<()> {
+    let before = judge::ask(lab.router())?;
+    let watch = Watch::by(command, &[])?;
+    lab.send(&Flood { first, ..Flood::of(UDP, 1000) })?;
+    let last = watch.stop()?;
+    let verdict = judge::ask(lab.router())?;
+    let by = serde_json::json!({
+        "drops": "counters", "insertions": null, "removals": null, "table": "ctnetlink",
+    });
+    ensure!(last["mechanisms"] == by, "{}", last["mechanisms"]);
+    let rt = table(&last, lab.router())?;
+    let dropped = verdict.drop - before.drop;
+    ensure!(dropped > 500, "{verdict:?}");
+    ensure!(rt["dropped"]["total"] == dropped && rt["dropped"]["exactness"] == "exact", "{rt}");
+    let full = &rt["drops"]["table_full"];
+    ensure!(full["total"] == dropped && full["exactness"] == "upper_bound", "{full}");
+    ensure!(rt["insertions"]["total"].is_null(), "{rt}");
+    ensure!(rt["entries"] == STAYS_FULL, "{rt}");
+    Ok(())
+}
+
+/// No program counts, for this reason: each verb says so, and answers as well as it can.
+fn each_verb_says(ctwatch: &dyn Fn() -> Result<Command>, lab: &Lab, why: &str) -> Result<Value> {
+    let netns = ["--netns", lab.router().name()];
+    let with = |args: &[&'static str]| [args, &netns[..]].concat();
+    let watch = said(ctwatch()?, &with(&["watch", "-n", "1"]))?;
+    let note = format!("no drops, insertions, removals by fexit, kprobe, tracepoint: {why}");
+    ensure!(watch.lines().any(|line| line == format!("note: {note}")), "{note}: {watch}");
+    let trace = said(ctwatch()?, &with(&["trace", "-n", "1"]))?;
+    let cannot = "ctwatch: counters know no single packet, and no program can be used: no drops by \
+                  fexit, kprobe, tracepoint";
+    ensure!(trace.lines().any(|line| line == format!("{cannot}: {why}")), "{trace}");
+    let (out, err, code) = finished(ctwatch()?.args(with(&["census", "-o", "json"])))?;
+    let census: Value = serde_json::from_str(&out).with_context(|| format!("{out}{err}"))?;
+    ensure!(code == Some(0) && census["entries"] == STAYS_FULL, "{census}");
+    let census = said(ctwatch()?, &with(&["census"]))?;
+    let is_told = |line: &str| line.contains("not by walk: ") && line.ends_with(why);
+    ensure!(census.lines().any(is_told), "{census}");
+    let (out, err, code) = finished(ctwatch()?.args(with(&["check", "-w", "80%"])))?;
+    // A table that is full.
+    ensure!(code == Some(1) || code == Some(2), "{code:?} {out}{err}");
+    let (out, err, _) = finished(ctwatch()?.args(with(&["doctor", "-o", "json"])))?;
+    let report: Value = serde_json::from_str(&out).with_context(|| format!("{out}{err}"))?;
+    let refused = report["refused"].to_string();
+    ensure!(refused.contains(&note), "{refused}");
+    Ok(report)
+}
+
+fn without_btf() -> Result<()> {
+    let lab = full()?;
+    let ctwatch = || seeing("mount -t tmpfs none /sys/kernel/btf");
+    by_counters(ctwatch()?, &lab, 0)?;
+    let why = "cannot read /sys/kernel/btf/vmlinux (a kernel without CONFIG_DEBUG_INFO_BTF?): No \
+               such file or directory (os error 2)";
+    let report = each_verb_says(&ctwatch, &lab, why)?;
+    let advice = "a kernel with CONFIG_DEBUG_INFO_BTF: without it nobody knows where in an entry to \
+                  look, and the counters are all there is";
+    let advised = report["advice"].as_array().context("no advice")?;
+    ensure!(advised.iter().any(|words| words == advice), "{advised:?}");
     Ok(())
 }
