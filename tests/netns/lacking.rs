@@ -20,6 +20,7 @@ pub(crate) const TESTS: &[Test] = &[
     // xtask knows its name, and gives it a machine with room for 256 CPUs.
     test(On::OnceAlone, "more_cpus_are_possible_than_online", many_cpus),
     test(On::Once, "without_btf_the_counters_are_left", without_btf),
+    test(On::OnceAlone, "too_little_locked_memory_is_named", little_locked_memory),
 ];
 
 const UDP: Flows = Flows { sources: 10, ..Flows::of(Family::V4, Protocol::Udp) };
@@ -211,5 +212,45 @@ fn without_btf() -> Result<()> {
                   look, and the counters are all there is";
     let advised = report["advice"].as_array().context("no advice")?;
     ensure!(advised.iter().any(|words| words == advice), "{advised:?}");
+    Ok(())
+}
+
+/// Before Linux 5.11 maps are locked memory; later on that limit is none for them.
+fn little_locked_memory() -> Result<()> {
+    let lab = full()?;
+    let limited = |bytes: &str| -> Result<Command> {
+        let mut command = Command::new("prlimit");
+        command.args([&format!("--memlock={bytes}:{bytes}"), "--", "setpriv"]);
+        command.args(["--bounding-set=-sys_resource", "--"]).arg(ctwatch()?.get_program());
+        Ok(command)
+    };
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
+    let is_counted = numbers.next().zip(numbers.next()) < Some((5, 11));
+    if !is_counted {
+        let text = said(limited("65536")?, &["watch", "-n", "1"])?;
+        ensure!(!text.contains("locked memory"), "{text}");
+        ensure!(!text.contains("drops by counters"), "{text}");
+        return Ok(());
+    }
+    let why = |kib: u32| {
+        format!(
+            "maps count against the limit of locked memory (ulimit -l), which is {kib} KiB, and \
+             CAP_SYS_RESOURCE, which would lift it, is missing"
+        )
+    };
+    by_counters(limited("65536")?, &lab, 0)?;
+    let report = each_verb_says(&|| limited("65536"), &lab, &why(64))?;
+    let advice = "raise the limit of locked memory (ulimit -l unlimited; in a unit \
+                  LimitMEMLOCK=infinity), or add CAP_SYS_RESOURCE";
+    let advised = report["advice"].as_array().context("no advice")?;
+    ensure!(advised.iter().any(|words| words == advice), "{advised:?}");
+    // Enough for a few maps, and not for all.
+    by_counters(limited("1048576")?, &lab, 1 << 32)?;
+    let text = said(limited("1048576")?, &["watch", "-n", "1"])?;
+    ensure!(text.contains(&why(1024)), "{text}");
+    // What is advised helps.
+    let text = said(limited("unlimited")?, &["watch", "-n", "1"])?;
+    ensure!(!text.contains("locked memory") && !text.contains("drops by counters"), "{text}");
     Ok(())
 }

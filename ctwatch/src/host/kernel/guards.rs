@@ -92,7 +92,8 @@ fn cause_of(error: &str, guards: &[Guard]) -> Option<Guard> {
         }
         Guard::HiddenAddresses => false,
         Guard::PerfEventParanoid(_) => has(&["perf_event_open"]) && is_refused,
-        Guard::LockedMemory(_) => has(&["map"]) && is_refused,
+        // Programs count as maps do.
+        Guard::LockedMemory(_) => has(&["map", "BPF_PROG_LOAD"]) && is_refused,
     };
     // It may have been explained in part before.
     guards.iter().copied().find(|guard| is_cause(guard) || has(&[&guard.why()]))
@@ -137,6 +138,9 @@ mod tests {
             Some(Guard::PerfEventParanoid(3))
         );
         assert_eq!(cause_of(map, &[Guard::LockedMemory(65536)]), Some(Guard::LockedMemory(65536)));
+        let load = "the `BPF_PROG_LOAD` syscall returned Operation not permitted (os error 1)";
+        assert_eq!(cause_of(load, &[Guard::LockedMemory(65536)]), Some(Guard::LockedMemory(65536)));
+        assert_eq!(cause_of(open, &[Guard::LockedMemory(65536)]), None);
         assert_eq!(cause_of(open, &[]), None);
         assert_eq!(cause_of("No such file or directory (os error 2)", &[Guard::Lockdown]), None);
     }
