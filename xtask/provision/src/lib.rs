@@ -9,6 +9,7 @@ pub mod bpf;
 pub mod chromium;
 pub mod crates;
 pub mod cross;
+pub mod debian;
 pub mod debian_rust;
 pub mod duckdb;
 pub mod guest;
@@ -42,6 +43,8 @@ pub enum Thing {
     Clang,
     /// Rust's and the C library of another machine.
     Cross(Machine),
+    /// A Debian that boots.
+    Debian,
     /// Debian's rustc, with a core for BPF.
     DebianRust,
     /// A database, to ask it what docs/ says that it answers.
@@ -80,11 +83,12 @@ const GUEST: &str = "guest-4";
 
 impl Thing {
     /// Those of which there is one.
-    const SINGLE: [Self; 18] = [
+    const SINGLE: [Self; 19] = [
         Self::BpfLinker,
         Self::CargoDeny,
         Self::Chromium,
         Self::Clang,
+        Self::Debian,
         Self::DebianRust,
         Self::DuckDb,
         Self::Judges,
@@ -109,6 +113,7 @@ impl Thing {
             Self::Chromium => "chromium".to_owned(),
             Self::Clang => "clang".to_owned(),
             Self::Cross(machine) => format!("cross-{}", machine.name()),
+            Self::Debian => "debian-1".to_owned(),
             Self::DebianRust => "debian-rust".to_owned(),
             Self::DuckDb => format!("duckdb-{}", duckdb::VERSION),
             Self::Guest(machine) => match Machine::of_this() {

@@ -214,6 +214,31 @@ impl Apt {
 
     /// Downloads the packages and unpacks them below `root`.
     pub(super) fn unpack(&self, packages: &[Package], root: &Path) -> Result<()> {
+        self.unpack_and(packages, root, |_| Ok(()))
+    }
+
+    /// The same, and dpkg is told below `root` that they are installed there.
+    pub(super) fn unpack_known_to_dpkg(&self, packages: &[Package], root: &Path) -> Result<()> {
+        let known = root.join("var/lib/dpkg");
+        for folder in ["info", "updates", "triggers"] {
+            fs::create_dir_all(known.join(folder))?;
+        }
+        // A file of its list for each machine's package of one name.
+        fs::write(known.join("info/format"), "1\n")?;
+        let mut status = String::new();
+        self.unpack_and(packages, root, |archive| {
+            status.push_str(&known_to_dpkg(archive, &known.join("info"))?);
+            Ok(())
+        })?;
+        fs::write(known.join("status"), status).context("cannot write dpkg's list of packages")
+    }
+
+    fn unpack_and(
+        &self,
+        packages: &[Package],
+        root: &Path,
+        mut each: impl FnMut(&Path) -> Result<()>,
+    ) -> Result<()> {
         let archives = root.join("archives.partial");
         fs::create_dir_all(&archives)?;
         let exact = |package: &Package| format!("{}={}", package.name, package.version);
@@ -227,6 +252,7 @@ impl Apt {
             let archive = archive?.path();
             if archive.extension().is_some_and(|extension| extension == "deb") {
                 run(Command::new("dpkg").arg("-x").arg(&archive).arg(root))?;
+                each(&archive)?;
                 unpacked += 1;
             }
         }
@@ -235,6 +261,37 @@ impl Apt {
         }
         fs::remove_dir_all(&archives).context("cannot remove downloaded archives")
     }
+}
+
+/// Writes what dpkg keeps of the archive into `info`, and returns its stanza of dpkg's status.
+fn known_to_dpkg(archive: &Path, info: &Path) -> Result<String> {
+    let fields = output(Command::new("dpkg-deb").arg("--field").arg(archive))?;
+    let field =
+        |name: &str| fields.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+    let mut name = field("Package").context("a package without a name")?.to_owned();
+    if field("Multi-Arch") == Some("same") {
+        name = format!("{name}:{}", field("Architecture").context("no architecture")?);
+    }
+    let mut tar = Command::new("sh");
+    tar.args(["-ec", "dpkg-deb --fsys-tarfile \"$0\" | tar -t"]).arg(archive);
+    let files = output(&mut tar)?;
+    let files = files.lines().map(|file| match file.trim_end_matches('/') {
+        "." => "/.\n".to_owned(),
+        file => format!("{}\n", file.trim_start_matches('.')),
+    });
+    fs::write(info.join(format!("{name}.list")), files.collect::<String>())?;
+    let control = info.join("control.partial");
+    run(Command::new("dpkg-deb").arg("--control").arg(archive).arg(&control))?;
+    for file in fs::read_dir(&control)? {
+        let file = file?;
+        let ending = file.file_name();
+        if ending != "control" {
+            fs::rename(file.path(), info.join(format!("{name}.{}", ending.display())))?;
+        }
+    }
+    fs::remove_dir_all(&control)?;
+    let (first, rest) = fields.split_once('\n').context("a package of one line")?;
+    Ok(format!("{first}\nStatus: install ok installed\n{rest}\n"))
 }
 
 fn command(program: &str, dir: &Path) -> Command {

@@ -5,6 +5,7 @@ mod cache;
 mod chromium;
 mod crates;
 mod cross;
+mod debian;
 mod debian_rust;
 mod duckdb;
 mod guest;
@@ -45,6 +46,7 @@ pub(super) fn fetch(thing: &Thing) -> Result<()> {
         Thing::Chromium => chromium::provide(store),
         Thing::Clang => tools::provide(store, thing, &[CLANG]),
         Thing::Cross(machine) => cross::provide(store, *machine),
+        Thing::Debian => debian::provide(store),
         Thing::DebianRust => debian_rust::provide(store),
         Thing::DuckDb => duckdb::provide(store),
         Thing::Guest(machine) => guest::provide(store, *machine),

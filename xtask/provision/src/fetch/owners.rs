@@ -77,7 +77,7 @@ fn unpack(store: &Store, dir: &Path) -> Result<()> {
 }
 
 /// /bin, /sbin and /lib are links into /usr, as on an installed Debian.
-fn merge(dir: &Path) -> Result<()> {
+pub(super) fn merge(dir: &Path) -> Result<()> {
     for name in ["bin", "sbin", "lib", "lib64"] {
         let (old, new) = (dir.join(name), dir.join("usr").join(name));
         fs::create_dir_all(&new)?;
