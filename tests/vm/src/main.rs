@@ -3,6 +3,9 @@
 //!
 //! `/job` holds what to do: `argv`, one argument a line, `env`, one NAME=VALUE a line, and
 //! `modules`, one kernel module a line. With no `argv` there is a shell on the console.
+//!
+//! Where there is a root file system in `/system`, PID 1 hands over to the systemd in it, which starts this program
+//! again as a service: that runs the job of the `/job` in there.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -14,8 +17,8 @@ use std::{
 
 use anyhow::{Context, Result};
 use rustix::{
-    mount::{MountFlags, mount},
-    process::{WaitOptions, ioctl_tiocsctty, setsid, wait},
+    mount::{MountFlags, mount, mount_bind, mount_move},
+    process::{WaitOptions, chdir, chroot, getpid, ioctl_tiocsctty, setsid, wait},
     system::{RebootCommand, reboot, sethostname},
 };
 
@@ -27,6 +30,9 @@ const SERIALS: (&str, &str) = ("/dev/ttyAMA0", "/dev/ttyS0");
 const CONSOLE: &str = SERIALS.0;
 const VERDICT: &str = SERIALS.1;
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// With the systemd that this machine is for, if it is for one.
+const SYSTEM: &str = "/system";
 
 const MOUNTS: &[(&str, &str, &str)] = &[
     ("devtmpfs", "/dev", ""),
@@ -63,6 +69,12 @@ fn main() {
 }
 
 fn live() -> Result<ExitStatus> {
+    if !getpid().is_init() {
+        return in_turn();
+    }
+    if Path::new(SYSTEM).is_dir() {
+        return hand_over();
+    }
     for (kind, at, options) in MOUNTS {
         fs::create_dir_all(at).with_context(|| format!("cannot make {at}"))?;
         let options = std::ffi::CString::new(*options)?;
@@ -70,6 +82,11 @@ fn live() -> Result<ExitStatus> {
             .with_context(|| format!("cannot mount {at}"))?;
     }
     sethostname(b"ctwatch-vm").context("cannot set the host name")?;
+    in_turn()
+}
+
+/// The modules, then the job.
+fn in_turn() -> Result<ExitStatus> {
     for module in lines("modules")? {
         let status = Command::new("/sbin/modprobe").arg(&module).status();
         if !status.context("cannot run modprobe")?.success() {
@@ -81,6 +98,17 @@ fn live() -> Result<ExitStatus> {
         None => shell(),
         Some(program) => job(&program, argv.collect()),
     }
+}
+
+/// Returns only where it cannot. The root is a mount on top of the kernel's first one, in which systemd could make no
+/// file systems of their own for services.
+fn hand_over() -> Result<ExitStatus> {
+    mount_bind(SYSTEM, SYSTEM).context("cannot mount the system")?;
+    chdir(SYSTEM)?;
+    mount_move(".", "/").context("cannot move the system to the root")?;
+    chroot(".")?;
+    chdir("/")?;
+    Err(Command::new("/sbin/init").env_clear().exec()).context("cannot start systemd")
 }
 
 fn lines(name: &str) -> Result<Vec<String>> {

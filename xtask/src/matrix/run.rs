@@ -294,6 +294,7 @@ fn guest_job(job: &Job, inside: &Inside, what: &What<'_>) -> image::Job {
         files,
         texts,
         possible_cpus: job.possible_cpus,
+        system: None,
     }
 }
 

@@ -23,27 +23,61 @@ pub(crate) struct Job {
     pub(crate) texts: Vec<(String, String)>,
     /// For how many CPUs its kernel is to have room, where that is more than there are.
     pub(crate) possible_cpus: Option<u32>,
+    /// A root file system with systemd. It is booted in place of the guest's, and the job is a service of it.
+    pub(crate) system: Option<PathBuf>,
 }
 
-/// Writes an archive of these folders, on top of each other, with `init` as PID 1.
-pub(crate) fn write(to: &Path, folders: &[&Path], init: &Path, job: &Job) -> Result<()> {
+/// Where PID 1 looks for that file system.
+const SYSTEM: &str = "system/";
+/// Starts the job when everything else was started.
+const UNIT: &str = "\
+[Unit]
+Description=What this machine is for
+After=multi-user.target
+[Service]
+ExecStart=/job/init
+StandardOutput=null
+";
+const UNITS: &str = "etc/systemd/system";
+
+/// Writes an archive of what is in a guest and of a kernel's modules, with `init` as PID 1.
+pub(crate) fn write(to: &Path, guest: &Path, modules: &Path, init: &Path, job: &Job) -> Result<()> {
     let mut archive = Archive::create(to)?;
-    for place in ["dev", "proc", "sys", "run", "tmp", "job", "etc", "mnt"] {
-        archive.directory(place)?;
-    }
-    for folder in folders {
-        archive.folder(folder, "")?;
-    }
+    let within = match &job.system {
+        None => {
+            for place in ["dev", "proc", "sys", "run", "tmp", "job", "etc", "mnt"] {
+                archive.directory(place)?;
+            }
+            archive.folder(guest, "")?;
+            archive.folder(modules, "")?;
+            ""
+        }
+        Some(system) => {
+            for place in ["dev", "system", "system/job"] {
+                archive.directory(place)?;
+            }
+            archive.folder(system, SYSTEM)?;
+            // Its /lib is a link.
+            archive.folder(modules, "system/usr/")?;
+            let (units, name) = (format!("{SYSTEM}{UNITS}"), "ctwatch-vm.service");
+            let wants = format!("{units}/multi-user.target.wants");
+            archive.directory(&wants)?;
+            archive.bytes(&format!("{units}/{name}"), UNIT.as_bytes(), 0o644)?;
+            archive.link(&format!("{wants}/{name}"), &format!("../{name}"))?;
+            archive.file(init, "system/job/init")?;
+            SYSTEM
+        }
+    };
     archive.file(init, "init")?;
     let env: Vec<String> = job.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
     for (name, lines) in [("argv", &job.argv), ("env", &env), ("modules", &job.modules)] {
-        archive.bytes(&format!("job/{name}"), lines.join("\n").as_bytes(), 0o644)?;
+        archive.bytes(&format!("{within}job/{name}"), lines.join("\n").as_bytes(), 0o644)?;
     }
     for (at, text) in &job.texts {
-        archive.bytes(at, text.as_bytes(), 0o644)?;
+        archive.bytes(&format!("{within}{at}"), text.as_bytes(), 0o644)?;
     }
     for (from, at) in &job.files {
-        archive.file(from, at.trim_start_matches('/'))?;
+        archive.file(from, &format!("{within}{}", at.trim_start_matches('/')))?;
     }
     archive.finish()
 }
@@ -78,6 +112,10 @@ impl Archive {
         self.entry(name, ModeFileType::Regular, mode, content)
     }
 
+    fn link(&mut self, name: &str, target: &str) -> Result<()> {
+        self.entry(name, ModeFileType::Symlink, 0o777, target.as_bytes())
+    }
+
     fn file(&mut self, from: &Path, name: &str) -> Result<()> {
         let read = || -> std::io::Result<(Vec<u8>, u32)> {
             Ok((fs::read(from)?, fs::metadata(from)?.permissions().mode() & 0o7777))
@@ -94,8 +132,8 @@ impl Archive {
             let kind = entry.file_type()?;
             if kind.is_symlink() {
                 let target = fs::read_link(entry.path())?;
-                let target = target.to_string_lossy().into_owned();
-                self.entry(&name, ModeFileType::Symlink, 0o777, target.as_bytes())?;
+                let target = target.to_string_lossy();
+                self.link(&name, &target)?;
             } else if kind.is_dir() {
                 self.directory(&name)?;
                 self.folder(&entry.path(), &format!("{name}/"))?;

@@ -74,7 +74,7 @@ impl Parts {
         let dir = logs_of(logs);
         std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
         let path = dir.join("image.cpio");
-        image::write(&path, &[self.hardware(kernel)?.1.root(), &kernel.modules()], init, job)?;
+        image::write(&path, self.hardware(kernel)?.1.root(), &kernel.modules(), init, job)?;
         Ok(path)
     }
 
