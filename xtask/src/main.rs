@@ -69,7 +69,8 @@ enum Command {
     ///
     /// The suite pages looks at the pages of `ctwatch report` in Chromium, and leaves pictures in
     /// target/pages; fleet asks DuckDB the queries of docs/fleet.md; deploy has the tools of Prometheus, systemd,
-    /// Kubernetes and containers judge what is in dist/.
+    /// Kubernetes and containers judge what is in dist/. The suite installed boots a clean Debian with systemd in a
+    /// virtual machine, installs the package there and runs it as its unit.
     ///
     /// The suite netns changes what the whole machine shares, above all nf_conntrack_max, and
     /// restores it: one such run at a time. Every suite's output is shown as it comes; the last

@@ -5,6 +5,7 @@ pub(crate) mod build;
 pub(crate) mod dist;
 pub(crate) mod fuzz;
 pub(crate) mod image;
+pub(crate) mod installed;
 pub(crate) mod lab;
 pub(crate) mod lint;
 pub(crate) mod live;

@@ -25,7 +25,9 @@ use ctwatch_provision::{
 
 use super::{
     build::{self, Built, TestKind, Tests},
-    dist, image, lint,
+    dist, image,
+    installed::Installed,
+    lint,
 };
 use crate::{
     matrix::{
@@ -104,6 +106,9 @@ const PAGES: &str = "pages";
 const FLEET: &str = "fleet";
 const DEPLOY: &str = "deploy";
 
+/// A folder of `cargo xtask dist`.
+const PACKED: &str = "CTWATCH_DIST";
+
 /// Tests of the live kernel whose names begin like this run programs that this machine may lack.
 const OF_OWNERS: &str = "owner_";
 /// Like this, they run sos in the root file system of the owners.
@@ -117,6 +122,8 @@ fn is(tests: &Tests, name: &str) -> bool {
 const MATRIX: &str = "matrix";
 /// What an event costs, on one kernel, by a clock that counts instructions.
 const COST: &str = "costs";
+/// The package in a clean Debian, run as its unit.
+const INSTALLED: &str = "installed";
 /// The command line again, of the executable for armv7, which the emulator runs on this kernel.
 const ARMV7: &str = "armv7";
 /// Packages of the executables for other machines, opened.
@@ -136,7 +143,11 @@ const AGAIN: u32 = 2;
 const BESIDE: i32 = 19;
 
 fn suites() -> Vec<&'static str> {
-    SUITES.iter().map(|suite| suite.name).chain([MATRIX, COST, ARMV7, PACKAGES]).collect()
+    SUITES
+        .iter()
+        .map(|suite| suite.name)
+        .chain([INSTALLED, MATRIX, COST, ARMV7, PACKAGES])
+        .collect()
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
@@ -175,12 +186,13 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         }
     }
     let mut programs = Vec::new();
-    if wanted(DEPLOY) {
+    if wanted(DEPLOY) || wanted(INSTALLED) {
         let tar = root().join("target/deploy/ctwatch-oci.tar");
         image::write(&built.ctwatch, &tar)?;
         programs.push(("CTWATCH_IMAGE", tar));
         // Twice, for the same bytes.
-        for (name, folder) in [("CTWATCH_DIST", "dist"), ("CTWATCH_DIST_AGAIN", "dist-again")] {
+        let folders = [(PACKED, "dist"), ("CTWATCH_DIST_AGAIN", "dist-again")];
+        for (name, folder) in folders.into_iter().take(if wanted(DEPLOY) { 2 } else { 1 }) {
             let to = root().join("target/deploy").join(folder);
             let machine = Machine::of_this()?;
             let shipped = [dist::Shipped { machine, executable: built.ctwatch.clone() }];
@@ -216,11 +228,18 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             build::alone(Machine::Armv7, &options)
         })
     });
+    let installed = wanted(INSTALLED).then(|| in_a_clean_debian(args, &built, &programs));
     let linting = args.lint.then(|| thread::spawn(lint_beside));
     let mut rows = Vec::new();
     for suite in SUITES.iter().filter(|suite| wanted(suite.name)) {
         eprintln!("xtask: {} tests", suite.name);
         rows.push(run_suite(suite, args, &built, &path, &programs)?);
+    }
+    if let Some(installed) = installed {
+        eprintln!("xtask: {INSTALLED} tests");
+        let (lines, ran) = installed.join().map_err(|_| anyhow!("a virtual machine panicked"))?;
+        lines.iter().for_each(|line| println!("{line}"));
+        rows.push(ran);
     }
     if let Some(others) = others {
         for inside in others.join().map_err(|_| anyhow!("building panicked"))? {
@@ -408,6 +427,41 @@ fn by_emulator(ctwatch: &Path) -> Result<PathBuf> {
         .and_then(|()| fs::set_permissions(&script, fs::Permissions::from_mode(0o755)))
         .with_context(|| format!("cannot write {}", script.display()))?;
     Ok(script)
+}
+
+/// Beside other tests. Where there is no package, no QEMU or no Debian, it counts as a test that was skipped.
+fn in_a_clean_debian(
+    args: &Args,
+    built: &Built,
+    programs: &[(&'static str, PathBuf)],
+) -> thread::JoinHandle<(Vec<String>, Ran)> {
+    let packages = programs.iter().find(|(name, _)| *name == PACKED).map(|(_, to)| to.clone());
+    let tests = built.tests.iter().find(|tests| is(tests, INSTALLED));
+    let tests = tests.map(|tests| tests.executable.clone());
+    let inside = Machine::of_this().ok().and_then(|own| built.guests.get(&own).cloned());
+    let filter = args.filter.clone();
+    thread::spawn(move || {
+        let _ = rustix::process::setpriority_process(None, BESIDE);
+        let (begun, mut lines) = (Instant::now(), Vec::new());
+        let run = || {
+            let installed = Installed {
+                tests: &tests.context("cargo built no tests of the package")?,
+                inside: &inside.context("nothing was built for a machine of this kind")?,
+                packages: &packages.context("there is no package")?,
+                filter: filter.as_deref(),
+            };
+            installed.run(|line| lines.push(line.to_owned()))
+        };
+        let (counts, succeeded) = match run() {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                eprintln!("xtask: {INSTALLED}: {error:#}");
+                (Counts::default(), false)
+            }
+        };
+        let needs = "QEMU and Debian's packages";
+        (lines, Ran { suite: INSTALLED, counts, needs, succeeded, took: begun.elapsed() })
+    })
 }
 
 /// Where the emulator or what it takes to build cannot be had, it counts as a test that was skipped.
