@@ -68,6 +68,7 @@ impl Installed<'_> {
             texts: MASKED
                 .map(|unit| (format!("etc/systemd/system/{unit}"), String::new()))
                 .to_vec(),
+            possible_cpus: None,
             system: Some(debian::provide()?),
         };
         let mut counts = Counts::default();
