@@ -11,7 +11,9 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use serde_json::Value;
 
 use crate::{
-    On, Test, test,
+    On, Test,
+    hidden::hide,
+    test,
     top::{bounds, list},
     watch::{Watch, agrees_with, ctwatch, finished, table},
 };
@@ -20,6 +22,7 @@ pub(crate) const TESTS: &[Test] = &[
     // xtask knows its name, and gives it a machine with room for 256 CPUs.
     test(On::OnceAlone, "more_cpus_are_possible_than_online", many_cpus),
     test(On::Once, "without_btf_the_counters_are_left", without_btf),
+    test(On::Once, "without_files_of_conntracks_ctnetlink_answers", without_procfs),
     test(On::OnceAlone, "too_little_locked_memory_is_named", little_locked_memory),
 ];
 
@@ -212,6 +215,58 @@ fn without_btf() -> Result<()> {
                   look, and the counters are all there is";
     let advised = report["advice"].as_array().context("no advice")?;
     ensure!(advised.iter().any(|words| words == advice), "{advised:?}");
+    Ok(())
+}
+
+/// As on Ubuntu's kernels, which are built without CONFIG_NF_CONNTRACK_PROCFS.
+fn without_procfs() -> Result<()> {
+    const FILES: &[&str] = &["/net/nf_conntrack", "/net/stat/nf_conntrack"];
+    let ctwatch = || Ok::<_, anyhow::Error>(hide(ctwatch()?, FILES));
+    for file in FILES {
+        let mut cat = Command::new("cat");
+        cat.arg(format!("/proc/self{file}"));
+        let text = said(hide(cat, FILES), &[])?;
+        ensure!(text.contains("No such file or directory"), "{file} is there: {text}");
+    }
+    let lab = full()?;
+    let netns = ["--netns", lab.router().name()];
+    let with = |args: &[&'static str]| [args, &netns[..]].concat();
+    let watch = Watch::by(ctwatch()?, &[])?;
+    lab.send(&Flood::of(UDP, 1000))?;
+    let last = watch.stop()?;
+    let verdict = judge::ask(lab.router())?;
+    ensure!(last["mechanisms"]["table"] == "ctnetlink", "{}", last["mechanisms"]);
+    agrees_with(table(&last, lab.router())?, &verdict, u64::from(STAYS_FULL) + verdict.early_drop)?;
+    let mut counters = ctwatch()?;
+    // Behind the verb, so that it is the last one that is said.
+    counters.arg("watch").args(["--mechanism", "counters", "-n", "1"]);
+    let text = said(counters, &netns)?;
+    ensure!(text.contains("; drops by counters; "), "{text}");
+    ensure!(text.contains("; table by ctnetlink"), "{text}");
+    for by in [None, Some("ctnetlink")] {
+        let mut census = ctwatch()?;
+        census.args(["census", "-o", "json"]).args(netns);
+        let (out, err, code) = finished(census.args(by.map(|by| format!("--mechanism={by}"))))?;
+        let held: Value = serde_json::from_str(&out).with_context(|| format!("{out}{err}"))?;
+        ensure!(code == Some(0) && held["entries"] == STAYS_FULL, "{by:?}: {out}{err}");
+    }
+    let (out, err, code) = finished(ctwatch()?.args(with(&["check"])))?;
+    ensure!(code == Some(2) && out.contains("100.0% full (99 of 99)"), "{code:?} {out}{err}");
+    let (out, err, _) = finished(ctwatch()?.args(with(&["doctor", "-o", "json"])))?;
+    let report: Value = serde_json::from_str(&out).with_context(|| format!("{out}{err}"))?;
+    let offers = report["offers"].as_array().context("no offers")?;
+    let offered = |name: &str| offers.iter().any(|o| o["name"] == name && o["offered"] == true);
+    ensure!(offered("counters") && offered("ctnetlink"), "{offers:?}");
+    let advice = report["advice"].to_string();
+    ensure!(!advice.contains("PROCFS"), "{advice}");
+    // Where ctnetlink may not be asked either, both are named.
+    let mut few = Command::new("setpriv");
+    few.args(["--bounding-set=-net_admin", "--"]).arg(self::ctwatch()?.get_program());
+    let text = said(hide(few, FILES), &["watch", "-n", "1", "--mechanism", "counters"])?;
+    let why = "the mechanism counters cannot be used here: there is no \
+               /proc/thread-self/net/stat/nf_conntrack: a kernel without CONFIG_NF_CONNTRACK_PROCFS, \
+               and ctnetlink needs CAP_NET_ADMIN";
+    ensure!(text.lines().any(|line| line == format!("ctwatch: {why}")), "{text}");
     Ok(())
 }
 

@@ -37,6 +37,7 @@ mod faults;
 mod floods;
 mod guards;
 mod harness;
+mod hidden;
 mod lab;
 mod lacking;
 mod loading;

@@ -171,7 +171,19 @@ fn offered(privileges: Privileges) -> Offers {
             false => "needs CAP_NET_ADMIN".to_owned(),
         })
     };
-    offers.set(Need::Counters, ctnetlink.clone().or(procstat));
+    offers.set(
+        Need::Counters,
+        match (&ctnetlink, procstat) {
+            (Ok(()), _) | (_, Ok(())) => Ok(()),
+            // One of the two is enough: whoever lacks both is told of both.
+            (Err(why), Err(no_file))
+                if !privileges.has(Privilege::NetAdmin) && unseen().is_none() =>
+            {
+                Err(format!("{no_file}, and ctnetlink {why}"))
+            }
+            (Err(_), no_file) => no_file,
+        },
+    );
     let source = if ctnetlink.is_ok() { Source::Ctnetlink } else { Source::Procfs };
     offers.set(Need::EntryCounts, offer_of_entries(&offers, source));
     offers.set(Need::Ctnetlink, ctnetlink);
