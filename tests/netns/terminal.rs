@@ -150,7 +150,8 @@ impl Terminal {
     pub(crate) fn resize(&self, columns: u16, rows: u16) -> Result<()> {
         let end = self.end.as_ref().context("it hung up")?;
         if let Ok(mut shown) = self.shown.lock() {
-            shown.screen_mut().set_size(rows, columns);
+            // It panics where it scrolls a single row, as it does with what was drawn for a larger one.
+            shown.screen_mut().set_size(rows.max(2), columns.max(2));
         }
         tcsetwinsize(end, size(columns, rows))?;
         Ok(())
