@@ -91,6 +91,7 @@ fn comes_and_goes() -> Result<()> {
         "usr/share/zsh/vendor-completions/_ctwatch",
         "usr/share/fish/vendor_completions.d/ctwatch.fish",
         "usr/lib/systemd/system/ctwatch.service",
+        "usr/lib/systemd/system-preset/50-ctwatch.preset",
         "usr/share/doc/ctwatch/copyright",
         "usr/share/doc/ctwatch/changelog.gz",
     ];

@@ -34,6 +34,8 @@ pub(crate) fn is_off() -> Result<()> {
     dpkg(&["--install", &deb("CTWATCH_DEB")?])?;
     let said = said(Command::new(PROGRAM).arg("--version"))?;
     ensure!(said.trim() == concat!("ctwatch ", env!("CARGO_PKG_VERSION")), "{said}");
+    // As a system does that is booted for the first time.
+    systemctl(&["preset", SERVICE, SOCKET])?;
     for unit in [SERVICE, SOCKET] {
         // systemd knows them, and nothing more.
         let (enabled, active) = (state("is-enabled", unit)?, state("is-active", unit)?);
