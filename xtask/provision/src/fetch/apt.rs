@@ -337,6 +337,14 @@ fn age(path: &Path) -> Option<Duration> {
     SystemTime::now().duration_since(path.metadata().ok()?.modified().ok()?).ok()
 }
 
+/// Folders of what was unpacked that nobody here needs.
+pub(super) fn leave_out(dir: &Path, folders: &[&str]) -> Result<()> {
+    for folder in folders.iter().map(|folder| dir.join(folder)).filter(|folder| folder.is_dir()) {
+        fs::remove_dir_all(folder)?;
+    }
+    Ok(())
+}
+
 /// `rustc-web libllvm22 (34 MB, 163 MB unpacked)`
 pub(super) fn summary(packages: &[Package]) -> String {
     let names: Vec<_> = packages.iter().map(|package| package.name.as_str()).collect();

@@ -11,7 +11,7 @@ use ctwatch_provision::{
 
 use super::{
     Of, Store,
-    apt::{Apt, summary},
+    apt::{Apt, leave_out, summary},
     say,
 };
 
@@ -36,9 +36,7 @@ fn unpack(store: &Store, dir: &Path) -> Result<()> {
     let packages = apt.look_up(&apt.missing_for(&PACKAGES)?)?;
     say(&format!("fetching Chromium from Debian, for target/ only: {}", summary(&packages)));
     apt.unpack(&packages, dir)?;
-    for spared in SPARED.map(|spared| dir.join(spared)).iter().filter(|spared| spared.exists()) {
-        fs::remove_dir_all(spared)?;
-    }
+    leave_out(dir, &SPARED)?;
     ensure!(dir.join(PROGRAM).is_file(), "the package holds no {PROGRAM}");
     fs::write(dir.join("fonts.conf"), FONTS)?;
     // It finds all of it from where it is itself: the folder is renamed when it is whole. Sound and

@@ -13,7 +13,7 @@ use ctwatch_provision::{
 
 use super::{
     Of, Store,
-    apt::{Apt, summary},
+    apt::{Apt, leave_out, summary},
     say,
 };
 
@@ -64,11 +64,7 @@ fn unpack(
         summary(&packages)
     ));
     apt.unpack(&packages, dir)?;
-    for spared in SPARED.map(|spared| dir.join(spared)) {
-        if spared.is_dir() {
-            fs::remove_dir_all(spared)?;
-        }
-    }
+    leave_out(dir, &SPARED)?;
     try_out(rust, machine, dir)?;
     fs::write(dir.join(GOES_WITH), version)?;
     Ok(())

@@ -9,7 +9,7 @@ use ctwatch_provision::Thing;
 
 use super::{
     Of, Store,
-    apt::{Apt, summary},
+    apt::{Apt, leave_out, summary},
     owners::merge,
     say,
 };
@@ -65,12 +65,7 @@ fn unpack(store: &Store, dir: &Path) -> Result<()> {
         summary(&packages)
     ));
     apt.unpack_known_to_dpkg(&packages, dir)?;
-    for spared in SPARED {
-        let spared = dir.join(spared);
-        if spared.exists() {
-            fs::remove_dir_all(&spared)?;
-        }
-    }
+    leave_out(dir, &SPARED)?;
     merge(dir)?;
     configure(dir).context("cannot set up a Debian")
 }

@@ -1,13 +1,13 @@
 //! What runs in a virtual machine besides the tests, from Debian's packages.
 
-use std::{fs, os::unix::fs::symlink, path::Path};
+use std::{os::unix::fs::symlink, path::Path};
 
 use anyhow::{Context, Result};
 use ctwatch_provision::{Thing, machine::Machine};
 
 use super::{
     Of, Store,
-    apt::{Apt, summary},
+    apt::{Apt, leave_out, summary},
     say,
 };
 
@@ -56,12 +56,7 @@ fn unpack(store: &Store, machine: Machine, dir: &Path) -> Result<()> {
         summary(&packages)
     ));
     apt.unpack(&packages, dir)?;
-    for spared in SPARED {
-        let spared = dir.join(spared);
-        if spared.exists() {
-            fs::remove_dir_all(&spared)?;
-        }
-    }
+    leave_out(dir, &SPARED)?;
     if !dir.join("bin/sh").exists() {
         symlink("dash", dir.join("bin/sh")).context("cannot make /bin/sh")?;
     }

@@ -9,7 +9,7 @@ use ctwatch_provision::{Thing, process::run};
 
 use super::{
     Of, Store,
-    apt::{Apt, summary},
+    apt::{Apt, leave_out, summary},
     say,
 };
 
@@ -66,12 +66,7 @@ fn unpack(store: &Store, dir: &Path) -> Result<()> {
         summary(&packages)
     ));
     apt.unpack(&packages, dir)?;
-    for spared in SPARED {
-        let spared = dir.join(spared);
-        if spared.exists() {
-            fs::remove_dir_all(&spared)?;
-        }
-    }
+    leave_out(dir, &SPARED)?;
     merge(dir)?;
     configure(dir)
 }
