@@ -154,6 +154,11 @@ impl Search {
         if want.is_none() && !in_module && !pending && self.visible {
             return false;
         }
+        // On Arm they mark where code and data begin within a function, and end none:
+        // <https://github.com/ARM-software/abi-aa/blob/main/aaelf64/aaelf64.rst#mapping-symbols>
+        if symbol.name.starts_with(b"$") {
+            return false;
+        }
         let Some(address) = hex(symbol.digits) else { return false };
         if !is_function(symbol.kind) {
             self.variables.extend(want.map(|want| (*want, address)));
@@ -285,6 +290,13 @@ ffffffffc0002040 t third\t[nf_conntrack]
         let symbols = Symbols::parse(text.as_bytes(), &["wanted", "alias"]).unwrap();
         assert_eq!(symbols.code("wanted").unwrap(), Code { start: 0x20, len: 0x10 });
         assert_eq!(symbols.code("alias").unwrap(), Code { start: 0x20, len: 0x10 });
+    }
+
+    #[test]
+    fn marks_within_a_function_do_not_end_it() {
+        let text = "20 t wanted\t[m]\n20 t $x\t[m]\n28 t $d\t[m]\n30 t end\t[m]\n40 t x\t[n]\n";
+        let symbols = Symbols::parse(text.as_bytes(), &["wanted"]).unwrap();
+        assert_eq!(symbols.code("wanted").unwrap(), Code { start: 0x20, len: 0x10 });
     }
 
     #[test]
