@@ -198,7 +198,7 @@ fn shared_memory() -> io::Result<()> {
     if made < 0 { Err(Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Onto what is not there, so that nothing comes of it where it is allowed.
+/// Where mounting is allowed this fails all the same, but otherwise: the folder to mount on is not there.
 fn mount() -> io::Result<()> {
     let none = std::ptr::null();
     // SAFETY: names that end, and nothing else.

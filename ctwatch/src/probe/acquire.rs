@@ -175,7 +175,7 @@ fn offered(privileges: Privileges) -> Offers {
         Need::Counters,
         match (&ctnetlink, procstat) {
             (Ok(()), _) | (_, Ok(())) => Ok(()),
-            // One of the two is enough: whoever lacks both is told of both.
+            // Either is enough: whoever has neither is told what each lacks.
             (Err(why), Err(no_file))
                 if !privileges.has(Privilege::NetAdmin) && unseen().is_none() =>
             {

@@ -7,7 +7,7 @@ use crate::host::machine::files;
 
 const ONLINE: &str = "/sys/devices/system/cpu/online";
 
-/// So many that the number of each is below.
+/// One more than the number of the last CPU that is online.
 pub(super) fn online() -> Result<usize> {
     let text = files::text(ONLINE).with_context(|| format!("cannot read {ONLINE}"))?;
     after_last(&text).with_context(|| format!("{ONLINE} is {text:?}"))

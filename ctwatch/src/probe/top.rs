@@ -26,7 +26,7 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    /// For so many CPUs, and within bounds however many they are. What happens on a CPU without tables is in no
+    /// With so many CPUs online, and never more than [`MOST_BYTES`]. What happens on a CPU without tables is in no
     /// list, and the lists say how much that is.
     pub(super) fn of(online: usize) -> Self {
         let online = online.max(1);
