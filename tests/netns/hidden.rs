@@ -13,11 +13,17 @@ use std::{
 /// Of a path that a program names.
 const LONGEST: usize = 256;
 
+/// A CPU of 32 bits has it by another name.
+#[cfg(target_pointer_width = "64")]
+const STAT_AT: libc::c_long = libc::SYS_newfstatat;
+#[cfg(target_pointer_width = "32")]
+const STAT_AT: libc::c_long = libc::SYS_fstatat64;
+
 /// System calls that find a file by its name, and which of their arguments that is.
 const BY_NAME: &[(libc::c_long, usize)] = &[
     (libc::SYS_openat, 1),
     (libc::SYS_openat2, 1),
-    (libc::SYS_newfstatat, 1),
+    (STAT_AT, 1),
     (libc::SYS_statx, 1),
     #[cfg(target_arch = "x86_64")]
     (libc::SYS_open, 0),
@@ -121,7 +127,7 @@ fn answer(listener: i32, ends: &[&str]) -> io::Result<()> {
 }
 
 fn is_hidden(call: &libc::seccomp_notif, ends: &[&str]) -> bool {
-    let by_name = BY_NAME.iter().find(|(number, _)| *number == i64::from(call.data.nr));
+    let by_name = BY_NAME.iter().find(|(number, _)| *number == libc::c_long::from(call.data.nr));
     let Some((_, argument)) = by_name else { return false };
     let mut path = [0_u8; LONGEST];
     let mut read = 0;

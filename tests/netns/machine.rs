@@ -140,12 +140,12 @@ fn cpu() -> Result<()> {
 }
 
 fn clock() -> Result<()> {
-    const HOUR: i64 = 3600;
+    const HOUR: i32 = 3600;
     let lab = Lab::new(Plan::default())?;
     let mut watch = Watch::start(&[])?;
     for jump in [HOUR, -2 * HOUR, HOUR] {
         set_clock(jump)?;
-        lab.send(&Flood { first: jump.unsigned_abs() << 32, ..Flood::of(UDP, 100) })?;
+        lab.send(&Flood { first: u64::from(jump.unsigned_abs()) << 32, ..Flood::of(UDP, 100) })?;
         let object = watch.next()?;
         let interval = object["interval_s"].as_f64().context("no interval")?;
         ensure!((0.0..30.0).contains(&interval), "an interval of {interval} s");
@@ -161,7 +161,7 @@ fn clock() -> Result<()> {
 
 /// The kernel tells since boot when it was, and when boot was depends on the clock.
 fn traced_clock() -> Result<()> {
-    const HOUR: i64 = 3600;
+    const HOUR: i32 = 3600;
     let mut lab = Lab::new(Plan::default())?;
     lab.set_limit(10)?;
     lab.send(&Flood::of(UDP, 100))?;
@@ -187,12 +187,12 @@ fn traced_clock() -> Result<()> {
     outcome
 }
 
-fn set_clock(by: i64) -> Result<()> {
+fn set_clock(by: i32) -> Result<()> {
     // SAFETY: plain system calls on a value that outlives them.
     unsafe {
         let mut now: libc::timespec = std::mem::zeroed();
         libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut now);
-        now.tv_sec += by;
+        now.tv_sec += libc::time_t::from(by);
         if libc::clock_settime(libc::CLOCK_REALTIME, &raw const now) != 0 {
             bail!("cannot set the clock: {}", std::io::Error::last_os_error());
         }
