@@ -100,8 +100,8 @@ enum Command {
     Fuzz(commands::fuzz::Args),
     /// Boot other kernels under QEMU and run something in them; without a command, a look at ctwatch
     ///
-    /// Debian's kernels 5.10, 6.1, 6.12 and the newest there is, emulated (no privileges needed),
-    /// from memory. The logs of a run are in target/vm.
+    /// Debian's kernels 5.10, 6.1, 6.12 and the newest there is, and 6.12-armmp for armv7, emulated (no
+    /// privileges needed), from memory. The logs of a run are in target/vm.
     Vm(commands::vm::Args),
     /// Check formatting, lints, licences of dependencies, and that the oldest Rust compiles it
     ///

@@ -11,13 +11,16 @@ pub const NEWEST: &str = "newest";
 
 /// Behind a version: the kernel of which kind it is. Without one it is this machine's smallest, which
 /// boots fastest; its configuration of conntrack, BPF and BTF is that of Debian's other flavours.
-const KINDS: [(&str, Kind); 2] = [("-arm64", Kind::Arm64), ("-rt", Kind::RealTime)];
+const KINDS: [(&str, Kind); 3] =
+    [("-arm64", Kind::Arm64), ("-armmp", Kind::Armmp), ("-rt", Kind::RealTime)];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Own,
     /// For aarch64.
     Arm64,
+    /// For armv7: of 32 bits.
+    Armmp,
     /// PREEMPT_RT.
     RealTime,
 }
@@ -33,12 +36,13 @@ impl Kind {
         match self {
             Self::Own | Self::RealTime => Machine::of_this(),
             Self::Arm64 => Ok(Machine::Aarch64),
+            Self::Armmp => Ok(Machine::Armv7),
         }
     }
 }
 
 pub struct Kernel {
-    /// What was asked for: `6.1`, `newest`, `6.12-arm64`, `6.12-rt`.
+    /// What was asked for: `6.1`, `newest`, `6.12-arm64`, `6.12-armmp`, `6.12-rt`.
     pub name: String,
     pub machine: Machine,
     /// What `uname -r` says in it.
@@ -53,7 +57,9 @@ impl Kernel {
         let fits = |c: char| c.is_ascii_digit() || c == '.';
         let (version, kind) = Kind::of(name);
         if version != NEWEST && (version.is_empty() || !version.chars().all(fits)) {
-            bail!("{name:?} is no kernel: a version such as 6.1, 6.12-arm64, 6.12-rt, or {NEWEST}");
+            bail!(
+                "{name:?} is no kernel: a version such as 6.1, 6.12-arm64, 6.12-armmp, 6.12-rt, or {NEWEST}"
+            );
         }
         let dir = Thing::Kernel(name.to_owned())
             .provide()
@@ -80,6 +86,7 @@ mod tests {
     fn a_kernel_is_of_a_kind() {
         assert_eq!(Kind::of("6.1"), ("6.1", Kind::Own));
         assert_eq!(Kind::of("6.12-arm64"), ("6.12", Kind::Arm64));
+        assert_eq!(Kind::of("6.12-armmp"), ("6.12", Kind::Armmp));
         assert_eq!(Kind::of("6.12-rt"), ("6.12", Kind::RealTime));
         assert_eq!(Kind::of(NEWEST), (NEWEST, Kind::Own));
     }

@@ -1,12 +1,13 @@
 //! `cargo xtask vm`: other kernels.
 
 use std::{
+    collections::BTreeSet,
     process::ExitCode,
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, bail};
 use ctwatch_provision::{kernels::Kind, machine::Machine};
 
 use super::build;
@@ -55,14 +56,18 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         }
         some => some.to_vec(),
     };
-    let ctwatch = build::run(&args.build)?;
-    let init = build::init()?;
+    let machines: BTreeSet<Machine> =
+        names.iter().map(|name| Kind::of(name).1.machine()).collect::<Result<_>>()?;
+    let [machine] = Vec::from_iter(machines)[..] else {
+        bail!("kernels of one machine at a time");
+    };
+    let (ctwatch, init) = if machine == Machine::of_this()? {
+        (build::run(&args.build)?, build::init()?)
+    } else {
+        let inside = build::inside(machine, &args.build)?;
+        (inside.ctwatch, inside.init)
+    };
     let parts = Parts::provide(&names)?;
-    let own = Machine::of_this()?;
-    ensure!(
-        parts.kernels().iter().all(|kernel| kernel.machine == own),
-        "a kernel of another machine is for cargo xtask matrix"
-    );
     let job = Job {
         argv: match args.command.as_slice() {
             [] if args.shell => Vec::new(),

@@ -72,7 +72,8 @@ impl Virtual<'_> {
                 "max,pauth-impdef=on"
             }
             Machine::Armv7 => {
-                qemu.args(["-machine", "virt"]);
+                // Its PCI is else above 4 GB, where a kernel with 32 bits of addresses finds no device of it.
+                qemu.args(["-machine", "virt,highmem=off"]);
                 "cortex-a15"
             }
         };
@@ -80,7 +81,14 @@ impl Virtual<'_> {
             Accelerator::Kvm => qemu.args(["-accel", "kvm", "-cpu", "host"]),
             // All CPUs of it in one thread: with a thread for each, the emulator now and then runs an
             // instruction that the kernel patched away (`int3` in a jump label), and panics it.
-            Accelerator::None => qemu.args(["-accel", "tcg,thread=single", "-cpu", cpu]),
+            // A kernel of 32 bits waits for ever at boot where two CPUs are in one thread.
+            Accelerator::None => {
+                let threads = match self.qemu.machine {
+                    Machine::Armv7 => "tcg,thread=multi",
+                    Machine::X86_64 | Machine::Aarch64 => "tcg,thread=single",
+                };
+                qemu.args(["-accel", threads, "-cpu", cpu])
+            }
         };
         qemu.args(["-m", MEMORY]);
         match self.clock {

@@ -23,8 +23,12 @@ fn flavour(kind: Kind) -> Result<String> {
     Ok(match kind {
         Kind::Own | Kind::Arm64 => format!("cloud-{machine}"),
         Kind::RealTime => format!("rt-{machine}"),
+        Kind::Armmp => "armmp".to_owned(),
     })
 }
+
+/// `6.12.90+deb12.1` or `6.1.0-50`, and nothing that another flavour begins with: `rt-armmp` is not `armmp`.
+const RELEASE: &str = "[0-9][^-]*(-[0-9][^-]*)?";
 
 /// One that was found longer ago is looked for again: Debian mends its kernels about as often.
 const FRESH: Duration = Duration::from_secs(14 * 24 * 3600);
@@ -43,7 +47,7 @@ fn fetch(store: &Store, guest: &Guest, name: &str, dir: &Path) -> Result<()> {
     let (version, kind) = Kind::of(name);
     let flavour = flavour(kind)?;
     let apt = Apt::of_kernels(store, kind.machine()?)?;
-    let all = apt.names(&format!("^linux-image-[0-9].*-{flavour}$"))?;
+    let all = apt.names(&format!("^linux-image-{RELEASE}-{flavour}$"))?;
     let package = newest(&all, version)
         .with_context(|| format!("Debian's suites offer no linux-image-{version}…-{flavour}"))?;
     let release = package.trim_start_matches("linux-image-");
