@@ -219,6 +219,10 @@ fn large() -> Result<()> {
     let router = lab.router().name().to_owned();
     let place = tempfile::tempdir()?;
     let path = place.path().join("large.tar.gz");
+    // Another machine's instructions are emulated so slowly that the time may be over before.
+    let is_slow =
+        std::env::var_os("CTWATCH_EMULATED").is_some() && cfg!(not(target_arch = "x86_64"));
+    let time = if is_slow { 10 * TIME } else { TIME };
     let begun = Instant::now();
     let mut command = ctwatch()?;
     command.args(["collect", "--duration", "1s", "--netns", &router, "-o"]).arg(&path);
@@ -228,7 +232,7 @@ fn large() -> Result<()> {
         if let Some(status) = child.try_wait()? {
             break status;
         }
-        ensure!(begun.elapsed() < TIME, "it takes {:?}", begun.elapsed());
+        ensure!(begun.elapsed() < time, "it takes {:?}", begun.elapsed());
         let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
         let peak = status
             .lines()
@@ -241,11 +245,22 @@ fn large() -> Result<()> {
     let file = format!("sos_commands/conntrack/ip_netns_exec_{router}_conntrack_-L_-o_extended");
     let listed = piece(&pieces, &file)?;
     let entries = listed.lines().filter(|line| line.starts_with("ipv4 ")).count();
-    ensure!(entries == MOST, "{entries} are listed");
     let last = listed.lines().last().unwrap_or_default();
-    ensure!(last.starts_with("# not all of the table: 200000 lines"), "{last}");
+    let is_late = is_slow && last == "# not all of the table: there was no more time";
+    let why = if is_late { "there was no more time" } else { "200000 lines" };
+    ensure!(last.starts_with(&format!("# not all of the table: {why}")), "{last}");
+    ensure!(entries == MOST || is_late && (1..MOST).contains(&entries), "{entries} are listed");
+    ensure!(listed.lines().count() == entries + 1, "{entries} of {} lines", listed.lines().count());
     let readme = piece(&pieces, "README")?;
-    ensure!(readme.contains(&format!("more entries of {router}")), "{readme}");
+    for words in [format!("more entries of {router}: {why}"), format!("{entries} listed")] {
+        ensure!(readme.contains(&words), "no {words:?} in {readme}");
+    }
+    // All else of the namespace is there, however long its list took.
+    for again in ["", ".1"] {
+        let file = format!("sos_commands/conntrack/ip_netns_exec_{router}_conntrack_-S{again}");
+        ensure!(piece(&pieces, &file)?.starts_with("cpu="), "{}", pieces[&file]);
+    }
+    println!("{entries} of {FLOWS} entries are listed: {why}");
     // Packed, they are a few MB; 36 MB they would be as they are.
     ensure!((1..40 << 10).contains(&memory), "{memory} kB");
     Ok(())

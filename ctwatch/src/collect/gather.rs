@@ -62,6 +62,9 @@ pub struct GatherBounds {
     pub source: Source,
     /// Entries too, so many of all together; `None`: only counters.
     pub lines: Option<u64>,
+    /// Then a list ends, so that what is there of it is told in time.
+    pub listing_until: Instant,
+    /// Whoever waits for it waits no longer.
     pub until: Instant,
 }
 
@@ -114,7 +117,7 @@ fn table(bounds: GatherBounds, most: u64) -> Result<ListedTable> {
     let mut each = |line: &str| -> Result<()> {
         if listed == most {
             cut = Some(format!("{} lines are written down at most", super::LINES));
-        } else if listed % GLANCE == 0 && Instant::now() >= bounds.until {
+        } else if listed % GLANCE == 0 && Instant::now() >= bounds.listing_until {
             cut = Some("there was no more time".to_owned());
         }
         if cut.is_some() {
