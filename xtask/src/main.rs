@@ -79,8 +79,8 @@ enum Command {
     /// Run the tests of the live kernel on other kernels, with each mechanism they offer
     ///
     /// All cells, or those that options choose. Debian's kernels 5.10, 6.1, 6.12 and the newest there
-    /// is, 6.12 with PREEMPT_RT, and 6.12 for arm64, emulated where KVM boots none (no privileges needed);
-    /// what each cell took, and what came of it, is written to tests/matrix.tsv, and docs/matrix.md and
+    /// is, 6.12 with PREEMPT_RT, and 6.12 for arm64 and armv7, emulated where KVM boots none (no privileges
+    /// needed); what each cell took, and what came of it, is written to tests/matrix.tsv, and docs/matrix.md and
     /// docs/platforms.md of that.
     Matrix(commands::matrix::Args),
     /// Build a router with a small table in network namespaces, saturate it, watch, clean up (root)

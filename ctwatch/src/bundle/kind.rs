@@ -311,8 +311,10 @@ pub(super) fn is_table_of_iptables(name: &[u8]) -> bool {
 
 /// `net.netfilter.nf_conntrack_max = 65536`
 pub(super) fn is_sysctl(line: &[u8]) -> bool {
-    const ROOTS: [&[u8]; 8] =
-        [b"net.", b"kernel.", b"vm.", b"fs.", b"dev.", b"abi.", b"user.", b"net/"];
+    const ROOTS: [&[u8]; 11] = [
+        b"net.", b"kernel.", b"vm.", b"fs.", b"dev.", b"abi.", b"user.", b"crypto.", b"debug.",
+        b"sunrpc.", b"net/",
+    ];
     let Some(at) = line.iter().position(|byte| *byte == b'=') else { return false };
     let name = line[..at].trim_ascii_end();
     ROOTS.iter().any(|root| name.starts_with(root)) && !name.iter().any(u8::is_ascii_whitespace)
@@ -372,6 +374,15 @@ fn is_log(line: &[u8], has: &dyn Fn(&str) -> bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_setting_is_known_by_its_root() {
+        for line in ["crypto.fips_enabled = 0", "debug.kprobes-optimization = 1", "net.core.x = 1"]
+        {
+            assert!(is_sysctl(line.as_bytes()), "{line}");
+        }
+        assert!(!is_sysctl(b"colour.of = mind"));
+    }
 
     #[test]
     fn a_command_tells_what_it_prints() {

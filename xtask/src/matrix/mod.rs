@@ -20,7 +20,7 @@ pub(crate) use trials::{Cell, Trial, Trials, trials};
 /// Those of the distributions that switches and routers are built on, and what is to come; and by
 /// which mechanisms ctwatch must be able to count on each. The oldest first; behind the newest those of
 /// other kinds.
-pub(crate) const KERNELS: [(&str, &[&str]); 6] = [
+pub(crate) const KERNELS: [(&str, &[&str]); 7] = [
     // Without the BTF of modules.
     ("5.10", &["kprobe", "tracepoint", "counters"]),
     ("6.1", ALL),
@@ -29,9 +29,12 @@ pub(crate) const KERNELS: [(&str, &[&str]); 6] = [
     // PREEMPT_RT.
     ("6.12-rt", ALL),
     (ARM, ALL),
+    // Of 32 bits, for which there are no programs.
+    (ARMV7, &["counters"]),
 ];
 /// The kernel of another machine that each change is tried on.
 pub(crate) const ARM: &str = "6.12-arm64";
+pub(crate) const ARMV7: &str = "6.12-armmp";
 /// The benchmark that is held against bars, and the kernel that each change is held against them on:
 /// one that has all mechanisms and does not change from day to day.
 pub(crate) const COSTS: &str = "what_each_mechanism_costs";

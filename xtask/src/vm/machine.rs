@@ -81,7 +81,7 @@ impl Virtual<'_> {
             Accelerator::Kvm => qemu.args(["-accel", "kvm", "-cpu", "host"]),
             // All CPUs of it in one thread: with a thread for each, the emulator now and then runs an
             // instruction that the kernel patched away (`int3` in a jump label), and panics it.
-            // A kernel of 32 bits waits for ever at boot where two CPUs are in one thread.
+            // With two CPUs in one thread a kernel of 32 bits was seen to hang at boot; why, is not known.
             Accelerator::None => {
                 let threads = match self.qemu.machine {
                     Machine::Armv7 => "tcg,thread=multi",
