@@ -7,7 +7,7 @@ use std::{
     fs::File,
     io::{BufRead, BufReader, Read},
     sync::mpsc::Sender,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
@@ -62,10 +62,18 @@ pub struct GatherBounds {
     pub source: Source,
     /// Entries too, so many of all together; `None`: only counters.
     pub lines: Option<u64>,
-    /// Then a list ends, so that what is there of it is told in time.
-    pub listing_until: Instant,
-    /// Whoever waits for it waits no longer.
+    /// The caller stops waiting at this time.
     pub until: Instant,
+}
+
+/// A list ends this long before the caller stops waiting, so that what was listed still reaches it, with the
+/// counters and sysctls of that namespace.
+const CLOSING: Duration = Duration::from_secs(2);
+
+impl GatherBounds {
+    fn listing_until(&self) -> Instant {
+        self.until.checked_sub(CLOSING).unwrap_or(self.until)
+    }
 }
 
 /// Tells what it finds in each, one after the other. Where it is waited for in vain, the others have been
@@ -114,10 +122,11 @@ fn table(bounds: GatherBounds, most: u64) -> Result<ListedTable> {
     const ENOUGH: &str = "enough";
     let mut spool = Spool::new();
     let (mut listed, mut cut) = (0, None);
+    let listing_until = bounds.listing_until();
     let mut each = |line: &str| -> Result<()> {
         if listed == most {
             cut = Some(format!("{} lines are written down at most", super::LINES));
-        } else if listed % GLANCE == 0 && Instant::now() >= bounds.listing_until {
+        } else if listed % GLANCE == 0 && Instant::now() >= listing_until {
             cut = Some("there was no more time".to_owned());
         }
         if cut.is_some() {
@@ -208,6 +217,18 @@ fn sysctls() -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_ends_while_somebody_waits_for_it() {
+        let until = Instant::now() + 10 * CLOSING;
+        let bounds = GatherBounds { source: Source::Procfs, lines: Some(200_000), until };
+        assert_eq!(bounds.until, until);
+        assert_eq!(
+            bounds.listing_until(),
+            until - CLOSING,
+            "what comes with it is told of in time"
+        );
+    }
 
     #[test]
     fn counters_are_written_as_conntrack_does() {

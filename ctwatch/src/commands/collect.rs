@@ -50,9 +50,6 @@ mod watching;
 const REST: Duration = Duration::from_secs(20);
 /// What is left of it for writing, at the end.
 const WRITING: Duration = Duration::from_secs(3);
-/// And for what comes with a list that ends because the time is over: its namespace is told of before
-/// nobody waits any more.
-const CLOSING: Duration = Duration::from_secs(2);
 /// For one file of the machine.
 const ANSWER: Duration = Duration::from_secs(5);
 /// To find the namespaces.
@@ -167,19 +164,13 @@ fn gathered(
     lines: Option<u64>,
 ) -> Result<mpsc::Receiver<gather::Gathered>> {
     let (tell, told) = mpsc::channel();
-    let bounds = bounds(look, lines);
+    let bounds = gather::GatherBounds { source: look.source, lines, until: look.until };
     let found = found.to_vec();
     threads::start("gather", move || {
         // What it could not enter is missing, which is said.
         let _ = gather::gather(&found, bounds, &tell);
     })?;
     Ok(told)
-}
-
-fn bounds(look: &Look, lines: Option<u64>) -> gather::GatherBounds {
-    let until = look.until;
-    let listing_until = until.checked_sub(CLOSING).unwrap_or(until);
-    gather::GatherBounds { source: look.source, lines, listing_until, until }
 }
 
 /// Not where there is nothing to count.
@@ -289,27 +280,5 @@ impl Drop for Out {
             // That it is not whole has been said.
             let _ = fs::remove_file(path);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::observe::{sampler::Scope, wanted::Whose};
-
-    #[test]
-    fn a_list_ends_while_somebody_waits_for_it() {
-        let until = Instant::now() + REST;
-        let look = Look {
-            scope: Scope::Own,
-            whose: Whose::default(),
-            source: Source::Procfs,
-            cookies: false,
-            asked: false,
-            until,
-        };
-        let bounds = bounds(&look, Some(LINES));
-        assert_eq!(bounds.until, until);
-        assert_eq!(bounds.listing_until, until - CLOSING, "what comes with it is told of in time");
     }
 }
