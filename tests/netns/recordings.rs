@@ -59,14 +59,19 @@ impl Drop for Running {
     }
 }
 
-/// How many lines of the recording hold this, of segments that are being written.
-pub(crate) fn count(folder: &Path, words: &str) -> Result<usize> {
-    let mut found = 0;
+/// The lines of the recording that hold this, of segments that are being written.
+pub(crate) fn lines_with(folder: &Path, words: &str) -> Result<Vec<String>> {
+    let mut found = Vec::new();
     for entry in fs::read_dir(folder).into_iter().flatten() {
         let text = fs::read_to_string(entry?.path()).unwrap_or_default();
-        found += text.lines().filter(|line| line.contains(words)).count();
+        found.extend(text.lines().filter(|line| line.contains(words)).map(str::to_owned));
     }
     Ok(found)
+}
+
+/// How many those are.
+pub(crate) fn count(folder: &Path, words: &str) -> Result<usize> {
+    Ok(lines_with(folder, words)?.len())
 }
 
 /// Until there are so many.

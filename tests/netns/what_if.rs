@@ -1,7 +1,6 @@
 //! What the page says there would have been with a fix, against the same traffic with the fix in force.
 
 use std::{
-    fs,
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -19,7 +18,7 @@ use crate::{
     On, Test,
     doctor::{fix, found, type_in},
     mechanism,
-    recordings::{Running, TICK, recorded},
+    recordings::{Running, TICK, lines_with, recorded},
     test,
     watch::{ctwatch, finished},
 };
@@ -52,10 +51,8 @@ fn record(netns: &Netns, folder: &Path, send: impl FnOnce() -> Result<()>) -> Re
 fn may_count_again(folder: &Path) -> Result<()> {
     recorded(folder, CENSUS, 1)?;
     let seen = Instant::now();
-    let texts = fs::read_dir(folder)?.map(|entry| Ok(fs::read_to_string(entry?.path())?));
-    let texts: Vec<String> = texts.collect::<Result<_>>()?;
-    let line = texts.iter().flat_map(|text| text.lines()).find(|line| line.contains(CENSUS));
-    let line: Value = serde_json::from_str(line.context("no census")?)?;
+    let lines = lines_with(folder, CENSUS)?;
+    let line: Value = serde_json::from_str(lines.first().context("no census")?)?;
     let cpu = line["taken"]["cpu_ns"].as_u64().with_context(|| line.to_string())?;
     let rest = (Duration::from_nanos(cpu) * 100).max(Duration::from_secs(1));
     thread::sleep(rest.saturating_sub(seen.elapsed()));
