@@ -198,7 +198,7 @@ fn shared_memory() -> io::Result<()> {
     if made < 0 { Err(Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Where mounting is allowed this fails all the same, but otherwise: the folder to mount on is not there.
+/// The folder to mount on does not exist, so this fails even where mounting is allowed, but with another error.
 fn mount() -> io::Result<()> {
     let none = std::ptr::null();
     // SAFETY: names that end, and nothing else.

@@ -175,7 +175,7 @@ fn offered(privileges: Privileges) -> Offers {
         Need::Counters,
         match (&ctnetlink, procstat) {
             (Ok(()), _) | (_, Ok(())) => Ok(()),
-            // Either is enough: whoever has neither is told what each lacks.
+            // One of the two is enough. Where both are missing, the error says why of each.
             (Err(why), Err(no_file))
                 if !privileges.has(Privilege::NetAdmin) && unseen().is_none() =>
             {

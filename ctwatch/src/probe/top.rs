@@ -26,8 +26,8 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    /// With so many CPUs online, and never more than [`MOST_BYTES`]. What happens on a CPU without tables is in no
-    /// list, and the lists say how much that is.
+    /// Goes by the CPUs that are online, and takes at most [`MOST_BYTES`]. A CPU may get no tables: no list has what
+    /// happens there, and the lists say how much that is.
     pub(super) fn of(online: usize) -> Self {
         let online = online.max(1);
         let fits = (MOST_BYTES / (OF_A_CPU * online)).max(1);

@@ -72,7 +72,7 @@ impl Virtual<'_> {
                 "max,pauth-impdef=on"
             }
             Machine::Armv7 => {
-                // Its PCI is else above 4 GB, where a kernel with 32 bits of addresses finds no device of it.
+                // Else PCI is above 4 GB, where a kernel with addresses of 32 bits finds no device.
                 qemu.args(["-machine", "virt,highmem=off"]);
                 "cortex-a15"
             }

@@ -337,7 +337,7 @@ fn age(path: &Path) -> Option<Duration> {
     SystemTime::now().duration_since(path.metadata().ok()?.modified().ok()?).ok()
 }
 
-/// Folders of what was unpacked that nobody here needs.
+/// Removes folders of an unpacked package that no build and no test uses.
 pub(super) fn leave_out(dir: &Path, folders: &[&str]) -> Result<()> {
     for folder in folders.iter().map(|folder| dir.join(folder)).filter(|folder| folder.is_dir()) {
         fs::remove_dir_all(folder)?;
